@@ -1,0 +1,22 @@
+# make setup   .venv with everything; the first step of the others, seconds where it is done
+# make demo    a search on generated shapes
+# make test    every test
+# make check   what CI checks: style, types, tests
+# make clean   takes away what these made, runs excepted
+# Variables: PYTHON, SGAS_TORCH, SGAS_SCATTER (see scripts/bootstrap)
+.PHONY: setup demo test check clean
+
+setup:
+	@scripts/bootstrap
+
+demo: setup
+	.venv/bin/sgas-gcn search --dataset shapes
+
+test: setup
+	.venv/bin/python -m pytest
+
+check:
+	@scripts/check
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

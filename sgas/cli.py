@@ -1,0 +1,100 @@
+"""The command line of a family: verbs, exit status, errors in one line. No torch at its import.
+
+Exit status: 0 done, 1 failure, 2 wrong input, 130 interrupted after writing a checkpoint.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+
+from sgas import __version__
+from sgas.errors import SgasError, unknown_name
+from sgas.family import Family
+
+Verb = Callable[[Family, Sequence[str]], int]
+
+
+@dataclass(frozen=True)
+class VerbInfo:
+    """A verb: the module of `sgas.commands` that holds its `main`, and its line in the help."""
+
+    module: str
+    help: str
+
+
+VERBS: dict[str, VerbInfo] = {
+    "search": VerbInfo("search", "search a cell; writes a run folder"),
+    "train": VerbInfo("train", "train the network of a genotype from scratch"),
+    "evaluate": VerbInfo("evaluate", "open the test split, once, for a trained run"),
+    "show": VerbInfo("show", "draw a genotype or a run; parameters, FLOPs, latency"),
+    "replay": VerbInfo("replay", "recompute every decision of a search from its log"),
+    "check": VerbInfo("check", "say what a data folder holds and what looks wrong"),
+    "doctor": VerbInfo("doctor", "say what this machine has"),
+}
+
+
+def main(family: Family, argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    try:
+        return _dispatch(family, words)
+    except SgasError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except Exception as error:  # the last line of defence: one line, the traceback on request
+        if debug:
+            traceback.print_exc()
+        told = " ".join(str(error).split())
+        print(
+            f"error: {type(error).__name__}: {told} (this looks like a fault of ours; "
+            "run again with --debug and report what it prints)",
+            file=sys.stderr,
+        )
+        return 1
+
+
+def _dispatch(family: Family, words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        print(_help(family))
+        return 0
+    if words[0] == "--version":
+        print(f"{family.command} {__version__}")
+        return 0
+    if words[0] not in VERBS:
+        raise unknown_name("command", words[0], VERBS)
+    module = import_module(f"sgas.commands.{VERBS[words[0]].module}")
+    verb: Verb = module.main
+    try:
+        return verb(family, words[1:])
+    except SystemExit as leave:  # --help and --print_config end here
+        return int(leave.code or 0)
+    except MemoryError:
+        raise SgasError("out of memory: lower batch_size, num_points or channels") from None
+
+
+def _help(family: Family) -> str:
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {name:<{width}}  {info.help}" for name, info in VERBS.items())
+    tasks: dict[str, list[str]] = {}
+    for info in family.datasets.values():
+        tasks.setdefault(info.task, []).append(f"    {info.name:<12}  {info.help}")
+    sets = "\n".join(f"  {task}\n" + "\n".join(lines) for task, lines in tasks.items())
+    return (
+        f"{family.command}: {family.title}\n\nusage: {family.command} VERB [options]; "
+        f"{family.command} VERB --help lists them\n\nverbs\n{verbs}\n\n"
+        f"data sets (or the path of a folder with your own)\n{sets}\n\n"
+        f"default: {family.command} search --dataset {family.default_dataset}"
+    )

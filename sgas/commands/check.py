@@ -1,0 +1,39 @@
+"""`check FOLDER`: what a data folder holds, and what looks wrong, before anything long starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sgas.commands.common import print_json
+from sgas.family import Family
+from sgas.options import Flag, Positional, parse, parser_for
+
+FOLDER = Positional("folder", "folder with your own data")
+
+
+def main(family: Family, argv: Sequence[str]) -> int:
+    """Runs `check`: 0 where the folder can be used, 2 where not."""
+    about = "Say what a data folder holds (counts, shapes, classes, range) and what looks wrong."
+    flags = [Flag("json", "print one JSON object")]
+    parser = parser_for(family.command, "check", about, {}, [FOLDER], flags)
+    values = parse(parser, argv)
+    found = family.check_folder(values["folder"])
+    if values["json"]:
+        print_json(found)
+    else:
+        _print(found)
+    return 2 if found["problems"] else 0
+
+
+def _print(found: dict[str, Any], indent: str = "") -> None:
+    for name, value in found.items():
+        if isinstance(value, dict):
+            print(f"{indent}{name}")
+            _print(value, indent + "  ")
+        elif isinstance(value, list) and value and isinstance(value[0], str) and len(value) < 9:
+            print(f"{indent}{name}")
+            for line in value:
+                print(f"{indent}  {line}")
+        else:
+            print(f"{indent}{name:<16} {value if value != [] else 'none'}")

@@ -1,0 +1,200 @@
+"""What several verbs need: genotypes by any name, devices, the resolved config of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sgas import __version__
+from sgas.config import RunConfig, SearchConfig, TrainConfig
+from sgas.errors import DeviceError, GenotypeError, unknown_name
+from sgas.family import Family
+from sgas.genotype import Genotype
+from sgas.options import load_preset, rebuild
+from sgas.runs import is_run, read_config, read_genotype
+
+if TYPE_CHECKING:
+    import torch
+
+LOOPS = {"search": SearchConfig, "train": TrainConfig}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The resolved configuration of one run."""
+
+    verb: str
+    run: RunConfig
+    loop: Any
+    model: Any
+    data: Any
+
+
+def sections_of(family: Family, verb: str) -> dict[str, type]:
+    """The config dataclasses that are the options of `search` or `train`, by title."""
+    titles = {"search": "search loop", "train": "training loop"}
+    return {
+        "run": RunConfig,
+        titles[verb]: LOOPS[verb],
+        "network": family.model_config,
+        "data": family.data_config,
+    }
+
+
+def preset_values(family: Family, verb: str, values: dict[str, Any]) -> dict[str, Any]:
+    """The preset of a command's values; settles `dataset` and `preset` in them."""
+    values["dataset"] = values["dataset"] or family.default_dataset
+    space = family.space_of(values["dataset"])
+    values["preset"] = values["preset"] or family.default_preset(values["dataset"])
+    return load_preset(family.package, space, values["preset"], verb)
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of a name; DeviceError where this machine does not have it."""
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdigit()) or name == "cpu:":
+        raise DeviceError(f"device is {name!r}; give auto, cpu, cuda or cuda:N")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise DeviceError(f"device is {name!r}, but torch finds no CUDA GPU; give cpu or auto")
+    if kind == "cuda" and number and int(number) >= torch.cuda.device_count():
+        raise DeviceError(
+            f"device is {name!r}, but this machine has {torch.cuda.device_count()} GPUs, "
+            "numbered from 0"
+        )
+    return torch.device(name)
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions, machine and threads, for config.json."""
+    import torch
+
+    return {
+        "sgas": __version__,
+        "git_commit": _git_commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _git_commit() -> str | None:
+    """The commit of this checkout, with `+` where files are changed; None for an installed copy."""
+    folder = Path(__file__).resolve().parents[2]
+    if not (folder / ".git").exists():
+        return None
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return described.stdout.strip() or None
+
+
+def config_json(
+    family: Family, settings: Settings, device: torch.device, **more: Any
+) -> dict[str, Any]:
+    """What config.json holds: everything needed to make the run again, and where it was made."""
+    return {
+        "family": family.name,
+        "verb": settings.verb,
+        "command": " ".join([family.command, *sys.argv[1:]]),
+        **{
+            name: dataclasses.asdict(getattr(settings, name))
+            for name in ("run", "loop", "model", "data")
+        },
+        **more,
+        "environment": environment(device),
+    }
+
+
+def settings_of_run(family: Family, folder: Path, config: Mapping[str, Any]) -> Settings:
+    """The settings that a run was started with."""
+    from sgas.errors import RunError
+
+    if config.get("family") != family.name or config.get("verb") not in LOOPS:
+        raise RunError(
+            f"{folder} is a run of sgas-{config.get('family')} {config.get('verb')}; "
+            f"this is {family.command}"
+        )
+    where = str(folder / "config.json")
+    verb = config["verb"]
+    return Settings(
+        verb,
+        rebuild(RunConfig, config["run"], where),
+        rebuild(LOOPS[verb], config["loop"], where),
+        rebuild(family.model_config, config["model"], where),
+        rebuild(family.data_config, config["data"], where),
+    )
+
+
+def open_settings(family: Family, folder: Path) -> tuple[Settings, dict[str, Any]]:
+    """Settings and config.json of a run folder; RunError where it is none of this family."""
+    config = read_config(folder)
+    return settings_of_run(family, folder, config), config
+
+
+def load_genotype(family: Family, name: str) -> Genotype:
+    """The genotype of a published name, a run folder, or a file with JSON or DARTS text."""
+    path = Path(name)
+    if path.is_dir():
+        found = read_genotype(path) if is_run(path) else _no_run(path)
+    elif path.is_file():
+        found = _read_file(family, path)
+    elif name in family.published_names():
+        return family.load_published(name)
+    elif os.sep in name or path.suffix in (".json", ".txt"):
+        raise GenotypeError(f"genotype file {name} does not exist")
+    else:
+        raise unknown_name("genotype", name, family.published_names(), error=GenotypeError)
+    if found.space not in family.spaces:
+        raise unknown_name("search space", found.space, family.spaces, error=GenotypeError)
+    return found.validate(family.spaces[found.space])
+
+
+def _no_run(path: Path) -> Genotype:
+    read_config(path)
+    raise AssertionError("read_config raises for a folder that is no run")
+
+
+def _read_file(family: Family, path: Path) -> Genotype:
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise GenotypeError(f"{path} cannot be read as text ({error})") from None
+    if text.lstrip().startswith("{"):
+        return Genotype.from_json(text)
+    faults = []
+    for space in family.spaces.values():
+        try:
+            return Genotype.from_text(text, space.name).validate(space)
+        except GenotypeError as error:
+            faults.append(str(error))
+    raise GenotypeError(faults[0])
+
+
+def genotype_label(name: str, genotype: Genotype) -> str:
+    """A short name for a run folder: the published name, or the name of the file or run."""
+    return Path(name).stem or genotype.content_hash[:8]
+
+
+def print_json(value: Any) -> None:
+    """Prints one JSON object on standard output."""
+    print(json.dumps(value, indent=2))

@@ -1,0 +1,59 @@
+"""What `search` and `train` share: resuming, the state of torch, the end of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from jsonargparse import ArgumentParser
+
+from sgas.errors import ConfigError, Interrupted
+from sgas.family import Family
+from sgas.runs import Run
+
+if TYPE_CHECKING:
+    from sgas.progress import ShowProgress
+
+Result = TypeVar("Result")
+
+
+def resume_only(parser: ArgumentParser, argv: Sequence[str]) -> Path | None:
+    """The run folder of `--resume`, which takes no other option; None where it is not given."""
+    words = [word for word in argv if word != "--debug"]
+    given = [word for word in words if word == "--resume" or word.startswith("--resume=")]
+    if not given:
+        return None
+    folder = words[1:] if words[0] == "--resume" else [words[0].partition("=")[2]]
+    if len(given) != 1 or len(folder) != 1 or not folder[0] or len(words) > 2:
+        raise ConfigError(
+            f"--resume takes a run folder and no other option, since a run goes on with its own "
+            f"configuration: {parser.prog} --resume RUN"
+        )
+    return Path(folder[0])
+
+
+def begin(config: Mapping[str, Any] | None) -> None:
+    """Sets up torch: for a resumed run with the number of threads that it began with.
+
+    Sums are split over threads; another number would give other last bits.
+    """
+    import torch
+
+    if config is not None:
+        torch.set_num_threads(config["environment"]["threads"])
+
+
+def conclude(
+    family: Family, run: Run, execute: Callable[[], Result], progress: ShowProgress
+) -> Result:
+    """What a loop returns; where it was interrupted, the error says how to go on."""
+    for message in run.notices:
+        progress.console.print(f"note  {message}", soft_wrap=True)
+    try:
+        return execute()
+    except Interrupted as stop:
+        verb = progress.verb
+        raise Interrupted(
+            f"{stop}; go on with: {family.command} {verb} --resume {run.folder}"
+        ) from None

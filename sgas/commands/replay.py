@@ -1,0 +1,94 @@
+"""`replay RUN`: every decision again from decisions.jsonl, without data or model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sgas.commands.common import open_settings, print_json
+from sgas.decisions import genotype_of
+from sgas.errors import RunError
+from sgas.family import Family
+from sgas.options import Flag, Positional, parse, parser_for
+from sgas.runs import read_genotype, read_records
+
+RUN = Positional("run", "run folder of a search")
+FLAGS = [
+    Flag("json", "print one JSON object"),
+    Flag("strategy", "cri1, cri2, darts or random (default: that of the run)", is_switch=False),
+]
+
+
+def main(family: Family, argv: Sequence[str]) -> int:
+    """Runs `replay` and returns 0; errors are raised."""
+    about = (
+        "Recompute every decision of a search from its log, under the run's strategy or another, "
+        "and say where they part. After the first difference the alphas are still those of the "
+        "recorded run."
+    )
+    parser = parser_for(family.command, "replay", about, {}, [RUN], FLAGS)
+    values = parse(parser, argv)
+    folder = Path(values["run"])
+    settings, _ = open_settings(family, folder)
+    if settings.verb != "search":
+        raise RunError(f"{folder} is a training; give the folder of a search")
+    from sgas.replay import replay
+    from sgas.schedule import Schedule
+    from sgas.strategies import strategy_named
+
+    space = family.spaces[read_genotype(folder).space]
+    strategy = strategy_named(values["strategy"] or settings.loop.strategy)
+    recorded = read_records(folder)
+    schedule = Schedule.of(settings.loop, space.topology(settings.model.num_steps))
+    found = replay(
+        recorded,
+        strategy,
+        space,
+        schedule,
+        settings.model.num_steps,
+        settings.loop.history_size,
+        settings.run.seed,
+    )
+    epochs = len({record.epoch for record in recorded})
+    complete = all(cell.complete for cell in found.decisions.values())
+    topology = space.topology(settings.model.num_steps)
+    decisions = [
+        {
+            "epoch": record.epoch,
+            "cell": record.cell,
+            "edge": record.edge,
+            "edge_name": topology.edge_name(topology.edges[record.edge]),
+            "op": record.op,
+            "score": record.score[record.edge],
+            "margin": record.margin,
+            "pruned": record.pruned,
+        }
+        for record in found.records
+        if record.edge is not None
+    ]
+    text = genotype_of(space, found.decisions).to_text() if complete else None
+    result = {
+        "run": str(folder),
+        "recorded_strategy": settings.loop.strategy,
+        "strategy": strategy.name,
+        "epochs": epochs,
+        "decisions": decisions,
+        "genotype": text,
+        "same": not found.differences,
+        "differences": list(found.differences),
+    }
+    if values["json"]:
+        print_json(result)
+        return 0
+    for line in decisions:
+        margin = "" if line["margin"] is None else f", margin {line['margin']:.4f}"
+        print(
+            f"epoch {line['epoch']:>4}  {line['cell']}  {line['edge_name']} = {line['op']}, "
+            f"score {line['score']:.4f}{margin}"
+        )
+    print(text or f"the log ends after {epochs} epochs; the cell is not complete")
+    if not found.differences:
+        print(f"same decisions as recorded ({settings.loop.strategy}), {epochs} epochs")
+    for difference in found.differences:
+        print(f"parts: {difference}")
+    return 0

@@ -1,0 +1,146 @@
+"""`show GENOTYPE|RUN`: pictures, table of operations, parameters, FLOPs, latency."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sgas.commands.common import load_genotype, open_settings, print_json
+from sgas.errors import RunError
+from sgas.family import Family
+from sgas.files import write_text
+from sgas.genotype import Genotype
+from sgas.options import Flag, Positional, build, load_preset, parse, parser_for, resolve
+from sgas.runs import is_run
+
+TARGET = Positional("target", "published name, genotype file or run folder")
+FLAGS = [
+    Flag("json", "print one JSON object"),
+    Flag("preset", "preset of the network's size (default: paper)", is_switch=False),
+    Flag("in_channels", "channels of the input (default: those of the run or paper)", False),
+    Flag("num_classes", "classes (default: those of the run or paper)", is_switch=False),
+    Flag("out", "folder for the pictures (default: the run, or the current folder)", False),
+]
+
+
+def main(family: Family, argv: Sequence[str]) -> int:
+    """Runs `show` and returns 0; errors are raised."""
+    about = "Draw a genotype or a run and say what its network costs."
+    sections = {"network": family.model_config}
+    parser = parser_for(family.command, "show", about, sections, [TARGET], FLAGS)
+    first = parse(parser, argv)
+    genotype = load_genotype(family, first["target"])
+    values = resolve(parser, argv, lambda given: _preset(family, genotype, given))
+    folder = Path(first["target"])
+    found = _cost(family, genotype, values, folder)
+    pictures = _draw(family, genotype, folder, Path(values["out"]) if values["out"] else None)
+    table = {
+        "name": first["target"],
+        "space": genotype.space,
+        "cells": {
+            kind: [{"op": edge.op, "source": edge.source} for edge in cell.edges]
+            for kind, cell in genotype.cells.items()
+        },
+        "concat": {kind: list(cell.concat) for kind, cell in genotype.cells.items()},
+        "text": genotype.to_text(),
+        "hash": genotype.content_hash,
+        "meta": genotype.meta,
+        **found,
+        "pictures": [str(path) for path in pictures],
+    }
+    if values["json"]:
+        print_json(table)
+    else:
+        _print(family, genotype, table)
+    return 0
+
+
+def _preset(family: Family, genotype: Genotype, values: dict[str, Any]) -> dict[str, Any]:
+    """Sizes: those that a trained run has, else those of the preset."""
+    folder = Path(values["target"])
+    if values["preset"] is None and is_run(folder):
+        import dataclasses
+
+        settings, _ = open_settings(family, folder)
+        if settings.verb == "train":
+            sizes = dataclasses.asdict(settings.model)
+            return {k: v for k, v in sizes.items() if k in values}
+    values["preset"] = values["preset"] or "paper"
+    known = load_preset(family.package, genotype.space, values["preset"], "train")
+    return {name: value for name, value in known.items() if name in values}
+
+
+def _cost(
+    family: Family, genotype: Genotype, values: dict[str, Any], folder: Path
+) -> dict[str, Any]:
+    from sgas.complexity import latency, num_flops, num_parameters
+
+    dimensions = dict(family.paper_dimensions[genotype.space])
+    if is_run(folder):
+        dimensions = dict(open_settings(family, folder)[1]["dimensions"])
+    for name in dimensions:
+        if values.get(name) is not None:
+            dimensions[name] = _whole(name, values[name])
+    model = build(family.model_config, values)
+    models = family.models(genotype.space, model, dimensions)
+    network = models.build_network(genotype, False)
+    example = models.example_input()
+    return {
+        "params": num_parameters(network),
+        "flops": num_flops(network, example),
+        "latency_ms": round(1000 * latency(network, example), 3),
+        "sizes": {**model.__dict__, **dimensions},
+    }
+
+
+def _whole(name: str, text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        from sgas.errors import ConfigError
+
+        raise ConfigError(f"--{name} takes a whole number above 0, got {text!r}")
+    return int(text)
+
+
+def _draw(family: Family, genotype: Genotype, target: Path, out: Path | None) -> list[Path]:
+    from sgas.commands.pictures import draw_run
+    from sgas.reports import draw_genotype
+
+    if is_run(target) and (target / "decisions.jsonl").is_file():
+        return draw_run(family, target, out or target)
+    folder = out or (target if is_run(target) else Path())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make the folder {folder}: {error.strerror}") from None
+    written = []
+    space = family.spaces[genotype.space]
+    for kind in space.cell_kinds:
+        path = folder / (f"cell-{kind}.svg" if is_run(target) else f"{target.stem}-{kind}.svg")
+        write_text(path, draw_genotype(genotype, space, kind, groups=family.operation_groups))
+        written.append(path)
+    return written
+
+
+def _print(family: Family, genotype: Genotype, table: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, soft_wrap=True)
+    space = family.spaces[genotype.space]
+    for kind, cell in genotype.cells.items():
+        topology = space.topology(cell.num_steps(space))
+        rows = Table("into", "operation", "from", title=f"{kind} cell", title_justify="left")
+        for step, edges in enumerate(cell.edges_by_step(space)):
+            for edge in edges:
+                into = topology.state_name(topology.state_of(step))
+                rows.add_row(into, edge.op, topology.state_name(edge.source))
+        console.print(rows)
+        console.print(f"output: {', '.join(topology.state_name(s) for s in cell.concat)}")
+    sizes = " · ".join(f"{name} {value}" for name, value in table["sizes"].items())
+    console.print(f"network     {sizes}")
+    console.print(f"parameters  {table['params']:,}")
+    console.print(f"FLOPs       {table['flops']:,} a sample (2 a multiply-add)")
+    console.print(f"latency     {table['latency_ms']} ms a sample, median, on this machine")
+    for path in table["pictures"]:
+        console.print(f"picture     {path}")

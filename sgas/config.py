@@ -1,0 +1,140 @@
+"""Configurations: frozen dataclasses that check themselves; every option is a field of one.
+
+No torch here: the command line reads this module to answer `--help`. Units stand in each field's
+help. The defaults are the paper's where one preset serves all families; presets are YAML files
+beside the family (`presets/`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from sgas.errors import ConfigError
+
+STRATEGY_NAMES = ("cri1", "cri2", "darts", "random")
+PROTOCOLS = ("clean", "paper")
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    choices: tuple[str, ...] | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    verbs: tuple[str, ...] | None = None,
+) -> Any:
+    """A dataclass field with its help and its range: `low` ≤ value ≤ `high`, value > `above`.
+
+    `verbs` names the commands that have this option (None: all that use the dataclass).
+    """
+    rules = {"help": help, "choices": choices, "low": low, "high": high, "above": above}
+    rules["verbs"] = verbs
+    return field(default=default, metadata=rules)
+
+
+def validate(config: Any) -> None:
+    """ConfigError for the first field of a dataclass that is outside the range of its `option`."""
+    for spec in dataclasses.fields(config):
+        value, rules = getattr(config, spec.name), spec.metadata
+        if value is None or not rules:
+            continue
+        if rules["choices"] is not None and value not in rules["choices"]:
+            raise ConfigError(
+                f"{spec.name} is {value!r}; choose from {', '.join(rules['choices'])}"
+            )
+        limits = []
+        if rules["low"] is not None and not value >= rules["low"]:
+            limits.append(f"at least {rules['low']}")
+        if rules["above"] is not None and not value > rules["above"]:
+            limits.append(f"above {rules['above']}")
+        if rules["high"] is not None and not value <= rules["high"]:
+            limits.append(f"at most {rules['high']}")
+        if limits:
+            raise ConfigError(f"{spec.name} is {value}; it has to be {' and '.join(limits)}")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What every verb that writes a run has in common."""
+
+    dataset: str | None = option(None, "name of a data set, or path of a folder with your own")
+    preset: str | None = option(None, "named set of values for all other options")
+    seed: int = option(0, "seed that governs the whole run", low=0, high=2**31 - 1)
+    device: str = option("auto", "auto, cpu, cuda or cuda:N")
+    out: str | None = option(None, "run folder; default runs/NAME, with a number where it exists")
+    data_root: str = option("data", "folder that holds downloaded data sets")
+    protocol: str = option(
+        "clean",
+        "clean: parts of the training set only; paper: the authors' splits, for reproduction",
+        choices=PROTOCOLS,
+    )
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """The search loop. Epoch counts follow from the decisions: see `sgas.schedule`."""
+
+    strategy: str = option(
+        "cri2", "cri1 and cri2: SGAS; darts: cut at the end; random", choices=STRATEGY_NAMES
+    )
+    warmup_epochs: int = option(9, "epochs before the first decision", low=0)
+    decision_interval: int = option(7, "epochs from one decision to the next", low=1)
+    final_epochs: int = option(5, "epochs after the last decision", low=0)
+    history_size: int = option(4, "epochs that selection stability looks back (K)", low=1)
+    batch_size: int = option(28, "samples a batch, before the first decision", low=2)
+    batch_increase: int = option(4, "samples that a batch grows by after each decision", low=0)
+    learning_rate: float = option(0.005, "of the weights, at the start of the cosine", above=0)
+    learning_rate_min: float = option(1e-4, "of the weights, at the end of the cosine", low=0)
+    momentum: float = option(0.9, "of SGD on the weights", low=0, high=1)
+    weight_decay: float = option(3e-4, "of the weights", low=0)
+    grad_clip: float = option(5.0, "largest gradient norm of the weights", above=0)
+    alpha_learning_rate: float = option(3e-4, "of Adam on the alphas", above=0)
+    alpha_weight_decay: float = option(1e-3, "of the alphas", low=0)
+    validation_fraction: float = option(
+        0.1, "part of the training set kept for reporting (protocol clean)", above=0, high=0.5
+    )
+
+    def __post_init__(self) -> None:
+        validate(self)
+        if self.learning_rate_min > self.learning_rate:
+            raise ConfigError(
+                f"learning_rate_min is {self.learning_rate_min}, above learning_rate "
+                f"{self.learning_rate}; lower it"
+            )
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Training of a derived network from scratch."""
+
+    epochs: int = option(400, "epochs", low=1)
+    batch_size: int = option(32, "samples a batch", low=2)
+    learning_rate: float = option(0.1, "at the start of the cosine", above=0)
+    learning_rate_min: float = option(1e-3, "at the end of the cosine", low=0)
+    momentum: float = option(0.9, "of SGD", low=0, high=1)
+    weight_decay: float = option(1e-4, "of the weights", low=0)
+    grad_clip: float = option(5.0, "largest gradient norm", above=0)
+    label_smoothing: float = option(0.0, "mass spread over all classes", low=0, high=0.9)
+    drop_path: float = option(
+        0.2, "drop path probability at the end of its linear ramp", low=0, high=0.9
+    )
+    auxiliary: bool = option(False, "train with an auxiliary head at two thirds of the depth")
+    auxiliary_weight: float = option(0.4, "weight of the auxiliary head's loss", low=0)
+    validation_fraction: float = option(
+        0.1, "part of the training set kept for reporting (protocol clean)", low=0, high=0.5
+    )
+
+    def __post_init__(self) -> None:
+        validate(self)
+        if self.learning_rate_min > self.learning_rate:
+            raise ConfigError(
+                f"learning_rate_min is {self.learning_rate_min}, above learning_rate "
+                f"{self.learning_rate}; lower it"
+            )

@@ -1,0 +1,163 @@
+"""Splits, device-resident data, and batch orders that live a whole phase.
+
+Dimensions: N samples, B samples a batch. All randomness of an order comes from (seed, stream,
+epoch), so that a resumed run sees the same batches without replaying any.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from sgas.errors import DataError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LabelledArrays:
+    """One split in memory: inputs `[N, ...]`, labels int64 `[N]` from 0, names of the classes."""
+
+    inputs: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class Source(Protocol):
+    """Samples that can be fetched by number, already where the model is."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, index: Tensor, generator: torch.Generator | None) -> tuple[Any, Tensor]:
+        """Inputs and targets of the samples `index` `[B]`; augmented where a generator is given."""
+        ...
+
+
+Augment = Callable[["Tensor", "torch.Generator"], "Tensor"]
+
+
+@dataclass(frozen=True)
+class DeviceSource:
+    """Tensors that live on the device once.
+
+    `prepare` makes a batch ready without chance (evaluation), `augment` with it (training).
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    augment: Augment
+    prepare: Callable[[Tensor], Tensor]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def batch(self, index: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """Inputs and targets of the samples `index` `[B]`; augmented where a generator is given."""
+        inputs, targets = self.inputs[index], self.targets[index]
+        if generator is None:
+            return self.prepare(inputs), targets
+        return self.augment(inputs, generator), targets
+
+
+@dataclass(frozen=True)
+class SubsetSource:
+    """The samples `index` `[N]` of another source, without a copy of its data."""
+
+    source: Source
+    index: Tensor
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def batch(self, index: Tensor, generator: torch.Generator | None) -> tuple[Any, Tensor]:
+        """Inputs and targets of the samples `index` `[B]` of this subset."""
+        return self.source.batch(self.index[index], generator)
+
+
+def stream_seed(seed: int, *stream: object) -> int:
+    """A 63-bit seed for one stream of random numbers of a run; distinct streams are independent."""
+    text = "/".join(str(part) for part in (seed, *stream))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+
+
+class BatchOrder:
+    """A new shuffling of N samples for each epoch, in whole batches.
+
+    Samples that fill no whole batch are left out of that epoch (batch norm needs full batches);
+    fewer samples than one batch make one batch of all.
+    """
+
+    def __init__(self, num_samples: int, seed: int, stream: str, device: torch.device) -> None:
+        self.num_samples, self.seed, self.stream, self.device = num_samples, seed, stream, device
+
+    def num_batches(self, batch_size: int) -> int:
+        """How many batches an epoch has."""
+        return max(1, self.num_samples // batch_size)
+
+    def epoch(self, epoch: int, batch_size: int, num_batches: int) -> Tensor:
+        """Sample numbers `[num_batches, B]`; reshuffled and begun again where N is too small."""
+        import torch
+
+        size = min(batch_size, self.num_samples)
+        rows: list[Tensor] = []
+        have = 0
+        while have < num_batches:
+            generator = torch.Generator().manual_seed(
+                stream_seed(self.seed, self.stream, epoch, have)
+            )
+            order = torch.randperm(self.num_samples, generator=generator)
+            whole = order[: self.num_batches(batch_size) * size].view(-1, size)
+            rows.append(whole)
+            have += len(whole)
+        return torch.cat(rows)[:num_batches].to(self.device)
+
+
+def in_order(num_samples: int, batch_size: int, device: torch.device) -> Iterator[Tensor]:
+    """All samples once, in order, for evaluation: yields `[B]`, the last batch shorter."""
+    import torch
+
+    yield from torch.arange(num_samples, device=device).split(batch_size)
+
+
+def stratified_parts(
+    labels: np.ndarray, fractions: tuple[float, ...], seed: int
+) -> tuple[np.ndarray, ...]:
+    """Disjoint sample numbers, one array a fraction, drawn within each class.
+
+    The fractions add up to 1; a part whose fraction is 0 is empty. Every class is in every other
+    part: DataError where a class has too few samples for that.
+    """
+    wanted = [part for part, fraction in enumerate(fractions) if fraction > 0]
+    parts: list[list[np.ndarray]] = [[] for _ in fractions]
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        if len(members) < len(wanted):
+            raise DataError(
+                f"class {label} has {len(members)} training samples; splitting needs at least "
+                f"{len(wanted)}: add samples or leave the class out"
+            )
+        draw = np.random.default_rng(stream_seed(seed, "split", int(label)))
+        members = draw.permutation(members)
+        for part, chunk in zip(parts, _cut(members, fractions), strict=True):
+            part.append(chunk)
+    return tuple(np.sort(np.concatenate(part)) for part in parts)
+
+
+def _cut(members: np.ndarray, fractions: tuple[float, ...]) -> list[np.ndarray]:
+    """`members` in consecutive parts by largest remainder, none of a positive fraction empty."""
+    exact = np.asarray(fractions) * len(members)
+    counts = np.where(np.asarray(fractions) > 0, np.maximum(1, np.floor(exact)), 0).astype(int)
+    while counts.sum() > len(members):
+        counts[np.argmax(counts - exact)] -= 1
+    while counts.sum() < len(members):
+        counts[np.argmax(exact - counts)] += 1
+    return np.split(members, np.cumsum(counts)[:-1])

@@ -1,0 +1,133 @@
+"""Downloads that show progress, go on where they were cut off, and never pass for complete."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import http.client
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from sgas.errors import DataError
+from sgas.files import sync_folder
+
+CHUNK = 1 << 20  # bytes
+TIMEOUT = 30  # seconds without an answer
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file, as 64 hexadecimal digits; reads it in pieces."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def download(url: str, path: Path, sha256: str | None = None, hint: str = "") -> Path:
+    """`path`, holding what `url` offers; returns at once where the file is there already.
+
+    What has arrived lies in `path` + ".part" until it is complete and, where `sha256` is given,
+    has that checksum; the next call asks for the rest. Two processes do not download the same file
+    at once. DataError where the network, the server, the disk or the checksum fails: it says which
+    file to put where, followed by `hint`.
+    """
+    advice = f"put the file {path.name} into {path.parent.resolve()} and run the command again"
+    advice = f"{advice}; {hint}" if hint else advice
+    try:
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with _alone(path.with_name(f".{path.name}.lock")):
+                _complete(url, path, sha256, advice)
+    except (OSError, http.client.HTTPException) as error:
+        reason = str(getattr(error, "reason", "") or error) or type(error).__name__
+        raise DataError(f"cannot download {url} ({reason}): {advice}") from error
+    if wrong := _wrong_checksum(path, sha256):
+        raise DataError(f"{path} {wrong}: delete it and run the command again")
+    return path
+
+
+def _complete(url: str, path: Path, sha256: str | None, advice: str) -> None:
+    """Downloads `path`, unless another process has while this one waited."""
+    if path.exists():
+        return
+    part = path.with_name(path.name + ".part")
+    _fetch(url, part)
+    if wrong := _wrong_checksum(part, sha256):
+        part.unlink()
+        raise DataError(f"what came from {url} {wrong}: {advice}")
+    os.replace(part, path)
+    sync_folder(path.parent)
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Waits until no other process downloads the same file."""
+    with open(lock, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _wrong_checksum(path: Path, sha256: str | None) -> str | None:
+    """What is wrong with a file's checksum, or None; None also where no checksum is known."""
+    if sha256 is None:
+        return None
+    found = sha256_of(path)
+    return None if found == sha256.lower() else f"has the sha256 {found}, expected is {sha256}"
+
+
+def _fetch(url: str, part: Path) -> None:
+    """Completes `part`; OSError where the connection ends before all of it came."""
+    have = part.stat().st_size if part.exists() else 0
+    headers = {"Range": f"bytes={have}-"} if have else {}
+    try:
+        answer = urllib.request.urlopen(
+            urllib.request.Request(url, headers=headers), timeout=TIMEOUT
+        )
+    except urllib.error.HTTPError as error:
+        with error:
+            if not have or error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+                raise
+            if error.headers.get("Content-Range") == f"bytes */{have}":
+                return
+        part.unlink()
+        return _fetch(url, part)
+    with answer, open(part, "r+b" if have else "wb") as file:
+        # A server that knows no ranges sends the whole file again.
+        start = have if answer.status == http.client.PARTIAL_CONTENT else 0
+        file.seek(start)
+        file.truncate()
+        length = answer.headers.get("Content-Length")
+        total = None if length is None else start + int(length)
+        _copy(answer, file, start, total)
+        file.flush()
+        os.fsync(file.fileno())
+    size = part.stat().st_size
+    if total is not None and size != total:
+        raise ConnectionError(
+            f"the connection ended after {size} of {total} bytes; the next run asks for the rest"
+        )
+
+
+def _copy(answer: Any, file: BinaryIO, start: int, total: int | None) -> None:
+    """Copies a response's body under a progress bar on standard error."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        name = Path(file.name).name.removesuffix(".part")
+        task = progress.add_task(f"download {name}", total=total, completed=start)
+        while chunk := answer.read(CHUNK):
+            file.write(chunk)
+            progress.advance(task, len(chunk))

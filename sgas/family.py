@@ -1,0 +1,179 @@
+"""Family: what a family of networks supplies to the engine; it never decides anything.
+
+The engine knows cells, alphas, decisions and time. A family knows operations, supernets and data.
+They meet here: a `Family` describes itself without torch (names, options, presets) and opens a
+`Task`, which is one data set with the models for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sgas.config import RunConfig
+from sgas.genotype import Genotype
+from sgas.space import SearchSpace
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from sgas.data import Source
+    from sgas.decisions import CellDecisions
+
+
+class Network(Protocol):
+    """An `nn.Module` with one operation on each edge.
+
+    It returns logits, in training with an auxiliary head (logits, auxiliary logits). `drop_path`
+    is the probability of dropping an edge in training and may be changed from epoch to epoch.
+    """
+
+    drop_path: float
+
+    def __call__(self, inputs: Any) -> Any: ...
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+    def train(self, mode: bool = True) -> Any: ...
+    def eval(self) -> Any: ...
+    def to(self, device: torch.device) -> Any: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any: ...
+
+
+class Supernet(Protocol):
+    """An `nn.Module` whose open edges mix all candidates by the softmax of `alphas`."""
+
+    @property
+    def alphas(self) -> Any:
+        """A mapping from each cell kind to a parameter `[E, O]`."""
+        ...
+
+    def weights(self) -> list[nn.Parameter]:
+        """All parameters but the alphas, of what is not pruned."""
+        ...
+
+    def apply_decisions(self, decisions: Mapping[str, CellDecisions]) -> None:
+        """Removes the operations that are not kept; what stays keeps its parameter objects."""
+        ...
+
+    def __call__(self, inputs: Any) -> Tensor: ...
+    def train(self, mode: bool = True) -> Any: ...
+    def eval(self) -> Any: ...
+    def to(self, device: torch.device) -> Any: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any: ...
+
+
+@dataclass(frozen=True)
+class SearchParts:
+    """Disjoint parts of the data that a search sees, and what they are."""
+
+    weights: Source
+    alphas: Source
+    validation: Source
+    label: str
+
+
+@dataclass(frozen=True)
+class TrainParts:
+    """What a training sees. `validation` is None where all of the training set is trained on."""
+
+    training: Source
+    validation: Source | None
+    validation_name: str
+
+
+class Models(Protocol):
+    """The networks of a search space for inputs and outputs of known size."""
+
+    def build_network(self, genotype: Genotype, auxiliary: bool) -> Network:
+        """The derived network of a genotype, on the CPU."""
+        ...
+
+    def example_input(self) -> Any:
+        """An input of one sample, for counting operations."""
+        ...
+
+
+class Task(Models, Protocol):
+    """One data set and the models for it. `dimensions` are the sizes that the data settle."""
+
+    space: SearchSpace
+    num_steps: int
+    primary_metric: str
+    dimensions: dict[str, int]
+
+    def search_parts(
+        self, protocol: str, seed: int, validation_fraction: float, device: torch.device
+    ) -> SearchParts:
+        """The parts of a search. Protocol `clean` never opens the test split."""
+        ...
+
+    def train_parts(
+        self, protocol: str, seed: int, validation_fraction: float, device: torch.device
+    ) -> TrainParts:
+        """The parts of a training. Protocol `clean` never opens the test split."""
+        ...
+
+    def test_part(self, device: torch.device) -> Source:
+        """The test split, for `evaluate` alone."""
+        ...
+
+    def build_supernet(self) -> Supernet:
+        """A supernet with nothing decided, on the CPU."""
+        ...
+
+    def loss(self, logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """The mean loss over a batch, a scalar."""
+        ...
+
+    def predictions(self, logits: Tensor) -> Tensor:
+        """What the logits predict, in the form of the targets, on their device."""
+        ...
+
+    def metrics(self, predictions: Tensor, targets: Tensor) -> dict[str, float]:
+        """Named figures in [0, 1] over a whole split; `primary_metric` is among them."""
+        ...
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """A data set as the command line lists it."""
+
+    name: str
+    task: str
+    help: str
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family as the command line sees it; nothing here needs torch.
+
+    `model_config` and `data_config` are dataclasses whose fields become options. `open_task` loads
+    the data set's training part and may raise DataError or ConfigError; `space_of` names the search
+    space of a data set without loading it.
+    """
+
+    name: str
+    title: str
+    package: str
+    datasets: Mapping[str, DatasetInfo]
+    default_dataset: str
+    spaces: Mapping[str, SearchSpace]
+    model_config: type
+    data_config: type
+    operation_groups: Mapping[str, str]
+    default_preset: Callable[[str], str]
+    space_of: Callable[[str], str]
+    open_task: Callable[[RunConfig, Any, Any], Task]
+    models: Callable[[str, Any, Mapping[str, int]], Models]
+    paper_dimensions: Mapping[str, Mapping[str, int]]
+    check_folder: Callable[[str], dict[str, Any]]
+    published_names: Callable[[], tuple[str, ...]]
+    load_published: Callable[[str], Genotype]
+
+    @property
+    def command(self) -> str:
+        """The console command of this family."""
+        return f"sgas-{self.name}"

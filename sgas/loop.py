@@ -1,0 +1,175 @@
+"""What the search loop and the training loop share: steps, sums, stop signals, seeds, evaluation.
+
+Dimensions: B samples a batch. Nothing inside a step waits for the device.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from sgas.data import Source, in_order, stream_seed
+from sgas.errors import SgasError
+from sgas.family import Task
+
+
+class StopSignal:
+    """Turns SIGINT and SIGTERM into a flag that loops look at between steps. A context manager.
+
+    A second SIGINT interrupts at once, as usual.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignal:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with contextlib.suppress(ValueError):  # not in the main thread: nothing to catch
+                self._before[number] = signal.signal(number, self._request)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        if self.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.requested = True
+
+
+class Listener(Protocol):
+    """Hears how far a search or a training is, to show it."""
+
+    def started(self, first_epoch: int, costs: list[float]) -> None:
+        """The loop begins at `first_epoch`, above 0 after a resume.
+
+        `costs` are the epochs' expected shares of the work, in any unit.
+        """
+        ...
+
+    def stepped(self, epoch: int, step: int, num_steps: int) -> None:
+        """Step `step` (from 1) of `num_steps` of an epoch is done."""
+        ...
+
+    def epoch_ended(self, epoch: int, metrics: Mapping[str, Any], news: tuple[str, ...]) -> None:
+        """An epoch is over; `news` are its decisions in words."""
+        ...
+
+
+class Silent:
+    """A listener that shows nothing."""
+
+    def started(self, first_epoch: int, costs: list[float]) -> None:
+        """Shows nothing."""
+
+    def stepped(self, epoch: int, step: int, num_steps: int) -> None:
+        """Shows nothing."""
+
+    def epoch_ended(self, epoch: int, metrics: Mapping[str, Any], news: tuple[str, ...]) -> None:
+        """Shows nothing."""
+
+
+@dataclass
+class Tally:
+    """Loss and predictions of the steps of an epoch so far; stays on the device until asked."""
+
+    loss: list[Tensor] = field(default_factory=list)
+    predictions: list[Tensor] = field(default_factory=list)
+    targets: list[Tensor] = field(default_factory=list)
+
+    def add(self, loss: Tensor, predictions: Tensor, targets: Tensor) -> None:
+        """Adds one batch."""
+        self.loss.append(loss.detach() * len(targets))
+        self.predictions.append(predictions)
+        self.targets.append(targets)
+
+    def figures(self, task: Task) -> dict[str, float]:
+        """Mean loss and the task's metrics over all batches added."""
+        targets = torch.cat(self.targets)
+        loss = float(torch.stack(self.loss).double().sum()) / len(targets)
+        return {"loss": loss, **task.metrics(torch.cat(self.predictions), targets)}
+
+    def state(self) -> dict[str, list[Tensor]]:
+        """What a checkpoint in the middle of an epoch keeps."""
+        return {"loss": self.loss, "predictions": self.predictions, "targets": self.targets}
+
+    @classmethod
+    def restored(cls, state: Mapping[str, list[Tensor]], device: torch.device) -> Tally:
+        """The tally that `state` was made of."""
+        return cls(**{name: [part.to(device) for part in parts] for name, parts in state.items()})
+
+
+@torch.no_grad()
+def evaluate(
+    model: Any, task: Task, source: Source, batch_size: int, device: torch.device
+) -> dict[str, float]:
+    """Mean loss and metrics of a model in evaluation mode, over all samples of a source."""
+    tally = Tally()
+    model.eval()
+    for index in in_order(len(source), batch_size, device):
+        inputs, targets = source.batch(index, None)
+        logits = model(inputs)
+        tally.add(task.loss(logits, targets), task.predictions(logits), targets)
+    model.train()
+    return tally.figures(task)
+
+
+@contextlib.contextmanager
+def frozen(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """No gradient for `parameters` inside: autograd then keeps nothing for them either."""
+    parameters = list(parameters)
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+class RandomState:
+    """The generators of a run: one on the device for augmentation, and torch's own (dropout)."""
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self.device = device
+        self.augment = torch.Generator(device).manual_seed(stream_seed(seed, "augment"))
+        torch.manual_seed(stream_seed(seed, "torch"))
+
+    def state(self) -> dict[str, Tensor]:
+        """The states of all generators."""
+        state = {"augment": self.augment.get_state(), "torch": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            state["cuda"] = torch.cuda.get_rng_state(self.device)
+        return state
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Puts all generators back to where `state` was taken."""
+        self.augment.set_state(state["augment"])
+        torch.set_rng_state(state["torch"])
+        if self.device.type == "cuda" and "cuda" in state:
+            torch.cuda.set_rng_state(state["cuda"], self.device)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Sets the learning rate of all parameter groups."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+
+
+def require_finite(epoch: int, figures: Mapping[str, float]) -> None:
+    """SgasError where the loss of an epoch is no number any more."""
+    if not math.isfinite(figures["loss"]):
+        raise SgasError(
+            f"the loss is {figures['loss']} in epoch {epoch}: training diverged; lower "
+            "learning_rate or grad_clip and start again (the last good checkpoint is kept)"
+        )

@@ -1,0 +1,184 @@
+"""Options of a verb, made of config dataclasses: flags, YAML files, presets, and kind errors.
+
+No torch here. The order in which values win: dataclass default, preset, `--config` file, flag.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any, get_type_hints
+
+import yaml
+from jsonargparse import ArgumentParser
+
+from sgas.errors import ConfigError, nearest, unknown_name
+
+
+@dataclasses.dataclass(frozen=True)
+class Positional:
+    """An argument without a flag."""
+
+    name: str
+    help: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Flag:
+    """An option that belongs to a verb alone and is no field of a config: `--json`, `--resume`."""
+
+    name: str
+    help: str
+    is_switch: bool = True
+
+
+def fields_of(config: type, verb: str) -> list[tuple[dataclasses.Field[Any], Any]]:
+    """The fields of a config dataclass that are options of a verb, with their types."""
+    hints = get_type_hints(config)
+    return [
+        (spec, hints[spec.name])
+        for spec in dataclasses.fields(config)
+        if not spec.metadata.get("verbs") or verb in spec.metadata["verbs"]
+    ]
+
+
+def parser_for(
+    prog: str,
+    verb: str,
+    description: str,
+    sections: Mapping[str, type],
+    positionals: Sequence[Positional] = (),
+    flags: Sequence[Flag] = (),
+) -> ArgumentParser:
+    """A parser whose options are the fields of `sections`, titled by their keys."""
+    parser = ArgumentParser(
+        prog=f"{prog} {verb}",
+        description=description,
+        exit_on_error=False,
+        allow_abbrev=False,
+        formatter_class=argparse.HelpFormatter,
+    )
+    for positional in positionals:
+        parser.add_argument(positional.name, help=positional.help)
+    for flag in flags:
+        kind: dict[str, Any] = {"action": "store_true"} if flag.is_switch else {"default": None}
+        parser.add_argument(f"--{flag.name}", help=flag.help, **kind)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    if sections:
+        parser.add_argument("--config", action="config", help="YAML file with values of options")
+    for title, config in sections.items():
+        group = parser.add_argument_group(title)
+        for spec, kind_of in fields_of(config, verb):
+            choices = spec.metadata["choices"]
+            wanted = {"choices": choices} if choices else {"type": kind_of}
+            group.add_argument(
+                f"--{spec.name}",
+                default=spec.default,
+                help=_help(spec),
+                metavar=None if choices else _metavar(kind_of),
+                **wanted,
+            )
+    return parser
+
+
+def _help(spec: dataclasses.Field[Any]) -> str:
+    shown = "" if spec.default is None else f" (default: {spec.default})"
+    return f"{spec.metadata['help']}{shown}".replace("%", "%%")
+
+
+def _metavar(kind: Any) -> str:
+    names = {int: "INT", float: "FLOAT", bool: "{true,false}"}
+    return names.get(kind, "TEXT")
+
+
+def parse(parser: ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
+    """The values of all options; ConfigError in one line for what cannot be used."""
+    try:
+        values: dict[str, Any] = parser.parse_args(list(argv)).as_dict()
+    except argparse.ArgumentError as error:
+        raise ConfigError(_one_line(parser, str(error), argv)) from None
+    return values
+
+
+def _one_line(parser: ArgumentParser, message: str, argv: Sequence[str]) -> str:
+    """jsonargparse's message in our words: what was given, what is allowed, the nearest match."""
+    known = [a.dest for a in parser._actions if a.option_strings and a.dest != "help"]
+    text = " ".join(message.split())
+    if found := re.match(r"unrecognized arguments: (\S+)", text):
+        given = found[1].split("=")[0]
+        if not given.startswith("-"):
+            return f"unexpected argument {given!r}; see {parser.prog} --help"
+        near = nearest(given.lstrip("-"), known)
+        hint = f"did you mean --{near}?" if near else f"see {parser.prog} --help"
+        return f"unknown option {given}; {hint}"
+    if found := re.match(r"Option '([^']+)' is not accepted", text):
+        near = nearest(found[1], known)
+        hint = f"did you mean {near}?" if near else f"see {parser.prog} --print_config"
+        return f"unknown key {found[1]!r} in the config file; {hint}"
+    if found := re.match(
+        r'Parser key "([^"]+)": Expected an? (?:<class \')?(\w+)\S* Got value: (.*)', text
+    ):
+        return f"--{found[1]} takes {_TYPE_NAMES.get(found[2], found[2])}, got {found[3]!r}"
+    if found := re.match(r"argument --(\w+): invalid choice: '?(.*?)'? \(choose from (.*)\)", text):
+        choices = re.findall(r"[\w.-]+", found[3])
+        return str(unknown_name(f"value of --{found[1]}", found[2], choices))
+    if found := re.match(r'Parser key "config": File does not exist: (.*)', text):
+        return f"the config file {found[1]} does not exist"
+    if text.startswith("Problems parsing config"):
+        return f"the config file is no YAML: {text.partition(': ')[2]}"
+    if found := re.match(r"the following arguments are required: (.*)", text):
+        return f"{found[1]} is missing; see {parser.prog} --help"
+    return text
+
+
+_TYPE_NAMES = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+
+
+def load_preset(package: str, space: str, name: str, verb: str) -> dict[str, Any]:
+    """The values of a preset for a verb; InputError with the choices for an unknown name."""
+    folder = resources.files(package) / "presets"
+    prefix = f"{space}-"
+    files = {
+        path.name.removeprefix(prefix).removesuffix(".yaml"): path
+        for path in folder.iterdir()
+        if path.name.startswith(prefix) and path.name.endswith(".yaml")
+    }
+    if name not in files:
+        raise unknown_name(f"preset for space {space}", name, files)
+    preset = yaml.safe_load(files[name].read_text())
+    return dict(preset.get(verb) or {})
+
+
+def resolve(parser: ArgumentParser, argv: Sequence[str], preset_of: Any) -> dict[str, Any]:
+    """All values, presets included. `preset_of(values)` gives the preset's values."""
+    first = parse(parser, [word for word in argv if not word.startswith("--print_config")])
+    preset = preset_of(first)
+    known = {action.dest for action in parser._actions}
+    for key in preset:
+        if key not in known:
+            near = nearest(key, known)
+            raise ConfigError(
+                f"unknown key {key!r} in the preset{f'; did you mean {near}?' if near else ''}"
+            )
+    parser.set_defaults(preset)
+    values = parse(parser, argv)
+    values.update({key: first[key] for key in ("dataset", "preset") if key in first})
+    return values
+
+
+def build(config: type, values: Mapping[str, Any]) -> Any:
+    """A config dataclass of the values that carry its fields' names."""
+    names = {spec.name for spec in dataclasses.fields(config)}
+    return config(**{name: value for name, value in values.items() if name in names})
+
+
+def rebuild(config: type, values: Mapping[str, Any], where: str) -> Any:
+    """A config dataclass of a run's config.json; ConfigError for a key that it does not know."""
+    names = {spec.name for spec in dataclasses.fields(config)}
+    for name in values:
+        if name not in names:
+            raise ConfigError(f"unknown key {name!r} in {where}; this run is of another version")
+    return config(**values)

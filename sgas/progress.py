@@ -1,0 +1,89 @@
+"""Shows a search or a training: a bar on a terminal, one line an epoch elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+
+def clock(seconds: float) -> str:
+    """A duration as 0:07, 12:30 or 3:05:00."""
+    whole = max(0, round(seconds))
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class ShowProgress:
+    """A `Listener` that prints to standard error. A context manager."""
+
+    def __init__(self, verb: str, total_decisions: int = 0, metric: str = "accuracy") -> None:
+        self.verb, self.total_decisions, self.metric = verb, total_decisions, metric
+        self.console = Console(file=sys.stderr, highlight=False)
+        self.bar = Progress(
+            TextColumn(f"{verb} "),
+            BarColumn(),
+            TextColumn("{task.description}"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self.costs: list[float] = []
+        self.done_before, self.began, self.summary = 0.0, 0.0, ""
+
+    def __enter__(self) -> ShowProgress:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.bar.stop()
+
+    def started(self, first_epoch: int, costs: list[float]) -> None:
+        """Remembers what share of the work each epoch is expected to be."""
+        self.costs, self.done_before = costs, sum(costs[:first_epoch])
+        self.began = time.monotonic()
+        self.row = self.bar.add_task("", total=sum(costs))
+        self.bar.update(self.row, completed=self.done_before)
+
+    def _left(self, done: float) -> str:
+        spent, worked = time.monotonic() - self.began, done - self.done_before
+        return clock(spent / worked * (sum(self.costs) - done)) if worked > 0 else "?"
+
+    def stepped(self, epoch: int, step: int, num_steps: int) -> None:
+        """Moves the bar."""
+        done = sum(self.costs[:epoch]) + self.costs[epoch] * step / num_steps
+        text = f"epoch {epoch + 1}/{len(self.costs)}{self.summary} · left {self._left(done)}"
+        self.bar.update(self.row, completed=done, description=text)
+
+    def epoch_ended(self, epoch: int, metrics: Mapping[str, Any], news: tuple[str, ...]) -> None:
+        """Prints decisions; without a terminal also the epoch's figures."""
+        figures = " · ".join(
+            f"{label} {metrics[key]:.3f}"
+            for key, label in (
+                ("train_loss", "loss"),
+                (f"train_{self.metric}", "train"),
+                (f"validation_{self.metric}", "val"),
+                (f"test_{self.metric}", "test"),
+            )
+            if key in metrics
+        )
+        decided = metrics.get("decided")
+        if decided is not None and self.total_decisions:
+            figures += f" · {decided}/{self.total_decisions} decided"
+        self.summary = f" · {figures}"
+        if not self.console.is_terminal:
+            left = self._left(sum(self.costs[: epoch + 1]))
+            self.console.print(
+                f"epoch {epoch + 1}/{len(self.costs)} · {figures} · left {left}", soft_wrap=True
+            )
+        for line in news:
+            self.console.print(f"  decision after epoch {epoch}: {line}", soft_wrap=True)

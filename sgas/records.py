@@ -1,0 +1,30 @@
+"""EpochRecord: one line of decisions.jsonl, everything needed to explain or replay an epoch."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class EpochRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One scored epoch of one cell kind.
+
+    `alphas` are `[E][O]` after the epoch's training; importance, certainty, stability and score
+    `[E]` as scored (raw, score before open edges are singled out); `states` `[E]` what holds after
+    the epoch: `undecided`, `pruned` or an operation. `edge` and `op` are the decision, or null;
+    `runner_up` the open edge with the second-best score and `margin` the distance to it.
+    """
+
+    epoch: int
+    cell: str
+    decision_epoch: bool
+    alphas: list[list[float]]
+    importance: list[float]
+    certainty: list[float]
+    stability: list[float]
+    score: list[float]
+    states: list[str]
+    edge: int | None = None
+    op: str | None = None
+    runner_up: int | None = None
+    margin: float | None = None
+    pruned: list[int] = []

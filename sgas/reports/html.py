@@ -1,0 +1,91 @@
+"""The report of a run: one HTML file with everything in it that asks no network for anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sgas.files import write_text
+from sgas.reports.cell import Replay
+from sgas.reports.svg import plain
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A named value and what one has to know to read it: ("accuracy", "92.9 ± 0.2", "n 10")."""
+
+    name: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts: the header and rows of the same length."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Snippet:
+    """A command or a piece of code, and what it is for."""
+
+    caption: str
+    code: str
+
+
+@dataclass(frozen=True)
+class CellReport:
+    """The pictures of one kind of cell, as SVG; an empty one is left out."""
+
+    kind: str
+    final: str
+    timeline: str = ""
+    replay: Replay | None = None
+    margin: str = ""
+    alphas: str = ""
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """All that a report shows, as plain values; what is empty has no section.
+
+    `stamp` holds versions, seed, device and commit; `command` is the exact command of the run.
+    SVGs come from this package and go in as they are; everything else is escaped.
+    """
+
+    title: str
+    verdict: Sequence[Fact] = ()
+    warning: str = ""
+    cells: Sequence[CellReport] = ()
+    curves: str = ""
+    seeds: Table | None = None
+    usage: Sequence[Snippet] = ()
+    stamp: Sequence[Fact] = ()
+    command: str = ""
+    citation: str = ""
+
+
+def render_report(data: ReportData) -> str:
+    """The HTML text of a report."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("sgas.reports", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["svg"] = Markup
+    return plain(environment.get_template("report.html.j2").render(report=data))
+
+
+def write_report(path: str | Path, data: ReportData) -> Path:
+    """The path of the report, which is written whole or not at all."""
+    path = Path(path)
+    write_text(path, render_report(data))
+    return path

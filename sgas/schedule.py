@@ -1,0 +1,58 @@
+"""When a search decides, how long it lasts and how its batch grows. Epochs count from 0.
+
+Source: Li et al., CVPR 2020, section 4 and the published settings: decisions at
+e = warmup_epochs + n · decision_interval, then `final_epochs` more on the finished cell.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from sgas.config import SearchConfig
+from sgas.topology import CellTopology
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The decision epochs of a search. `num_decisions` is a cell's number of kept edges."""
+
+    num_decisions: int
+    warmup_epochs: int
+    decision_interval: int
+    final_epochs: int
+
+    @classmethod
+    def of(cls, config: SearchConfig, topology: CellTopology) -> Schedule:
+        """The schedule of a config for cells of one topology."""
+        return cls(
+            topology.num_decisions,
+            config.warmup_epochs,
+            config.decision_interval,
+            config.final_epochs,
+        )
+
+    @property
+    def decision_epochs(self) -> tuple[int, ...]:
+        """The epochs at whose end an edge is decided."""
+        return tuple(
+            self.warmup_epochs + n * self.decision_interval for n in range(self.num_decisions)
+        )
+
+    @property
+    def num_epochs(self) -> int:
+        """Length of the search in epochs."""
+        return self.decision_epochs[-1] + self.final_epochs + 1
+
+    @property
+    def last_epoch(self) -> int:
+        """The number of the last epoch."""
+        return self.num_epochs - 1
+
+
+def cosine(start: float, end: float, epoch: int, num_epochs: int) -> float:
+    """Learning rate of an epoch: half a cosine from `start` at epoch 0 to `end` at `num_epochs`.
+
+    Source: Loshchilov and Hutter, "SGDR", ICLR 2017, equation 5, without restarts.
+    """
+    return end + (start - end) * (1 + math.cos(math.pi * epoch / num_epochs)) / 2

@@ -1,0 +1,160 @@
+"""Trains a derived network from scratch, and evaluates it. The reported epoch is the last.
+
+SGD with a cosine learning rate, drop path on a linear ramp, an optional auxiliary head; settings of
+Li et al., CVPR 2020. In protocol `paper` the test split is measured at every epoch and the best one
+is reported beside the last, as the authors did.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sgas.config import TrainConfig
+from sgas.data import BatchOrder
+from sgas.errors import Interrupted
+from sgas.family import Network, Task, TrainParts
+from sgas.genotype import Genotype
+from sgas.loop import (
+    Listener,
+    RandomState,
+    Silent,
+    StopSignal,
+    Tally,
+    evaluate,
+    require_finite,
+    set_learning_rate,
+)
+from sgas.runs import Run
+from sgas.schedule import cosine
+
+
+class Training:
+    """One training, from its first epoch or from a checkpoint to the last."""
+
+    def __init__(
+        self,
+        task: Task,
+        genotype: Genotype,
+        config: TrainConfig,
+        run: Run,
+        *,
+        parts: TrainParts,
+        seed: int,
+        device: torch.device,
+        listener: Listener | None = None,
+    ) -> None:
+        self.task, self.config, self.run, self.parts = task, config, run, parts
+        self.device, self.listener = device, listener or Silent()
+        self.random = RandomState(seed, device)
+        self.network: Network = task.build_network(genotype, config.auxiliary).to(device)
+        self.order = BatchOrder(len(parts.training), seed, "training", device)
+        self.optimizer = torch.optim.SGD(
+            self.network.parameters(),
+            lr=config.learning_rate,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            foreach=True,
+        )
+        self.epoch, self.step, self.tally, self.seconds = 0, 0, Tally(), 0.0
+
+    def execute(self) -> Network:
+        """Trains to the last epoch and returns the network; Interrupted after a stop signal."""
+        with StopSignal() as stop:
+            if self.epoch == 0 and self.step == 0:
+                self._save()
+            self.listener.started(self.epoch, [1.0] * self.config.epochs)
+            while self.epoch < self.config.epochs:
+                self._train_epoch(stop)
+                self._end_epoch()
+        return self.network
+
+    def _train_epoch(self, stop: StopSignal) -> None:
+        began, config = time.perf_counter(), self.config
+        num_steps = self.order.num_batches(config.batch_size)
+        index = self.order.epoch(self.epoch, config.batch_size, num_steps)
+        set_learning_rate(
+            self.optimizer,
+            cosine(config.learning_rate, config.learning_rate_min, self.epoch, config.epochs),
+        )
+        self.network.drop_path = config.drop_path * self.epoch / config.epochs
+        self.network.train()
+        for step in range(self.step, num_steps):
+            if stop.requested:
+                self.seconds += time.perf_counter() - began
+                self._save()
+                raise Interrupted(f"stopped in epoch {self.epoch}, step {step} of {num_steps}")
+            self._train_step(index[step])
+            self.step = step + 1
+            self.listener.stepped(self.epoch, self.step, num_steps)
+        self.seconds += time.perf_counter() - began
+
+    def _train_step(self, index: Tensor) -> None:
+        inputs, targets = self.parts.training.batch(index, self.random.augment)
+        output = self.network(inputs)
+        logits, auxiliary = output if isinstance(output, tuple) else (output, None)
+        loss = self.task.loss(logits, targets, self.config.label_smoothing)
+        total = loss
+        if auxiliary is not None:
+            total = loss + self.config.auxiliary_weight * self.task.loss(
+                auxiliary, targets, self.config.label_smoothing
+            )
+        total.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.config.grad_clip, foreach=True)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.tally.add(loss, self.task.predictions(logits.detach()), targets)
+
+    def _end_epoch(self) -> None:
+        began = time.perf_counter()
+        training = self.tally.figures(self.task)
+        require_finite(self.epoch, training)
+        metrics: dict[str, Any] = {
+            "epoch": self.epoch,
+            **{f"train_{name}": value for name, value in training.items()},
+        }
+        if self.parts.validation is not None:
+            figures = evaluate(
+                self.network,
+                self.task,
+                self.parts.validation,
+                self.config.batch_size,
+                self.device,
+            )
+            prefix = self.parts.validation_name
+            metrics.update({f"{prefix}_{name}": value for name, value in figures.items()})
+        self.seconds += time.perf_counter() - began
+        metrics["learning_rate"] = self.optimizer.param_groups[0]["lr"]
+        metrics["seconds"] = round(self.seconds, 3)
+        self.run.add_epoch(metrics)
+        epoch, self.epoch, self.step, self.tally = self.epoch, self.epoch + 1, 0, Tally()
+        self._save()
+        self.listener.epoch_ended(epoch, metrics, ())
+
+    def _save(self) -> None:
+        self.run.save_checkpoint(
+            {
+                "kind": "train",
+                "epoch": self.epoch,
+                "step": self.step,
+                "seconds": self.seconds,
+                "network": self.network.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "random": self.random.state(),
+                "tally": self.tally.state(),
+            }
+        )
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes back to where a checkpoint was written; records made later are dropped."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.seconds = state["seconds"]
+        self.tally = Tally.restored(state["tally"], self.device)
+        self.random.restore(state["random"])
+        self.run.forget_from(self.epoch)

@@ -1,0 +1,55 @@
+"""Augmentation of whole batches of clouds on the device, drawn from one generator.
+
+Dimensions: B clouds, P points of a stored cloud, N points used, C channels (xyz, then normals).
+Source: scale 2/3 to 3/2 and shift ±0.2 as in the published training of DGCNN (Wang et al., ACM TOG
+2019) and SGAS.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sgas_gcn.config import PointDataConfig
+
+
+@dataclass(frozen=True)
+class CloudAugmentation:
+    """Takes `[B, P, C]` to `[B, num_points, C]`: by chance in training, else as they are."""
+
+    config: PointDataConfig
+    num_points: int
+
+    def prepare(self, clouds: Tensor) -> Tensor:
+        """The first `num_points` points of each cloud."""
+        return clouds[:, : self.num_points]
+
+    def augment(self, clouds: Tensor, generator: torch.Generator) -> Tensor:
+        """A random choice or the first points, then scaled, shifted and jittered."""
+        config = self.config
+        clouds = self._resample(clouds, generator) if config.resample else self.prepare(clouds)
+        batch, device = len(clouds), clouds.device
+
+        def uniform(low: float, high: float) -> Tensor:
+            draw = torch.rand(batch, 1, 3, generator=generator, device=device, dtype=clouds.dtype)
+            return low + (high - low) * draw
+
+        scale = uniform(1 / config.scale, config.scale)
+        xyz = clouds[..., :3] * scale + uniform(-config.shift, config.shift)
+        if config.jitter > 0:
+            noise = torch.randn(xyz.shape, generator=generator, device=device, dtype=xyz.dtype)
+            xyz = xyz + config.jitter * noise
+        if clouds.shape[-1] < 6:
+            return torch.cat([xyz, clouds[..., 3:]], -1)
+        # A surface scaled by S has normals scaled by the inverse of S.
+        normals = torch.nn.functional.normalize(clouds[..., 3:6] / scale, dim=-1)
+        return torch.cat([xyz, normals, clouds[..., 6:]], -1)
+
+    def _resample(self, clouds: Tensor, generator: torch.Generator) -> Tensor:
+        """`num_points` distinct points of each cloud, in random order."""
+        shape = clouds.shape[:2]
+        lots = torch.rand(shape, generator=generator, device=clouds.device)
+        chosen = lots.argsort(dim=1)[:, : self.num_points, None]
+        return clouds.gather(1, chosen.expand(-1, -1, clouds.shape[-1]))

@@ -1,0 +1,60 @@
+"""Options of the point-cloud supernet and network, and the names of the search space."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sgas.config import option, validate
+from sgas.space import SearchSpace
+
+OPERATIONS = (
+    "none",
+    "skip_connect",
+    "conv_1x1",
+    "edge_conv",
+    "mr_conv",
+    "gat",
+    "semi_gcn",
+    "gin",
+    "sage",
+    "rel_sage",
+)
+
+POINT_SPACE = SearchSpace("point", OPERATIONS)
+
+
+@dataclass(frozen=True)
+class PointModelConfig:
+    """Size of a point-cloud supernet or network."""
+
+    num_points: int = option(1024, "points taken of each cloud", low=2)
+    k: int = option(9, "neighbours of a point, itself included; cell i takes every (i+1)-th", low=2)
+    channels: int = option(32, "channels of a state (C)", low=1)
+    num_cells: int = option(2, "cells", low=1)
+    num_steps: int = option(3, "steps of a cell", low=1, high=16, verbs=("search",))
+    emb_dims: int = option(1024, "channels after the fusion of all cells", low=1)
+    dropout: float = option(0.5, "dropout in the classifier", low=0, high=0.95)
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+@dataclass(frozen=True)
+class PointDataConfig:
+    """How clouds are changed while training; evaluation takes them as they are."""
+
+    resample: bool = option(
+        False, "draw num_points anew from all points of a cloud for every batch"
+    )
+    scale: float = option(
+        1.5, "each axis is scaled by a factor from 1/scale to scale", low=1, high=4
+    )
+    shift: float = option(
+        0.2, "largest shift along each axis, in radii of the cloud", low=0, high=2
+    )
+    jitter: float = option(
+        0.0, "standard deviation of noise on each point, in radii", low=0, high=1
+    )
+
+    def __post_init__(self) -> None:
+        validate(self)

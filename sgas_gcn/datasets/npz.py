@@ -1,0 +1,128 @@
+"""What an `.npz` file holds, known from its headers before anything is allocated.
+
+An `.npz` is a zip of `.npy` files, each of which begins with its shape and type. A file can claim
+any size there, so the claim is compared with what is stored and with the memory that is free.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from sgas.errors import DataError
+
+_DAMAGED = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+_CGROUP_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+
+
+@dataclass(frozen=True)
+class ArrayHeader:
+    """Shape and type that an array claims, and the bytes that the file stores for it."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    stored: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the array takes in memory, by its claim."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def problem(self) -> str | None:
+        """Why the array cannot be read, or None."""
+        if self.dtype.hasobject:
+            return "holds pickled Python objects; save plain numbers, or names as a text array"
+        if min(self.shape, default=0) < 0 or self.nbytes != self.stored:
+            return (
+                f"claims shape {list(self.shape)} of {self.dtype} ({in_words(self.nbytes)}), but "
+                f"{in_words(self.stored)} are stored; the file is damaged: write it again"
+            )
+        free = available_memory()
+        if self.nbytes > free:
+            return f"takes {in_words(self.nbytes)}, {in_words(free)} of memory are free: cut it up"
+        return None
+
+
+def read_headers(path: Path) -> dict[str, ArrayHeader]:
+    """The header of each array in an `.npz` file, by name; DataError where the file is damaged."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {
+                info.filename.removesuffix(".npy"): _read_header(archive, info)
+                for info in archive.infolist()
+                if info.filename.endswith(".npy")
+            }
+    except _DAMAGED as error:
+        raise _damaged(path, error) from error
+
+
+def read_array(path: Path, name: str) -> np.ndarray:
+    """One array of an `.npz` file; DataError where the file is damaged or the array is missing."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            array: np.ndarray = arrays[name]
+            return array
+    except (*_DAMAGED, KeyError) as error:
+        raise _damaged(path, error) from error
+
+
+def available_memory() -> int:
+    """Bytes of memory that are free, or the limit of the container where that is less."""
+    free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        fields = dict(
+            line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line
+        )
+        if "MemAvailable" in fields:
+            free = int(fields["MemAvailable"].split()[0]) * 1024
+    for path in _CGROUP_LIMITS:
+        limit = path.read_text().strip() if path.exists() else ""
+        free = min(free, int(limit)) if limit.isdigit() else free
+    return free
+
+
+def in_words(num_bytes: int) -> str:
+    """A number of bytes with its unit, such as `3.6 TiB`."""
+    if num_bytes < 1024:
+        return f"{num_bytes} bytes"
+    size = float(num_bytes)
+    for unit in ("KiB", "MiB", "GiB", "TiB"):
+        size /= 1024
+        if size < 1024:
+            return f"{size:.1f} {unit}"
+    return f"{size / 1024:.4g} PiB"
+
+
+def _read_header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> ArrayHeader:
+    with archive.open(info) as member:
+        version = np.lib.format.read_magic(member)
+        shape, _, dtype = _header_fields(member, version)
+        return ArrayHeader(shape, dtype, info.file_size - member.tell())
+
+
+def _header_fields(
+    member: IO[bytes], version: tuple[int, int]
+) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(member)
+    if version == (2, 0):
+        return np.lib.format.read_array_header_2_0(member)
+    raise ValueError(f"an array of format {version}, which plain arrays do not have")
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    reason = " ".join(str(error).split())[:160]
+    return DataError(
+        f"{path} is damaged or not an .npz file ({reason}): write it again with np.savez"
+    )

@@ -1,0 +1,163 @@
+"""Neighbours of points: nearest-neighbour search, dilation, and the graphs that kernels read.
+
+Dimensions: B clouds, P points of a cloud, N = B·P nodes, C channels, k neighbours of a point, the
+point itself included and always in column 0. Dilated neighbours as in Li et al., "DeepGCNs", ICCV
+2019: of the k·d nearest every d-th.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from sgas.errors import ConfigError, DataError
+
+DISTANCES_AT_ONCE = 2**22  # bounds the memory of a search: 16 MiB of float32
+
+
+@dataclass(frozen=True, eq=False)
+class NeighborGraph:
+    """A graph of constant degree: row i of `sources` int64 `[N, degree]` are the nodes i reads."""
+
+    sources: Tensor
+    _stacked: dict[int, Tensor] = field(default_factory=dict)
+
+    @property
+    def num_nodes(self) -> int:
+        """Number of nodes (N)."""
+        return self.sources.shape[0]
+
+    @property
+    def degree(self) -> int:
+        """Number of edges that enter each node."""
+        return self.sources.shape[1]
+
+    @property
+    def num_edges(self) -> int:
+        """Number of edges."""
+        return self.sources.numel()
+
+    @cached_property
+    def columns(self) -> tuple[Tensor, ...]:
+        """The sources column by column: `degree` contiguous tensors `[N]`."""
+        return self.sources.t().contiguous().unbind(0)
+
+    @cached_property
+    def transposed(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The edges sorted by source: their targets, where each source's run starts, their numbers.
+
+        int64 `[N·degree]`, `[N]` and `[N·degree]`; edge number e enters node e // degree.
+        """
+        sources, order = self.sources.reshape(-1).sort(stable=True)
+        nodes = torch.arange(self.num_nodes, device=sources.device)
+        return order // self.degree, torch.searchsorted(sources, nodes), order
+
+    def stacked(self, copies: int) -> Tensor:
+        """The sources where each node stands for `copies` nodes, i·copies + c for c in order."""
+        if copies not in self._stacked:
+            offsets = torch.arange(copies, device=self.sources.device).view(1, -1, 1)
+            index = self.sources.unsqueeze(1) * copies + offsets
+            self._stacked[copies] = index.view(-1, self.degree)
+        return self._stacked[copies]
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbors:
+    """The neighbourhood of every node as two graphs over the same nodes, with and without it."""
+
+    with_self: NeighborGraph
+    without_self: NeighborGraph
+
+    @classmethod
+    def from_local(cls, index: Tensor) -> Neighbors:
+        """The neighbourhoods that `index` `[B, P, k]` lists, numbered within each cloud.
+
+        Column 0 has to be the point itself.
+        """
+        num_clouds, num_points, k = index.shape
+        first = torch.arange(num_clouds, device=index.device).mul_(num_points).view(-1, 1, 1)
+        columns = (index.to(torch.int64) + first).view(-1, k)
+        return cls(NeighborGraph(columns), NeighborGraph(columns[:, 1:]))
+
+
+@torch.no_grad()
+def nearest(x: Tensor, width: int) -> Tensor:
+    """The `width` nearest points of each point in its cloud, int64 `[B, P, width]`, nearest first.
+
+    `x` is `[B, P, C]`; distances are squared Euclidean, less the row's own constant. Column 0 is
+    the point itself even where rounding or a duplicate would put another one first.
+    """
+    num_clouds, num_points, _ = x.shape
+    index = torch.empty(num_clouds, num_points, width, dtype=torch.int64, device=x.device)
+    clouds_at_once = max(1, DISTANCES_AT_ONCE // num_points**2)
+    for part, out in zip(x.split(clouds_at_once), index.split(clouds_at_once), strict=True):
+        norms = part.square().sum(-1).unsqueeze(1)  # [b, 1, P]
+        distances = torch.baddbmm(norms, part, part.transpose(1, 2), alpha=-2)  # [b, P, P]
+        distances.diagonal(dim1=1, dim2=2).fill_(-torch.inf)
+        out.copy_(distances.topk(width, largest=False).indices)
+    return index
+
+
+def search_width(k: int, dilation: int) -> int:
+    """How many nearest points hold the k dilated neighbours; of k·dilation the last are unused."""
+    return (k - 1) * dilation + 1
+
+
+def dilate(index: Tensor, k: int, dilation: int) -> Neighbors:
+    """Every `dilation`-th of the nearest points `[B, P, width]`, k of them, as graphs."""
+    return Neighbors.from_local(index[:, :, : search_width(k, dilation) : dilation])
+
+
+def check_cloud_size(num_points: int, k: int, dilation: int, reader: str = "the search") -> None:
+    """ConfigError where a cloud has fewer points than `reader` looks at."""
+    if k * dilation > num_points:
+        largest = num_points // dilation
+        lower_k = f"lower k to at most {largest}, " if largest > 1 else ""
+        raise ConfigError(
+            f"{reader} looks at the k · dilation = {k} · {dilation} = {k * dilation} nearest "
+            f"points, but a cloud has {num_points}; {lower_k}lower num_cells, or give clouds of "
+            "more points"
+        )
+
+
+def knn(x: Tensor, k: int, dilation: int = 1) -> Neighbors:
+    """The k nearest points of each point of clouds `[B, P, C]`, every `dilation`-th of k·dilation.
+
+    ConfigError where a cloud has fewer than k·dilation points.
+    """
+    check_cloud_size(x.shape[1], k, dilation)
+    return dilate(nearest(x, search_width(k, dilation)), k, dilation)
+
+
+class CellNeighbors:
+    """The neighbourhoods of all cells in one forward pass; cell i has dilation i + 1.
+
+    Cells 0 and 1 read the same features (the stem's output) and share one search. `given`, int
+    `[B, P, k]` for each cell, replaces the searches.
+    """
+
+    def __init__(
+        self, shape: Sequence[int], k: int, num_cells: int, given: Sequence[Tensor] | None = None
+    ) -> None:
+        num_clouds, num_points = shape[:2]
+        if given is not None and len(given) != num_cells:
+            raise DataError(f"neighbours of {len(given)} cells given; the network has {num_cells}")
+        check_cloud_size(num_points, k, num_cells if given is None else 1, f"cell {num_cells - 1}")
+        self._clouds = (num_clouds, num_points)
+        self._k, self._num_cells, self._given = k, num_cells, given
+        self._searched: tuple[Tensor, Tensor] | None = None
+
+    def of_cell(self, cell: int, features: Tensor) -> Neighbors:
+        """The neighbourhoods for a cell whose first input, before any layer, is `[N, C]`."""
+        if self._given is not None:
+            return Neighbors.from_local(self._given[cell])
+        if self._searched is None or self._searched[0] is not features:
+            largest = min(2, self._num_cells) if cell == 0 else cell + 1
+            width = search_width(self._k, largest)
+            index = nearest(features.detach().view(*self._clouds, -1), width)
+            self._searched = (features, index)
+        return dilate(self._searched[1], self._k, cell + 1)

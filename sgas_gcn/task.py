@@ -1,0 +1,167 @@
+"""PointTask: one data set of clouds with the supernet and the networks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sgas.config import RunConfig
+from sgas.data import DeviceSource, LabelledArrays, Source, SubsetSource, stratified_parts
+from sgas.errors import ConfigError, DataError
+from sgas.family import SearchParts, TrainParts
+from sgas.genotype import Genotype
+from sgas_gcn.augment import CloudAugmentation
+from sgas_gcn.config import POINT_SPACE, PointDataConfig, PointModelConfig
+from sgas_gcn.datasets import load_points
+from sgas_gcn.network import PointNetwork
+from sgas_gcn.supernet import PointSupernet
+
+
+class PointModels:
+    """The supernet and the networks for clouds of `in_channels` and `num_classes`."""
+
+    space = POINT_SPACE
+    primary_metric = "accuracy"
+
+    def __init__(self, model: PointModelConfig, in_channels: int, num_classes: int) -> None:
+        widest = model.k * model.num_cells
+        if widest > model.num_points:
+            raise ConfigError(
+                f"k is {model.k} and the last of {model.num_cells} cells takes every "
+                f"{model.num_cells}-th neighbour, which needs {widest} points; a cloud has "
+                f"{model.num_points}: lower k or num_cells, or raise num_points"
+            )
+        self.model, self.num_steps = model, model.num_steps
+        self.in_channels, self.num_classes = in_channels, num_classes
+        self.dimensions = {"in_channels": in_channels, "num_classes": num_classes}
+
+    def build_supernet(self) -> PointSupernet:
+        """A supernet with nothing decided, on the CPU."""
+        return PointSupernet(self.model, self.in_channels, self.num_classes)
+
+    def build_network(self, genotype: Genotype, auxiliary: bool) -> PointNetwork:
+        """The derived network of a genotype, on the CPU."""
+        return PointNetwork(
+            genotype,
+            self.model,
+            self.in_channels,
+            self.num_classes,
+            auxiliary=auxiliary,
+        )
+
+    def example_input(self) -> Tensor:
+        """One cloud of random points: `[1, num_points, in_channels]`."""
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(1, self.model.num_points, self.in_channels, generator=generator)
+
+    def loss(self, logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """Mean cross-entropy over a batch."""
+        return nn.functional.cross_entropy(logits, targets, label_smoothing=label_smoothing)
+
+    def predictions(self, logits: Tensor) -> Tensor:
+        """The most likely class `[B]`."""
+        return logits.argmax(-1)
+
+    def metrics(self, predictions: Tensor, targets: Tensor) -> dict[str, float]:
+        """Overall accuracy, and the mean of the accuracies of the classes that occur."""
+        from sklearn.metrics import accuracy_score, recall_score
+
+        truth, guess = targets.cpu().numpy(), predictions.cpu().numpy()
+        present = np.unique(truth)
+        per_class = recall_score(truth, guess, labels=present, average="macro", zero_division=0)
+        return {
+            "accuracy": float(accuracy_score(truth, guess)),
+            "balanced_accuracy": float(per_class),
+        }
+
+
+class PointTask(PointModels):
+    """A data set of clouds; its training part is read and checked here, its test part on demand."""
+
+    def __init__(
+        self, dataset: str, model: PointModelConfig, data: PointDataConfig, run: RunConfig
+    ) -> None:
+        self._load = partial(load_points, dataset, data_root=run.data_root, seed=run.seed)
+        wanted = None if data.resample else model.num_points
+        self._training = self._load(split="train", num_points=wanted)
+        stored, channels = self._training.inputs.shape[1:]
+        if model.num_points > stored:
+            raise ConfigError(
+                f"num_points is {model.num_points}; the clouds of {dataset} have {stored} points: "
+                f"give at most {stored}"
+            )
+        super().__init__(model, channels, len(self._training.classes))
+        self.classes = self._training.classes
+        self._augmentation = CloudAugmentation(data, model.num_points)
+
+    def _source(self, arrays: LabelledArrays, device: torch.device) -> DeviceSource:
+        return DeviceSource(
+            torch.from_numpy(arrays.inputs).to(device),
+            torch.from_numpy(arrays.labels).to(device),
+            self._augmentation.augment,
+            self._augmentation.prepare,
+        )
+
+    def _parts(
+        self, fractions: tuple[float, ...], seed: int, device: torch.device
+    ) -> list[SubsetSource]:
+        source = self._source(self._training, device)
+        parts = stratified_parts(self._training.labels, fractions, seed)
+        return [SubsetSource(source, torch.from_numpy(part).to(device)) for part in parts]
+
+    def search_parts(
+        self, protocol: str, seed: int, validation_fraction: float, device: torch.device
+    ) -> SearchParts:
+        """Halves for weights and alphas and a validation part, stratified, of the training set.
+
+        Protocol `paper`: the whole training set for the weights, the test split for the alphas.
+        """
+        if protocol == "paper":
+            test = self.test_part(device)
+            return SearchParts(
+                self._source(self._training, device),
+                test,
+                test,
+                "protocol paper: the test split trains the alphas and is the validation part",
+            )
+        half = (1 - validation_fraction) / 2
+        parts = self._parts((half, half, validation_fraction), seed, device)
+        sizes = "/".join(str(len(part)) for part in parts)
+        label = f"protocol clean: {sizes} training clouds for weights/alphas/validation"
+        return SearchParts(parts[0], parts[1], parts[2], label)
+
+    def train_parts(
+        self, protocol: str, seed: int, validation_fraction: float, device: torch.device
+    ) -> TrainParts:
+        """The training set without its validation part; protocol `paper` validates on the test."""
+        if protocol == "paper":
+            return TrainParts(self._source(self._training, device), self.test_part(device), "test")
+        fractions = (1 - validation_fraction, validation_fraction)
+        training, validation = self._parts(fractions, seed, device)
+        return TrainParts(training, validation if len(validation) else None, "validation")
+
+    def test_part(self, device: torch.device) -> Source:
+        """The test split, opened here for the first time."""
+        arrays = self._load(split="test", num_points=self.model.num_points)
+        if arrays.inputs.shape[2] != self.in_channels:
+            raise DataError(
+                f"test clouds have {arrays.inputs.shape[2]} channels, training clouds "
+                f"{self.in_channels}; both have to agree"
+            )
+        return self._source(arrays, device)
+
+
+def models(space: str, model: Any, dimensions: Mapping[str, int]) -> PointModels:
+    """The networks of a space for inputs and outputs of known size, without data."""
+    return PointModels(model, **dimensions)
+
+
+def open_task(run: RunConfig, model: Any, data: Any) -> PointTask:
+    """The task of a run's data set; DataError or ConfigError where it cannot be used."""
+    assert run.dataset is not None, "the command line resolves the data set first"
+    return PointTask(run.dataset, model, data, run)

@@ -1,0 +1,45 @@
+"""Fixtures of the whole suite: where the reference data lies, and how many threads torch takes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_threads() -> None:
+    """Two threads at most: the suite's tensors are small, and more threads only wait."""
+    torch.set_num_threads(min(2, torch.get_num_threads()))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference data: `shared` beside the checkout, or SGAS_SHARED."""
+    folder = Path(os.environ.get("SGAS_SHARED") or ROOT.parent / "shared")
+    if not folder.is_dir():
+        pytest.skip(f"no reference data at {folder} (SGAS_SHARED names another folder)")
+    return folder
+
+
+def existing_folder(path: Path) -> Path:
+    """`path`; skips the test where it is not a folder."""
+    if not path.is_dir():
+        pytest.skip(f"no reference data at {path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def golden(shared: Path) -> Path:
+    """The folder of arrays and networks computed with the authors' published method."""
+    return existing_folder(shared / "golden")
+
+
+@pytest.fixture(scope="session")
+def data(shared: Path) -> Path:
+    """The folder of real data sets."""
+    return existing_folder(shared / "data")

@@ -1,0 +1,63 @@
+"""The DAG forward against sums written out by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from sgas.cell import dag_forward
+from sgas.topology import CellTopology
+
+
+@pytest.mark.parametrize(("num_steps", "num_inputs"), [(1, 2), (3, 2), (4, 1)])
+def test_states_are_sums_over_incoming_edges(num_steps: int, num_inputs: int) -> None:
+    torch.manual_seed(0)
+    topology = CellTopology(num_steps, num_inputs, None, 1)
+    weights = torch.randn(topology.num_edges, dtype=torch.float64)
+    inputs = [torch.randn(5, dtype=torch.float64) for _ in range(num_inputs)]
+
+    def push(source: int, state: Tensor) -> dict[int, Tensor]:
+        return {
+            edge.step: weights[edge.index] * torch.sin(state)
+            for edge in topology.edges
+            if edge.source == source
+        }
+
+    states = dag_forward(inputs, num_steps, push)
+
+    expected = list(inputs)
+    for step in range(num_steps):
+        incoming = topology.edges_into(step)
+        expected.append(
+            torch.stack([weights[e.index] * torch.sin(expected[e.source]) for e in incoming]).sum(0)
+        )
+    assert len(states) == topology.num_states
+    for state, wanted in zip(states, expected, strict=True):
+        torch.testing.assert_close(state, wanted)
+
+
+def test_each_state_but_the_last_pushes_once_in_order() -> None:
+    seen = []
+
+    def push(source: int, state: Tensor) -> dict[int, Tensor]:
+        seen.append((source, state.item()))
+        return {step: state for step in range(max(0, source - 1), 3)}
+
+    dag_forward([torch.tensor(1.0), torch.tensor(2.0)], 3, push)
+    assert seen == [(0, 1), (1, 2), (2, 3), (3, 6)]
+
+
+def test_a_pushed_tensor_is_not_changed() -> None:
+    pushed = torch.ones(2)
+
+    def push(source: int, state: Tensor) -> dict[int, Tensor]:
+        return {step: pushed for step in range(max(0, source - 1), 2)}
+
+    dag_forward([torch.zeros(2), torch.zeros(2)], 2, push)
+    assert pushed.tolist() == [1, 1]
+
+
+def test_a_step_that_nothing_enters_is_refused() -> None:
+    with pytest.raises(AssertionError, match="no edge enters step 1"):
+        dag_forward([torch.ones(1)] * 2, 2, lambda source, state: {0: state} if source < 2 else {})

@@ -1,0 +1,158 @@
+"""The command line on the toy family: exit status, one-line errors, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from toy_family import FAMILY
+
+from sgas.cli import main
+
+
+def run(argv: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    status = main(FAMILY, argv)
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["serach"], "unknown command 'serach': did you mean search?"),
+        (["search", "--decison_interval", "3"], "did you mean --decision_interval?"),
+        (["search", "--dataset", "blops"], "unknown data set 'blops': did you mean blobs?"),
+        (["search", "--strategy", "cri3"], "unknown value of --strategy 'cri3': did you mean cri"),
+        (["search", "--preset", "tinny"], "did you mean tiny?"),
+        (["search", "--batch_size", "many"], "--batch_size takes a whole number, got 'many'"),
+        (["search", "--batch_size", "1"], "batch_size is 1; it has to be at least 2"),
+        (["search", "--learning_rate", "0"], "learning_rate is 0.0; it has to be above 0"),
+        (["search", "--learning_rate", "nan"], "--learning_rate takes a number, got 'nan'"),
+        (["search", "--learning_rate_min", "3"], "learning_rate_min is 3.0, above learning_rate"),
+        (["search", "--device", "cuda:99"], "device is 'cuda:99'"),
+        (["search", "--device", "tpu"], "device is 'tpu'; give auto, cpu, cuda or cuda:N"),
+        (["search", "--config", "no.yaml"], "no.yaml' does not exist"),
+        (["search", "--config", "typo.yaml"], "unknown key 'batch_sise' in the config file"),
+        (["search", "--config", "wrong.yaml"], "--batch_size takes a whole number, got 'x'"),
+        (["search", "--config", "broken.yaml"], "the config file is no YAML"),
+        (["search", "--resume", "nowhere"], "nowhere is not a run"),
+        (["search", "--resume", "run", "--seed", "3"], "no other option"),
+        (["search", "--out", "taken"], "taken exists already; go on with --resume taken"),
+        (["search", "blobs"], "unexpected argument 'blobs'"),
+        (["train"], "genotype is missing"),
+        (["train", "nothing"], "unknown genotype 'nothing'"),
+        (["train", "nothing.json"], "genotype file nothing.json does not exist"),
+        (["train", "cycle.json"], "would make a cycle"),
+        (["train", "taken"], "taken is not a run"),
+        (["evaluate", "taken"], "taken is not a run"),
+        (["replay", "nowhere"], "nowhere is not a run"),
+        (["show", "nothing"], "unknown genotype 'nothing'"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(
+    here: Path, capsys: pytest.CaptureFixture[str], argv: list[str], told: str
+) -> None:
+    (here / "typo.yaml").write_text("batch_sise: 3\n")
+    (here / "wrong.yaml").write_text("batch_size: x\n")
+    (here / "broken.yaml").write_text("batch_size: [\n")
+    (here / "taken").mkdir()
+    cell = {"edges": [{"op": "skip", "source": 9}, {"op": "skip", "source": 0}], "concat": [2]}
+    cells = {"normal": cell, "reduce": cell}
+    (here / "cycle.json").write_text(json.dumps({"format": 1, "space": "toy", "cells": cells}))
+    before = sorted(here.rglob("*"))
+    status, out, err = run(argv, capsys)
+    assert status == 2, err
+    assert told in err and err.startswith("error: ") and err.count("\n") == 1
+    assert not out and sorted(here.rglob("*")) == before
+
+
+def test_the_whole_way(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = run(["search", "--seed", "1"], capsys)
+    assert status == 0, err
+    folder = here / "runs" / "blobs-cri2-1"
+    for name in ("config.json", "metrics.jsonl", "decisions.jsonl", "genotype.json", "log.txt"):
+        assert (folder / name).is_file()
+    assert (folder / "cell-normal.svg").read_text().startswith("<svg")
+    assert "runs/blobs-cri2-1/genotype.json" in out
+    config = json.loads((folder / "config.json").read_text())
+    assert config["run"]["seed"] == 1 and config["environment"]["torch"]
+
+    status, out, err = run(["replay", str(folder), "--json"], capsys)
+    assert status == 0, err
+    assert json.loads(out)["same"] is True
+    status, out, err = run(["replay", str(folder), "--strategy", "cri1", "--json"], capsys)
+    assert status == 0 and json.loads(out)["strategy"] == "cri1"
+
+    status, out, err = run(["evaluate", str(folder)], capsys)
+    assert status == 2 and "is a search; train it first" in err
+    status, out, err = run(["train", str(folder)], capsys)
+    assert status == 0, err
+    trained = here / "runs" / "blobs-cri2-1-train-0"
+    assert "next     sgas-toy evaluate runs/blobs-cri2-1-train-0" in out
+    status, out, err = run(["evaluate", str(trained), "--json"], capsys)
+    assert status == 0, err
+    first = json.loads(out)
+    assert 0 <= first["accuracy"] <= 1 and first["samples"] == 60
+    status, out, err = run(["evaluate", str(trained), "--json"], capsys)
+    assert json.loads(out) == first
+
+    status, out, err = run(["show", str(folder), "--json"], capsys)
+    assert status == 0, err
+    shown = json.loads(out)
+    assert shown["params"] > 0 and all(Path(path).is_file() for path in shown["pictures"])
+    status, out, err = run(["show", str(trained)], capsys)
+    assert status == 0 and "parameters" in out
+
+
+def test_a_second_search_takes_another_folder(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quick = ["search", "--warmup_epochs", "0", "--decision_interval", "1", "--final_epochs", "0"]
+    for name in ("blobs-cri2-0", "blobs-cri2-0-2"):
+        assert run(quick, capsys)[0] == 0
+        assert (here / "runs" / name / "genotype.json").is_file()
+
+
+def test_presets_config_files_and_flags_win_in_that_order(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "mine.yaml").write_text("batch_size: 24\nfinal_epochs: 3\n")
+    argv = ["search", "--config", "mine.yaml", "--final_epochs", "4", "--print_config"]
+    status, out, err = run(argv, capsys)
+    assert status == 0, err
+    shown = dict(line.split(": ", 1) for line in out.splitlines() if ": " in line)
+    assert (shown["batch_size"], shown["final_epochs"], shown["batch_increase"]) == ("24", "4", "4")
+    assert not (here / "runs").exists()
+
+
+def test_debug_shows_the_traceback(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = run(["search", "--dataset", "nothing", "--debug"], capsys)
+    assert status == 2 and "Traceback" in err
+
+
+@pytest.mark.parametrize("verb", [[], ["search"], ["train"], ["show"], ["replay"], ["doctor"]])
+def test_help_answers_fast_and_without_torch(verb: list[str]) -> None:
+    code = (
+        "import sys, sgas_gcn.cli as cli\n"
+        f"sys.argv = ['sgas-gcn', *{verb!r}, '--help']\n"
+        "try: cli.main()\n"
+        "except SystemExit as leave: assert not leave.code, leave.code\n"
+        "assert not {'torch', 'numpy', 'torch_geometric', 'sklearn'} & set(sys.modules)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert "usage: sgas-gcn" in ended.stdout
+
+
+def test_doctor(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(["doctor", "--json"], capsys)
+    assert status == 0 and json.loads(out)["runs_writable"] is True

@@ -1,0 +1,177 @@
+"""The search loop on the toy family: what it may see, what moves, what a decision frees."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from toy_family import ToyDataConfig, ToyModelConfig, ToyTask
+
+from sgas.config import RunConfig, SearchConfig
+from sgas.decisions import CellDecisions, Choice, Status
+from sgas.errors import RunError, SgasError
+from sgas.runs import Run, read_records
+from sgas.search import AlphaOptimizer, Search, keep_only
+
+CPU = torch.device("cpu")
+FAST = {
+    "batch_size": 16,
+    "warmup_epochs": 1,
+    "decision_interval": 1,
+    "final_epochs": 1,
+    "alpha_learning_rate": 0.05,
+}
+
+
+def make(folder: Path, protocol: str = "clean", **loop: object) -> Search:
+    task = ToyTask(RunConfig(dataset="blobs"), ToyModelConfig(), ToyDataConfig())
+    parts = task.search_parts(protocol, 0, 0.1, CPU)
+    run = Run.create(folder / "run", {"seed": 0})
+    config = SearchConfig(**{**FAST, **loop})
+    return Search(task, config, run, parts=parts, seed=0, device=CPU, notes={"dataset": "blobs"})
+
+
+@pytest.mark.parametrize("strategy", ["cri1", "cri2", "darts", "random"])
+def test_every_strategy_ends_with_a_complete_cell(tmp_path: Path, strategy: str) -> None:
+    search = make(tmp_path, strategy=strategy)
+    genotype = search.execute()
+    genotype.validate(search.space)
+    assert genotype.meta["final"] is True
+    assert search.task.opened == ["train"]
+    records = read_records(tmp_path / "run")
+    assert {record.cell for record in records} == {"normal", "reduce"}
+    assert len(search.run.metrics) == search.schedule.num_epochs
+    # What is left are the chosen operations alone.
+    held = [list(edge) for cell in search.supernet.cells.values() for edge in cell.edges]
+    assert sorted(map(len, held)) == [0, 0] + [1] * 8
+
+
+def test_protocol_paper_trains_the_alphas_on_the_test_split(tmp_path: Path) -> None:
+    search = make(tmp_path, protocol="paper")
+    assert search.task.opened == ["test", "train"]
+
+
+def test_alpha_step_leaves_weights_and_weight_step_leaves_alphas(tmp_path: Path) -> None:
+    search = make(tmp_path)
+    index = torch.arange(16)
+
+    def copies() -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        weights = [p.detach().clone() for p in search.supernet.weights()]
+        return weights, [p.detach().clone() for p in search.supernet.alphas.values()]
+
+    weights, alphas = copies()
+    search._alpha_step(index)
+    after_weights, after_alphas = copies()
+    assert all(map(torch.equal, weights, after_weights))
+    assert not any(map(torch.equal, alphas, after_alphas))
+    assert all(p.grad is None for p in search.supernet.weights())
+    search._weight_step(index)
+    last_weights, last_alphas = copies()
+    assert all(map(torch.equal, after_alphas, last_alphas))
+    assert not any(map(torch.equal, after_weights, last_weights))
+
+
+def test_the_alpha_step_is_adam_with_weight_decay_on_open_edges() -> None:
+    torch.manual_seed(0)
+    alpha = torch.nn.Parameter(torch.randn(5, 4))
+    twin = torch.nn.Parameter(alpha.detach().clone())
+    config = SearchConfig(alpha_learning_rate=0.1, alpha_weight_decay=0.2)
+    ours = AlphaOptimizer({"normal": alpha}, config)
+    reference = torch.optim.Adam([twin], lr=0.1, betas=(0.5, 0.999), weight_decay=0.2)
+    topology = ToyTask(
+        RunConfig(dataset="blobs"), ToyModelConfig(), ToyDataConfig()
+    ).space.topology(2)
+    for turn in range(6):
+        if turn == 3:
+            cell = CellDecisions.none_yet(topology).decide(Choice(1, "skip"))
+            ours.close({"normal": cell})
+            frozen = alpha[1].detach().clone()
+        gradient = torch.randn(5, 4)
+        ours.step((gradient,))
+        twin.grad = gradient
+        reference.step()
+        for edge in (0, 2, 3, 4):
+            torch.testing.assert_close(alpha[edge], twin[edge])
+    assert torch.equal(alpha[1], frozen) and not torch.equal(twin[1], frozen)
+    assert not ours.adam.state[alpha]["exp_avg"][1].any()
+    assert not ours.adam.state[alpha]["exp_avg_sq"][1].any()
+
+
+def test_a_decision_frees_optimiser_state_and_keeps_momentum(tmp_path: Path) -> None:
+    search = make(tmp_path)
+    index = torch.arange(16)
+    search._weight_step(index)
+    before = {
+        id(p): (p, search.weight_optimizer.state[p]["momentum_buffer"].clone())
+        for p in search.supernet.weights()
+    }
+    cell = search.decisions["normal"].decide(Choice(0, "linear")).decide(Choice(1, "skip"))
+    search.decisions["normal"] = cell
+    search._prune()
+    left = search.supernet.weights()
+    assert len(left) < len(before)
+    assert {id(p) for p in left} <= before.keys()
+    assert set(search.weight_optimizer.state) == set(left)
+    grouped = [p for group in search.weight_optimizer.param_groups for p in group["params"]]
+    assert [id(p) for p in grouped] == [id(p) for p in left]
+    for p in left:
+        kept = search.weight_optimizer.state[p]["momentum_buffer"]
+        assert torch.equal(kept, before[id(p)][1])
+    search._alpha_step(index)
+    search._weight_step(index)
+
+
+def test_keep_only_drops_what_is_not_named() -> None:
+    stays, goes = torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.SGD([stays, goes], lr=0.1, momentum=0.9)
+    (stays.sum() + goes.sum()).backward()
+    optimizer.step()
+    keep_only(optimizer, [stays])
+    assert optimizer.param_groups[0]["params"] == [stays] and list(optimizer.state) == [stays]
+
+
+def test_batches_grow_with_decisions(tmp_path: Path) -> None:
+    search = make(tmp_path, batch_increase=3)
+    search.execute()
+    sizes = [line["batch_size"] for line in search.run.metrics]
+    assert sizes == [16, 16, 19, 22, 25, 28][: len(sizes)]
+
+
+def test_the_genotype_is_valid_at_every_epoch(tmp_path: Path) -> None:
+    search = make(tmp_path)
+    seen = []
+
+    class Reader:
+        def started(self, first_epoch: int, costs: list[float]) -> None:
+            assert len(costs) == search.schedule.num_epochs
+
+        def stepped(self, epoch: int, step: int, num_steps: int) -> None: ...
+
+        def epoch_ended(self, epoch: int, metrics: dict, news: tuple[str, ...]) -> None:
+            from sgas.runs import read_genotype
+
+            seen.append(read_genotype(tmp_path / "run").validate(search.space).meta["epoch"])
+
+    search.listener = Reader()
+    search.execute()
+    assert seen == list(range(search.schedule.num_epochs))
+
+
+def test_a_loss_that_is_no_number_ends_the_search(tmp_path: Path) -> None:
+    search = make(tmp_path, learning_rate=1e30, grad_clip=1e30)
+    with pytest.raises(SgasError, match="training diverged; lower learning_rate"):
+        search.execute()
+
+
+def test_two_processes_cannot_write_one_run(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", {})
+    with pytest.raises(RunError, match="another process"):
+        Run.open(tmp_path / "run")
+    run.__exit__()
+    Run.open(tmp_path / "run").__exit__()
+
+
+def test_open_edges_are_those_undecided(tmp_path: Path) -> None:
+    cell = make(tmp_path).decisions["normal"].decide(Choice(0, "linear"))
+    assert cell.with_status(Status.DECIDED) == (0,)

@@ -1,0 +1,138 @@
+"""Every strategy of the table keeps the contract; each decides as its paper says."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+import torch
+
+from sgas.decisions import CellDecisions, Choice, Status
+from sgas.replay import empty_history, extend_history, replay, score_epoch
+from sgas.schedule import Schedule, cosine
+from sgas.space import SearchSpace
+from sgas.strategies import STRATEGIES, EpochView
+from sgas.topology import CellTopology
+
+OPERATIONS = ("none", "a", "b", "c", "d")
+TOPOLOGIES = {
+    "two inputs": CellTopology(3),
+    "no limit": CellTopology(3, num_inputs=1, in_degree=None, num_outputs=1),
+    "one step": CellTopology(1, num_outputs=3),
+}
+
+
+def run(name: str, topology: CellTopology, seed: int = 0):
+    """A whole search on drifting alphas: records, final cell, and the cut of every epoch."""
+    schedule = Schedule(topology.num_decisions, 3, 2, 2)
+    torch.manual_seed(seed)
+    drift = 0.05 * torch.randn(schedule.num_epochs, topology.num_edges, len(OPERATIONS))
+    cell, history = CellDecisions.none_yet(topology), empty_history(topology.num_edges, 5)
+    records, cuts = [], []
+    for epoch, alphas in enumerate(drift.cumsum(0).double()):
+        view = EpochView(epoch, "normal", alphas, history, cell, OPERATIONS, schedule, seed)
+        made, cell = score_epoch(view, STRATEGIES[name])
+        cuts.append(STRATEGIES[name].complete(view))
+        records.extend(made)
+        history = extend_history(history, alphas, 4)
+    return records, cell, cuts, schedule
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("topology", TOPOLOGIES.values(), ids=TOPOLOGIES)
+def test_contract(name: str, topology: CellTopology) -> None:
+    records, cell, cuts, schedule = run(name, topology)
+    assert cell.complete and cell.num_decided == topology.num_decisions
+    for step in range(topology.num_steps):
+        states = [cell.states[edge.index].status for edge in topology.edges_into(step)]
+        assert states.count(Status.DECIDED) == topology.kept_into(step)
+    decided = [record for record in records if record.edge is not None]
+    assert len(decided) == topology.num_decisions
+    assert all(record.op in OPERATIONS[1:] for record in decided)
+    assert all(cut.complete for cut in cuts) and cuts[-1] == cell
+    if name == "darts":
+        assert {record.epoch for record in decided} == {schedule.last_epoch}
+    else:
+        assert tuple(record.epoch for record in decided) == schedule.decision_epochs
+    for record in decided[:-1]:
+        assert record.runner_up is not None and record.runner_up != record.edge
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_replay_gives_the_same_and_other_strategies_part(name: str) -> None:
+    space = SearchSpace("toy", OPERATIONS)
+    records, cell, _, schedule = run(name, space.topology(3), seed=5)
+    again = replay(records, STRATEGIES[name], space, schedule, 3, 4, seed=5)
+    assert list(again.records) == records
+    assert again.decisions == {"normal": cell} and not again.differences
+    others = [other for other in STRATEGIES if other != name]
+    assert any(
+        replay(records, STRATEGIES[other], space, schedule, 3, 4, seed=5).differences
+        for other in others
+    )
+
+
+def test_a_changed_log_is_named() -> None:
+    space = SearchSpace("toy", OPERATIONS)
+    records, _, _, schedule = run("cri1", space.topology(3))
+    place = next(i for i, record in enumerate(records) if record.edge is not None)
+    other = "a" if records[place].op == "d" else "d"
+    forged = msgspec.structs.replace(records[place], op=other)
+    records[place] = forged
+    found = replay(records, STRATEGIES["cri1"], space, schedule, 3, 4, seed=0)
+    assert len(found.differences) == 1 and f"epoch {forged.epoch}" in found.differences[0]
+
+
+def test_darts_keeps_the_edges_with_the_largest_weight() -> None:
+    topology = CellTopology(2, num_outputs=4)
+    alphas = torch.zeros(5, 5, dtype=torch.float64)
+    for edge, (op, value) in enumerate([(1, 2.0), (0, 9.0), (2, 1.0), (3, 3.0), (4, 2.0)]):
+        alphas[edge, op] = value
+    schedule = Schedule(4, 0, 1, 0)
+    view = EpochView(
+        schedule.last_epoch,
+        "normal",
+        alphas,
+        empty_history(5, 5),
+        CellDecisions.none_yet(topology),
+        OPERATIONS,
+        schedule,
+        0,
+    )
+    # Edge 1 is nearly all `none`, but its step has only two edges.
+    choices = STRATEGIES["darts"].decide(view)
+    assert choices == (Choice(0, "a"), Choice(1, "a"), Choice(3, "c"), Choice(4, "d"))
+
+
+def test_random_depends_on_the_seed_alone() -> None:
+    first, again, other = (run("random", CellTopology(3), seed)[1] for seed in (1, 1, 2))
+    assert first == again != other
+    cells = {run("random", CellTopology(3), seed)[1].states for seed in range(20)}
+    assert len(cells) == 20
+
+
+def test_a_full_step_prunes_its_other_edges() -> None:
+    topology = CellTopology(3)
+    cell = CellDecisions.none_yet(topology).decide(Choice(5, "a"))
+    assert not cell.with_status(Status.PRUNED)
+    after = cell.decide(Choice(7, "b"))
+    assert after.pruned_since(cell) == (6, 8)
+    assert CellDecisions.from_strings(topology, after.to_strings()) == after
+
+
+@pytest.mark.parametrize(
+    ("steps", "interval", "num_epochs"), [(3, 7, 50), (4, 5, 50)], ids=["graph", "image"]
+)
+def test_published_schedules(steps: int, interval: int, num_epochs: int) -> None:
+    schedule = Schedule(2 * steps, 9, interval, 5)
+    assert schedule.num_epochs == num_epochs
+    assert schedule.decision_epochs[0] == 9 and schedule.decision_epochs[-1] == 44
+
+
+def test_cosine_is_that_of_torch() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=0.1)
+    reference = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 20, eta_min=0.001)
+    for epoch in range(20):
+        assert cosine(0.1, 0.001, epoch, 20) == pytest.approx(reference.get_last_lr()[0])
+        optimizer.step()
+        reference.step()

@@ -1,0 +1,107 @@
+"""Nearest neighbours against sorted distances; dilation, duplicates, clouds that are too small."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sgas.errors import ConfigError, DataError
+from sgas_gcn.neighbors import CellNeighbors, Neighbors, knn, nearest
+
+
+@pytest.mark.parametrize(("k", "dilation"), [(2, 1), (5, 1), (5, 3), (20, 1), (10, 2)])
+def test_knn_takes_every_dilation_th_nearest_point(k: int, dilation: int) -> None:
+    torch.manual_seed(k)
+    x = torch.randn(3, 20, 4, dtype=torch.float64)
+    distances = (x.unsqueeze(2) - x.unsqueeze(1)).square().sum(-1)
+    wanted = distances.argsort(dim=-1)[:, :, ::dilation][:, :, :k]
+    found = knn(x, k, dilation)
+    assert torch.equal(found.with_self.sources, Neighbors.from_local(wanted).with_self.sources)
+    assert torch.equal(found.without_self.sources, found.with_self.sources[:, 1:])
+    assert (found.with_self.num_nodes, found.with_self.degree) == (60, k)
+
+
+def test_many_clouds_are_searched_as_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(5, 16, 3)
+    whole = nearest(x, 6)
+    monkeypatch.setattr("sgas_gcn.neighbors.DISTANCES_AT_ONCE", 2 * 16**2)
+    assert torch.equal(nearest(x, 6), whole)
+    assert torch.equal(nearest(x[3:4], 6), whole[3:4])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_column_0_is_the_point_itself_among_duplicates(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 6, 3).to(dtype).repeat(1, 4, 1) * 1e4  # each point four times, far from 0
+    index = nearest(x, 5)
+    assert torch.equal(index[:, :, 0], torch.arange(24).expand(2, 24))
+    assert all(len(set(row)) == 5 for row in index.flatten(0, 1).tolist())
+
+
+def test_points_that_are_all_equal_have_neighbors() -> None:
+    index = nearest(torch.ones(1, 8, 3), 8)
+    assert sorted(index[0, 5].tolist()) == list(range(8))
+
+
+def test_no_gradient_runs_through_the_search() -> None:
+    x = torch.randn(1, 8, 3, requires_grad=True)
+    assert not nearest(x, 3).requires_grad
+
+
+def test_the_transposed_graph_lists_the_same_edges() -> None:
+    graph = knn(torch.randn(2, 12, 3), 4).with_self
+    targets, offsets, order = graph.transposed
+    ends = [*offsets.tolist()[1:], graph.num_edges]
+    edges = {
+        (source, target)
+        for source, (start, end) in enumerate(zip(offsets.tolist(), ends, strict=True))
+        for target in targets[start:end].tolist()
+    }
+    rows = enumerate(graph.sources.tolist())
+    assert edges == {(source, target) for target, row in rows for source in row}
+    assert torch.equal(order // graph.degree, targets)
+
+
+def test_cells_0_and_1_share_a_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    clouds = torch.randn(2, 32, 3)
+    stem, other = clouds.flatten(0, 1), torch.randn(64, 5)
+    features = (stem, stem, other)
+    wanted = [knn(x.view(2, 32, -1), 4, cell + 1) for cell, x in enumerate(features)]
+    widths = []
+
+    def counted(x: torch.Tensor, width: int) -> torch.Tensor:
+        widths.append(width)
+        return nearest(x, width)
+
+    monkeypatch.setattr("sgas_gcn.neighbors.nearest", counted)
+    search = CellNeighbors(clouds.shape, 4, 3)
+    for cell, x in enumerate(features):
+        found = search.of_cell(cell, x)
+        assert torch.equal(found.with_self.sources, wanted[cell].with_self.sources)
+    assert widths == [7, 10]
+
+
+def test_a_cloud_that_is_too_small_is_an_error_that_says_what_to_lower() -> None:
+    with pytest.raises(ConfigError, match=r"9 · 2 = 18 nearest.*has 16; lower k to at most 8"):
+        CellNeighbors((4, 16, 3), 9, 2)
+    with pytest.raises(ConfigError, match=r"cell 1 looks at"):
+        CellNeighbors((4, 16, 3), 9, 2)
+    with pytest.raises(ConfigError, match=r"3 · 4 = 12"):
+        knn(torch.randn(1, 10, 3), 3, 4)
+
+
+def test_given_neighbors_have_to_be_one_for_each_cell() -> None:
+    given = [torch.zeros(1, 4, 2, dtype=torch.int32)]
+    with pytest.raises(DataError, match=r"neighbours of 1 cells given; the network has 2"):
+        CellNeighbors((1, 4, 3), 2, 2, given)
+
+
+def test_knn_finds_the_reference_neighbors(golden: Path) -> None:
+    with np.load(golden / "point_ops.npz", allow_pickle=False) as arrays:
+        clouds = torch.from_numpy(arrays["pos"]).double().transpose(1, 2)
+        wanted = torch.from_numpy(arrays["neighbors"])
+        found = knn(clouds, int(arrays["k"]), int(arrays["dilation"]))
+    assert torch.equal(found.with_self.sources, Neighbors.from_local(wanted).with_self.sources)

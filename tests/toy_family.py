@@ -1,0 +1,259 @@
+"""A family that is neither graph nor picture: vectors, and operations on them.
+
+It proves that the engine knows only cells, alphas, decisions and time, and keeps the engine's tests
+fast. TOY_SIGNAL=SIGKILL@40 makes the process send itself a signal when it draws its 40th training
+batch. Dimensions: N vectors, D features, C channels, E edges, O operations.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sgas.cell import dag_forward
+from sgas.config import RunConfig, option, validate
+from sgas.data import DeviceSource, SubsetSource, stratified_parts
+from sgas.decisions import CellDecisions, Status
+from sgas.errors import unknown_name
+from sgas.family import DatasetInfo, Family, SearchParts, TrainParts
+from sgas.genotype import Genotype
+from sgas.space import SearchSpace
+
+OPERATIONS = ("none", "skip", "linear", "tanh", "gate")
+SPACE = SearchSpace("toy", OPERATIONS, ("normal", "reduce"), num_outputs=2)
+NUM_FEATURES, NUM_CLASSES = 5, 3
+
+
+@dataclass(frozen=True)
+class ToyModelConfig:
+    channels: int = option(4, "channels of a state", low=1)
+    num_steps: int = option(2, "steps of a cell", low=1, verbs=("search",))
+    dropout: float = option(0.1, "dropout before the classifier", low=0, high=0.9)
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+@dataclass(frozen=True)
+class ToyDataConfig:
+    noise: float = option(0.1, "noise added to training vectors", low=0)
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+class Gate(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.lin = nn.Linear(channels, 2 * channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = self.lin(x).chunk(2, dim=-1)
+        return value * torch.sigmoid(gate)
+
+
+def build(op: str, channels: int) -> nn.Module:
+    if op == "linear":
+        return nn.Linear(channels, channels)
+    if op == "tanh":
+        return nn.Sequential(nn.Linear(channels, channels), nn.Tanh())
+    return Gate(channels) if op == "gate" else nn.Identity()
+
+
+class ToyCell(nn.Module):
+    def __init__(self, channels: int, edges: list[tuple[int, int, tuple[str, ...]]], steps: int):
+        super().__init__()
+        self.links = [(source, step) for source, step, _ in edges]
+        self.steps = steps
+        self.edges = nn.ModuleList(
+            nn.ModuleDict({op: build(op, channels) for op in ops}) for *_, ops in edges
+        )
+
+    def forward(self, x: Tensor, weights: Tensor | None) -> Tensor:
+        def push(source: int, state: Tensor) -> dict[int, Tensor]:
+            out: dict[int, Tensor] = {}
+            for edge, (start, step) in enumerate(self.links):
+                if start != source or not len(self.edges[edge]):
+                    continue
+                for op, module in self.edges[edge].items():
+                    value = module(state)
+                    if len(self.edges[edge]) > 1:
+                        assert weights is not None
+                        scale = 0.0 if op == "none" else weights[edge, OPERATIONS.index(op)]
+                        value = value * scale
+                    out[step] = out[step] + value if step in out else value
+            return out
+
+        return sum(dag_forward([x, x], self.steps, push)[-2:])
+
+
+class ToySupernet(nn.Module):
+    def __init__(self, config: ToyModelConfig) -> None:
+        super().__init__()
+        self.topology = SPACE.topology(config.num_steps)
+        self.stem = nn.Linear(NUM_FEATURES, config.channels)
+        edges = [(edge.source, edge.step, OPERATIONS) for edge in self.topology.edges]
+        self.cells = nn.ModuleDict(
+            {k: ToyCell(config.channels, edges, config.num_steps) for k in SPACE.cell_kinds}
+        )
+        self.head = nn.Linear(config.channels, NUM_CLASSES)
+        self.dropout = config.dropout
+        shape = (self.topology.num_edges, len(OPERATIONS))
+        self.alphas = nn.ParameterDict(
+            {kind: nn.Parameter(1e-3 * torch.randn(shape)) for kind in SPACE.cell_kinds}
+        )
+
+    def weights(self) -> list[nn.Parameter]:
+        return [p for name, p in self.named_parameters() if not name.startswith("alphas.")]
+
+    def apply_decisions(self, decisions: Mapping[str, CellDecisions]) -> None:
+        for kind, cell in decisions.items():
+            for held, state in zip(self.cells[kind].edges, cell.states, strict=True):
+                if state.status is not Status.UNDECIDED:
+                    for op in [op for op in held if op != state.op]:
+                        del held[op]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for kind, cell in self.cells.items():
+            x = cell(x, torch.softmax(self.alphas[kind], -1))
+        return self.head(nn.functional.dropout(x, self.dropout, self.training))
+
+
+class ToyNetwork(nn.Module):
+    def __init__(self, genotype: Genotype, config: ToyModelConfig, auxiliary: bool) -> None:
+        super().__init__()
+        self.drop_path = 0.0
+        self.stem = nn.Linear(NUM_FEATURES, config.channels)
+        self.cells = nn.ModuleList()
+        for cell in genotype.validate(SPACE).cells.values():
+            steps = cell.edges_by_step(SPACE)
+            edges = [(e.source, step, (e.op,)) for step, es in enumerate(steps) for e in es]
+            self.cells.append(ToyCell(config.channels, edges, len(steps)))
+        self.head = nn.Linear(config.channels, NUM_CLASSES)
+        self.auxiliary = nn.Linear(config.channels, NUM_CLASSES) if auxiliary else None
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.stem(x)
+        for cell in self.cells:
+            x = cell(x, None)
+        logits = self.head(x)
+        if self.training and self.auxiliary is not None:
+            return logits, self.auxiliary(x)
+        return logits
+
+
+class ToyTask:
+    space = SPACE
+    primary_metric = "accuracy"
+
+    def __init__(self, run: RunConfig, model: ToyModelConfig, data: ToyDataConfig) -> None:
+        if run.dataset not in FAMILY.datasets:
+            raise unknown_name("data set", str(run.dataset), FAMILY.datasets)
+        self.model, self.data, self.num_steps = model, data, model.num_steps
+        self.dimensions = {"num_features": NUM_FEATURES, "num_classes": NUM_CLASSES}
+        self.opened: list[str] = []
+        self.drawn = 0
+
+    def _arrays(self, split: str, device: torch.device) -> tuple[DeviceSource, np.ndarray]:
+        self.opened.append(split)
+        draw = np.random.default_rng({"train": 1, "test": 2}[split])
+        labels = np.arange(240 if split == "train" else 60) % NUM_CLASSES
+        vectors = draw.normal(size=(len(labels), NUM_FEATURES))
+        vectors[:, 0] += labels
+        vectors[:, 1] *= 1 + labels
+        inputs = torch.from_numpy(vectors.astype(np.float32)).to(device)
+        source = DeviceSource(
+            inputs, torch.from_numpy(labels).to(device), self._augment, lambda batch: batch
+        )
+        return source, labels
+
+    def _augment(self, batch: Tensor, generator: torch.Generator) -> Tensor:
+        self.drawn += 1
+        name, _, moment = os.environ.get("TOY_SIGNAL", "").partition("@")
+        if moment and self.drawn == int(moment):
+            os.kill(os.getpid(), signal.Signals[name])
+        return batch + self.data.noise * torch.randn(batch.shape, generator=generator)
+
+    def _parts(self, fractions: tuple[float, ...], seed: int, device: Any) -> list[SubsetSource]:
+        source, labels = self._arrays("train", device)
+        parts = stratified_parts(labels, fractions, seed)
+        return [SubsetSource(source, torch.from_numpy(part)) for part in parts]
+
+    def search_parts(self, protocol: str, seed: int, fraction: float, device: Any) -> SearchParts:
+        if protocol == "paper":
+            test = self.test_part(device)
+            return SearchParts(self._arrays("train", device)[0], test, test, "protocol paper")
+        half = (1 - fraction) / 2
+        return SearchParts(*self._parts((half, half, fraction), seed, device), "protocol clean")
+
+    def train_parts(self, protocol: str, seed: int, fraction: float, device: Any) -> TrainParts:
+        if protocol == "paper":
+            return TrainParts(self._arrays("train", device)[0], self.test_part(device), "test")
+        training, validation = self._parts((1 - fraction, fraction), seed, device)
+        return TrainParts(training, validation, "validation")
+
+    def test_part(self, device: Any) -> DeviceSource:
+        return self._arrays("test", device)[0]
+
+    def build_supernet(self) -> ToySupernet:
+        return ToySupernet(self.model)
+
+    def build_network(self, genotype: Genotype, auxiliary: bool) -> ToyNetwork:
+        return ToyNetwork(genotype, self.model, auxiliary)
+
+    def example_input(self) -> Tensor:
+        return torch.ones(1, NUM_FEATURES)
+
+    def loss(self, logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        return nn.functional.cross_entropy(logits, targets, label_smoothing=label_smoothing)
+
+    def predictions(self, logits: Tensor) -> Tensor:
+        return logits.argmax(-1)
+
+    def metrics(self, predictions: Tensor, targets: Tensor) -> dict[str, float]:
+        return {"accuracy": float((predictions == targets).double().mean())}
+
+
+def open_task(run: RunConfig, model: Any, data: Any) -> ToyTask:
+    return ToyTask(run, model, data)
+
+
+def models(space: str, model: Any, dimensions: Mapping[str, int]) -> ToyTask:
+    return ToyTask(RunConfig(dataset="blobs"), model, ToyDataConfig())
+
+
+FAMILY = Family(
+    name="toy",
+    title="a family for tests",
+    package="toy_presets",
+    datasets={"blobs": DatasetInfo("blobs", "vectors", "three blobs of vectors")},
+    default_dataset="blobs",
+    spaces={SPACE.name: SPACE},
+    model_config=ToyModelConfig,
+    data_config=ToyDataConfig,
+    operation_groups={},
+    default_preset=lambda dataset: "tiny",
+    space_of=lambda dataset: SPACE.name,
+    open_task=open_task,
+    models=models,
+    paper_dimensions={SPACE.name: {"num_features": NUM_FEATURES, "num_classes": NUM_CLASSES}},
+    check_folder=lambda folder: {"folder": folder, "problems": []},
+    published_names=lambda: (),
+    load_published=lambda name: Genotype(1, "toy", {}),
+)
+
+
+if __name__ == "__main__":
+    import sys
+
+    from sgas.cli import main
+
+    sys.exit(main(FAMILY))
