@@ -81,8 +81,17 @@ def _dispatch(family: Family, words: list[str]) -> int:
         return verb(family, words[1:])
     except SystemExit as leave:  # --help and --print_config end here
         return int(leave.code or 0)
-    except MemoryError:
-        raise SgasError("out of memory: lower batch_size, num_points or channels") from None
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or _is_out_of_memory(error):
+            raise SgasError(
+                "out of memory: lower batch_size or the size of the network, and go on with --resume"
+            ) from error
+        raise
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch could not allocate: an error of its own on a GPU, a sentence on the CPU."""
+    return type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
 
 
 def _help(family: Family) -> str:

@@ -203,10 +203,16 @@ class Run:
         sealed = content.getvalue()
         write_atomically(current, lambda file: file.write(sealed + _seal(sealed)))
 
-    def load_checkpoint(self) -> dict[str, Any]:
-        """The newest checkpoint that is whole; DamagedRunError where none is."""
-        for name in (CHECKPOINT, PREVIOUS):
-            path = self.folder / name
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        """The newest checkpoint that is whole; None where the run was killed before its first.
+
+        DamagedRunError where there are checkpoints and none is whole.
+        """
+        paths = [self.folder / name for name in (CHECKPOINT, PREVIOUS)]
+        if not any(path.exists() for path in paths):
+            self.notice(f"{self.folder} has no checkpoint yet; starting with its first epoch")
+            return None
+        for path in paths:
             state = read_checkpoint(path) if path.exists() else None
             if state is not None:
                 return state

@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["sgas.search", "sgas.train", "sgas.commands.train"])
+CONTEXT.set_forkserver_preload(["sgas.search", "sgas.train", "sgas_gcn.task"])
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class Ended:
     err: str
 
 
-def _child(family: str, argv: list[str], folder: str, environ: dict[str, str]) -> None:
+def child(family: str, argv: list[str], folder: str, environ: dict[str, str]) -> None:
+    """What the new process does; its output goes to the files .out and .err of `folder`."""
     os.chdir(folder)
     os.environ.update(environ)
     for name, stream in (("out", sys.stdout), ("err", sys.stderr)):
@@ -43,7 +44,7 @@ def _child(family: str, argv: list[str], folder: str, environ: dict[str, str]) -
 
 def command(argv: Sequence[str], folder: Path, family: str = "toy_family", **environ: str) -> Ended:
     """Runs `argv` in `folder` and returns how it ended."""
-    process = CONTEXT.Process(target=_child, args=(family, list(argv), str(folder), environ))
+    process = CONTEXT.Process(target=child, args=(family, list(argv), str(folder), environ))
     process.start()
     process.join(240)
     if process.exitcode is None:

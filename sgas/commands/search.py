@@ -87,8 +87,9 @@ def _search(
             notes=notes,
             listener=progress,
         )
-        if folder is not None:
-            search.restore(run.load_checkpoint())
+        state = run.load_checkpoint() if folder is not None else None
+        if state is not None:
+            search.restore(state)
         genotype = conclude(family, run, search.execute, progress)
         written = draw_run(family, run.folder, run.folder)
     print(genotype.to_text())

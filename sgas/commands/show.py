@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sgas.commands.common import load_genotype, open_settings, print_json
-from sgas.errors import RunError
+from sgas.errors import ConfigError, RunError
 from sgas.family import Family
 from sgas.files import write_text
 from sgas.genotype import Genotype
@@ -17,7 +18,7 @@ from sgas.runs import is_run
 TARGET = Positional("target", "published name, genotype file or run folder")
 FLAGS = [
     Flag("json", "print one JSON object"),
-    Flag("preset", "preset of the network's size (default: paper)", is_switch=False),
+    Flag("preset", "preset of the network's size (default: the run's, or paper)", is_switch=False),
     Flag("in_channels", "channels of the input (default: those of the run or paper)", False),
     Flag("num_classes", "classes (default: those of the run or paper)", is_switch=False),
     Flag("out", "folder for the pictures (default: the run, or the current folder)", False),
@@ -57,15 +58,14 @@ def main(family: Family, argv: Sequence[str]) -> int:
 
 
 def _preset(family: Family, genotype: Genotype, values: dict[str, Any]) -> dict[str, Any]:
-    """Sizes: those that a trained run has, else those of the preset."""
+    """Sizes: those that a trained run has, else those of the preset (of the run, or `paper`)."""
     folder = Path(values["target"])
     if values["preset"] is None and is_run(folder):
-        import dataclasses
-
         settings, _ = open_settings(family, folder)
+        values["preset"] = settings.run.preset
         if settings.verb == "train":
             sizes = dataclasses.asdict(settings.model)
-            return {k: v for k, v in sizes.items() if k in values}
+            return {name: value for name, value in sizes.items() if name in values}
     values["preset"] = values["preset"] or "paper"
     known = load_preset(family.package, genotype.space, values["preset"], "train")
     return {name: value for name, value in known.items() if name in values}
@@ -96,8 +96,6 @@ def _cost(
 
 def _whole(name: str, text: str) -> int:
     if not text.isdigit() or int(text) < 1:
-        from sgas.errors import ConfigError
-
         raise ConfigError(f"--{name} takes a whole number above 0, got {text!r}")
     return int(text)
 

@@ -96,10 +96,10 @@ def _train(
         run = Run.create(
             out, config_json(family, settings, device, dimensions=task.dimensions, genotype=plain)
         )
-        run.write_text("genotype.json", genotype.to_json())
     else:
         run = Run.open(folder)
     with run, ShowProgress("train", 0, task.primary_metric) as progress:
+        run.write_text("genotype.json", genotype.to_json())
         progress.console.print(f"run   {run.folder}", soft_wrap=True)
         training = Training(
             task,
@@ -111,8 +111,9 @@ def _train(
             device=device,
             listener=progress,
         )
-        if folder is not None:
-            training.restore(run.load_checkpoint())
+        state = run.load_checkpoint() if folder is not None else None
+        if state is not None:
+            training.restore(state)
         network = conclude(family, run, training.execute, progress)
         weights = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
         run.write_bytes("weights.safetensors", to_safetensors(weights))

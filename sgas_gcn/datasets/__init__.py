@@ -90,6 +90,11 @@ def load_points(
         raise unknown_name("split", split, SPLITS, DataError)
     if dataset in DATASETS:
         entry = DATASETS[dataset]
+        if num_points is not None and num_points > entry.most_points:
+            raise DataError(
+                f"num_points is {num_points}; a cloud of {dataset} has up to {entry.most_points} "
+                f"points: give --num_points {entry.most_points} or less"
+            )
         return entry.load(split, Path(data_root), num_points or entry.most_points, seed)
     folder = Path(dataset).expanduser()
     if os.sep in dataset or folder.exists():

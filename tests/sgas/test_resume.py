@@ -139,6 +139,15 @@ def test_no_checkpoint_left_is_one_clear_error(tmp_path: Path) -> None:
     assert "Traceback" not in ended.err
 
 
+def test_killed_before_the_first_checkpoint(undisturbed: dict[str, Path], tmp_path: Path) -> None:
+    assert start(tmp_path, SEARCH, TOY_SIGNAL="SIGKILL@1").status == -9
+    (tmp_path / "run" / "checkpoint.pt").unlink()
+    ended = start(tmp_path, ["search", "--resume", "run"])
+    assert ended.status == 0, ended.err
+    assert "no checkpoint yet; starting with its first epoch" in ended.err
+    assert_same_end(undisturbed["search"], tmp_path)
+
+
 def test_a_finished_search_resumes_to_the_same_end(
     undisturbed: dict[str, Path], tmp_path: Path
 ) -> None:
