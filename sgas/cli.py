@@ -84,7 +84,7 @@ def _dispatch(family: Family, words: list[str]) -> int:
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError) or _is_out_of_memory(error):
             raise SgasError(
-                "out of memory: lower batch_size or the size of the network, and go on with --resume"
+                "out of memory: lower batch_size or the size of the network and start again"
             ) from error
         raise
 

@@ -15,6 +15,8 @@ from sgas.errors import ConfigError
 
 STRATEGY_NAMES = ("cri1", "cri2", "darts", "random")
 PROTOCOLS = ("clean", "paper")
+OPTIMIZERS = ("sgd", "adam")
+SCHEDULES = ("cosine", "linear")
 
 
 def option(
@@ -62,6 +64,7 @@ class RunConfig:
     """What every verb that writes a run has in common."""
 
     dataset: str | None = option(None, "name of a data set, or path of a folder with your own")
+    space: str | None = option(None, "search space, where the data set leaves a choice")
     preset: str | None = option(None, "named set of values for all other options")
     seed: int = option(0, "seed that governs the whole run", low=0, high=2**31 - 1)
     device: str = option("auto", "auto, cpu, cuda or cuda:N")
@@ -88,13 +91,14 @@ class SearchConfig:
     decision_interval: int = option(7, "epochs from one decision to the next", low=1)
     final_epochs: int = option(5, "epochs after the last decision", low=0)
     history_size: int = option(4, "epochs that selection stability looks back (K)", low=1)
-    batch_size: int = option(28, "samples a batch, before the first decision", low=2)
+    batch_size: int = option(28, "samples a batch, before the first decision", low=1)
     batch_increase: int = option(4, "samples that a batch grows by after each decision", low=0)
     learning_rate: float = option(0.005, "of the weights, at the start of the cosine", above=0)
     learning_rate_min: float = option(1e-4, "of the weights, at the end of the cosine", low=0)
     momentum: float = option(0.9, "of SGD on the weights", low=0, high=1)
     weight_decay: float = option(3e-4, "of the weights", low=0)
     grad_clip: float = option(5.0, "largest gradient norm of the weights", above=0)
+    alpha_start_epoch: int = option(0, "first epoch that trains the alphas", low=0)
     alpha_learning_rate: float = option(3e-4, "of Adam on the alphas", above=0)
     alpha_weight_decay: float = option(1e-3, "of the alphas", low=0)
     validation_fraction: float = option(
@@ -115,10 +119,17 @@ class TrainConfig:
     """Training of a derived network from scratch."""
 
     epochs: int = option(400, "epochs", low=1)
-    batch_size: int = option(32, "samples a batch", low=2)
-    learning_rate: float = option(0.1, "at the start of the cosine", above=0)
-    learning_rate_min: float = option(1e-3, "at the end of the cosine", low=0)
-    momentum: float = option(0.9, "of SGD", low=0, high=1)
+    batch_size: int = option(32, "samples a batch", low=1)
+    optimizer: str = option("sgd", "of the weights", choices=OPTIMIZERS)
+    learning_rate: float = option(0.1, "at the start of the schedule", above=0)
+    learning_rate_min: float = option(1e-3, "at the end of the schedule", low=0)
+    learning_rate_schedule: str = option(
+        "cosine", "how the learning rate falls, epoch by epoch", choices=SCHEDULES
+    )
+    learning_rate_warmup: int = option(
+        0, "first epochs, in which the learning rate rises in equal steps", low=0
+    )
+    momentum: float = option(0.9, "of SGD; Adam keeps its 0.9 and 0.999", low=0, high=1)
     weight_decay: float = option(1e-4, "of the weights", low=0)
     grad_clip: float = option(5.0, "largest gradient norm", above=0)
     label_smoothing: float = option(0.0, "mass spread over all classes", low=0, high=0.9)

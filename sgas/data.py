@@ -7,7 +7,7 @@ epoch), so that a resumed run sees the same batches without replaying any.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -81,6 +81,22 @@ class SubsetSource:
     def batch(self, index: Tensor, generator: torch.Generator | None) -> tuple[Any, Tensor]:
         """Inputs and targets of the samples `index` `[B]` of this subset."""
         return self.source.batch(self.index[index], generator)
+
+
+def batches(
+    source: Source, order: Iterable[Tensor], epoch: int, generator: torch.Generator | None
+) -> Iterator[tuple[Any, Tensor]]:
+    """The batches of `order`, rows of sample numbers; augmented where a generator is given.
+
+    A source that reads from disk may have `read_ahead(order, epoch)`, which reads the next batches
+    meanwhile (epoch None: no augmentation); its chance follows from the epoch, not the generator.
+    """
+    read_ahead = getattr(source, "read_ahead", None)
+    if read_ahead is not None:
+        yield from read_ahead(order, None if generator is None else epoch)
+        return
+    for index in order:
+        yield source.batch(index, generator)
 
 
 def stream_seed(seed: int, *stream: object) -> int:

@@ -20,22 +20,23 @@ CHUNK = 1 << 20  # bytes
 TIMEOUT = 30  # seconds without an answer
 
 
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file, as 64 hexadecimal digits; reads it in pieces."""
-    digest = hashlib.sha256()
+def checksum_of(path: Path, algorithm: str = "sha256") -> str:
+    """The checksum of a file by an algorithm of `hashlib`, as `sha256:…`; reads it in pieces."""
+    # Published checksums are often MD5: good against damage, and nobody's security rests on it.
+    digest = hashlib.new(algorithm, usedforsecurity=False)
     with open(path, "rb") as file:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
-    return digest.hexdigest()
+    return f"{algorithm}:{digest.hexdigest()}"
 
 
-def download(url: str, path: Path, sha256: str | None = None, hint: str = "") -> Path:
+def download(url: str, path: Path, checksum: str | None = None, hint: str = "") -> Path:
     """`path`, holding what `url` offers; returns at once where the file is there already.
 
-    What has arrived lies in `path` + ".part" until it is complete and, where `sha256` is given,
-    has that checksum; the next call asks for the rest. Two processes do not download the same file
-    at once. DataError where the network, the server, the disk or the checksum fails: it says which
-    file to put where, followed by `hint`.
+    What has arrived lies in `path` + ".part" until it is complete and, where `checksum` is given
+    ("sha256:…" or "md5:…"), agrees with it; the next call asks for the rest. Two processes do not
+    download the same file at once. DataError where the network, the server, the disk or the
+    checksum fails: it says which file to put where, followed by `hint`.
     """
     advice = f"put the file {path.name} into {path.parent.resolve()} and run the command again"
     advice = f"{advice}; {hint}" if hint else advice
@@ -43,22 +44,22 @@ def download(url: str, path: Path, sha256: str | None = None, hint: str = "") ->
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             with _alone(path.with_name(f".{path.name}.lock")):
-                _complete(url, path, sha256, advice)
+                _complete(url, path, checksum, advice)
     except (OSError, http.client.HTTPException) as error:
         reason = str(getattr(error, "reason", "") or error) or type(error).__name__
         raise DataError(f"cannot download {url} ({reason}): {advice}") from error
-    if wrong := _wrong_checksum(path, sha256):
+    if wrong := _wrong_checksum(path, checksum):
         raise DataError(f"{path} {wrong}: delete it and run the command again")
     return path
 
 
-def _complete(url: str, path: Path, sha256: str | None, advice: str) -> None:
+def _complete(url: str, path: Path, checksum: str | None, advice: str) -> None:
     """Downloads `path`, unless another process has while this one waited."""
     if path.exists():
         return
     part = path.with_name(path.name + ".part")
     _fetch(url, part)
-    if wrong := _wrong_checksum(part, sha256):
+    if wrong := _wrong_checksum(part, checksum):
         part.unlink()
         raise DataError(f"what came from {url} {wrong}: {advice}")
     os.replace(part, path)
@@ -73,12 +74,14 @@ def _alone(lock: Path) -> Iterator[None]:
         yield
 
 
-def _wrong_checksum(path: Path, sha256: str | None) -> str | None:
+def _wrong_checksum(path: Path, checksum: str | None) -> str | None:
     """What is wrong with a file's checksum, or None; None also where no checksum is known."""
-    if sha256 is None:
+    if checksum is None:
         return None
-    found = sha256_of(path)
-    return None if found == sha256.lower() else f"has the sha256 {found}, expected is {sha256}"
+    found = checksum_of(path, checksum.partition(":")[0])
+    if found == checksum.lower():
+        return None
+    return f"has the checksum {found}, expected is {checksum}"
 
 
 def _fetch(url: str, part: Path) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from sgas.data import Source
     from sgas.decisions import CellDecisions
+    from sgas.labels import Labels
 
 
 class Network(Protocol):
@@ -96,13 +97,27 @@ class Models(Protocol):
         ...
 
 
-class Task(Models, Protocol):
-    """One data set and the models for it. `dimensions` are the sizes that the data settle."""
+class Searchable(Protocol):
+    """What a search needs of a task besides data: a supernet, and how its logits are judged."""
 
     space: SearchSpace
     num_steps: int
-    primary_metric: str
+    labels: Labels
+
+    def build_supernet(self) -> Supernet:
+        """A supernet with nothing decided, on the CPU."""
+        ...
+
+
+class Task(Models, Searchable, Protocol):
+    """One data set and the models for it.
+
+    `dimensions` are the sizes that the data settle; `smallest_batch` how many samples a training
+    batch needs at least (batch norm over single rows cannot train).
+    """
+
     dimensions: dict[str, int]
+    smallest_batch: int
 
     def search_parts(
         self, protocol: str, seed: int, validation_fraction: float, device: torch.device
@@ -120,22 +135,6 @@ class Task(Models, Protocol):
         """The test split, for `evaluate` alone."""
         ...
 
-    def build_supernet(self) -> Supernet:
-        """A supernet with nothing decided, on the CPU."""
-        ...
-
-    def loss(self, logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
-        """The mean loss over a batch, a scalar."""
-        ...
-
-    def predictions(self, logits: Tensor) -> Tensor:
-        """What the logits predict, in the form of the targets, on their device."""
-        ...
-
-    def metrics(self, predictions: Tensor, targets: Tensor) -> dict[str, float]:
-        """Named figures in [0, 1] over a whole split; `primary_metric` is among them."""
-        ...
-
 
 @dataclass(frozen=True)
 class DatasetInfo:
@@ -150,9 +149,10 @@ class DatasetInfo:
 class Family:
     """A family as the command line sees it; nothing here needs torch.
 
-    `model_config` and `data_config` are dataclasses whose fields become options. `open_task` loads
-    the data set's training part and may raise DataError or ConfigError; `space_of` names the search
-    space of a data set without loading it.
+    `model_configs` and `data_configs` are, for each search space, dataclasses whose fields become
+    options. `space_of(dataset, space)` names the search space of a data set without loading it
+    (`space`: what the user asked for, or None). `open_task` loads the data set's training part and
+    may raise DataError or ConfigError.
     """
 
     name: str
@@ -161,11 +161,11 @@ class Family:
     datasets: Mapping[str, DatasetInfo]
     default_dataset: str
     spaces: Mapping[str, SearchSpace]
-    model_config: type
-    data_config: type
+    model_configs: Mapping[str, type]
+    data_configs: Mapping[str, type]
     operation_groups: Mapping[str, str]
-    default_preset: Callable[[str], str]
-    space_of: Callable[[str], str]
+    default_preset: Callable[[str, str], str]
+    space_of: Callable[[str, str | None], str]
     open_task: Callable[[RunConfig, Any, Any], Task]
     models: Callable[[str, Any, Mapping[str, int]], Models]
     paper_dimensions: Mapping[str, Mapping[str, int]]

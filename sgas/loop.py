@@ -16,9 +16,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from sgas.data import Source, in_order, stream_seed
+from sgas.data import Source, batches, in_order, stream_seed
 from sgas.errors import SgasError
-from sgas.family import Task
+from sgas.labels import Labels
 
 
 class StopSignal:
@@ -93,11 +93,11 @@ class Tally:
         self.predictions.append(predictions)
         self.targets.append(targets)
 
-    def figures(self, task: Task) -> dict[str, float]:
-        """Mean loss and the task's metrics over all batches added."""
+    def figures(self, labels: Labels) -> dict[str, float]:
+        """Mean loss and the metrics of `labels` over all batches added."""
         targets = torch.cat(self.targets)
         loss = float(torch.stack(self.loss).double().sum()) / len(targets)
-        return {"loss": loss, **task.metrics(torch.cat(self.predictions), targets)}
+        return {"loss": loss, **labels.metrics(torch.cat(self.predictions), targets)}
 
     def state(self) -> dict[str, list[Tensor]]:
         """What a checkpoint in the middle of an epoch keeps."""
@@ -111,17 +111,17 @@ class Tally:
 
 @torch.no_grad()
 def evaluate(
-    model: Any, task: Task, source: Source, batch_size: int, device: torch.device
+    model: Any, labels: Labels, source: Source, batch_size: int, device: torch.device
 ) -> dict[str, float]:
     """Mean loss and metrics of a model in evaluation mode, over all samples of a source."""
     tally = Tally()
     model.eval()
-    for index in in_order(len(source), batch_size, device):
-        inputs, targets = source.batch(index, None)
+    order = in_order(len(source), batch_size, device)
+    for inputs, targets in batches(source, order, 0, None):
         logits = model(inputs)
-        tally.add(task.loss(logits, targets), task.predictions(logits), targets)
+        tally.add(labels.loss(logits, targets), labels.predictions(logits), targets)
     model.train()
-    return tally.figures(task)
+    return tally.figures(labels)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,9 @@ from jsonargparse import ArgumentParser
 
 from sgas.errors import ConfigError, nearest, unknown_name
 
+# Options that take no value, besides -h and --help.
+SWITCHES = ("--json", "--debug", "--print_config", "-h", "--help")
+
 
 @dataclasses.dataclass(frozen=True)
 class Positional:
@@ -52,11 +55,13 @@ def parser_for(
     sections: Mapping[str, type],
     positionals: Sequence[Positional] = (),
     flags: Sequence[Flag] = (),
+    epilog: str = "",
 ) -> ArgumentParser:
     """A parser whose options are the fields of `sections`, titled by their keys."""
     parser = ArgumentParser(
         prog=f"{prog} {verb}",
         description=description,
+        epilog=epilog,
         exit_on_error=False,
         allow_abbrev=False,
         formatter_class=argparse.HelpFormatter,
@@ -137,15 +142,19 @@ def _one_line(parser: ArgumentParser, message: str, argv: Sequence[str]) -> str:
 _TYPE_NAMES = {"int": "a whole number", "float": "a number", "bool": "true or false"}
 
 
-def load_preset(package: str, space: str, name: str, verb: str) -> dict[str, Any]:
-    """The values of a preset for a verb; InputError with the choices for an unknown name."""
-    folder = resources.files(package) / "presets"
-    prefix = f"{space}-"
-    files = {
+def presets(package: str, space: str) -> dict[str, Any]:
+    """The preset files of a family for a space, by name."""
+    folder, prefix = resources.files(package) / "presets", f"{space}-"
+    return {
         path.name.removeprefix(prefix).removesuffix(".yaml"): path
-        for path in folder.iterdir()
+        for path in sorted(folder.iterdir(), key=lambda path: path.name)
         if path.name.startswith(prefix) and path.name.endswith(".yaml")
     }
+
+
+def load_preset(package: str, space: str, name: str, verb: str) -> dict[str, Any]:
+    """The values of a preset for a verb; InputError with the choices for an unknown name."""
+    files = presets(package, space)
     if name not in files:
         raise unknown_name(f"preset for space {space}", name, files)
     preset = yaml.safe_load(files[name].read_text())
@@ -165,8 +174,46 @@ def resolve(parser: ArgumentParser, argv: Sequence[str], preset_of: Any) -> dict
             )
     parser.set_defaults(preset)
     values = parse(parser, argv)
-    values.update({key: first[key] for key in ("dataset", "preset") if key in first})
+    settled = ("dataset", "space", "preset")
+    values.update({key: first[key] for key in settled if key in first})
     return values
+
+
+def peek(argv: Sequence[str], name: str) -> str | None:
+    """The value of one option, by flag or else by config file, before there is a parser for all.
+
+    Which options a verb has depends on the data set; what is wrong here is told by the parser.
+    """
+    found = None
+    for place, word in enumerate(argv):
+        flag, equals, value = word.partition("=")
+        if flag in (f"--{name}", "--config"):
+            value = value if equals else "".join(argv[place + 1 : place + 2])
+            if flag == f"--{name}":
+                return value
+            found = _in_file(value, name) or found
+    return found
+
+
+def first_positional(argv: Sequence[str]) -> str | None:
+    """The first argument that is neither an option nor an option's value; None without one."""
+    words = iter(argv)
+    for word in words:
+        if not word.startswith("-"):
+            return word
+        if "=" not in word and word not in SWITCHES:
+            next(words, None)
+    return None
+
+
+def _in_file(path: str, name: str) -> str | None:
+    try:
+        with open(path, encoding="utf-8") as file:
+            values = yaml.safe_load(file)
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    value = values.get(name) if isinstance(values, dict) else None
+    return value if isinstance(value, str) else None
 
 
 def build(config: type, values: Mapping[str, Any]) -> Any:

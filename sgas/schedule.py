@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from sgas.config import SearchConfig
+from sgas.config import SearchConfig, TrainConfig
 from sgas.topology import CellTopology
 
 
@@ -48,6 +48,19 @@ class Schedule:
     def last_epoch(self) -> int:
         """The number of the last epoch."""
         return self.num_epochs - 1
+
+
+def learning_rate(config: TrainConfig, epoch: int) -> float:
+    """The learning rate of an epoch of a training."""
+    start, end = config.learning_rate, config.learning_rate_min
+    fall = {"cosine": cosine, "linear": linear}[config.learning_rate_schedule]
+    warmup = min(1.0, (epoch + 1) / (config.learning_rate_warmup + 1))
+    return fall(start, end, epoch, config.epochs) * warmup
+
+
+def linear(start: float, end: float, epoch: int, num_epochs: int) -> float:
+    """Learning rate of an epoch: a line from `start` at epoch 0 to `end` at `num_epochs`."""
+    return start + (end - start) * epoch / num_epochs
 
 
 def cosine(start: float, end: float, epoch: int, num_epochs: int) -> float:

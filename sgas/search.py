@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from sgas.config import SearchConfig
-from sgas.data import BatchOrder
+from sgas.data import BatchOrder, batches
 from sgas.decisions import CellDecisions, genotype_of
 from sgas.errors import Interrupted
-from sgas.family import SearchParts, Supernet, Task
+from sgas.family import Searchable, SearchParts, Supernet
 from sgas.genotype import Genotype
 from sgas.loop import (
     Listener,
@@ -84,7 +84,7 @@ class Search:
 
     def __init__(
         self,
-        task: Task,
+        task: Searchable,
         config: SearchConfig,
         run: Run,
         *,
@@ -170,46 +170,49 @@ class Search:
             ),
         )
         self.supernet.train()
+        parts, augment = self.parts, self.random.augment
+        for_weights = batches(parts.weights, weight_index[self.step :], self.epoch, augment)
+        for_alphas = batches(parts.alphas, alpha_index[self.step :], self.epoch, augment)
         for step in range(self.step, num_steps):
             if stop.requested:
                 self.seconds += time.perf_counter() - began
                 self._save()
                 raise Interrupted(f"stopped in epoch {self.epoch}, step {step} of {num_steps}")
-            self._alpha_step(alpha_index[step])
-            self._weight_step(weight_index[step])
+            alpha_batch = next(for_alphas)
+            if self.epoch >= self.config.alpha_start_epoch:
+                self._alpha_step(*alpha_batch)
+            self._weight_step(*next(for_weights))
             self.step = step + 1
             self.listener.stepped(self.epoch, self.step, num_steps)
         self.seconds += time.perf_counter() - began
 
-    def _alpha_step(self, index: Tensor) -> None:
+    def _alpha_step(self, inputs: Any, targets: Tensor) -> None:
         """First-order step on the alphas; the weights get no gradient and keep no activations."""
-        inputs, targets = self.parts.alphas.batch(index, self.random.augment)
         with frozen(self.supernet.weights()):
-            loss = self.task.loss(self.supernet(inputs), targets)
+            loss = self.task.labels.loss(self.supernet(inputs), targets)
             if loss.requires_grad:  # False once no edge is open
                 alphas = list(self.supernet.alphas.values())
                 self.alpha_optimizer.step(
                     torch.autograd.grad(loss, alphas, allow_unused=True, materialize_grads=True)
                 )
 
-    def _weight_step(self, index: Tensor) -> None:
-        inputs, targets = self.parts.weights.batch(index, self.random.augment)
+    def _weight_step(self, inputs: Any, targets: Tensor) -> None:
         with frozen(self.supernet.alphas.values()):
             logits = self.supernet(inputs)
-            loss = self.task.loss(logits, targets)
+            loss = self.task.labels.loss(logits, targets)
             loss.backward()
         nn.utils.clip_grad_norm_(self.supernet.weights(), self.config.grad_clip, foreach=True)
         self.weight_optimizer.step()
         self.weight_optimizer.zero_grad()
-        self.tally.add(loss, self.task.predictions(logits.detach()), targets)
+        self.tally.add(loss, self.task.labels.predictions(logits.detach()), targets)
 
     def _end_epoch(self) -> None:
         """Reports, scores, decides, prunes, and puts the epoch on disk."""
         began = time.perf_counter()
-        training = self.tally.figures(self.task)
+        training = self.tally.figures(self.task.labels)
         require_finite(self.epoch, training)
         validation = evaluate(
-            self.supernet, self.task, self.parts.validation, self.batch_size, self.device
+            self.supernet, self.task.labels, self.parts.validation, self.batch_size, self.device
         )
         batch_size = self.batch_size
         records, cut = self._decide()

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sgas.config import TrainConfig
-from sgas.data import BatchOrder
+from sgas.data import BatchOrder, batches
 from sgas.errors import Interrupted
 from sgas.family import Network, Task, TrainParts
 from sgas.genotype import Genotype
@@ -30,7 +30,17 @@ from sgas.loop import (
     set_learning_rate,
 )
 from sgas.runs import Run
-from sgas.schedule import cosine
+from sgas.schedule import learning_rate
+
+
+def make_optimizer(config: TrainConfig, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimiser of a training; weight decay is added to the gradient, as published."""
+    rate, decay = config.learning_rate, config.weight_decay
+    if config.optimizer == "adam":
+        return torch.optim.Adam(weights, lr=rate, weight_decay=decay, foreach=True)
+    return torch.optim.SGD(
+        weights, lr=rate, momentum=config.momentum, weight_decay=decay, foreach=True
+    )
 
 
 class Training:
@@ -53,13 +63,7 @@ class Training:
         self.random = RandomState(seed, device)
         self.network: Network = task.build_network(genotype, config.auxiliary).to(device)
         self.order = BatchOrder(len(parts.training), seed, "training", device)
-        self.optimizer = torch.optim.SGD(
-            self.network.parameters(),
-            lr=config.learning_rate,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            foreach=True,
-        )
+        self.optimizer = make_optimizer(config, list(self.network.parameters()))
         self.epoch, self.step, self.tally, self.seconds = 0, 0, Tally(), 0.0
 
     def execute(self) -> Network:
@@ -77,41 +81,38 @@ class Training:
         began, config = time.perf_counter(), self.config
         num_steps = self.order.num_batches(config.batch_size)
         index = self.order.epoch(self.epoch, config.batch_size, num_steps)
-        set_learning_rate(
-            self.optimizer,
-            cosine(config.learning_rate, config.learning_rate_min, self.epoch, config.epochs),
-        )
+        set_learning_rate(self.optimizer, learning_rate(config, self.epoch))
         self.network.drop_path = config.drop_path * self.epoch / config.epochs
         self.network.train()
+        ready = batches(self.parts.training, index[self.step :], self.epoch, self.random.augment)
         for step in range(self.step, num_steps):
             if stop.requested:
                 self.seconds += time.perf_counter() - began
                 self._save()
                 raise Interrupted(f"stopped in epoch {self.epoch}, step {step} of {num_steps}")
-            self._train_step(index[step])
+            self._train_step(*next(ready))
             self.step = step + 1
             self.listener.stepped(self.epoch, self.step, num_steps)
         self.seconds += time.perf_counter() - began
 
-    def _train_step(self, index: Tensor) -> None:
-        inputs, targets = self.parts.training.batch(index, self.random.augment)
+    def _train_step(self, inputs: Any, targets: Tensor) -> None:
         output = self.network(inputs)
         logits, auxiliary = output if isinstance(output, tuple) else (output, None)
-        loss = self.task.loss(logits, targets, self.config.label_smoothing)
+        loss = self.task.labels.loss(logits, targets, self.config.label_smoothing)
         total = loss
         if auxiliary is not None:
-            total = loss + self.config.auxiliary_weight * self.task.loss(
+            total = loss + self.config.auxiliary_weight * self.task.labels.loss(
                 auxiliary, targets, self.config.label_smoothing
             )
         total.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), self.config.grad_clip, foreach=True)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.tally.add(loss, self.task.predictions(logits.detach()), targets)
+        self.tally.add(loss, self.task.labels.predictions(logits.detach()), targets)
 
     def _end_epoch(self) -> None:
         began = time.perf_counter()
-        training = self.tally.figures(self.task)
+        training = self.tally.figures(self.task.labels)
         require_finite(self.epoch, training)
         metrics: dict[str, Any] = {
             "epoch": self.epoch,
@@ -120,7 +121,7 @@ class Training:
         if self.parts.validation is not None:
             figures = evaluate(
                 self.network,
-                self.task,
+                self.task.labels,
                 self.parts.validation,
                 self.config.batch_size,
                 self.device,

@@ -1,31 +1,33 @@
-"""The cell of point-cloud networks, and the layers around it.
+"""The cell of point-cloud and graph networks, and the stem before the first.
 
 A cell is a list of edges that each hold some operations: all candidates (undecided), one (decided)
-or none (pruned); the supernet's cell and a derived cell are the same class. Dimensions: B clouds,
-N nodes of all clouds together, C channels, E edges, O candidate operations.
+or none (pruned); the supernet's cell and a derived cell are the same class, and so are those of
+points and graphs, which differ in the table of operations. Dimensions: B clouds or graphs, N nodes
+of all of them together, C channels, E edges of a cell, O candidate operations.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sgas.cell import dag_forward
-from sgas_gcn.config import PointModelConfig
-from sgas_gcn.neighbors import CellNeighbors, Neighbors
-from sgas_gcn.ops.common import BatchNorm, SourceState
-from sgas_gcn.ops.point import LEAKY_SLOPE, POINT_OPERATIONS
+from sgas_gcn.config import GraphModelConfig, PointModelConfig
+from sgas_gcn.ops.common import LEAKY_SLOPE, BatchNorm, Operation, SourceState
 
 Activation = Callable[[Tensor], Tensor]
+DropPath = Callable[[Tensor], Tensor]
+Operations = Mapping[str, type[Operation]]
+ModelConfig = PointModelConfig | GraphModelConfig
+Neighborhood = TypeVar("Neighborhood")
+
 NUM_INPUTS = 2
 STEM_MULTIPLE = 3  # channels of the stem, in units of C
-HEAD_CHANNELS = (512, 256)
 
 
 def leaky_relu(x: Tensor) -> Tensor:
@@ -74,13 +76,14 @@ class OperationGroup:
     edges: tuple[int, ...]
 
 
-class PointCell(nn.Module):
+class Cell(nn.Module):
     """A cell over `edges`, with outputs `concat` side by side: `[N, len(concat)·C]`."""
 
     scale_index: Tensor
 
     def __init__(
         self,
+        operations: Operations,
         in_channels: tuple[int, int],
         channels: int,
         edges: Sequence[CellEdge],
@@ -88,6 +91,7 @@ class PointCell(nn.Module):
         concat: Sequence[int],
     ) -> None:
         super().__init__()
+        self.operations = operations
         self.concat = tuple(concat)
         self.num_steps = num_steps
         self.out_channels = len(self.concat) * channels
@@ -95,7 +99,7 @@ class PointCell(nn.Module):
         self.pre1 = LinearNorm(in_channels[1], channels, F.relu_)
         self.links = [(edge.source, edge.step) for edge in edges]
         self.edges = nn.ModuleList(
-            nn.ModuleDict({op: POINT_OPERATIONS[op](channels) for op in edge.ops}) for edge in edges
+            nn.ModuleDict({op: operations[op](channels) for op in edge.ops}) for edge in edges
         )
         self.register_buffer("scale_index", torch.zeros(0, dtype=torch.int64), persistent=False)
         self._plan()
@@ -118,7 +122,7 @@ class PointCell(nn.Module):
 
     def _plan(self) -> None:
         """Group the edges by what they read and hold, and note where their weights stand."""
-        names = list(POINT_OPERATIONS)
+        names = list(self.operations)
         self.groups: list[list[OperationGroup]] = []
         index: list[int] = []
         for source in range(NUM_INPUTS + self.num_steps):
@@ -148,28 +152,26 @@ class PointCell(nn.Module):
         self,
         s0: Tensor,
         s1: Tensor,
-        neighbors: Neighbors,
+        neighbors: Any,
         weights: Tensor | None = None,
-        drop_path: float = 0.0,
-        num_clouds: int = 1,
+        drop_path: DropPath | None = None,
     ) -> Tensor:
         """The output `[N, out_channels]` for the outputs of the two cells before.
 
-        `weights` `[E, O]` multiply the operations (None: all 1). In training mode every edge but a
-        skip is dropped with probability `drop_path` for each of the clouds.
+        `weights` `[E, O]` multiply the operations (None: all 1); `drop_path` is applied to what
+        every edge but a skip puts out, `[N, m, C]`.
         """
         scales = self._scales(weights)
-        drop_path = drop_path if self.training else 0.0
 
         def push(source: int, x: Tensor) -> dict[int, Tensor]:
             state = SourceState(x, neighbors)
             mixtures: dict[tuple[int, ...], Tensor] = {}
             for group in self.groups[source]:
-                operation = POINT_OPERATIONS[group.op]
+                operation = self.operations[group.op]
                 ops = [self._held(edge)[group.op] for edge in group.edges]
                 out = operation.evaluate(ops, state, next(scales))
-                if drop_path > 0 and not operation.skips:
-                    out = drop_clouds(out, drop_path, num_clouds)
+                if drop_path is not None and not operation.skips:
+                    out = drop_path(out)
                 known = mixtures.get(group.edges)
                 mixtures[group.edges] = out if known is None else known + out
             return self._by_step(mixtures)
@@ -191,76 +193,61 @@ def drop_clouds(x: Tensor, probability: float, num_clouds: int) -> Tensor:
     """`x` `[N, m, C]` with each edge's output zeroed for random clouds, the others scaled up.
 
     Drop path as in Larsson et al., "FractalNet", ICLR 2017, with one draw for a cloud and an edge.
+    All clouds have the same number of nodes.
     """
+    kept = _kept(x, probability, num_clouds).unsqueeze(1)
+    return (x.unflatten(0, (num_clouds, -1)) * kept).flatten(0, 1)
+
+
+def drop_graphs(x: Tensor, probability: float, graph_of_node: Tensor, num_graphs: int) -> Tensor:
+    """`drop_clouds` for graphs, whose nodes `graph_of_node` `[N]` tells apart."""
+    return x * _kept(x, probability, num_graphs).index_select(0, graph_of_node)
+
+
+def _kept(x: Tensor, probability: float, num_samples: int) -> Tensor:
+    """A factor `[num_samples, m, 1]` for the edges' outputs `x`: 0 by chance, else above 1."""
     keep = 1 - probability
-    mask = torch.rand(num_clouds, 1, x.shape[1], 1, device=x.device, dtype=x.dtype) < keep
-    return (x.unflatten(0, (num_clouds, -1)) * (mask / keep)).flatten(0, 1)
+    lots = torch.rand(num_samples, x.shape[1], 1, device=x.device, dtype=x.dtype)
+    return (lots < keep) / keep
 
 
 def build_cells(
-    config: PointModelConfig, edges: Sequence[CellEdge], num_steps: int, concat: Sequence[int]
-) -> Sequence[PointCell]:
+    operations: Operations,
+    config: ModelConfig,
+    edges: Sequence[CellEdge],
+    num_steps: int,
+    concat: Sequence[int],
+) -> Sequence[Cell]:
     """The cells of a network as a module list, all over the same edges."""
     widths = [STEM_MULTIPLE * config.channels] * NUM_INPUTS
     cells = nn.ModuleList()
     for _ in range(config.num_cells):
-        cell = PointCell((widths[-2], widths[-1]), config.channels, edges, num_steps, concat)
+        inputs = (widths[-2], widths[-1])
+        cell = Cell(operations, inputs, config.channels, edges, num_steps, concat)
         widths.append(cell.out_channels)
         cells.append(cell)
-    return cast("Sequence[PointCell]", cells)  # nn.ModuleList does not say what it holds
+    return cast("Sequence[Cell]", cells)  # nn.ModuleList does not say what it holds
 
 
-def build_stem(config: PointModelConfig, in_channels: int) -> LinearNorm:
+def build_stem(config: ModelConfig, in_channels: int) -> LinearNorm:
     """The layer before the first cell: BN(W x)."""
     return LinearNorm(in_channels, STEM_MULTIPLE * config.channels)
 
 
-def build_heads(
-    config: PointModelConfig, cells: Sequence[PointCell], num_classes: int
-) -> tuple[LinearNorm, LinearNorm, LinearNorm, nn.Sequential]:
-    """The layers after the cells: fusion of stem and cells, then three layers of classifier."""
-    fused = STEM_MULTIPLE * config.channels + sum(cell.out_channels for cell in cells)
-    return (
-        LinearNorm(fused, config.emb_dims, leaky_relu),
-        LinearNorm(2 * config.emb_dims, HEAD_CHANNELS[0], leaky_relu, bias=True),
-        LinearNorm(*HEAD_CHANNELS, leaky_relu, bias=True),
-        nn.Sequential(OrderedDict(lin=nn.Linear(HEAD_CHANNELS[1], num_classes))),
-    )
-
-
 def forward_cells(
-    cells: Sequence[PointCell],
+    cells: Sequence[Cell],
     stem: Tensor,
-    neighbors: CellNeighbors,
-    run: Callable[[PointCell, Tensor, Tensor, Neighbors], Tensor],
+    neighbors_of: Callable[[int, Tensor], Neighborhood],
+    run: Callable[[Cell, Tensor, Tensor, Neighborhood], Tensor],
 ) -> list[Tensor]:
     """The stem's output and those of all cells; the first cell reads the stem twice.
 
-    The neighbours of a cell are those of the first of its inputs, before any layer.
+    `neighbors_of(number, s0)` are the neighbours of a cell, from the first of its inputs before
+    any layer.
     """
     outputs = [stem]
     s0 = s1 = stem
     for number, cell in enumerate(cells):
-        s0, s1 = s1, run(cell, s0, s1, neighbors.of_cell(number, s0))
+        s0, s1 = s1, run(cell, s0, s1, neighbors_of(number, s0))
         outputs.append(s1)
     return outputs
-
-
-def pool_clouds(x: Tensor, num_clouds: int) -> Tensor:
-    """Largest and mean value over the points of each cloud, `[N, C]` to `[B, 2C]`."""
-    clouds = x.unflatten(0, (num_clouds, -1))
-    return torch.cat([clouds.max(dim=1).values, clouds.mean(dim=1)], dim=1)
-
-
-def classify(
-    outputs: Sequence[Tensor],
-    fusion: nn.Module,
-    heads: Sequence[nn.Module],
-    num_clouds: int,
-    dropout: float,
-) -> Tensor:
-    """Logits `[B, num_classes]` from the outputs of stem and cells, dropout between the heads."""
-    x = pool_clouds(fusion(torch.cat(tuple(outputs), dim=1)), num_clouds)
-    for head in heads[:-1]:
-        x = F.dropout(head(x), dropout, fusion.training)
-    return heads[-1](x)

@@ -1,4 +1,4 @@
-"""Options of the point-cloud supernet and network, and the names of the search space."""
+"""Options of the supernets and networks of points and graphs, and the two search spaces."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ OPERATIONS = (
 )
 
 POINT_SPACE = SearchSpace("point", OPERATIONS)
+GRAPH_SPACE = SearchSpace("graph", OPERATIONS)
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,31 @@ class PointDataConfig:
     )
     jitter: float = option(
         0.0, "standard deviation of noise on each point, in radii", low=0, high=1
+    )
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+@dataclass(frozen=True)
+class GraphModelConfig:
+    """Size of a graph supernet or network."""
+
+    channels: int = option(32, "channels of a state (C)", low=1)
+    num_cells: int = option(1, "cells", low=1)
+    num_steps: int = option(3, "steps of a cell", low=1, high=16, verbs=("search",))
+    dropout: float = option(0.0, "dropout before the classifier", low=0, high=0.95)
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+@dataclass(frozen=True)
+class GraphDataConfig:
+    """How graphs are changed while training; evaluation takes them as they are."""
+
+    feature_dropout: float = option(
+        0.0, "probability of zeroing a feature of a node in a batch", low=0, high=0.95
     )
 
     def __post_init__(self) -> None:

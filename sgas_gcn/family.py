@@ -6,10 +6,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from sgas.config import RunConfig
+from sgas.errors import InputError, unknown_name
 from sgas.family import DatasetInfo, Family, Models, Task
-from sgas_gcn.config import POINT_SPACE, PointDataConfig, PointModelConfig
+from sgas_gcn.config import (
+    GRAPH_SPACE,
+    POINT_SPACE,
+    GraphDataConfig,
+    GraphModelConfig,
+    PointDataConfig,
+    PointModelConfig,
+)
 from sgas_gcn.datasets import DATASETS
+from sgas_gcn.datasets.graphs import GRAPH_DATASETS
+from sgas_gcn.datasets.kind import GRAPH, POINT, kind_of
 from sgas_gcn.published import load_published, published_names
+
+SPACES = {space.name: space for space in (POINT_SPACE, GRAPH_SPACE)}
 
 OPERATION_GROUPS = {
     "skip_connect": "skip",
@@ -23,52 +35,84 @@ OPERATION_GROUPS = {
     "rel_sage": "sage",
 }
 
+PRESETS = {
+    "shapes": "demo",
+    "tissues": "demo",
+    "modelnet10": "paper",
+    "modelnet40": "paper",
+    "ppi": "paper",
+}
 
-def default_preset(dataset: str) -> str:
-    """`demo` for generated shapes, `paper` for ModelNet, `small` for your own folders."""
-    if dataset in ("modelnet10", "modelnet40"):
-        return "paper"
-    return "demo" if dataset in DATASETS else "small"
+
+def default_preset(dataset: str, space: str) -> str:
+    """`demo` for generated data, `paper` for the paper's, `small` for the rest and your own."""
+    return PRESETS.get(dataset, "small")
 
 
-def space_of(dataset: str) -> str:
-    """The search space of a data set: every set so far holds point clouds."""
-    return POINT_SPACE.name
+def space_of(dataset: str, space: str | None) -> str:
+    """The search space of a data set; InputError where another one is asked for."""
+    if space is not None and space not in SPACES:
+        raise unknown_name("search space", space, SPACES)
+    kind = kind_of(dataset)
+    if space not in (None, kind):
+        raise InputError(f"space is {space!r}, but {dataset} needs {kind!r}: leave space out")
+    return kind
 
 
 def _open_task(run: RunConfig, model: Any, data: Any) -> Task:
-    from sgas_gcn.task import open_task
+    if run.space == GRAPH:
+        from sgas_gcn import graph_task
 
-    return open_task(run, model, data)
+        return graph_task.open_task(run, model, data)
+    from sgas_gcn import task
+
+    return task.open_task(run, model, data)
 
 
 def _models(space: str, model: Any, dimensions: Mapping[str, int]) -> Models:
-    from sgas_gcn.task import models
+    if space == GRAPH:
+        from sgas_gcn import graph_task
 
-    return models(space, model, dimensions)
+        return graph_task.models(model, dimensions)
+    from sgas_gcn import task
+
+    return task.models(model, dimensions)
 
 
 def _check_folder(folder: str) -> dict[str, Any]:
+    if kind_of(folder) == GRAPH:
+        from sgas_gcn.datasets.graph_folder import describe_graph_file
+
+        return describe_graph_file(folder)
     from sgas_gcn.datasets.folder import describe_folder
 
     return describe_folder(folder)
 
 
+def _datasets() -> dict[str, DatasetInfo]:
+    clouds = [DatasetInfo(e.name, "point clouds", e.help) for e in DATASETS.values()]
+    graphs = [DatasetInfo(e.name, "graphs", e.help) for e in GRAPH_DATASETS.values()]
+    return {info.name: info for info in clouds + graphs}
+
+
 FAMILY = Family(
     name="gcn",
-    title="greedy architecture search for point clouds",
+    title="greedy architecture search for point clouds and graphs",
     package="sgas_gcn",
-    datasets={e.name: DatasetInfo(e.name, "point clouds", e.help) for e in DATASETS.values()},
+    datasets=_datasets(),
     default_dataset="shapes",
-    spaces={POINT_SPACE.name: POINT_SPACE},
-    model_config=PointModelConfig,
-    data_config=PointDataConfig,
+    spaces=SPACES,
+    model_configs={POINT: PointModelConfig, GRAPH: GraphModelConfig},
+    data_configs={POINT: PointDataConfig, GRAPH: GraphDataConfig},
     operation_groups=OPERATION_GROUPS,
     default_preset=default_preset,
     space_of=space_of,
     open_task=_open_task,
     models=_models,
-    paper_dimensions={POINT_SPACE.name: {"in_channels": 3, "num_classes": 40}},
+    paper_dimensions={
+        POINT: {"in_channels": 3, "num_classes": 40},
+        GRAPH: {"in_channels": 50, "num_outputs": 121},
+    },
     check_folder=_check_folder,
     published_names=published_names,
     load_published=load_published,

@@ -1,48 +1,36 @@
-"""The network derived from a genotype, for point clouds.
+"""The networks derived from a genotype.
 
 Source: Li et al., "SGAS: Sequential Greedy Architecture Search", CVPR 2020, section 4.2.
-Dimensions: B clouds, P points of each, C channels.
+Dimensions: B clouds, P points of each, N nodes of graphs, R nodes that are asked, C channels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sgas.genotype import Genotype
+from sgas.space import SearchSpace
 from sgas_gcn.cells import (
+    Cell,
     CellEdge,
-    LinearNorm,
+    DropPath,
+    ModelConfig,
+    Operations,
     build_cells,
-    build_heads,
     build_stem,
-    classify,
+    drop_clouds,
+    drop_graphs,
     forward_cells,
-    pool_clouds,
 )
-from sgas_gcn.config import POINT_SPACE, PointModelConfig
+from sgas_gcn.config import GRAPH_SPACE, POINT_SPACE, GraphModelConfig, PointModelConfig
+from sgas_gcn.graph_batch import GraphBatch
+from sgas_gcn.heads import AuxiliaryHead, NodeAuxiliaryHead, NodeClassifier, build_heads, classify
 from sgas_gcn.neighbors import CellNeighbors
-
-AUXILIARY_CHANNELS = 128
-
-
-class AuxiliaryHead(nn.Module):
-    """Logits `[B, num_classes]` from a cell's output `[N, in_channels]`, for training alone.
-
-    Linear, ReLU, batch norm, pooling and a linear layer. Ours: the published auxiliary head puts a
-    norm of 768 channels after a layer of 128 and cannot run.
-    """
-
-    def __init__(self, in_channels: int, num_classes: int) -> None:
-        super().__init__()
-        self.pre = LinearNorm(in_channels, AUXILIARY_CHANNELS, F.relu_)
-        self.lin = nn.Linear(2 * AUXILIARY_CHANNELS, num_classes)
-
-    def forward(self, x: Tensor, num_clouds: int) -> Tensor:
-        """The logits."""
-        return self.lin(pool_clouds(self.pre(x), num_clouds))
+from sgas_gcn.ops.graph import GRAPH_OPERATIONS
+from sgas_gcn.ops.point import POINT_OPERATIONS
 
 
 class PointNetwork(nn.Module):
@@ -66,15 +54,8 @@ class PointNetwork(nn.Module):
         self.genotype = genotype.validate(POINT_SPACE)
         self.config = config
         self.drop_path = drop_path
-        gene = genotype.cells["normal"]
-        steps = gene.edges_by_step(POINT_SPACE)
-        edges = [
-            CellEdge(edge.source, step, (edge.op,))
-            for step, genes in enumerate(steps)
-            for edge in genes
-        ]
         self.stem = build_stem(config, in_channels)
-        self.cells = build_cells(config, edges, len(steps), gene.concat)
+        self.cells = genotype_cells(genotype, POINT_SPACE, POINT_OPERATIONS, config)
         heads = build_heads(config, self.cells, num_classes)
         self.fusion, self.head0, self.head1, self.head2 = heads
         self.auxiliary_cell = 2 * config.num_cells // 3
@@ -94,16 +75,87 @@ class PointNetwork(nn.Module):
         """
         config, num_clouds = self.config, points.shape[0]
         search = CellNeighbors(points.shape, config.k, config.num_cells, neighbors)
+        drop_path: DropPath | None = None
+        if self.training and self.drop_path > 0:
+            drop_path = partial(drop_clouds, probability=self.drop_path, num_clouds=num_clouds)
         outputs = forward_cells(
             self.cells,
             self.stem(points.flatten(0, 1)),
-            search,
-            lambda cell, s0, s1, graph: cell(
-                s0, s1, graph, drop_path=self.drop_path, num_clouds=num_clouds
-            ),
+            search.of_cell,
+            lambda cell, s0, s1, graph: cell(s0, s1, graph, drop_path=drop_path),
         )
         heads = (self.head0, self.head1, self.head2)
         logits = classify(outputs, self.fusion, heads, num_clouds, config.dropout)
         if self.auxiliary is None or not self.training:
             return logits
         return logits, self.auxiliary(outputs[self.auxiliary_cell + 1], num_clouds)
+
+
+class GraphNetwork(nn.Module):
+    """Logits `[R, num_outputs]` of the asked nodes of graphs, by the cells of a genotype.
+
+    The number of steps and the output of a cell are the genotype's; `config.num_steps` is not read.
+    `drop_path` is the probability of dropping an edge of the cell for a graph and may change
+    between epochs. GenotypeError where the genotype is not one of graphs.
+    """
+
+    def __init__(
+        self,
+        genotype: Genotype,
+        config: GraphModelConfig,
+        in_channels: int,
+        num_outputs: int,
+        drop_path: float = 0.0,
+        auxiliary: bool = False,
+    ) -> None:
+        super().__init__()
+        self.genotype = genotype.validate(GRAPH_SPACE)
+        self.config = config
+        self.drop_path = drop_path
+        self.stem = build_stem(config, in_channels)
+        self.cells = genotype_cells(genotype, GRAPH_SPACE, GRAPH_OPERATIONS, config)
+        last = self.cells[-1].out_channels
+        self.classifier = NodeClassifier(last, num_outputs, config.dropout)
+        self.auxiliary_cell = 2 * config.num_cells // 3
+        self.auxiliary = None
+        if auxiliary:
+            out_channels = self.cells[self.auxiliary_cell].out_channels
+            self.auxiliary = NodeAuxiliaryHead(out_channels, num_outputs)
+
+    def forward(self, batch: GraphBatch) -> Tensor | tuple[Tensor, Tensor]:
+        """Logits `[R, num_outputs]` of the asked nodes.
+
+        In training mode with an auxiliary head, the pair of the logits and the auxiliary logits.
+        """
+        drop_path: DropPath | None = None
+        if self.training and self.drop_path > 0:
+            drop_path = partial(
+                drop_graphs,
+                probability=self.drop_path,
+                graph_of_node=batch.graph_of_node,
+                num_graphs=len(batch.sizes),
+            )
+        outputs = forward_cells(
+            self.cells,
+            self.stem(batch.x),
+            lambda number, s0: batch.neighbors,
+            lambda cell, s0, s1, graph: cell(s0, s1, graph, drop_path=drop_path),
+        )
+        logits = self.classifier(outputs[-1], batch)
+        if self.auxiliary is None or not self.training:
+            return logits
+        return logits, self.auxiliary(outputs[self.auxiliary_cell + 1], batch)
+
+
+def genotype_cells(
+    genotype: Genotype, space: SearchSpace, operations: Operations, config: ModelConfig
+) -> Sequence[Cell]:
+    """The cells of a genotype, as a module list: each edge holds its one operation."""
+    gene = genotype.cells["normal"]
+    steps = gene.edges_by_step(space)
+    edges = [
+        CellEdge(edge.source, step, (edge.op,))
+        for step, genes in enumerate(steps)
+        for edge in genes
+    ]
+    return build_cells(operations, config, edges, len(steps), gene.concat)

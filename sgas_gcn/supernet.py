@@ -1,7 +1,8 @@
-"""The point-cloud supernet: every edge holds all candidates until it is decided.
+"""The supernets: every edge holds all candidates until it is decided.
 
 Source: Li et al., "SGAS: Sequential Greedy Architecture Search", CVPR 2020, section 4.2.
-Dimensions: B clouds, P points of each, C channels, E edges of a cell, O candidate operations.
+Dimensions: B clouds, P points of each, N nodes of graphs, C channels, E edges of a cell,
+O candidate operations.
 """
 
 from __future__ import annotations
@@ -12,44 +13,54 @@ import torch
 from torch import Tensor, nn
 
 from sgas.decisions import CellDecisions, EdgeState, Status
+from sgas.space import SearchSpace
 from sgas_gcn.cells import (
     CellEdge,
+    ModelConfig,
+    Operations,
     build_cells,
-    build_heads,
     build_stem,
-    classify,
     forward_cells,
 )
-from sgas_gcn.config import POINT_SPACE, PointModelConfig
+from sgas_gcn.config import GRAPH_SPACE, POINT_SPACE, GraphModelConfig, PointModelConfig
+from sgas_gcn.graph_batch import GraphBatch
+from sgas_gcn.heads import NodeClassifier, build_heads, classify
 from sgas_gcn.neighbors import CellNeighbors
+from sgas_gcn.ops.graph import GRAPH_OPERATIONS
+from sgas_gcn.ops.point import POINT_OPERATIONS
 
 KIND = "normal"
 ALPHA_SCALE = 1e-3
 
 
-class PointSupernet(nn.Module):
-    """Logits `[B, num_classes]` for clouds `[B, P, in_channels]`; `alphas["normal"]` is `[E, O]`.
+class Supernet(nn.Module):
+    """What the supernets of all spaces have: stem, cells, alphas, and how decisions change them.
 
-    All cells share the alphas, and each has weights of its own for every edge and operation.
+    `alphas["normal"]` is `[E, O]`. All cells share the alphas, and each has weights of its own for
+    every edge and operation. A space adds the layers after the cells, and its forward pass.
     """
 
     undecided: Tensor
 
-    def __init__(self, config: PointModelConfig, in_channels: int, num_classes: int) -> None:
+    def __init__(
+        self, space: SearchSpace, operations: Operations, config: ModelConfig, in_channels: int
+    ) -> None:
         super().__init__()
-        self.config = config
-        topology = POINT_SPACE.topology(config.num_steps)
-        names = POINT_SPACE.operations
-        edges = [CellEdge(edge.source, edge.step, names) for edge in topology.edges]
+        self._topology = space.topology(config.num_steps)
+        self._names = space.operations
+        edges = [CellEdge(edge.source, edge.step, self._names) for edge in self._topology.edges]
+        steps, concat = self._topology.num_steps, self._topology.concat
         self.stem = build_stem(config, in_channels)
-        self.cells = build_cells(config, edges, topology.num_steps, topology.concat)
-        heads = build_heads(config, self.cells, num_classes)
-        self.fusion, self.head0, self.head1, self.head2 = heads
-        alphas = ALPHA_SCALE * torch.randn(topology.num_edges, len(names))
+        self.cells = build_cells(operations, config, edges, steps, concat)
+
+    def open_all_edges(self) -> None:
+        """Draws the alphas, with nothing decided: the last step of building a supernet."""
+        num_edges = self._topology.num_edges
+        alphas = ALPHA_SCALE * torch.randn(num_edges, len(self._names))
         self.alphas = nn.ParameterDict({KIND: nn.Parameter(alphas)})
-        self._decisions = CellDecisions.none_yet(topology)
+        self._decisions = CellDecisions.none_yet(self._topology)
         self.register_buffer(
-            "undecided", torch.ones(topology.num_edges, 1, dtype=torch.bool), persistent=False
+            "undecided", torch.ones(num_edges, 1, dtype=torch.bool), persistent=False
         )
 
     @property
@@ -68,17 +79,34 @@ class PointSupernet(nn.Module):
         fresh supernet gets the shape of a checkpoint. What is gone cannot come back.
         """
         self._decisions = decisions[KIND]
-        kept = [operations_of(state) for state in self._decisions.states]
+        kept = [self._held_by(state) for state in self._decisions.states]
         for cell in self.cells:
             cell.restrict(kept)
         is_open = [[state.status is Status.UNDECIDED] for state in self._decisions.states]
         self.undecided = torch.tensor(is_open, device=self.undecided.device)
+
+    def _held_by(self, state: EdgeState) -> tuple[str, ...]:
+        """The operations that an edge holds: all candidates, the one decided, or none."""
+        if state.status is Status.UNDECIDED:
+            return self._names
+        return () if state.op is None else (state.op,)
 
     def mixture_weights(self) -> Tensor | None:
         """Softmax of the alphas `[E, O]`, ones for decided edges; None where no edge is open."""
         if self._decisions.complete:
             return None
         return torch.where(self.undecided, torch.softmax(self.alphas[KIND], dim=-1), 1.0)
+
+
+class PointSupernet(Supernet):
+    """Logits `[B, num_classes]` for clouds `[B, P, in_channels]`."""
+
+    def __init__(self, config: PointModelConfig, in_channels: int, num_classes: int) -> None:
+        super().__init__(POINT_SPACE, POINT_OPERATIONS, config, in_channels)
+        self.config = config
+        heads = build_heads(config, self.cells, num_classes)
+        self.fusion, self.head0, self.head1, self.head2 = heads
+        self.open_all_edges()
 
     def forward(self, points: Tensor, neighbors: Sequence[Tensor] | None = None) -> Tensor:
         """Logits `[B, num_classes]` for clouds `[B, P, in_channels]`.
@@ -92,15 +120,30 @@ class PointSupernet(nn.Module):
         outputs = forward_cells(
             self.cells,
             self.stem(points.flatten(0, 1)),
-            search,
+            search.of_cell,
             lambda cell, s0, s1, graph: cell(s0, s1, graph, weights),
         )
         heads = (self.head0, self.head1, self.head2)
         return classify(outputs, self.fusion, heads, num_clouds, config.dropout)
 
 
-def operations_of(state: EdgeState) -> tuple[str, ...]:
-    """The operations that an edge holds: all candidates, the one decided, or none."""
-    if state.status is Status.UNDECIDED:
-        return POINT_SPACE.operations
-    return () if state.op is None else (state.op,)
+class GraphSupernet(Supernet):
+    """Logits `[R, num_outputs]` of the asked nodes of graphs with features `[N, in_channels]`."""
+
+    def __init__(self, config: GraphModelConfig, in_channels: int, num_outputs: int) -> None:
+        super().__init__(GRAPH_SPACE, GRAPH_OPERATIONS, config, in_channels)
+        self.config = config
+        last = self.cells[-1].out_channels
+        self.classifier = NodeClassifier(last, num_outputs, config.dropout)
+        self.open_all_edges()
+
+    def forward(self, batch: GraphBatch) -> Tensor:
+        """Logits `[R, num_outputs]` of the asked nodes."""
+        weights = self.mixture_weights()
+        outputs = forward_cells(
+            self.cells,
+            self.stem(batch.x),
+            lambda number, s0: batch.neighbors,
+            lambda cell, s0, s1, graph: cell(s0, s1, graph, weights),
+        )
+        return self.classifier(outputs[-1], batch)

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sgas.config import RunConfig
 from sgas.data import DeviceSource, LabelledArrays, Source, SubsetSource, stratified_parts
 from sgas.errors import ConfigError, DataError
 from sgas.family import SearchParts, TrainParts
 from sgas.genotype import Genotype
+from sgas.labels import Labels, OneClass
 from sgas_gcn.augment import CloudAugmentation
 from sgas_gcn.config import POINT_SPACE, PointDataConfig, PointModelConfig
 from sgas_gcn.datasets import load_points
@@ -26,7 +26,8 @@ class PointModels:
     """The supernet and the networks for clouds of `in_channels` and `num_classes`."""
 
     space = POINT_SPACE
-    primary_metric = "accuracy"
+    labels: Labels = OneClass()
+    smallest_batch = 2
 
     def __init__(self, model: PointModelConfig, in_channels: int, num_classes: int) -> None:
         widest = model.k * model.num_cells
@@ -58,26 +59,6 @@ class PointModels:
         """One cloud of random points: `[1, num_points, in_channels]`."""
         generator = torch.Generator().manual_seed(0)
         return torch.randn(1, self.model.num_points, self.in_channels, generator=generator)
-
-    def loss(self, logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
-        """Mean cross-entropy over a batch."""
-        return nn.functional.cross_entropy(logits, targets, label_smoothing=label_smoothing)
-
-    def predictions(self, logits: Tensor) -> Tensor:
-        """The most likely class `[B]`."""
-        return logits.argmax(-1)
-
-    def metrics(self, predictions: Tensor, targets: Tensor) -> dict[str, float]:
-        """Overall accuracy, and the mean of the accuracies of the classes that occur."""
-        from sklearn.metrics import accuracy_score, recall_score
-
-        truth, guess = targets.cpu().numpy(), predictions.cpu().numpy()
-        present = np.unique(truth)
-        per_class = recall_score(truth, guess, labels=present, average="macro", zero_division=0)
-        return {
-            "accuracy": float(accuracy_score(truth, guess)),
-            "balanced_accuracy": float(per_class),
-        }
 
 
 class PointTask(PointModels):
@@ -156,8 +137,8 @@ class PointTask(PointModels):
         return self._source(arrays, device)
 
 
-def models(space: str, model: Any, dimensions: Mapping[str, int]) -> PointModels:
-    """The networks of a space for inputs and outputs of known size, without data."""
+def models(model: Any, dimensions: Mapping[str, int]) -> PointModels:
+    """The networks of the point space for inputs and outputs of known size, without data."""
     return PointModels(model, **dimensions)
 
 

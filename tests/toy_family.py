@@ -24,6 +24,7 @@ from sgas.decisions import CellDecisions, Status
 from sgas.errors import unknown_name
 from sgas.family import DatasetInfo, Family, SearchParts, TrainParts
 from sgas.genotype import Genotype
+from sgas.labels import OneClass
 from sgas.space import SearchSpace
 
 OPERATIONS = ("none", "skip", "linear", "tanh", "gate")
@@ -152,7 +153,8 @@ class ToyNetwork(nn.Module):
 
 class ToyTask:
     space = SPACE
-    primary_metric = "accuracy"
+    labels = OneClass()
+    smallest_batch = 2
 
     def __init__(self, run: RunConfig, model: ToyModelConfig, data: ToyDataConfig) -> None:
         if run.dataset not in FAMILY.datasets:
@@ -212,15 +214,6 @@ class ToyTask:
     def example_input(self) -> Tensor:
         return torch.ones(1, NUM_FEATURES)
 
-    def loss(self, logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
-        return nn.functional.cross_entropy(logits, targets, label_smoothing=label_smoothing)
-
-    def predictions(self, logits: Tensor) -> Tensor:
-        return logits.argmax(-1)
-
-    def metrics(self, predictions: Tensor, targets: Tensor) -> dict[str, float]:
-        return {"accuracy": float((predictions == targets).double().mean())}
-
 
 def open_task(run: RunConfig, model: Any, data: Any) -> ToyTask:
     return ToyTask(run, model, data)
@@ -237,11 +230,11 @@ FAMILY = Family(
     datasets={"blobs": DatasetInfo("blobs", "vectors", "three blobs of vectors")},
     default_dataset="blobs",
     spaces={SPACE.name: SPACE},
-    model_config=ToyModelConfig,
-    data_config=ToyDataConfig,
+    model_configs={SPACE.name: ToyModelConfig},
+    data_configs={SPACE.name: ToyDataConfig},
     operation_groups={},
-    default_preset=lambda dataset: "tiny",
-    space_of=lambda dataset: SPACE.name,
+    default_preset=lambda dataset, space: "tiny",
+    space_of=lambda dataset, space: SPACE.name,
     open_task=open_task,
     models=models,
     paper_dimensions={SPACE.name: {"num_features": NUM_FEATURES, "num_classes": NUM_CLASSES}},

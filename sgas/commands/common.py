@@ -17,7 +17,7 @@ from sgas.config import RunConfig, SearchConfig, TrainConfig
 from sgas.errors import DeviceError, GenotypeError, unknown_name
 from sgas.family import Family
 from sgas.genotype import Genotype
-from sgas.options import load_preset, rebuild
+from sgas.options import load_preset, presets, rebuild
 from sgas.runs import is_run, read_config, read_genotype
 
 if TYPE_CHECKING:
@@ -37,22 +37,34 @@ class Settings:
     data: Any
 
 
-def sections_of(family: Family, verb: str) -> dict[str, type]:
-    """The config dataclasses that are the options of `search` or `train`, by title."""
+def sections_of(family: Family, verb: str, space: str) -> dict[str, type]:
+    """The config dataclasses that are the options of `search` or `train` in a space, by title."""
     titles = {"search": "search loop", "train": "training loop"}
     return {
         "run": RunConfig,
         titles[verb]: LOOPS[verb],
-        "network": family.model_config,
-        "data": family.data_config,
+        f"network ({space})": family.model_configs[space],
+        f"data ({space})": family.data_configs[space],
     }
 
 
+def epilog(family: Family, verb: str, dataset: str, space: str) -> str:
+    """The end of a verb's help: data sets, presets, and what the defaults above are."""
+    names = ", ".join(family.datasets)
+    known = ", ".join(presets(family.package, space))
+    return (
+        f"Data sets: {names}, or the path of a folder. Presets for space {space}: {known} "
+        f"(default for {dataset}: {family.default_preset(dataset, space)}). The defaults above are "
+        f"those without a preset; {family.command} {verb} --print_config shows what a run would "
+        "take."
+    )
+
+
 def preset_values(family: Family, verb: str, values: dict[str, Any]) -> dict[str, Any]:
-    """The preset of a command's values; settles `dataset` and `preset` in them."""
-    values["dataset"] = values["dataset"] or family.default_dataset
-    space = family.space_of(values["dataset"])
-    values["preset"] = values["preset"] or family.default_preset(values["dataset"])
+    """The preset of a command's values; settles `dataset`, `space` and `preset` in them."""
+    dataset = values["dataset"] = values["dataset"] or family.default_dataset
+    space = values["space"] = family.space_of(dataset, values["space"])
+    values["preset"] = values["preset"] or family.default_preset(dataset, space)
     return load_preset(family.package, space, values["preset"], verb)
 
 
@@ -135,13 +147,15 @@ def settings_of_run(family: Family, folder: Path, config: Mapping[str, Any]) -> 
             f"this is {family.command}"
         )
     where = str(folder / "config.json")
-    verb = config["verb"]
+    verb, space = config["verb"], config["run"].get("space")
+    if space not in family.spaces:
+        raise unknown_name(f"search space in {where}", str(space), family.spaces)
     return Settings(
         verb,
         rebuild(RunConfig, config["run"], where),
         rebuild(LOOPS[verb], config["loop"], where),
-        rebuild(family.model_config, config["model"], where),
-        rebuild(family.data_config, config["data"], where),
+        rebuild(family.model_configs[space], config["model"], where),
+        rebuild(family.data_configs[space], config["data"], where),
     )
 
 

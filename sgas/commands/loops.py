@@ -33,6 +33,23 @@ def resume_only(parser: ArgumentParser, argv: Sequence[str]) -> Path | None:
     return Path(folder[0])
 
 
+def require_batch(batch_size: int, smallest: int) -> None:
+    """ConfigError where a batch is smaller than what the networks can train on."""
+    if batch_size < smallest:
+        raise ConfigError(f"batch_size is {batch_size}; it has to be at least {smallest}")
+
+
+def rehearse(network: Callable[[Any], Any], example: Any) -> None:
+    """Runs one sample through a network, so that what does not fit is told before a run is written.
+
+    The network is thrown away: the loop builds its own, by the run's seed.
+    """
+    import torch
+
+    with torch.no_grad():
+        network(example)
+
+
 def begin(config: Mapping[str, Any] | None) -> None:
     """Sets up torch: for a resumed run with the number of threads that it began with.
 

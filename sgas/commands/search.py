@@ -9,15 +9,16 @@ from typing import Any
 from sgas.commands.common import (
     Settings,
     config_json,
+    epilog,
     open_settings,
     preset_values,
     resolve_device,
     sections_of,
 )
-from sgas.commands.loops import begin, conclude, resume_only
+from sgas.commands.loops import begin, conclude, rehearse, require_batch, resume_only
 from sgas.config import RunConfig, SearchConfig
 from sgas.family import Family
-from sgas.options import Flag, build, parser_for, resolve
+from sgas.options import Flag, build, parser_for, peek, resolve
 from sgas.runs import Run, free_folder
 
 FLAGS = [Flag("resume", "run folder to go on with; takes no other option", is_switch=False)]
@@ -25,9 +26,12 @@ FLAGS = [Flag("resume", "run folder to go on with; takes no other option", is_sw
 
 def main(family: Family, argv: Sequence[str]) -> int:
     """Runs `search` and returns 0; errors are raised."""
-    sections = sections_of(family, "search")
+    dataset = peek(argv, "dataset") or family.default_dataset
+    space = family.space_of(dataset, peek(argv, "space"))
+    sections = sections_of(family, "search", space)
     about = "Search a cell. What is found stands in the run folder: genotype.json, cell-*.svg."
-    parser = parser_for(family.command, "search", about, sections, flags=FLAGS)
+    told = epilog(family, "search", dataset, space)
+    parser = parser_for(family.command, "search", about, sections, flags=FLAGS, epilog=told)
     folder = resume_only(parser, argv)
     if folder is not None:
         settings, config = open_settings(family, folder)
@@ -37,8 +41,8 @@ def main(family: Family, argv: Sequence[str]) -> int:
         "search",
         build(RunConfig, values),
         build(SearchConfig, values),
-        build(family.model_config, values),
-        build(family.data_config, values),
+        build(family.model_configs[space], values),
+        build(family.data_configs[space], values),
     )
     return _search(family, settings, None, None)
 
@@ -54,6 +58,9 @@ def _search(
 
     run_config, loop = settings.run, settings.loop
     task = family.open_task(run_config, settings.model, settings.data)
+    require_batch(loop.batch_size, task.smallest_batch)
+    if folder is None:
+        rehearse(task.build_supernet().eval(), task.example_input())
     parts = task.search_parts(
         run_config.protocol, run_config.seed, loop.validation_fraction, device
     )
@@ -74,7 +81,7 @@ def _search(
         run = Run.open(folder)
     topology = task.space.topology(task.num_steps)
     total = topology.num_decisions * len(task.space.cell_kinds)
-    with run, ShowProgress("search", total, task.primary_metric) as progress:
+    with run, ShowProgress("search", total, task.labels.primary_metric) as progress:
         progress.console.print(f"run   {run.folder}", soft_wrap=True)
         progress.console.print(f"data  {run_config.dataset} · {parts.label}", soft_wrap=True)
         search = Search(

@@ -12,15 +12,22 @@ from sgas.errors import ConfigError, RunError
 from sgas.family import Family
 from sgas.files import write_text
 from sgas.genotype import Genotype
-from sgas.options import Flag, Positional, build, load_preset, parse, parser_for, resolve
+from sgas.options import (
+    Flag,
+    Positional,
+    build,
+    first_positional,
+    load_preset,
+    parse,
+    parser_for,
+    resolve,
+)
 from sgas.runs import is_run
 
 TARGET = Positional("target", "published name, genotype file or run folder")
 FLAGS = [
     Flag("json", "print one JSON object"),
     Flag("preset", "preset of the network's size (default: the run's, or paper)", is_switch=False),
-    Flag("in_channels", "channels of the input (default: those of the run or paper)", False),
-    Flag("num_classes", "classes (default: those of the run or paper)", is_switch=False),
     Flag("out", "folder for the pictures (default: the run, or the current folder)", False),
 ]
 
@@ -28,10 +35,20 @@ FLAGS = [
 def main(family: Family, argv: Sequence[str]) -> int:
     """Runs `show` and returns 0; errors are raised."""
     about = "Draw a genotype or a run and say what its network costs."
-    sections = {"network": family.model_config}
-    parser = parser_for(family.command, "show", about, sections, [TARGET], FLAGS)
+    target = first_positional(argv)
+    asks = target is None or "--help" in argv or "-h" in argv
+    genotype = None if asks else load_genotype(family, str(target))
+    space = genotype.space if genotype else next(iter(family.spaces))
+    sections = {f"network ({space})": family.model_configs[space]}
+    sizes = [
+        Flag(name, f"{name.replace('_', ' ')} (default: those of the run, or {value})", False)
+        for name, value in family.paper_dimensions[space].items()
+    ]
+    parser = parser_for(family.command, "show", about, sections, [TARGET], FLAGS + sizes)
+    if genotype is None:
+        parse(parser, argv)  # prints the help, or says that the target is missing
+        return 0
     first = parse(parser, argv)
-    genotype = load_genotype(family, first["target"])
     values = resolve(parser, argv, lambda given: _preset(family, genotype, given))
     folder = Path(first["target"])
     found = _cost(family, genotype, values, folder)
@@ -82,7 +99,7 @@ def _cost(
     for name in dimensions:
         if values.get(name) is not None:
             dimensions[name] = _whole(name, values[name])
-    model = build(family.model_config, values)
+    model = build(family.model_configs[genotype.space], values)
     models = family.models(genotype.space, model, dimensions)
     network = models.build_network(genotype, False)
     example = models.example_input()

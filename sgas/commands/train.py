@@ -11,6 +11,7 @@ import msgspec
 from sgas.commands.common import (
     Settings,
     config_json,
+    epilog,
     genotype_label,
     load_genotype,
     open_settings,
@@ -18,12 +19,12 @@ from sgas.commands.common import (
     resolve_device,
     sections_of,
 )
-from sgas.commands.loops import begin, conclude, resume_only
+from sgas.commands.loops import begin, conclude, rehearse, require_batch, resume_only
 from sgas.config import RunConfig, TrainConfig
 from sgas.errors import ConfigError
 from sgas.family import Family
 from sgas.genotype import Genotype
-from sgas.options import Flag, Positional, build, parser_for, resolve
+from sgas.options import Flag, Positional, build, first_positional, parser_for, peek, resolve
 from sgas.runs import Run, free_folder, is_run, read_config
 
 GENOTYPE = Positional(
@@ -35,8 +36,10 @@ FLAGS = [Flag("resume", "run folder to go on with; takes no other argument", is_
 def main(family: Family, argv: Sequence[str]) -> int:
     """Runs `train` and returns 0; errors are raised."""
     about = "Train the network of a genotype from scratch and keep its last epoch."
-    sections = sections_of(family, "train")
-    parser = parser_for(family.command, "train", about, sections, [GENOTYPE], FLAGS)
+    dataset, space = _data(family, argv)
+    sections = sections_of(family, "train", space)
+    told = epilog(family, "train", dataset, space)
+    parser = parser_for(family.command, "train", about, sections, [GENOTYPE], FLAGS, told)
     folder = resume_only(parser, argv)
     if folder is not None:
         settings, config = open_settings(family, folder)
@@ -47,8 +50,8 @@ def main(family: Family, argv: Sequence[str]) -> int:
         "train",
         build(RunConfig, values),
         build(TrainConfig, values),
-        build(family.model_config, values),
-        build(family.data_config, values),
+        build(family.model_configs[space], values),
+        build(family.data_configs[space], values),
     )
     genotype = load_genotype(family, values["genotype"])
     label = genotype_label(values["genotype"], genotype)
@@ -56,11 +59,23 @@ def main(family: Family, argv: Sequence[str]) -> int:
 
 
 def _preset(family: Family, values: dict[str, Any]) -> dict[str, Any]:
-    """The preset's values; the data set of a searched run is the default for its training."""
-    source = Path(values["genotype"])
-    if values["dataset"] is None and is_run(source):
-        values["dataset"] = read_config(source)["run"]["dataset"]
+    """The preset's values; data set and space of a run are the defaults for its training."""
+    known = _of_run(Path(values["genotype"]))
+    values["dataset"] = values["dataset"] or known.get("dataset")
+    values["space"] = values["space"] or known.get("space")
     return preset_values(family, "train", values)
+
+
+def _of_run(path: Path) -> dict[str, Any]:
+    return dict(read_config(path)["run"]) if is_run(path) else {}
+
+
+def _data(family: Family, argv: Sequence[str]) -> tuple[str, str]:
+    """Data set and search space of a training, before all its options are known."""
+    genotype = first_positional(argv)
+    known = _of_run(Path(genotype)) if genotype else {}
+    dataset = peek(argv, "dataset") or known.get("dataset") or family.default_dataset
+    return dataset, family.space_of(dataset, peek(argv, "space") or known.get("space"))
 
 
 def _train(
@@ -79,13 +94,15 @@ def _train(
     from sgas.train import Training
 
     run_config, loop = settings.run, settings.loop
-    space = family.space_of(str(run_config.dataset))
-    if genotype.space != space:
+    if genotype.space != run_config.space:
         raise ConfigError(
             f"the genotype is of space {genotype.space!r}; data set {run_config.dataset} needs "
-            f"one of space {space!r}"
+            f"one of space {run_config.space!r}"
         )
     task = family.open_task(run_config, settings.model, settings.data)
+    require_batch(loop.batch_size, task.smallest_batch)
+    if folder is None:
+        rehearse(task.build_network(genotype, loop.auxiliary).eval(), task.example_input())
     parts = task.train_parts(run_config.protocol, run_config.seed, loop.validation_fraction, device)
     if folder is None:
         dataset = Path(str(run_config.dataset)).name
@@ -98,7 +115,7 @@ def _train(
         )
     else:
         run = Run.open(folder)
-    with run, ShowProgress("train", 0, task.primary_metric) as progress:
+    with run, ShowProgress("train", 0, task.labels.primary_metric) as progress:
         run.write_text("genotype.json", genotype.to_json())
         progress.console.print(f"run   {run.folder}", soft_wrap=True)
         training = Training(
@@ -117,7 +134,7 @@ def _train(
         network = conclude(family, run, training.execute, progress)
         weights = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
         run.write_bytes("weights.safetensors", to_safetensors(weights))
-        result = _result(run, task.primary_metric, settings)
+        result = _result(run, task.labels.primary_metric, settings)
         run.write_json("result.json", result)
     print(f"run      {run.folder}")
     for name, value in result.items():

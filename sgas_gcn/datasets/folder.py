@@ -1,15 +1,14 @@
 """Clouds of one's own: loads and describes a folder with `train*.npz` and `test*.npz`.
 
-`scan.py` states the format.
+The format (the rest is in `sgas.folders`): `points` float `[N, P, C]`, coordinates in the first
+three of C channels, and `label` integers `[N]`.
 
 Dimensions: N clouds, P points of a cloud, C channels.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,38 @@ import numpy as np
 
 from sgas.data import LabelledArrays, stream_seed
 from sgas.errors import DataError
-from sgas_gcn.datasets.npz import available_memory, in_words, read_array
-from sgas_gcn.datasets.scan import SPLITS, FolderScan, PointFile, scan_folder
+from sgas.folders import (
+    SPLITS,
+    Duplicates,
+    SampleFile,
+    SampleKind,
+    class_warnings,
+    describe_scan,
+    duplicate_warnings,
+    refuse,
+    scan_folder,
+)
+from sgas.npz import ArrayHeader, available_memory, in_words, read_array
 
 BLOCK = 256  # clouds that are worked on at a time
-PARTS_OF_A_SEARCH = 3  # weights, alphas, validation
+
+
+def _header_problems(points: ArrayHeader) -> Iterator[str]:
+    """What is wrong with the type and shape of `points`."""
+    if points.dtype.kind != "f" or points.dtype.itemsize > 8:
+        yield f"points are {points.dtype}; write float16, float32 or float64"
+    if len(points.shape) != 3 or points.shape[2] < 3 or points.shape[1] < 1:
+        yield f"points have shape {list(points.shape)}; wanted is [clouds, points, 3 or more]"
+
+
+CLOUDS = SampleKind(
+    array="points",
+    one="cloud",
+    many="clouds",
+    axes=("points", "channels"),
+    shared_axes=("channels",),
+    problems=_header_problems,
+)
 
 
 def load_folder(folder: Path, split: str, num_points: int | None, seed: int) -> LabelledArrays:
@@ -34,45 +60,39 @@ def load_folder(folder: Path, split: str, num_points: int | None, seed: int) -> 
     classes there are. DataError with the first problem: of the folder, the files, the labels or
     the values of the points.
     """
-    scan = scan_folder(folder, ("train",) if split == "train" else ("train", "test"))
-    _refuse(folder, scan.problems)
+    more = f"sgas-gcn check {folder}"
+    scan = scan_folder(folder, ("train",) if split == "train" else SPLITS, CLOUDS)
+    refuse(scan.problems, more)
     files = scan.files[split]
-    num_points = num_points or files[0].shape[1]
-    _refuse(folder, _size_problems(files, num_points))
-    inputs = np.empty((sum(file.shape[0] for file in files), num_points, files[0].shape[2]), "f4")
+    stored, channels = files[0].sample_shape
+    num_points = num_points or stored
+    refuse(_size_problems(files, num_points), more)
+    inputs = np.empty((sum(len(file) for file in files), num_points, channels), np.float32)
     start = 0
     for file in files:
-        stop = start + file.shape[0]
+        stop = start + len(file)
         generator = np.random.default_rng(stream_seed(seed, "points", split, file.path.name))
         _fill(inputs[start:stop], file, generator)
         start = stop
     return LabelledArrays(inputs, np.concatenate([file.labels for file in files]), scan.classes)
 
 
-def _size_problems(files: list[PointFile], num_points: int) -> Iterator[str]:
+def _size_problems(files: list[SampleFile], num_points: int) -> Iterator[str]:
     """Why clouds of `num_points` cannot be taken of these files."""
-    stored = files[0].shape[1]
+    stored, channels = files[0].sample_shape
     if num_points > stored:
         yield (
             f"{files[0].path}: clouds of {stored} points, but num_points is {num_points}: "
             f"give --num_points {stored} or less"
         )
-    kept = sum(file.shape[0] for file in files) * num_points * files[0].shape[2] * 4
-    wanted = kept + max(file.headers["points"].nbytes for file in files)
+    kept = sum(len(file) for file in files) * num_points * channels * 4
+    wanted = kept + max(file.nbytes for file in files)
     free = available_memory()
     if wanted > free:
         yield (
             f"{files[0].path.parent}: loading takes {in_words(wanted)}, {in_words(free)} of "
             f"memory are free: lower --num_points or use fewer clouds"
         )
-
-
-def _refuse(folder: Path, problems: Iterable[str]) -> None:
-    """DataError with the first of the problems, where there are any."""
-    found = list(problems)
-    if found:
-        rest = f" (and {len(found) - 1} more: sgas-gcn check {folder})" if len(found) > 1 else ""
-        raise DataError(found[0] + rest)
 
 
 def blocks(points: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
@@ -88,9 +108,9 @@ def not_finite_problem(path: Path, bad: np.ndarray) -> str:
     return f"{path}: {count} NaN or infinite points, first cloud {bad[0]}: correct or remove"
 
 
-def _fill(inputs: np.ndarray, file: PointFile, generator: np.random.Generator) -> None:
+def _fill(inputs: np.ndarray, file: SampleFile, generator: np.random.Generator) -> None:
     """Writes a file's clouds into `inputs` `[N, num_points, C]`; DataError for NaN or infinity."""
-    num_stored, num_points = file.shape[1], inputs.shape[1]
+    num_stored, num_points = file.sample_shape[0], inputs.shape[1]
     bad: list[int] = []
     for start, block in blocks(read_array(file.path, "points")):
         finite = np.isfinite(block).all(axis=(1, 2))
@@ -112,9 +132,7 @@ class Values:
     highest: float = float("-inf")
     largest_norm: float = 0.0
     single_points: int = 0
-    prints: dict[str, Counter[bytes]] = field(
-        default_factory=lambda: {split: Counter() for split in SPLITS}
-    )
+    duplicates: Duplicates = field(default_factory=Duplicates)
 
     def add(self, split: str, clouds: np.ndarray) -> None:
         """Takes note of finite clouds `[n, P, C]` of a split."""
@@ -125,58 +143,45 @@ class Values:
         norms = np.linalg.norm(clouds[..., :3].astype(np.float64), axis=-1)
         self.largest_norm = max(self.largest_norm, float(norms.max()))
         self.single_points += int((np.ptp(clouds[..., :3], axis=1) == 0).all(axis=1).sum())
-        self.prints[split].update(
-            hashlib.blake2b(cloud.tobytes(), digest_size=16).digest() for cloud in clouds
-        )
-
-    def duplicates(self) -> tuple[int, int]:
-        """Test clouds that are in training too, and training clouds that repeat another."""
-        train, test = self.prints["train"], self.prints["test"]
-        leaked = sum(count for key, count in test.items() if key in train)
-        return leaked, sum(train.values()) - len(train)
+        self.duplicates.add(split, clouds)
 
 
 def describe_folder(path: str | Path) -> dict[str, Any]:
     """A folder's contents as JSON values; raises for nothing that its files may hold.
 
-    Keys: `path`; `files`, each with `file`, `split`, `clouds` and `arrays` (shape and type by
-    name); `clouds` by split; `points_per_cloud` and `channels` of training; `classes`, each with
-    `name`, `train` and `test` counts; `value_range` and `largest_norm` (null where nothing could
-    be read); `duplicates_between_splits` and `duplicates_in_train`, clouds with equal points in
-    equal order; `problems`, which keep the folder from being used; `warnings`, which do not.
+    Keys: `path`; `files`, `clouds` and `classes` as `sgas.folders.describe_scan` has them;
+    `points_per_cloud` and `channels` of training; `value_range` and `largest_norm` (null where
+    nothing could be read); `duplicates_between_splits` and `duplicates_in_train`, clouds with
+    equal points in equal order; `problems`, which keep the folder from being used; `warnings`,
+    which do not.
     """
     folder = Path(path)
-    scan = scan_folder(folder, SPLITS)
+    scan = scan_folder(folder, SPLITS, CLOUDS)
     problems, values = list(scan.problems), Values()
     for split, files in scan.files.items():
         for file in files:
             problems += [] if file.problems else _read_values(split, file, values)
-    counts = {split: _label_counts(scan, split) for split in SPLITS}
     train = next((file for file in scan.files.get("train", []) if not file.problems), None)
-    leaked, repeated = values.duplicates()
-    seen = bool(values.prints["train"] or values.prints["test"])
+    seen = values.lowest <= values.highest
     return {
         "path": str(folder),
-        "files": [
-            _describe_file(split, file) for split in scan.files for file in scan.files[split]
-        ],
-        "clouds": {split: sum(counts[split].values()) for split in SPLITS},
-        "points_per_cloud": train.shape[1] if train else None,
-        "channels": train.shape[2] if train else None,
-        "classes": [
-            {"name": name, **{split: counts[split][number] for split in SPLITS}}
-            for number, name in enumerate(scan.classes)
-        ],
+        **describe_scan(scan),
+        "points_per_cloud": train.sample_shape[0] if train else None,
+        "channels": train.sample_shape[1] if train else None,
         "value_range": [values.lowest, values.highest] if seen else None,
         "largest_norm": values.largest_norm if seen else None,
-        "duplicates_between_splits": leaked,
-        "duplicates_in_train": repeated,
+        "duplicates_between_splits": values.duplicates.between_splits,
+        "duplicates_in_train": values.duplicates.in_train,
         "problems": problems,
-        "warnings": _warnings(scan, counts, values),
+        "warnings": [
+            *duplicate_warnings(values.duplicates, CLOUDS),
+            *_value_warnings(values),
+            *class_warnings(scan),
+        ],
     }
 
 
-def _read_values(split: str, file: PointFile, values: Values) -> list[str]:
+def _read_values(split: str, file: SampleFile, values: Values) -> list[str]:
     """Adds a file's clouds to `values`; the problems that reading them shows."""
     bad: list[int] = []
     try:
@@ -189,42 +194,12 @@ def _read_values(split: str, file: PointFile, values: Values) -> list[str]:
     return [not_finite_problem(file.path, np.array(bad))] if bad else []
 
 
-def _label_counts(scan: FolderScan, split: str) -> Counter[int]:
-    counts: Counter[int] = Counter()
-    for file in scan.files.get(split, []):
-        counts.update(file.labels.tolist())
-    return counts
-
-
-def _describe_file(split: str, file: PointFile) -> dict[str, Any]:
-    arrays = {
-        name: {"shape": list(header.shape), "dtype": str(header.dtype)}
-        for name, header in file.headers.items()
-    }
-    return {"file": file.path.name, "split": split, "clouds": len(file.labels), "arrays": arrays}
-
-
-def _warnings(scan: FolderScan, counts: dict[str, Counter[int]], values: Values) -> list[str]:
-    """What is allowed and yet seldom meant."""
-    warnings = []
-    leaked, repeated = values.duplicates()
-    if leaked:
-        warnings.append(f"{leaked} test clouds are in training too: test figures will flatter")
-    if repeated:
-        warnings.append(f"{repeated} training clouds repeat another training cloud")
+def _value_warnings(values: Values) -> Iterator[str]:
+    """What points may be and yet seldom are meant to be."""
     if values.single_points:
-        warnings.append(f"{values.single_points} clouds have all their points in one place")
+        yield f"{values.single_points} clouds have all their points in one place"
     if values.largest_norm > 1.01:
-        warnings.append(
+        yield (
             f"the farthest point is {values.largest_norm:.4g} from the origin; published settings "
             f"have clouds centred and scaled to the unit sphere"
         )
-    for number, name in enumerate(scan.classes):
-        if 0 < counts["train"][number] < PARTS_OF_A_SEARCH:
-            warnings.append(
-                f"class {name} has {counts['train'][number]} training clouds; a search with a "
-                f"validation part needs {PARTS_OF_A_SEARCH}"
-            )
-        if counts["test"] and not counts["test"][number]:
-            warnings.append(f"class {name} has no test clouds")
-    return warnings

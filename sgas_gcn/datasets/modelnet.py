@@ -22,10 +22,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from sgas.data import LabelledArrays, stream_seed
-from sgas.download import download, sha256_of
+from sgas.download import checksum_of, download
 from sgas.errors import DataError
 from sgas.files import write_atomically
-from sgas_gcn.datasets.npz import read_array, read_headers
+from sgas.npz import read_array, read_headers
 from sgas_gcn.datasets.surface import sample_surface, unit_sphere
 
 STORED_POINTS = 2048
@@ -126,7 +126,7 @@ def _draw_clouds(num_classes: int, split: str, path: Path, stored: Path) -> None
                 points=points,
                 label=labels,
                 classes=np.array(classes),
-                archive_sha256=np.array(sha256_of(path)),
+                archive_checksum=np.array(checksum_of(path)),
             ),
         )
     except OSError as error:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sgas.download import download, sha256_of
+from sgas.download import checksum_of, download
 from sgas.errors import DataError
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
@@ -70,10 +70,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 def test_a_whole_file_arrives_once(server: Server, tmp_path: Path) -> None:
     path = tmp_path / "new" / "file.bin"
-    digest = hashlib.sha256(BODY).hexdigest()
-    assert download(server.url, path, sha256=digest) == path
+    assert download(server.url, path) == path
     assert path.read_bytes() == BODY
-    assert sha256_of(path) == digest
     download(server.url, path)
     assert len(server.ranges) == 1
     assert not list(path.parent.glob("*.part"))
@@ -101,14 +99,25 @@ def test_a_full_or_too_long_part_ends_well(server: Server, tmp_path: Path, extra
     assert download(server.url, tmp_path / "file.bin").read_bytes() == BODY
 
 
-def test_a_wrong_checksum_is_refused_and_begun_anew(server: Server, tmp_path: Path) -> None:
+@pytest.mark.parametrize("algorithm", ["sha256", "md5"])
+def test_a_right_checksum_is_accepted(server: Server, tmp_path: Path, algorithm: str) -> None:
+    path, right = tmp_path / "file.bin", hashlib.new(algorithm, BODY).hexdigest()
+    for checksum in (f"{algorithm}:{right}", f"{algorithm}:{right.upper()}"):
+        download(server.url, path, checksum=checksum)
+    assert checksum_of(path, algorithm) == f"{algorithm}:{right}"
+
+
+@pytest.mark.parametrize("wrong", ["sha256:" + "0" * 64, "md5:" + "0" * 32])
+def test_a_wrong_checksum_is_refused_and_begun_anew(
+    server: Server, tmp_path: Path, wrong: str
+) -> None:
     path = tmp_path / "file.bin"
-    with pytest.raises(DataError, match="has the sha256"):
-        download(server.url, path, sha256="0" * 64)
+    with pytest.raises(DataError, match=f"has the checksum {wrong.split(':')[0]}:"):
+        download(server.url, path, checksum=wrong)
     assert list(tmp_path.glob("file*")) == []
     path.write_bytes(b"other")
     with pytest.raises(DataError, match="delete it and run the command again"):
-        download(server.url, path, sha256="0" * 64)
+        download(server.url, path, checksum=wrong)
 
 
 def test_failures_say_which_file_to_put_where(server: Server, tmp_path: Path) -> None:

@@ -54,19 +54,19 @@ def test_protocol_paper_trains_the_alphas_on_the_test_split(tmp_path: Path) -> N
 
 def test_alpha_step_leaves_weights_and_weight_step_leaves_alphas(tmp_path: Path) -> None:
     search = make(tmp_path)
-    index = torch.arange(16)
+    batch = search.parts.weights.batch(torch.arange(16), None)
 
     def copies() -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         weights = [p.detach().clone() for p in search.supernet.weights()]
         return weights, [p.detach().clone() for p in search.supernet.alphas.values()]
 
     weights, alphas = copies()
-    search._alpha_step(index)
+    search._alpha_step(*batch)
     after_weights, after_alphas = copies()
     assert all(map(torch.equal, weights, after_weights))
     assert not any(map(torch.equal, alphas, after_alphas))
     assert all(p.grad is None for p in search.supernet.weights())
-    search._weight_step(index)
+    search._weight_step(*batch)
     last_weights, last_alphas = copies()
     assert all(map(torch.equal, after_alphas, last_alphas))
     assert not any(map(torch.equal, after_weights, last_weights))
@@ -100,8 +100,8 @@ def test_the_alpha_step_is_adam_with_weight_decay_on_open_edges() -> None:
 
 def test_a_decision_frees_optimiser_state_and_keeps_momentum(tmp_path: Path) -> None:
     search = make(tmp_path)
-    index = torch.arange(16)
-    search._weight_step(index)
+    batch = search.parts.weights.batch(torch.arange(16), None)
+    search._weight_step(*batch)
     before = {
         id(p): (p, search.weight_optimizer.state[p]["momentum_buffer"].clone())
         for p in search.supernet.weights()
@@ -118,8 +118,8 @@ def test_a_decision_frees_optimiser_state_and_keeps_momentum(tmp_path: Path) -> 
     for p in left:
         kept = search.weight_optimizer.state[p]["momentum_buffer"]
         assert torch.equal(kept, before[id(p)][1])
-    search._alpha_step(index)
-    search._weight_step(index)
+    search._alpha_step(*batch)
+    search._weight_step(*batch)
 
 
 def test_keep_only_drops_what_is_not_named() -> None:

@@ -183,7 +183,7 @@ def test_bad_training_files(folder: Path, arrays: dict[str, Any], message: str) 
     ("arrays", "message"),
     [
         ({"label": np.array([0, 1, 2, 3, 1, 2])}, "label 3, but training has the labels 0 to 2"),
-        ({"points": clouds(6, channels=4)}, "has 4 channels, train.npz 3"),
+        ({"points": clouds(6, channels=4)}, "of [20, 4], train.npz of [20, 3]: write the same ch"),
         ({"classes": np.array(["a", "c", "b"])}, "differ in classes"),
     ],
 )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sgas.download import sha256_of
+from sgas.download import checksum_of
 from sgas.errors import DataError
 from sgas_gcn.datasets import load_points
 from sgas_gcn.datasets.modelnet import CLASSES, parse_off
@@ -80,7 +80,7 @@ def test_kept_clouds_are_whole_centred_and_have_normals(archive: Path, tmp_path:
         points, label = kept["points"].astype(np.float64), kept["label"]
         assert kept["points"].dtype == np.float16
         assert points.shape == (20, 2048, 6)
-        assert kept["archive_sha256"] == sha256_of(archive)
+        assert kept["archive_checksum"] == checksum_of(archive)
     np.testing.assert_allclose(points[..., :3].mean(axis=1), 0, atol=1e-3)
     np.testing.assert_allclose(np.linalg.norm(points[..., :3], axis=-1).max(axis=1), 1, atol=1e-3)
     np.testing.assert_allclose(np.linalg.norm(points[..., 3:], axis=-1), 1, atol=1e-3)

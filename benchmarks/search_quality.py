@@ -1,0 +1,360 @@
+"""How good the cells are that each strategy finds, where the truth of every cell is published.
+
+The space is that of NAS-Bench-201 (Dong and Yang, ICLR 2020): 15,625 cells, each trained and tested
+by its authors. A search here sees real images and nothing else; only when all searches of a
+strategy have ended are their cells looked up in a table that the user supplies. A percentile is the
+share of all cells with a higher test accuracy, in per cent: 0 is the best cell.
+
+    python benchmarks/search_quality.py --table TABLE.csv --images cifar10_small --seeds 0-9
+
+TABLE: CSV with a column of architecture strings and one of test accuracies in per cent (a header
+names them `arch` and `test`; without one they are the first two), or npz with two such arrays.
+IMAGES: a folder with train*.npz as `sgas-cnn` takes it. The settings are frozen in SEARCH below.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sgas.config import SearchConfig
+from sgas.data import DeviceSource, SubsetSource, stratified_parts, stream_seed
+from sgas.errors import DataError, InputError, unknown_name
+from sgas.family import SearchParts
+from sgas.genotype import Genotype
+from sgas.runs import Run
+from sgas.search import Search
+from sgas.strategies import STRATEGIES
+from sgas_cnn.augment import ImageAugmentation
+from sgas_cnn.config import NASBENCH201_OPERATIONS, NasBench201Config
+from sgas_cnn.data_config import ImageDataConfig
+from sgas_cnn.datasets.folder import load_folder
+from sgas_cnn.nasbench201_text import to_nasbench201
+from sgas_cnn.task import ImageModels
+
+SEARCH: dict[str, Any] = {
+    "warmup_epochs": 9,
+    "decision_interval": 4,
+    "final_epochs": 0,
+    "batch_size": 64,
+    "batch_increase": 0,
+    "learning_rate": 0.025,
+    "learning_rate_min": 0.001,
+    "alpha_learning_rate": 1e-2,
+    "alpha_start_epoch": 2,
+}
+MODEL = NasBench201Config(channels=8, num_cells=1)
+DATA = ImageDataConfig(crop_padding=2, flip=True)
+IMAGES_A_PART = 1000  # for the weights, and as many for the alphas
+VALIDATION_IMAGES = 200
+SIDE = 16
+CONTROLS = ("permuted_labels",)
+BOOTSTRAPS = 10_000
+NUM_EDGES = 6
+
+
+class BenchmarkTask(ImageModels):
+    """The images of one seed: 1,000 for the weights, 1,000 for the alphas, 200 to report on."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, seed: int, permuted: bool) -> None:
+        super().__init__(MODEL, images.shape[3], int(labels.max()) + 1, SIDE)
+        wanted = 2 * IMAGES_A_PART + VALIDATION_IMAGES
+        if len(labels) < wanted:
+            raise DataError(f"the folder has {len(labels)} training images; it takes {wanted}")
+        rest = len(labels) - wanted
+        sizes = (IMAGES_A_PART, IMAGES_A_PART, VALIDATION_IMAGES, rest)
+        fractions = tuple(size / len(labels) for size in sizes)
+        self.chosen = stratified_parts(labels, fractions, seed)[:3]
+        if permuted:
+            labels = np.random.default_rng(stream_seed(seed, "permuted")).permutation(labels)
+        self.images, self.truth = images, labels
+        self.augmentation = ImageAugmentation.of(DATA, images)
+
+    def search_parts(
+        self, protocol: str, seed: int, validation_fraction: float, device: torch.device
+    ) -> SearchParts:
+        """The three parts on the device."""
+        source = DeviceSource(
+            torch.from_numpy(self.images).to(device),
+            torch.from_numpy(self.truth).to(device),
+            self.augmentation.augment,
+            self.augmentation.prepare,
+        )
+        parts = [SubsetSource(source, torch.from_numpy(p).to(device)) for p in self.chosen]
+        return SearchParts(parts[0], parts[1], parts[2], "benchmark")
+
+
+def load_small_images(folder: str) -> tuple[np.ndarray, np.ndarray]:
+    """Training images uint8 `[N, 16, 16, C]`, each pixel the mean of a block, and labels `[N]`."""
+    arrays = load_folder(Path(folder), "train")
+    images = arrays.inputs
+    block = images.shape[1] // SIDE
+    if images.shape[1] != images.shape[2] or images.shape[1] % SIDE:
+        raise DataError(f"images are {images.shape[1:3]}; the sides have to be multiples of {SIDE}")
+    shape = (len(images), SIDE, block, SIDE, block, images.shape[3])
+    return images.reshape(shape).mean((2, 4)).round().astype(np.uint8), arrays.labels
+
+
+@dataclass(frozen=True)
+class Found:
+    """A search that ended: its seed, its cell as a string of NAS-Bench-201, CPU seconds."""
+
+    seed: int
+    cell: str
+    seconds: float
+
+
+def search_once(
+    images: np.ndarray, labels: np.ndarray, strategy: str, seed: int, permuted: bool
+) -> Found:
+    """One search. Nothing in here, or below it, knows of a table."""
+    began = time.process_time()
+    task = BenchmarkTask(images, labels, seed, permuted)
+    device = torch.device("cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        config = SearchConfig(strategy=strategy, **SEARCH)
+        parts = task.search_parts("clean", seed, 0.1, device)
+        with Run.create(Path(folder) / "run", {"search": asdict(config), "seed": seed}) as run:
+            found: Genotype = Search(
+                task, config, run, parts=parts, seed=seed, device=device, notes={}
+            ).execute()
+    return Found(seed, to_nasbench201(found), time.process_time() - began)
+
+
+def read_table(path: Path) -> dict[str, float]:
+    """Test accuracy in per cent by architecture string; DataError where there is no such table."""
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as arrays:
+            missing = {"arch", "test"} - set(arrays.files)
+            if missing:
+                raise DataError(f"{path} has no array {sorted(missing)}; it has {arrays.files}")
+            pairs = list(zip(arrays["arch"].tolist(), arrays["test"].tolist(), strict=True))
+    else:
+        pairs = _read_csv(path)
+    table = {str(cell).strip(): float(test) for cell, test in pairs}
+    wrong = next((cell for cell in table if cell.count("|") != 9), None)
+    if not table or wrong is not None:
+        raise DataError(f"{path}: {wrong!r} is no architecture string |op~0|+|op~0|op~1|+|…|")
+    return table
+
+
+def _read_csv(path: Path) -> list[tuple[str, str]]:
+    with open(path, newline="") as file:
+        rows = [row for row in csv.reader(file) if row]
+    columns = (0, 1)
+    if rows and not any("|" in value for value in rows[0]):
+        header = [name.strip().lower() for name in rows.pop(0)]
+        places = [
+            next((i for i, name in enumerate(header) if word in name), None)
+            for word in ("arch", "test")
+        ]
+        if None in places:
+            raise DataError(f"{path}: the header {header} names no column arch, or none test")
+        columns = (int(places[0] or 0), int(places[1] or 0))
+    return [(row[columns[0]], row[columns[1]]) for row in rows]
+
+
+def percentile(table: Mapping[str, float], test: float) -> float:
+    """The share of cells with a higher test accuracy, in per cent."""
+    values = np.fromiter(table.values(), float)
+    return float(100 * (values > test).mean())
+
+
+def judge(table: Mapping[str, float], searches: Sequence[Found]) -> list[dict[str, Any]]:
+    """What the table says of each found cell."""
+    best, judged = max(table.values()), []
+    for found in searches:
+        if found.cell not in table:
+            raise DataError(f"the table has no cell {found.cell}; is it whole?")
+        test = table[found.cell]
+        judged.append(
+            {
+                **asdict(found),
+                "test": test,
+                "percentile": percentile(table, test),
+                "regret": best - test,
+            }
+        )
+    return judged
+
+
+def bootstrap(values: Sequence[float], of: Callable[..., Any] = np.mean) -> list[float]:
+    """The 95 % interval of a statistic by resampling the seeds."""
+    draw = np.random.default_rng(0)
+    samples = np.asarray(values)[draw.integers(len(values), size=(BOOTSTRAPS, len(values)))]
+    return [float(bound) for bound in np.quantile(of(samples, axis=1), [0.025, 0.975])]
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The figures of one strategy over its seeds."""
+    ranks = [row["percentile"] for row in rows]
+    return {
+        "n": len(rows),
+        "mean_percentile": statistics.fmean(ranks),
+        "mean_percentile_interval": bootstrap(ranks),
+        "median_percentile": statistics.median(ranks),
+        "worst_percentile": max(ranks),
+        "worst_seed": max(rows, key=lambda row: row["percentile"])["seed"],
+        "mean_test": statistics.fmean(row["test"] for row in rows),
+        "mean_regret": statistics.fmean(row["regret"] for row in rows),
+        "seconds": statistics.fmean(row["seconds"] for row in rows),
+        "seeds": list(rows),
+    }
+
+
+def paired(
+    ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Difference of percentiles to another strategy, seed by seed: below 0 is better."""
+    differences = [a["percentile"] - b["percentile"] for a, b in zip(ours, theirs, strict=True)]
+    return {
+        "mean_difference": statistics.fmean(differences),
+        "interval": bootstrap(differences),
+        "better": sum(d < 0 for d in differences),
+        "worse": sum(d > 0 for d in differences),
+        "equal": sum(d == 0 for d in differences),
+    }
+
+
+def random_cells(table: Mapping[str, float], operations: Sequence[str]) -> dict[str, float]:
+    """Exact figures of uniformly random cells of some operations, from the whole table."""
+    values = np.sort(np.fromiter(table.values(), float))
+    tests = []
+    for ops in itertools.product(operations, repeat=NUM_EDGES):
+        text = f"|{ops[0]}~0|+|{ops[1]}~0|{ops[2]}~1|+|{ops[3]}~0|{ops[4]}~1|{ops[5]}~2|"
+        if text not in table:
+            raise DataError(f"the table has no cell {text}; is it whole?")
+        tests.append(table[text])
+    above = 100 * (1 - np.searchsorted(values, tests, side="right") / len(values))
+    return {
+        "cells": len(tests),
+        "mean_percentile": float(above.mean()),
+        "median_percentile": float(np.median(above)),
+        "mean_test": float(np.mean(tests)),
+    }
+
+
+def parse_seeds(text: str) -> list[int]:
+    """`0-9` or `0,3,7` or both: `0-3,8`."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        if not first.isdigit() or (last and not last.isdigit()):
+            raise InputError(f"--seeds is {text!r}; give for example 0-9 or 0,3,7")
+        seeds += range(int(first), int(last or first) + 1)
+    if not seeds:
+        raise InputError(f"--seeds {text!r} names none")
+    return seeds
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """All searches, then the figures."""
+    strategies = options.strategies.split(",")
+    for name in strategies:
+        if name not in STRATEGIES:
+            raise unknown_name("strategy", name, STRATEGIES)
+    seeds = parse_seeds(options.seeds)
+    if not Path(options.table).is_file():  # told now, not after an hour; read after the searches
+        raise DataError(f"table {options.table} does not exist")
+    images, labels = load_small_images(options.images)
+    runs = [(name, False) for name in strategies]
+    runs += [(name, True) for name in strategies if options.control == "permuted_labels"]
+    found: dict[tuple[str, bool], list[Found]] = {}
+    for name, permuted in runs:
+        found[name, permuted] = []
+        for seed in seeds:
+            found[name, permuted].append(search_once(images, labels, name, seed, permuted))
+            last = found[name, permuted][-1]
+            note = " (permuted labels)" if permuted else ""
+            print(f"{name}{note} seed {seed}: {last.seconds:.0f} CPU s", file=sys.stderr)
+    table = read_table(Path(options.table))
+    judged = {key: judge(table, searches) for key, searches in found.items()}
+    result: dict[str, Any] = {
+        "strategies": {name: summary(judged[name, False]) for name in strategies},
+        "controls": {
+            "random_without_none": random_cells(table, NASBENCH201_OPERATIONS[1:]),
+            "random_convolutions": random_cells(table, ["nor_conv_1x1", "nor_conv_3x3"]),
+        },
+        "paired_with_darts": {},
+        "settings": {**SEARCH, **asdict(MODEL), "images_a_part": IMAGES_A_PART, "side": SIDE},
+        "n": len(seeds),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }
+    for name in strategies:
+        if "darts" in strategies and name != "darts":
+            result["paired_with_darts"][name] = paired(judged[name, False], judged["darts", False])
+        if (name, True) in judged:
+            result["controls"].setdefault("permuted_labels", {})[name] = summary(judged[name, True])
+    return result
+
+
+def print_table(result: Mapping[str, Any]) -> None:
+    """The figures as text; percentile 0 is the best of all cells."""
+    print(
+        f"{'':<28}{'mean %':>8}  {'95 % interval':>15}{'median':>8}{'worst':>8}{'test':>8}"
+        f"{'regret':>8}"
+    )
+    rows = [(name, figures) for name, figures in result["strategies"].items()]
+    for name, figures in result["controls"].get("permuted_labels", {}).items():
+        rows.append((f"{name}, permuted labels", figures))
+    for name, figures in rows:
+        low, high = figures["mean_percentile_interval"]
+        print(
+            f"{name:<28}{figures['mean_percentile']:>8.1f}  {f'{low:.1f} to {high:.1f}':>15}"
+            f"{figures['median_percentile']:>8.1f}{figures['worst_percentile']:>8.1f}"
+            f"{figures['mean_test']:>8.2f}{figures['mean_regret']:>8.2f}"
+        )
+    for name in ("random_without_none", "random_convolutions"):
+        figures = result["controls"][name]
+        print(
+            f"{name:<28}{figures['mean_percentile']:>8.1f}  {'exact':>15}"
+            f"{figures['median_percentile']:>8.1f}{'':>8}{figures['mean_test']:>8.2f}"
+        )
+    for name, figures in result["paired_with_darts"].items():
+        low, high = figures["interval"]
+        print(
+            f"{name} − darts: {figures['mean_difference']:+.1f} ({low:+.1f} to {high:+.1f}), "
+            f"better on {figures['better']}, worse on {figures['worse']} of {result['n']} seeds"
+        )
+    if result["n"] < 10:
+        print(f"n is {result['n']}: too few seeds to tell strategies apart; give --seeds 0-9")
+
+
+def main() -> int:
+    """Runs the benchmark; 2 for wrong input."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
+    parser.add_argument("--table", required=True, help="CSV or npz: architecture, test accuracy")
+    parser.add_argument("--images", required=True, help="folder with train*.npz")
+    parser.add_argument("--seeds", default="0-9", help="for example 0-9 or 0,3,7")
+    parser.add_argument("--strategies", default="cri1,cri2,darts,random")
+    parser.add_argument("--control", choices=CONTROLS, help="searches more: on permuted labels")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args()
+    try:
+        result = run(options)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if options.json:
+        print(json.dumps(result, indent=2))
+    else:
+        print_table(result)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

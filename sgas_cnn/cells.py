@@ -1,0 +1,181 @@
+"""The cell of image networks, and the layers around it.
+
+Source: Liu et al., "DARTS: Differentiable Architecture Search", ICLR 2019. Dimensions: B images,
+C channels of a cell, H × W pixels, E edges, O candidate operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sgas.errors import ConfigError
+from sgas_cnn.config import OPERATIONS, ImageModelConfig
+from sgas_cnn.edges import CellEdges, CellPlan
+from sgas_cnn.ops.common import BatchNorm, ConvNorm, SourceState, conv
+from sgas_cnn.ops.image import IMAGE_OPERATIONS, FactorizedReduce
+
+NUM_INPUTS = 2
+STEM_MULTIPLE = 3  # channels of the CIFAR stem, in units of C
+NORMAL, REDUCE = "normal", "reduce"
+SMALLEST_SIDE = {"cifar": 8, "imagenet": 64}  # leaves the last cells two pixels a side
+
+
+class ImageCell(nn.Module):
+    """A cell after `plan`, with outputs side by side: `[B, len(concat)·C, H, W]`.
+
+    A reducing cell halves H and W on the edges that leave its inputs. `after_reduction` says that
+    the cell before halved them, so that the input from the cell before that one has to follow.
+    """
+
+    def __init__(
+        self,
+        in_channels: tuple[int, int],
+        channels: int,
+        plan: CellPlan,
+        *,
+        kind: str,
+        after_reduction: bool,
+        affine: bool,
+    ) -> None:
+        super().__init__()
+        self.kind, self.concat = kind, plan.concat
+        self.out_channels = len(plan.concat) * channels
+        self.pre0: nn.Module
+        if after_reduction:
+            self.pre0 = FactorizedReduce(channels, 2, affine, in_channels[0])
+        else:
+            self.pre0 = ConvNorm(in_channels[0], channels, affine=affine)
+        self.pre1 = ConvNorm(in_channels[1], channels, affine=affine)
+        strides = [2 if kind == REDUCE else 1] * NUM_INPUTS + [1] * plan.num_steps
+        self.edges = CellEdges(
+            plan, channels, strides, table=IMAGE_OPERATIONS, candidates=OPERATIONS, affine=affine
+        )
+
+    def forward(
+        self, s0: Tensor, s1: Tensor, weights: Tensor | None = None, drop_path: float = 0.0
+    ) -> Tensor:
+        """The output `[B, out_channels, H, W]` for the outputs of the two cells before.
+
+        `weights` `[E, O]` and `drop_path` are those of `CellEdges`.
+        """
+        states = self.edges([self._first_input(s0), self.pre1(s1)], weights, drop_path)
+        return torch.cat([states[state] for state in self.concat], dim=1)
+
+    def _first_input(self, s0: Tensor) -> Tensor:
+        """The cell's first state, of the size of the second."""
+        return self.pre0(SourceState(s0, 2) if isinstance(self.pre0, FactorizedReduce) else s0)
+
+
+class CifarStem(nn.Module):
+    """Both inputs of the first cell, BN(W * x) `[B, 3C, H, W]`: a 3 × 3 convolution."""
+
+    reduces = False
+
+    def __init__(self, config: ImageModelConfig, in_channels: int) -> None:
+        super().__init__()
+        self.out_channels = STEM_MULTIPLE * config.channels
+        self.lin = conv(in_channels, self.out_channels, 3)
+        self.norm = BatchNorm(self.out_channels)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The two inputs, which are one."""
+        x = self.norm(self.lin(images))
+        return x, x
+
+
+class ImageNetStem(nn.Module):
+    """The inputs of the first cell, `[B, C, H/4, W/4]` and `[B, C, H/8, W/8]`.
+
+    Three 3 × 3 convolutions of stride 2, as in DARTS; the first cell has to reduce its first input.
+    """
+
+    reduces = True
+
+    def __init__(self, config: ImageModelConfig, in_channels: int) -> None:
+        super().__init__()
+        self.out_channels = config.channels
+        half = config.channels // 2
+        self.first = ConvNorm(in_channels, half, 3, 2, relu=False)
+        self.second = ConvNorm(half, config.channels, 3, 2)
+        self.third = ConvNorm(config.channels, config.channels, 3, 2)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The two inputs."""
+        x = self.second(self.first(images))
+        return x, self.third(x)
+
+
+def build_stem(config: ImageModelConfig, in_channels: int) -> CifarStem | ImageNetStem:
+    """The layers before the first cell."""
+    return (ImageNetStem if config.stem == "imagenet" else CifarStem)(config, in_channels)
+
+
+def reduction_cells(num_cells: int) -> set[int]:
+    """The cells that halve the image and double the channels."""
+    return {num_cells // 3, 2 * num_cells // 3}
+
+
+def build_cells(
+    config: ImageModelConfig,
+    stem: CifarStem | ImageNetStem,
+    plans: Mapping[str, CellPlan],
+    affine: bool,
+) -> Sequence[ImageCell]:
+    """The cells of a network as a module list, each after the plan of its kind."""
+    widths, channels, after_reduction = [stem.out_channels] * 2, config.channels, stem.reduces
+    cells = nn.ModuleList()
+    for number in range(config.num_cells):
+        kind = REDUCE if number in reduction_cells(config.num_cells) else NORMAL
+        channels *= 2 if kind == REDUCE else 1
+        cell = ImageCell(
+            (widths[-2], widths[-1]),
+            channels,
+            plans[kind],
+            kind=kind,
+            after_reduction=after_reduction,
+            affine=affine,
+        )
+        after_reduction = kind == REDUCE
+        widths.append(cell.out_channels)
+        cells.append(cell)
+    return cast("Sequence[ImageCell]", cells)  # nn.ModuleList does not say what it holds
+
+
+def forward_cells(
+    cells: Sequence[ImageCell],
+    stem: CifarStem | ImageNetStem,
+    images: Tensor,
+    run: Callable[[ImageCell, Tensor, Tensor], Tensor],
+) -> list[Tensor]:
+    """The outputs of all cells for images `[B, in_channels, H, W]`."""
+    s0, s1 = stem(images.contiguous(memory_format=torch.channels_last))
+    outputs = []
+    for cell in cells:
+        s0, s1 = s1, run(cell, s0, s1)
+        outputs.append(s1)
+    return outputs
+
+
+def check_size(images: Tensor, config: ImageModelConfig) -> None:
+    """ConfigError where images `[B, in_channels, H, W]` are too small for the reductions."""
+    check_sides(images, SMALLEST_SIDE[config.stem], f"stem {config.stem}")
+
+
+def check_sides(images: Tensor, smallest: int, what: str) -> None:
+    """ConfigError where images `[B, in_channels, H, W]` have a side below `smallest` pixels."""
+    height, width = images.shape[-2:]
+    if min(height, width) < smallest:
+        raise ConfigError(
+            f"images have {height} × {width} pixels; {what} needs at least {smallest} a side: give "
+            "larger images"
+        )
+
+
+def classify(classifier: nn.Linear, x: Tensor) -> Tensor:
+    """Logits `[B, num_classes]` of the last cell's output: its mean over the pixels, linear."""
+    return classifier(F.adaptive_avg_pool2d(x, 1).flatten(1))

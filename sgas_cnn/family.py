@@ -1,0 +1,85 @@
+"""FAMILY: images, as the engine and the command line see them. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sgas.config import RunConfig
+from sgas.errors import unknown_name
+from sgas.family import DatasetInfo, Family, Models, Task
+from sgas_cnn.config import IMAGE_SPACE, NASBENCH201_SPACE, ImageModelConfig, NasBench201Config
+from sgas_cnn.data_config import ImageDataConfig
+from sgas_cnn.datasets import DATASETS
+from sgas_cnn.published import load_published, published_names
+
+SPACES = {space.name: space for space in (IMAGE_SPACE, NASBENCH201_SPACE)}
+
+OPERATION_GROUPS = {
+    "skip_connect": "skip",
+    "max_pool_3x3": "pooling",
+    "avg_pool_3x3": "pooling",
+    "sep_conv_3x3": "separable",
+    "sep_conv_5x5": "separable",
+    "sep_conv_7x7": "separable",
+    "dil_conv_3x3": "dilated",
+    "dil_conv_5x5": "dilated",
+    "conv_7x1_1x7": "convolution",
+    "nor_conv_1x1": "1x1 convolution",
+    "nor_conv_3x3": "convolution",
+}
+
+
+def default_preset(dataset: str, space: str) -> str:
+    """`demo` for digits, `paper` for CIFAR-10 and ImageNet, `small` for your own folders."""
+    if dataset in ("cifar10", "imagenet"):
+        return "imagenet" if dataset == "imagenet" else "paper"
+    return "demo" if dataset in DATASETS else "small"
+
+
+def space_of(dataset: str, space: str | None) -> str:
+    """The space that was asked for: any data set of images fits both; `image` by default."""
+    if space is not None and space not in SPACES:
+        raise unknown_name("search space", space, SPACES)
+    return space or IMAGE_SPACE.name
+
+
+def _open_task(run: RunConfig, model: Any, data: Any) -> Task:
+    from sgas_cnn.task import open_task
+
+    return open_task(run, model, data)
+
+
+def _models(space: str, model: Any, dimensions: Mapping[str, int]) -> Models:
+    from sgas_cnn.task import models
+
+    return models(model, dimensions)
+
+
+def _check_folder(folder: str) -> dict[str, Any]:
+    from sgas_cnn.datasets.folder import describe_folder
+
+    return describe_folder(folder)
+
+
+CIFAR10 = {"in_channels": 3, "num_classes": 10, "image_size": 32}
+
+FAMILY = Family(
+    name="cnn",
+    title="greedy architecture search for images",
+    package="sgas_cnn",
+    datasets={e.name: DatasetInfo(e.name, "images", e.help) for e in DATASETS.values()},
+    default_dataset="digits",
+    spaces=SPACES,
+    model_configs={"image": ImageModelConfig, "nasbench201": NasBench201Config},
+    data_configs={"image": ImageDataConfig, "nasbench201": ImageDataConfig},
+    operation_groups=OPERATION_GROUPS,
+    default_preset=default_preset,
+    space_of=space_of,
+    open_task=_open_task,
+    models=_models,
+    paper_dimensions={"image": CIFAR10, "nasbench201": CIFAR10},
+    check_folder=_check_folder,
+    published_names=published_names,
+    load_published=load_published,
+)

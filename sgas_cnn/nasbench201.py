@@ -1,0 +1,178 @@
+"""Supernet and derived network of the NAS-Bench-201 space.
+
+Source: Dong and Yang, "NAS-Bench-201: Extending the Scope of Reproducible Neural Architecture
+Search", ICLR 2020, section 2.1: three stages of equal cells with C, 2C and 4C channels, a residual
+block of stride 2 before the second and third. A cell has one input, and its last state is its
+output. Dimensions: B images, H × W pixels, C channels, E edges of a cell, O candidate operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sgas.decisions import CellDecisions
+from sgas.errors import GenotypeError
+from sgas.genotype import Genotype
+from sgas_cnn.cells import check_sides, classify
+from sgas_cnn.config import NASBENCH201_SPACE, NasBench201Config
+from sgas_cnn.edges import CellEdges, CellPlan, derived_plan, operations_of, searched_plan
+from sgas_cnn.ops.common import BatchNorm, ConvNorm
+from sgas_cnn.ops.nasbench201 import NASBENCH201_TABLE
+from sgas_cnn.supernet import ALPHA_SCALE
+
+KIND = "normal"
+NUM_STAGES = 3
+SMALLEST_SIDE = 8  # leaves the last stage two pixels a side
+
+
+class ResidualBlock(nn.Module):
+    """`[B, in_channels, H, W]` to `[B, out_channels, H/2, W/2]`: two convolutions, a shortcut.
+
+    As in He et al., CVPR 2016, with R before the convolutions; the shortcut averages 2 × 2 pixels.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.first = ConvNorm(in_channels, out_channels, 3, 2)
+        self.second = ConvNorm(out_channels, out_channels, 3)
+        self.shortcut = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The sum of both ways."""
+        # Odd sides are rounded up, as the convolution of stride 2 does.
+        smaller = F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
+        return self.second(self.first(x)) + self.shortcut(smaller)
+
+
+class NasBench201Body(nn.Module):
+    """Logits `[B, num_classes]` for images `[B, in_channels, H, W]`, by cells after one plan."""
+
+    def __init__(
+        self,
+        plan: CellPlan,
+        config: NasBench201Config,
+        in_channels: int,
+        num_classes: int,
+        affine: bool,
+    ) -> None:
+        super().__init__()
+        widths = [config.channels * 2**stage for stage in range(NUM_STAGES)]
+        self.num_cells = config.num_cells
+        self.stem = ConvNorm(in_channels, widths[0], 3, relu=False)
+        cells = nn.ModuleList(
+            CellEdges(
+                plan,
+                width,
+                [1] * (plan.num_steps + 1),
+                table=NASBENCH201_TABLE,
+                candidates=NASBENCH201_SPACE.operations,
+                affine=affine,
+            )
+            for width in widths
+            for _ in range(config.num_cells)
+        )
+        self.cells = cast("Sequence[CellEdges]", cells)  # nn.ModuleList hides what it holds
+        self.reductions = nn.ModuleList(
+            ResidualBlock(width, 2 * width) for width in widths[: NUM_STAGES - 1]
+        )
+        self.norm = BatchNorm(widths[-1])
+        self.classifier = nn.Linear(widths[-1], num_classes)
+
+    def forward(
+        self, images: Tensor, weights: Tensor | None = None, drop_path: float = 0.0
+    ) -> Tensor:
+        """The logits; `weights` `[E, O]` and `drop_path` are those of `CellEdges`."""
+        check_sides(images, SMALLEST_SIDE, f"space {NASBENCH201_SPACE.name}")
+        x = self.stem(images.contiguous(memory_format=torch.channels_last))
+        for number, cell in enumerate(self.cells):
+            if number and number % self.num_cells == 0:
+                x = self.reductions[number // self.num_cells - 1](x)
+            x = cell([x], weights, drop_path)[-1]
+        return classify(self.classifier, F.relu(self.norm(x)))
+
+
+class NasBench201Supernet(nn.Module):
+    """Logits `[B, num_classes]` for images `[B, in_channels, H, W]`.
+
+    All cells share `alphas["normal"]` `[E, O]`, and each has weights of its own for every edge and
+    operation.
+    """
+
+    def __init__(self, config: NasBench201Config, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.config = config
+        topology = NASBENCH201_SPACE.topology(config.num_steps)
+        plan = searched_plan(NASBENCH201_SPACE, topology)
+        self.body = NasBench201Body(plan, config, in_channels, num_classes, affine=False)
+        shape = topology.num_edges, len(NASBENCH201_SPACE.operations)
+        self.alphas = nn.ParameterDict({KIND: nn.Parameter(ALPHA_SCALE * torch.randn(shape))})
+        self._decisions = CellDecisions.none_yet(topology)
+
+    @property
+    def decisions(self) -> dict[str, CellDecisions]:
+        """What is decided, by kind of cell."""
+        return {KIND: self._decisions}
+
+    def weights(self) -> list[nn.Parameter]:
+        """All parameters but the alphas; after a decision, those that are left."""
+        return list(self.body.parameters())
+
+    def apply_decisions(self, decisions: Mapping[str, CellDecisions]) -> None:
+        """Free the operations that `decisions` gives up; those that stay keep their parameters.
+
+        Takes any later state of the decisions, also one that is in force already, and is how a
+        fresh supernet gets the shape of a checkpoint. What is gone cannot come back.
+        """
+        self._decisions = decisions[KIND]
+        kept = [operations_of(NASBENCH201_SPACE, state) for state in self._decisions.states]
+        for cell in self.body.cells:
+            cell.restrict(kept)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits `[B, num_classes]` for images `[B, in_channels, H, W]`.
+
+        ConfigError where the images are too small for the reductions.
+        """
+        is_open = not self._decisions.complete
+        return self.body(images, torch.softmax(self.alphas[KIND], dim=-1) if is_open else None)
+
+
+class NasBench201Network(nn.Module):
+    """Logits `[B, num_classes]` for images `[B, in_channels, H, W]`, by the cells of a genotype.
+
+    The number of steps is the genotype's; `config.num_steps` is not read. `drop_path` is the
+    probability of dropping an edge for an image and may change between epochs. GenotypeError where
+    the genotype is none of this space, or the output of its cell is not the last state.
+    """
+
+    def __init__(
+        self,
+        genotype: Genotype,
+        config: NasBench201Config,
+        in_channels: int,
+        num_classes: int,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.genotype = genotype.validate(NASBENCH201_SPACE)
+        self.config = config
+        self.drop_path = drop_path
+        plan = derived_plan(NASBENCH201_SPACE, genotype.cells[KIND])
+        if plan.concat != (plan.num_steps,):
+            raise GenotypeError(
+                f"{KIND} cell: concat is {list(plan.concat)}; a cell of space "
+                f"{NASBENCH201_SPACE.name!r} outputs its last state: give [{plan.num_steps}]"
+            )
+        self.body = NasBench201Body(plan, config, in_channels, num_classes, affine=True)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits `[B, num_classes]` for images `[B, in_channels, H, W]`.
+
+        ConfigError where the images are too small for the reductions.
+        """
+        return self.body(images, drop_path=self.drop_path)

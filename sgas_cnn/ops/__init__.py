@@ -1,0 +1,1 @@
+"""Candidate operations; one module for each search space, one table in each."""

@@ -1,0 +1,76 @@
+"""The image supernet: every edge holds all candidates until it is decided.
+
+Source: Li et al., "SGAS: Sequential Greedy Architecture Search", CVPR 2020, section 4.1.
+Dimensions: B images, H × W pixels, C channels, E edges of a cell, O candidate operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from sgas.decisions import CellDecisions
+from sgas_cnn.cells import build_cells, build_stem, check_size, classify, forward_cells
+from sgas_cnn.config import IMAGE_SPACE, ImageModelConfig
+from sgas_cnn.edges import operations_of, searched_plan
+
+ALPHA_SCALE = 1e-3
+
+
+class ImageSupernet(nn.Module):
+    """Logits `[B, num_classes]` for images `[B, in_channels, H, W]`; each of `alphas` is `[E, O]`.
+
+    All cells of a kind share its alphas, and each has weights of its own for every edge and
+    operation.
+    """
+
+    def __init__(self, config: ImageModelConfig, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.config = config
+        topology = IMAGE_SPACE.topology(config.num_steps)
+        plan, kinds = searched_plan(IMAGE_SPACE, topology), IMAGE_SPACE.cell_kinds
+        self.stem = build_stem(config, in_channels)
+        self.cells = build_cells(config, self.stem, dict.fromkeys(kinds, plan), affine=False)
+        self.classifier = nn.Linear(self.cells[-1].out_channels, num_classes)
+        shape = topology.num_edges, len(IMAGE_SPACE.operations)
+        self.alphas = nn.ParameterDict(
+            {kind: nn.Parameter(ALPHA_SCALE * torch.randn(shape)) for kind in kinds}
+        )
+        self._decisions = dict.fromkeys(kinds, CellDecisions.none_yet(topology))
+
+    @property
+    def decisions(self) -> dict[str, CellDecisions]:
+        """What is decided, by kind of cell."""
+        return dict(self._decisions)
+
+    def weights(self) -> list[nn.Parameter]:
+        """All parameters but the alphas; after a decision, those that are left."""
+        return [value for name, value in self.named_parameters() if not name.startswith("alphas.")]
+
+    def apply_decisions(self, decisions: Mapping[str, CellDecisions]) -> None:
+        """Free the operations that `decisions` gives up; those that stay keep their parameters.
+
+        Takes any later state of the decisions, also one that is in force already, and is how a
+        fresh supernet gets the shape of a checkpoint. What is gone cannot come back.
+        """
+        self._decisions = {kind: decisions[kind] for kind in self._decisions}
+        for cell in self.cells:
+            states = self._decisions[cell.kind].states
+            cell.edges.restrict([operations_of(IMAGE_SPACE, state) for state in states])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits `[B, num_classes]` for images `[B, in_channels, H, W]`.
+
+        ConfigError where the images are too small for the reductions.
+        """
+        check_size(images, self.config)
+        weights = {
+            kind: None if self._decisions[kind].complete else torch.softmax(alphas, dim=-1)
+            for kind, alphas in self.alphas.items()
+        }
+        outputs = forward_cells(
+            self.cells, self.stem, images, lambda cell, s0, s1: cell(s0, s1, weights[cell.kind])
+        )
+        return classify(self.classifier, outputs[-1])

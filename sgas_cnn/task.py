@@ -1,0 +1,182 @@
+"""ImageTask: one data set of images with the supernet and the networks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sgas.config import RunConfig
+from sgas.data import DeviceSource, LabelledArrays, Source, SubsetSource, stratified_parts
+from sgas.errors import ConfigError, DataError
+from sgas.family import Network, SearchParts, Supernet, TrainParts
+from sgas.genotype import Genotype
+from sgas.labels import Labels, OneClass
+from sgas_cnn.augment import ImageAugmentation
+from sgas_cnn.config import IMAGE_SPACE, NASBENCH201_SPACE, ImageModelConfig, NasBench201Config
+from sgas_cnn.data_config import ImageDataConfig
+from sgas_cnn.datasets import load_images
+from sgas_cnn.datasets.imagenet import ImageFiles
+from sgas_cnn.file_source import IMAGE_SIZE, FileSource
+from sgas_cnn.nasbench201 import NasBench201Network, NasBench201Supernet
+from sgas_cnn.network import ImageNetwork
+from sgas_cnn.supernet import ImageSupernet
+
+SPACES = {space.name: space for space in (IMAGE_SPACE, NASBENCH201_SPACE)}
+
+
+class ImageModels:
+    """The supernet and the networks of a space for images of `in_channels` and `num_classes`."""
+
+    labels: Labels = OneClass()
+    smallest_batch = 2
+
+    def __init__(
+        self,
+        model: ImageModelConfig | NasBench201Config,
+        in_channels: int,
+        num_classes: int,
+        image_size: int,
+    ) -> None:
+        self.model, self.num_steps = model, model.num_steps
+        name = "image" if isinstance(model, ImageModelConfig) else "nasbench201"
+        self.space = SPACES[name]
+        self.in_channels, self.num_classes, self.image_size = in_channels, num_classes, image_size
+        self.dimensions = {
+            "in_channels": in_channels,
+            "num_classes": num_classes,
+            "image_size": image_size,
+        }
+
+    def build_supernet(self) -> Supernet:
+        """A supernet with nothing decided, on the CPU."""
+        if isinstance(self.model, NasBench201Config):
+            return NasBench201Supernet(self.model, self.in_channels, self.num_classes)
+        return ImageSupernet(self.model, self.in_channels, self.num_classes)
+
+    def build_network(self, genotype: Genotype, auxiliary: bool) -> Network:
+        """The derived network of a genotype, on the CPU."""
+        sizes = (self.in_channels, self.num_classes)
+        if isinstance(self.model, NasBench201Config):
+            if auxiliary:
+                raise ConfigError(
+                    "auxiliary is true, but networks of space nasbench201 have no auxiliary head: "
+                    "leave it out"
+                )
+            return NasBench201Network(genotype, self.model, *sizes)
+        return ImageNetwork(genotype, self.model, *sizes, auxiliary=auxiliary)
+
+    def example_input(self) -> Tensor:
+        """One image of random values: `[1, in_channels, image_size, image_size]`."""
+        generator = torch.Generator().manual_seed(0)
+        shape = (1, self.in_channels, self.image_size, self.image_size)
+        return torch.randn(shape, generator=generator).to(memory_format=torch.channels_last)
+
+
+class ImageTask(ImageModels):
+    """A data set of images; its training part is read and checked here, its test part on demand."""
+
+    def __init__(
+        self,
+        dataset: str,
+        model: ImageModelConfig | NasBench201Config,
+        data: ImageDataConfig,
+        run: RunConfig,
+    ) -> None:
+        self._load = partial(load_images, dataset, data_root=run.data_root, seed=run.seed)
+        self._data, self._seed = data, run.seed
+        self._training = self._load(split="train")
+        self.classes = self._training.classes
+        if isinstance(self._training, ImageFiles):
+            channels, side = 3, data.image_size or IMAGE_SIZE
+        else:
+            self._augmentation = ImageAugmentation.of(data, self._training.inputs)
+            _, side, _, channels = self._training.inputs.shape
+        super().__init__(model, channels, len(self.classes), side)
+        if isinstance(model, ImageModelConfig) and model.stem == "imagenet" and side < 64:
+            raise ConfigError(
+                f"stem is imagenet, which needs images of at least 64 pixels a side; those of "
+                f"{dataset} have {side}: give --stem cifar"
+            )
+
+    def _part(self, split: LabelledArrays | ImageFiles, part: np.ndarray, device: Any) -> Source:
+        if isinstance(split, ImageFiles):
+            return FileSource(split.subset(part), self._data, self._seed, device)
+        return SubsetSource(self._on_device(split, device), torch.from_numpy(part).to(device))
+
+    def _on_device(self, split: LabelledArrays, device: torch.device) -> DeviceSource:
+        return DeviceSource(
+            torch.from_numpy(split.inputs).to(device),
+            torch.from_numpy(split.labels).to(device),
+            self._augmentation.augment,
+            self._augmentation.prepare,
+        )
+
+    def _whole(self, split: LabelledArrays | ImageFiles, device: torch.device) -> Source:
+        return self._part(split, np.arange(len(split)), device)
+
+    def _parts(self, fractions: tuple[float, ...], seed: int, device: torch.device) -> list[Source]:
+        parts = stratified_parts(self._training.labels, fractions, seed)
+        if isinstance(self._training, ImageFiles):
+            return [self._part(self._training, part, device) for part in parts]
+        source = self._on_device(self._training, device)
+        return [SubsetSource(source, torch.from_numpy(part).to(device)) for part in parts]
+
+    def search_parts(
+        self, protocol: str, seed: int, validation_fraction: float, device: torch.device
+    ) -> SearchParts:
+        """Halves for weights and alphas and a validation part, stratified, of the training set.
+
+        Protocol `paper`: the halves of the training set alone; the alphas' half is the validation
+        part too, as published for CIFAR-10. The test split takes no part in either.
+        """
+        if protocol == "paper":
+            weights, alphas = self._parts((0.5, 0.5), seed, device)
+            return SearchParts(
+                weights,
+                alphas,
+                alphas,
+                "protocol paper: halves of the training set; validation on the alphas' half",
+            )
+        half = (1 - validation_fraction) / 2
+        parts = self._parts((half, half, validation_fraction), seed, device)
+        sizes = "/".join(str(len(part)) for part in parts)
+        label = f"protocol clean: {sizes} training images for weights/alphas/validation"
+        return SearchParts(parts[0], parts[1], parts[2], label)
+
+    def train_parts(
+        self, protocol: str, seed: int, validation_fraction: float, device: torch.device
+    ) -> TrainParts:
+        """The training set without its validation part; protocol `paper` validates on the test."""
+        if protocol == "paper":
+            return TrainParts(self._whole(self._training, device), self.test_part(device), "test")
+        fractions = (1 - validation_fraction, validation_fraction)
+        training, validation = self._parts(fractions, seed, device)
+        return TrainParts(training, validation if len(validation) else None, "validation")
+
+    def test_part(self, device: torch.device) -> Source:
+        """The test split, opened here for the first time."""
+        test = self._load(split="test")
+        if isinstance(test, LabelledArrays) and isinstance(self._training, LabelledArrays):
+            theirs, ours = test.inputs.shape[1:], self._training.inputs.shape[1:]
+            if theirs != ours:
+                raise DataError(
+                    f"test images are {theirs}, training images {ours} (rows, columns, channels); "
+                    "both have to agree"
+                )
+        return self._whole(test, device)
+
+
+def models(model: Any, dimensions: Mapping[str, int]) -> ImageModels:
+    """The networks of the model's space for inputs and outputs of known size, without data."""
+    return ImageModels(model, **dimensions)
+
+
+def open_task(run: RunConfig, model: Any, data: Any) -> ImageTask:
+    """The task of a run's data set; DataError or ConfigError where it cannot be used."""
+    assert run.dataset is not None, "the command line resolves the data set first"
+    return ImageTask(run.dataset, model, data, run)

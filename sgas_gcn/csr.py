@@ -1,0 +1,152 @@
+"""Graphs that come as they are: edges in compressed rows, and the edges that operations read.
+
+Everything that needs sorting is made once for each graph; graphs of a batch are joined by adding
+offsets. Dimensions: N nodes, E edges. An edge goes from a source to a target; a graph may have
+self-loops, edges more than once, nodes without edges, and no edge at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from sgas.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class CsrGraph:
+    """A graph with its edges sorted by target, and a second time by source; all tensors int64.
+
+    Edges `offsets[i]` to `offsets[i + 1]` enter node i, from `sources`; `targets` says i again for
+    each. Of the edges sorted by source, those that leave node j are `out_offsets[j]` to
+    `out_offsets[j + 1]`, to `out_targets`; `out_edges` are their numbers in the first order.
+    `offsets` and `out_offsets` are `[N + 1]`, the others `[E]`.
+    """
+
+    offsets: Tensor
+    sources: Tensor
+    targets: Tensor
+    out_offsets: Tensor
+    out_targets: Tensor
+    out_edges: Tensor
+
+    @classmethod
+    def from_edges(cls, edge_index: Tensor, num_nodes: int) -> CsrGraph:
+        """The graph of `edge_index` int `[2, E]`, sources above targets; edges keep their order.
+
+        DataError where an edge names a node that is not there.
+        """
+        edge_index = edge_index.to(torch.int64)
+        if edge_index.numel() and not 0 <= edge_index.min() <= edge_index.max() < num_nodes:
+            wrong = ((edge_index < 0) | (edge_index >= num_nodes)).any(0).nonzero()[0].item()
+            raise DataError(
+                f"edge {wrong} joins the nodes {edge_index[:, int(wrong)].tolist()}; a graph of "
+                f"{num_nodes} nodes has the nodes 0 to {num_nodes - 1}"
+            )
+        targets, order = edge_index[1].sort(stable=True)
+        sources = edge_index[0][order]
+        out_sources, out_edges = sources.sort(stable=True)
+        starts = torch.arange(num_nodes + 1, device=edge_index.device)
+        return cls(
+            torch.searchsorted(targets, starts),
+            sources,
+            targets,
+            torch.searchsorted(out_sources, starts),
+            targets[out_edges],
+            out_edges,
+        )
+
+    @classmethod
+    def join(cls, graphs: Sequence[CsrGraph]) -> CsrGraph:
+        """The graphs side by side as one, their nodes numbered on; nothing is sorted again."""
+        if len(graphs) == 1:
+            return graphs[0]
+        nodes = [0]
+        edges = [0]
+        for graph in graphs:
+            nodes.append(nodes[-1] + graph.num_nodes)
+            edges.append(edges[-1] + graph.num_edges)
+
+        def shifted(name: str, by: list[int]) -> Tensor:
+            return torch.cat(
+                [getattr(graph, name) + first for graph, first in zip(graphs, by, strict=False)]
+            )
+
+        def joined_offsets(name: str) -> Tensor:
+            starts = [getattr(graph, name)[:-1] for graph in graphs]
+            parts = [part + first for part, first in zip(starts, edges, strict=False)]
+            return torch.cat([*parts, getattr(graphs[-1], name)[-1:] + edges[-2]])
+
+        return cls(
+            joined_offsets("offsets"),
+            shifted("sources", nodes),
+            shifted("targets", nodes),
+            joined_offsets("out_offsets"),
+            shifted("out_targets", nodes),
+            shifted("out_edges", edges),
+        )
+
+    def to(self, device: torch.device | str) -> CsrGraph:
+        """The same graph on a device."""
+        return CsrGraph(
+            self.offsets.to(device),
+            self.sources.to(device),
+            self.targets.to(device),
+            self.out_offsets.to(device),
+            self.out_targets.to(device),
+            self.out_edges.to(device),
+        )
+
+    @property
+    def num_nodes(self) -> int:
+        """Number of nodes (N)."""
+        return len(self.offsets) - 1
+
+    @property
+    def num_edges(self) -> int:
+        """Number of edges (E)."""
+        return len(self.sources)
+
+    @cached_property
+    def degrees(self) -> Tensor:
+        """How many edges enter each node, int64 `[N, 1]`."""
+        return self.offsets.diff().unsqueeze(1)
+
+    @cached_property
+    def has_edges(self) -> Tensor:
+        """Whether any edge enters a node, bool `[N, 1]`."""
+        return self.degrees > 0
+
+
+@dataclass(frozen=True, eq=False)
+class GraphNeighbors:
+    """The edges of a graph as `given`, and with self-loops renewed: exactly one at each node."""
+
+    given: CsrGraph
+    with_self: CsrGraph
+
+    @classmethod
+    def from_edges(cls, edge_index: Tensor, num_nodes: int) -> GraphNeighbors:
+        """The neighbourhoods of `edge_index` int `[2, E]`, sources above targets."""
+        others = edge_index[:, edge_index[0] != edge_index[1]]
+        loops = torch.arange(num_nodes, device=edge_index.device).expand(2, -1)
+        return cls(
+            CsrGraph.from_edges(edge_index, num_nodes),
+            CsrGraph.from_edges(torch.cat([others, loops], dim=1), num_nodes),
+        )
+
+    @classmethod
+    def join(cls, neighbors: Sequence[GraphNeighbors]) -> GraphNeighbors:
+        """The neighbourhoods of several graphs side by side."""
+        return cls(
+            CsrGraph.join([each.given for each in neighbors]),
+            CsrGraph.join([each.with_self for each in neighbors]),
+        )
+
+    def to(self, device: torch.device | str) -> GraphNeighbors:
+        """The same neighbourhoods on a device."""
+        return GraphNeighbors(self.given.to(device), self.with_self.to(device))

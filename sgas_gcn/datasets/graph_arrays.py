@@ -1,0 +1,44 @@
+"""What a split of a graph data set is.
+
+Dimensions: N nodes of a graph, D features, E edges, R labelled nodes, L labels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class GraphArrays:
+    """One graph: features `x` float32 `[N, D]`, `edges` int64 `[2, E]`, sources above targets.
+
+    An undirected edge is there in both directions. `targets` are those of the nodes `nodes` int64
+    `[R]` (None: of all): bool `[R, L]` for several labels at once, int64 `[R]` for one class.
+    """
+
+    x: np.ndarray
+    edges: np.ndarray
+    targets: np.ndarray
+    nodes: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class GraphSplit:
+    """One split: its graphs (none where the set has no such split) and the names of the labels.
+
+    `transductive` says that all splits have the same one graph and differ in the labelled nodes.
+    """
+
+    graphs: tuple[GraphArrays, ...]
+    label_names: tuple[str, ...]
+    multi_label: bool
+    transductive: bool = False
+
+    @property
+    def num_features(self) -> int:
+        """Features of a node (D); the split has to have graphs."""
+        return int(self.graphs[0].x.shape[1])

@@ -1,0 +1,34 @@
+"""Which kind of data a name or a path stands for, told from names alone: no numpy, no torch."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+from sgas_gcn.datasets import DATASETS
+from sgas_gcn.datasets.graphs import GRAPH_DATASETS
+
+POINT, GRAPH = "point", "graph"
+
+
+def kind_of(dataset: str) -> str:
+    """`graph` for a graph data set, or a file or folder whose arrays hold edges; else `point`.
+
+    What is no such data set is told by the loader.
+    """
+    if dataset in GRAPH_DATASETS:
+        return GRAPH
+    if dataset in DATASETS:
+        return POINT
+    path = Path(dataset).expanduser()
+    files = sorted(path.glob("*.npz")) if path.is_dir() else [path]
+    return GRAPH if any("edge.npy" in _arrays(file) for file in files) else POINT
+
+
+def _arrays(path: Path) -> list[str]:
+    """The names of the arrays in an `.npz` file; none where it is no such file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return []

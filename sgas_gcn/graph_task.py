@@ -1,0 +1,236 @@
+"""GraphTask: one data set of graphs with the supernet and the networks for it.
+
+Dimensions: B graphs, N nodes of a graph, R nodes that are asked, L labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sgas.config import RunConfig
+from sgas.data import Source, SubsetSource, stratified_parts
+from sgas.errors import DataError
+from sgas.family import SearchParts, TrainParts
+from sgas.genotype import Genotype
+from sgas.labels import Labels, ManyLabels, OneClass
+from sgas_gcn.config import GRAPH_SPACE, GraphDataConfig, GraphModelConfig
+from sgas_gcn.datasets.graph_arrays import GraphArrays, GraphSplit
+from sgas_gcn.datasets.graphs import load_graphs
+from sgas_gcn.graph_batch import GraphBatch
+from sgas_gcn.network import GraphNetwork
+from sgas_gcn.supernet import GraphSupernet
+
+# The mean training graph of PPI, for counting operations and time.
+EXAMPLE_NODES = 2245
+EXAMPLE_DEGREE = 27
+
+
+class GraphModels:
+    """The supernet and the networks for nodes of `in_channels` features, `num_outputs` logits."""
+
+    space = GRAPH_SPACE
+    smallest_batch = 1
+
+    def __init__(self, model: GraphModelConfig, in_channels: int, num_outputs: int) -> None:
+        self.model, self.num_steps = model, model.num_steps
+        self.in_channels, self.num_outputs = in_channels, num_outputs
+        self.dimensions = {"in_channels": in_channels, "num_outputs": num_outputs}
+
+    def build_supernet(self) -> GraphSupernet:
+        """A supernet with nothing decided, on the CPU."""
+        return GraphSupernet(self.model, self.in_channels, self.num_outputs)
+
+    def build_network(self, genotype: Genotype, auxiliary: bool) -> GraphNetwork:
+        """The derived network of a genotype, on the CPU."""
+        return GraphNetwork(
+            genotype, self.model, self.in_channels, self.num_outputs, auxiliary=auxiliary
+        )
+
+    def example_input(self) -> GraphBatch:
+        """One random graph of the size of PPI's mean training graph."""
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(EXAMPLE_NODES, self.in_channels, generator=generator)
+        shape = (EXAMPLE_NODES * EXAMPLE_DEGREE,)
+        sources = torch.randint(EXAMPLE_NODES, shape, generator=generator)
+        targets = torch.arange(EXAMPLE_NODES).repeat_interleave(EXAMPLE_DEGREE)
+        return GraphBatch.of_graph(x, torch.stack([sources, targets]))
+
+
+@dataclass(frozen=True)
+class GraphSource:
+    """Whole graphs on the device, each with its rows of targets; a sample is a graph.
+
+    Their edges were sorted once; a batch joins them. In training, features are zeroed by chance.
+    """
+
+    graphs: Sequence[GraphBatch]
+    targets: Sequence[Tensor]
+    feature_dropout: float = 0.0
+
+    def __len__(self) -> int:
+        return len(self.graphs)
+
+    def batch(self, index: Tensor, generator: torch.Generator | None) -> tuple[GraphBatch, Tensor]:
+        """The graphs `index` `[B]` as one, with the targets of all their asked nodes."""
+        numbers = index.tolist()
+        batch = GraphBatch.join([self.graphs[number] for number in numbers])
+        targets = torch.cat([self.targets[number] for number in numbers])
+        if generator is None or self.feature_dropout == 0:
+            return batch, targets
+        keep, x = 1 - self.feature_dropout, batch.x
+        kept = torch.rand(x.shape, generator=generator, device=x.device) < keep
+        return batch.with_features(x * kept / keep), targets
+
+    def only(self, rows: Tensor) -> GraphSource:
+        """The same one graph, of whose asked nodes the `rows` `[n]` alone are asked."""
+        (graph,), (targets,) = self.graphs, self.targets
+        asked = graph.asked_nodes.index_select(0, rows)
+        return replace(
+            self, graphs=[replace(graph, asked=asked)], targets=[targets.index_select(0, rows)]
+        )
+
+
+class GraphTask(GraphModels):
+    """A data set of graphs; its training part is read and checked here, its test part on demand."""
+
+    def __init__(
+        self, dataset: str, model: GraphModelConfig, data: GraphDataConfig, run: RunConfig
+    ) -> None:
+        self._load = partial(load_graphs, dataset, data_root=run.data_root, seed=run.seed)
+        self._data, self._dataset = data, dataset
+        self._training: GraphSplit = self._load(split="train")
+        if not self._training.graphs:
+            raise DataError(f"{dataset} has no training graphs: add some")
+        self._check_sizes(self._training.graphs)
+        self.classes = self._training.label_names
+        self.labels: Labels = ManyLabels() if self._training.multi_label else OneClass()
+        super().__init__(model, self._training.num_features, len(self.classes))
+
+    def _check_sizes(self, graphs: Sequence[GraphArrays]) -> None:
+        """DataError where a batch could be of a single node, which batch norm cannot train on."""
+        for number, graph in enumerate(graphs):
+            if len(graph.x) < 2:
+                raise DataError(
+                    f"training graph {number} of {self._dataset} has {len(graph.x)} nodes; it "
+                    "takes 2: leave it out"
+                )
+
+    def _source(self, split: GraphSplit, device: torch.device) -> GraphSource:
+        """The graphs of a split on the device, their edges sorted."""
+        batches = []
+        for graph in split.graphs:
+            asked = None if graph.nodes is None else torch.from_numpy(graph.nodes)
+            edges = torch.from_numpy(np.ascontiguousarray(graph.edges))
+            batches.append(GraphBatch.of_graph(torch.from_numpy(graph.x), edges, asked).to(device))
+        targets = [torch.from_numpy(graph.targets).to(device) for graph in split.graphs]
+        return GraphSource(batches, targets, self._data.feature_dropout)
+
+    def _parts(self, fractions: tuple[float, ...], seed: int, device: torch.device) -> list[Source]:
+        """The training set in parts: its graphs, or where there is one graph, its nodes."""
+        source = self._source(self._training, device)
+        if self._training.transductive:
+            targets = self._training.graphs[0].targets
+            strata = targets if targets.ndim == 1 else np.zeros(len(targets), np.int64)
+            rows = stratified_parts(strata, fractions, seed)
+            return [source.only(torch.from_numpy(part).to(device)) for part in rows]
+        wanted = sum(fraction > 0 for fraction in fractions)
+        if len(source) < wanted:
+            raise DataError(
+                f"{self._dataset} has {len(source)} training graphs; splitting them takes at "
+                f"least {wanted}: add graphs"
+            )
+        numbers = stratified_parts(np.zeros(len(source), np.int64), fractions, seed)
+        return [SubsetSource(source, torch.from_numpy(part).to(device)) for part in numbers]
+
+    def _own_validation(self, device: torch.device) -> GraphSource | None:
+        """The validation split of the data set, or None where it has none."""
+        split = self._load(split="val")
+        self._check_agreement(split, "validation")
+        return self._source(split, device) if split.graphs else None
+
+    def search_parts(
+        self, protocol: str, seed: int, validation_fraction: float, device: torch.device
+    ) -> SearchParts:
+        """Halves of the training graphs (or nodes) for weights and alphas, and a validation part.
+
+        The validation part is the data set's own; where it has none, a part of the training set.
+        Protocol `paper`: all training graphs for the weights, the validation part for the alphas.
+        """
+        validation: Source | None = self._own_validation(device)
+        if protocol == "paper":
+            if validation is None:
+                raise DataError(
+                    f"{self._dataset} has no validation split, which protocol paper trains the "
+                    "alphas on: use --protocol clean"
+                )
+            return SearchParts(
+                self._source(self._training, device),
+                validation,
+                validation,
+                "protocol paper: the validation split trains the alphas and is the validation part",
+            )
+        rest = 1.0 if validation is not None else 1 - validation_fraction
+        parts = self._parts((rest / 2, rest / 2, 1 - rest), seed, device)
+        if validation is None:
+            validation = parts[2]
+        sizes = "/".join(str(_size(part)) for part in (parts[0], parts[1], validation))
+        what = "nodes" if self._training.transductive else "graphs"
+        label = f"protocol clean: {sizes} {what} for weights/alphas/validation"
+        return SearchParts(parts[0], parts[1], validation, label)
+
+    def train_parts(
+        self, protocol: str, seed: int, validation_fraction: float, device: torch.device
+    ) -> TrainParts:
+        """The training set, with the data set's own validation part or without a part of its own.
+
+        Protocol `paper` validates on the test split.
+        """
+        if protocol == "paper":
+            return TrainParts(self._source(self._training, device), self.test_part(device), "test")
+        validation = self._own_validation(device)
+        if validation is not None or validation_fraction == 0:
+            return TrainParts(self._source(self._training, device), validation, "validation")
+        fractions = (1 - validation_fraction, validation_fraction)
+        training, held_out = self._parts(fractions, seed, device)
+        return TrainParts(training, held_out, "validation")
+
+    def test_part(self, device: torch.device) -> GraphSource:
+        """The test split, opened here for the first time."""
+        split = self._load(split="test")
+        if not split.graphs:
+            raise DataError(f"{self._dataset} has no test graphs: add some")
+        self._check_agreement(split, "test")
+        return self._source(split, device)
+
+    def _check_agreement(self, split: GraphSplit, name: str) -> None:
+        """DataError where graphs of a split have other features than those of training."""
+        if split.graphs and split.num_features != self.in_channels:
+            raise DataError(
+                f"{name} graphs have {split.num_features} features, training graphs "
+                f"{self.in_channels}; both have to agree"
+            )
+
+
+def _size(part: Source) -> int:
+    """Graphs of a part, or where it is one graph of which nodes are asked, these nodes."""
+    if isinstance(part, GraphSource) and part.graphs[0].asked is not None:
+        return len(part.targets[0])
+    return len(part)
+
+
+def models(model: Any, dimensions: Mapping[str, int]) -> GraphModels:
+    """The networks of the graph space for inputs and outputs of known size, without data."""
+    return GraphModels(model, **dimensions)
+
+
+def open_task(run: RunConfig, model: Any, data: Any) -> GraphTask:
+    """The task of a run's data set; DataError or ConfigError where it cannot be used."""
+    assert run.dataset is not None, "the command line resolves the data set first"
+    return GraphTask(run.dataset, model, data, run)

@@ -1,0 +1,260 @@
+"""Derived networks: published sizes, agreement with the supernet, drop path, auxiliary head."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from sgas.decisions import CellDecisions, Choice, genotype_of
+from sgas.errors import ConfigError, GenotypeError
+from sgas.genotype import Genotype
+from sgas_cnn.config import IMAGE_SPACE, OPERATIONS, ImageModelConfig
+from sgas_cnn.edges import drop_images
+from sgas_cnn.network import AuxiliaryHead, ImageNetwork
+from sgas_cnn.ops.common import BatchNorm
+from sgas_cnn.published import load_published, published_names
+from sgas_cnn.supernet import ImageSupernet
+
+SMALL = ImageModelConfig(channels=2, num_cells=3)
+IMAGENET = ImageModelConfig(channels=48, num_cells=14, stem="imagenet")
+CIFAR = ImageModelConfig(channels=36, num_cells=20)
+SETTINGS = {  # model, classes, pixels a side
+    "cifar10_c36_l20": (CIFAR, 10, 32),
+    "cifar100_c36_l20": (CIFAR, 100, 32),
+    "imagenet_c48_l14": (IMAGENET, 1000, 224),
+}
+
+# Each operation and each form of cell; the others differ in which edges they choose.
+COUNTED = ("NASNet", "AmoebaNet", "DARTS_V2", "Cri1_CIFAR_3", "Cri2_CIFAR_4")
+
+
+def small_network(name: str = "cri2-cifar-best", **options: object) -> ImageNetwork:
+    torch.manual_seed(0)
+    return ImageNetwork(load_published(name), SMALL, 3, 5, **options)  # type: ignore[arg-type]
+
+
+def images(count: int = 4, side: int = 8) -> Tensor:
+    torch.manual_seed(1)
+    return torch.randn(count, 3, side, side)
+
+
+def num_parameters(net: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in net.parameters())
+
+
+@torch.no_grad()
+def multiply_adds(net: torch.nn.Module, side: int) -> int:
+    """Of convolutions and the classifier for one image; the weights' values do not matter."""
+    net = net.to_empty(device="cpu").eval()  # a real pass is faster than one on meta tensors
+    with FlopCounterMode(display=False) as counter:
+        net(torch.zeros(1, 3, side, side))
+    return counter.get_total_flops() // 2
+
+
+def test_published_genotypes(golden: Path) -> None:
+    file = json.loads((golden / "networks.json").read_text())
+    wanted = {n["name"]: n for n in file["networks"] if n["family"] == "cnn"}
+    names = {name.lower().replace("_", "-"): name for name in wanted}
+    aliases = {
+        alias.lower().replace("_", "-"): name.lower().replace("_", "-")
+        for alias, name in file["aliases"].items()
+        if name in wanted
+    }
+    assert set(published_names()) == {*names, *aliases}
+    assert list(published_names()) == sorted(published_names())
+    for alias, name in aliases.items():
+        assert load_published(alias) == load_published(name)
+    for own, name in names.items():
+        genotype = load_published(own).validate(IMAGE_SPACE)
+        for kind, cell in genotype.cells.items():
+            assert [[edge.op, edge.source] for edge in cell.edges] == wanted[name][kind]
+            assert list(cell.concat) == wanted[name][f"{kind}_concat"]
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_published_sizes(setting: str, golden: Path) -> None:
+    model, num_classes, side = SETTINGS[setting]
+    file = json.loads((golden / "networks.json").read_text())
+    for known in (n for n in file["networks"] if n["family"] == "cnn"):
+        genotype = load_published(known["name"].replace("_", "-"))
+        with torch.device("meta"):
+            net = ImageNetwork(genotype, model, 3, num_classes, auxiliary=True)
+        counts = known["counts"][setting]
+        assert num_parameters(net) == counts["params_with_auxiliary"], known["name"]
+        net.auxiliary = None
+        assert num_parameters(net) == counts["params"], known["name"]
+        if known["name"] in COUNTED:
+            assert multiply_adds(net, side) == counts["macs"], known["name"]
+
+
+def test_an_unknown_published_name_names_the_nearest() -> None:
+    with pytest.raises(GenotypeError, match=r"'cri2-cifar-33': did you mean cri2-cifar-3\?"):
+        load_published("cri2-cifar-33")
+
+
+def test_published_names_need_no_torch() -> None:
+    probe = (
+        "import sys; from sgas_cnn.published import *; "
+        "load_published(published_names()[0]); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_fully_decided_supernet_is_the_derived_network(training: bool) -> None:
+    """Up to the norms: those of a derived network have weight and bias, here 1 and 0."""
+    torch.manual_seed(0)
+    supernet = ImageSupernet(SMALL, 3, 5).double().train(training)
+    convolutions = [name for name in OPERATIONS[1:] if "pool" not in name]
+    decisions = {}
+    for kind in IMAGE_SPACE.cell_kinds:
+        cell = CellDecisions.none_yet(IMAGE_SPACE.topology(4))
+        while cell.undecided:
+            op = convolutions[cell.num_decided % len(convolutions)]
+            cell = cell.decide(Choice(cell.undecided[-1], op))
+        decisions[kind] = cell
+    supernet.apply_decisions(decisions)
+    network = ImageNetwork(genotype_of(IMAGE_SPACE, decisions), SMALL, 3, 5).double()
+    places = {
+        kind: {e: p for p, e in enumerate(e for e, s in enumerate(cell.states) if s.op)}
+        for kind, cell in decisions.items()
+    }
+    weights = network.state_dict()
+    for name, value in supernet.state_dict().items():
+        parts = name.split(".")
+        if parts[0] == "cells" and parts[2] == "edges":
+            parts[3] = str(places[supernet.cells[int(parts[1])].kind][int(parts[3])])
+        if parts[0] != "alphas":
+            assert ".".join(parts) in weights
+            weights[".".join(parts)] = value
+    network.load_state_dict(weights)
+    x = images().double()
+    torch.testing.assert_close(network.train(training)(x), supernet(x))
+
+
+@pytest.mark.parametrize("name", ["cri1-cifar-9", "darts-v1", "nasnet", "amoebanet"])
+def test_published_cells_run_and_learn(name: str) -> None:
+    net = small_network(name)
+    logits = net(images())
+    assert isinstance(logits, Tensor) and logits.shape == (4, 5)
+    logits.square().sum().backward()
+    for parameter_name, parameter in net.named_parameters():
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), parameter_name
+
+
+def test_two_edges_may_join_the_same_states_and_cells_may_differ_in_steps() -> None:
+    text = (
+        "Genotype(normal=[('sep_conv_3x3', 0), ('dil_conv_3x3', 0)], normal_concat=[2], "
+        "reduce=[('skip_connect', 1), ('skip_connect', 1), ('max_pool_3x3', 2), "
+        "('skip_connect', 0)], reduce_concat=[2, 3])"
+    )
+    net = ImageNetwork(Genotype.from_text(text, "image"), SMALL, 3, 5)
+    assert net(images()).shape == (4, 5)
+    assert [cell.out_channels for cell in net.cells] == [2, 8, 16]
+
+
+def test_a_reducing_cell_may_not_hand_on_its_inputs() -> None:
+    text = (
+        "Genotype(normal=[('skip_connect', 0), ('skip_connect', 1)], normal_concat=[1, 2], "
+        "reduce=[('skip_connect', 0), ('skip_connect', 1)], reduce_concat=[1, 2])"
+    )
+    with pytest.raises(GenotypeError, match=r"reduce cell: concat is \[1, 2\].*states from 2"):
+        ImageNetwork(Genotype.from_text(text, "image"), SMALL, 3, 5)
+
+
+def test_a_genotype_of_another_space_is_refused() -> None:
+    genotype = Genotype.from_text(
+        "Genotype(normal=[('gat', 0), ('gat', 1)], normal_concat=[2])", "point"
+    )
+    with pytest.raises(GenotypeError, match="of space 'point'"):
+        ImageNetwork(genotype, SMALL, 3, 5)
+
+
+def test_images_that_are_too_small_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"images have 7 × 7 pixels; stem cifar needs at least 8"):
+        small_network()(images(side=7))
+    config = ImageModelConfig(channels=2, num_cells=3, stem="imagenet")
+    net = ImageNetwork(load_published("darts"), config, 3, 5)
+    with pytest.raises(ConfigError, match=r"stem imagenet needs at least 64 a side"):
+        net(images(side=63))
+
+
+def test_drop_path_zeroes_whole_images_and_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    out = drop_images(torch.ones(800, 2, 3, 3), 0.25)
+    per_image = out[:, 0, 0, 0]
+    assert torch.equal(out, per_image.view(-1, 1, 1, 1).expand_as(out))
+    assert set(per_image.unique().tolist()) == {0.0, torch.tensor(1 / 0.75).item()}
+    assert abs(out.mean().item() - 1) < 0.1
+
+
+def test_drop_path_acts_in_training_alone_and_can_be_set() -> None:
+    net, x = small_network(drop_path=0.5), images()
+    dropped = net(x)
+    net.drop_path = 0.0
+    whole = net(x)
+    assert not torch.equal(dropped, whole)
+    assert torch.equal(net(x), whole)
+    net.eval()
+    wanted = net(x)
+    net.drop_path = 0.5
+    assert torch.equal(net(x), wanted)
+
+
+@pytest.mark.parametrize("kind, spared", [("normal", True), ("reduce", False)])
+def test_drop_path_leaves_skips_of_stride_1_alone(kind: str, spared: bool) -> None:
+    skips = [("skip_connect", 0), ("skip_connect", 1)]
+    text = f"Genotype(normal={skips}, normal_concat=[2], reduce={skips}, reduce_concat=[2])"
+    net = ImageNetwork(Genotype.from_text(text, "image"), SMALL, 3, 5)
+    cell = next(cell for cell in net.cells if cell.kind == kind)
+    layer, x = cell.edges[0]["skip_connect"], torch.randn(4, cell.edges.channels, 8, 8)
+    assert layer.skips == spared
+    cell.pre0 = cell.pre1 = torch.nn.Identity()
+    one, other = (cell(x, x, drop_path=0.5) for _ in range(2))
+    assert torch.equal(one, other) == spared
+
+
+@pytest.mark.parametrize("stem, side", [("cifar", 8), ("cifar", 33), ("imagenet", 65)])
+def test_the_auxiliary_head_speaks_in_training_alone(stem: str, side: int) -> None:
+    config = ImageModelConfig(channels=2, num_cells=3, stem=stem)
+    net = ImageNetwork(load_published("darts"), config, 3, 5, auxiliary=True)
+    x = images(side=side)
+    logits, auxiliary = net(x)
+    assert logits.shape == auxiliary.shape == (4, 5)
+    (logits.sum() + auxiliary.square().sum()).backward()
+    assert all(parameter.grad is not None for parameter in net.parameters())
+    assert net.eval()(x).shape == (4, 5)
+
+
+@pytest.mark.parametrize("stride, side", [(3, 8), (2, 7)])
+def test_the_auxiliary_head_pools_as_published_at_the_published_sizes(
+    stride: int, side: int
+) -> None:
+    torch.manual_seed(0)
+    head = AuxiliaryHead(3, 2, stride)
+    x = torch.randn(1, 3, side, side)
+    pooled = torch.nn.AvgPool2d(5, stride=stride, padding=0, count_include_pad=False)(x)
+    assert pooled.shape == (1, 3, 2, 2)
+    torch.testing.assert_close(head._pool(x), pooled)
+
+
+def test_one_image_can_be_classified_and_others_do_not_matter() -> None:
+    net, x = small_network(), images()
+    net(x)
+    net.eval()
+    torch.testing.assert_close(net(x[2:3]), net(x)[2:3])
+
+
+def test_all_norms_of_a_derived_network_are_affine_and_none_follows_a_pooling() -> None:
+    net = small_network("nasnet")
+    norms = {name: m for name, m in net.named_modules() if isinstance(m, BatchNorm)}
+    assert all(norm.weight is not None for norm in norms.values())
+    assert not any("pool" in name for name in norms)

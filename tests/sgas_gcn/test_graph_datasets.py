@@ -1,0 +1,377 @@
+"""Data sets of graphs: generated ones, PyG's from made-up files, and files of one's own."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import urllib.error
+import urllib.request
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sgas.errors import DataError
+from sgas_gcn.datasets import graph_file
+from sgas_gcn.datasets.graph_arrays import GraphSplit
+from sgas_gcn.datasets.graph_folder import describe_graph_file
+from sgas_gcn.datasets.graphs import GRAPH_DATASETS, SPLITS, load_graphs
+from sgas_gcn.datasets.tissues import BEND, MEAN_DEGREE, OWN_WEIGHT, _Rule
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise urllib.error.URLError("the network is closed")
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+
+
+def load(dataset: str | Path, split: str = "train", root: Path = Path("nowhere")) -> GraphSplit:
+    return load_graphs(str(dataset), split, root, 0)
+
+
+def several(**changes: Any) -> dict[str, Any]:
+    """Three graphs of 4, 3 and 5 nodes with two labels a node."""
+    generator = np.random.default_rng(0)
+    arrays = {
+        "node_ptr": np.array([0, 4, 7, 12]),
+        "edge_ptr": np.array([0, 3, 5, 9]),
+        "edge": np.array(
+            [(0, 1), (1, 2), (2, 2), (0, 1), (0, 2), (0, 4), (1, 2), (3, 4), (2, 3)], np.uint16
+        ),
+        "x": generator.integers(0, 2, (12, 3)).astype(np.uint8),
+        "y": generator.integers(0, 2, (12, 2)).astype(np.uint8),
+        "split": np.array(["train", "test", "train"]),
+    }
+    arrays.update(changes)
+    return {name: value for name, value in arrays.items() if value is not None}
+
+
+def one(**changes: Any) -> dict[str, Any]:
+    """One graph of 20 nodes in two classes, node 19 of unknown class, features in rows."""
+    arrays = {
+        "label": np.array([0, 1] * 9 + [0, -1], np.int16),
+        "edge": np.array([(i, i + 1) for i in range(18)]),
+        "feat_indptr": np.arange(21),
+        "feat_indices": np.arange(20) % 4,
+        "feat_dim": np.array(4),
+        "train": np.arange(6),
+        "val": np.arange(6, 10),
+        "test": np.arange(10, 19),
+    }
+    arrays.update(changes)
+    return {name: value for name, value in arrays.items() if value is not None}
+
+
+def saved(tmp_path: Path, arrays: dict[str, Any]) -> Path:
+    path = tmp_path / "graphs.npz"
+    np.savez(path, **arrays)
+    return path
+
+
+def test_tissues_need_no_download_and_are_the_same_every_time() -> None:
+    sizes = {"train": 12, "val": 2, "test": 2}
+    for split in SPLITS:
+        first, again = load("tissues", split), load("tissues", split)
+        assert len(first.graphs) == sizes[split] and first.multi_label and not first.transductive
+        for a, b in zip(first.graphs, again.graphs, strict=True):
+            assert a.x.dtype == np.float32 and a.targets.dtype == bool
+            assert a.targets.shape == (len(a.x), len(first.label_names))
+            assert all(np.array_equal(getattr(a, n), getattr(b, n)) for n in ("x", "edges"))
+            assert np.array_equal(a.targets, b.targets)
+            assert set(map(tuple, a.edges.T)) == set(map(tuple, a.edges[::-1].T))
+    other = load_graphs("tissues", "train", Path("nowhere"), 1)
+    assert not np.array_equal(other.graphs[0].edges, load("tissues").graphs[0].edges)
+
+
+def mean(x: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Mean over the neighbours of each node, by a matrix."""
+    adjacency = np.zeros((len(x), len(x)))
+    adjacency[edges[1], edges[0]] = 1
+    out: np.ndarray = adjacency @ x / np.maximum(adjacency.sum(1, keepdims=True), 1)
+    return out
+
+
+def explained(train: GraphSplit, test: GraphSplit, steps: int) -> float:
+    """How well means over up to `steps` steps tell the labels of other graphs, linearly: R²."""
+    sides = []
+    for split in (train, test):
+        rows = []
+        for graph in split.graphs:
+            parts = [np.ones((len(graph.x), 1)), graph.x]
+            for _ in range(steps):
+                parts.append(mean(parts[-1], graph.edges))
+            rows.append(np.concatenate(parts, 1))
+        truth = np.concatenate([graph.targets for graph in split.graphs]).astype(float)
+        sides.append((np.concatenate(rows), truth))
+    (x, y), (x_test, y_test) = sides
+    error = y_test - x_test @ np.linalg.lstsq(x, y, rcond=None)[0]
+    return float(1 - error.var() / (y_test - y_test.mean(0)).var())
+
+
+def test_labels_of_tissues_need_two_steps_in_the_graph() -> None:
+    train, test = load("tissues"), load("tissues", "test")
+    own, one_step, two_steps = (explained(train, test, steps) for steps in range(3))
+    assert own < 0.15 and one_step < 0.15 and 0.25 < two_steps < 0.4
+    rule, agree = _Rule(0), []
+    for graph in test.graphs:
+        around = mean(graph.x, graph.edges) @ rule.inner.T * MEAN_DEGREE**0.5
+        score = mean(np.maximum(around - BEND, 0), graph.edges)
+        labels = score + OWN_WEIGHT * (graph.x @ rule.own.T) > rule.thresholds
+        agree.append((labels == graph.targets).mean())
+    assert 0.97 < min(agree) < 0.99  # all but the noise
+
+
+def test_an_unknown_name_names_the_nearest_and_every_entry_has_a_loader() -> None:
+    with pytest.raises(DataError, match=r"unknown data set 'coraa': did you mean cora\?.*\.npz"):
+        load("coraa")
+    with pytest.raises(DataError, match="unknown split 'all'"):
+        load("tissues", "all")
+    assert all(callable(entry.load) and entry.help for entry in GRAPH_DATASETS.values())
+
+
+@pytest.mark.parametrize("name", ["ppi", "cora", "citeseer", "pubmed"])
+def test_a_download_that_fails_says_which_file_to_put_where(name: str, tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"cannot download .*: put the file (ppi\.zip|ind\.).* into"
+    ):
+        load(name, root=tmp_path)
+
+
+def write_ppi(root: Path) -> None:
+    """An archive like PPI's, of two small graphs a split."""
+    archive = zipfile.ZipFile(root / "ppi.zip", "w")
+    for part in ("train", "valid", "test"):
+        links = [{"source": a, "target": b} for a, b in [(0, 1), (1, 1), (2, 3), (3, 4)]]
+        graph = {
+            "directed": False,
+            "multigraph": False,
+            "graph": {},
+            "nodes": [{"id": number} for number in range(5)],
+            "links": links,
+        }
+        arrays = {
+            "feats": np.arange(10.0).reshape(5, 2),
+            "labels": np.eye(5, 3, dtype=np.int64),
+            "graph_id": np.array([1, 1, 2, 2, 2]),
+        }
+        archive.writestr(f"{part}_graph.json", json.dumps(graph))
+        for name, array in arrays.items():
+            buffer = io.BytesIO()
+            np.save(buffer, array)
+            archive.writestr(f"{part}_{name}.npy", buffer.getvalue())
+    archive.close()
+
+
+def test_ppi_is_read_from_an_archive_put_in_place(tmp_path: Path) -> None:
+    (tmp_path / "ppi").mkdir()
+    write_ppi(tmp_path / "ppi")
+    split = load("ppi", "val", tmp_path)
+    assert [graph.x.shape for graph in split.graphs] == [(2, 2), (3, 2)]
+    assert split.multi_label and split.graphs[0].targets.dtype == bool
+    assert sorted(map(tuple, split.graphs[0].edges.T)) == [(0, 1), (1, 0)]  # the loop is gone
+    assert sorted(map(tuple, split.graphs[1].edges.T)) == [(0, 1), (1, 0), (1, 2), (2, 1)]
+
+
+def test_a_damaged_ppi_archive_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "ppi").mkdir()
+    (tmp_path / "ppi" / "ppi.zip").write_bytes(b"no archive")
+    with pytest.raises(DataError, match=r"ppi\.zip is damaged .*delete it"):
+        load("ppi", root=tmp_path)
+
+
+def test_planetoid_is_read_from_files_put_in_place(tmp_path: Path) -> None:
+    import scipy.sparse
+
+    raw = tmp_path / "Cora" / "raw"
+    raw.mkdir(parents=True)
+    nodes, train, test = 600, 4, np.arange(597, 600)
+    x = scipy.sparse.csr_matrix(np.eye(nodes, 5, dtype=np.float32))
+    y = np.eye(2, dtype=np.int64)[np.arange(nodes) % 2]
+    ring = {node: [(node + 1) % nodes, (node - 1) % nodes] for node in range(nodes)}
+    objects = {"x": x[:train], "tx": x[597:], "allx": x[:597], "graph": ring}
+    objects |= {"y": y[:train], "ty": y[597:], "ally": y[:597]}
+    for name, value in objects.items():
+        (raw / f"ind.cora.{name}").write_bytes(pickle.dumps(value))
+    (raw / "ind.cora.test.index").write_text("".join(f"{node}\n" for node in test))
+    split = load("cora", "train", tmp_path)
+    (graph,) = split.graphs
+    assert split.transductive and not split.multi_label and len(split.label_names) == 2
+    assert graph.nodes is not None and graph.nodes.tolist() == [0, 1, 2, 3]
+    assert graph.targets.tolist() == [0, 1, 0, 1]
+    assert graph.x.shape == (nodes, 5) and graph.edges.shape == (2, 2 * nodes)
+    (tested,) = load("cora", "test", tmp_path).graphs
+    assert tested.nodes is not None and tested.nodes.tolist() == test.tolist()
+    (raw / "ind.cora.y").write_bytes(b"rubbish")
+    for processed in (tmp_path / "Cora" / "processed").glob("*"):
+        processed.unlink()
+    with pytest.raises(DataError, match="Cora cannot be read"):
+        load("cora", "train", tmp_path)
+
+
+def test_several_graphs_of_ones_own(tmp_path: Path) -> None:
+    saved(tmp_path, several())
+    split = load(tmp_path)
+    assert [graph.x.shape for graph in split.graphs] == [(4, 3), (5, 3)]
+    assert split.label_names == ("0", "1") and split.multi_label
+    # Stored once, read in both directions; the self-loop once.
+    assert sorted(map(tuple, split.graphs[0].edges.T)) == [(0, 1), (1, 0), (1, 2), (2, 1), (2, 2)]
+    assert load(tmp_path, "val").graphs == ()
+    assert len(load(tmp_path / "graphs.npz", "test").graphs) == 1
+
+
+def test_several_graphs_with_classes_a_direction_and_names(tmp_path: Path) -> None:
+    classes = np.array([0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, -1])
+    names = np.array(["a", "b", "c"])
+    path = saved(tmp_path, several(y=classes, directed=np.array(True), label_names=names))
+    split = load(path)
+    assert split.label_names == ("a", "b", "c") and not split.multi_label
+    assert sorted(map(tuple, split.graphs[0].edges.T)) == [(0, 1), (1, 2), (2, 2)]
+    assert split.graphs[0].nodes is None and split.graphs[1].nodes is not None
+    assert split.graphs[1].nodes.tolist() == [0, 1, 2, 3]
+
+
+def test_one_graph_of_ones_own(tmp_path: Path) -> None:
+    path = saved(tmp_path, one())
+    split = load(path, "test")
+    (graph,) = split.graphs
+    assert split.transductive and split.label_names == ("0", "1")
+    assert graph.nodes is not None and graph.nodes.tolist() == list(range(10, 19))
+    assert graph.targets.tolist() == [0, 1] * 4 + [0]
+    assert np.array_equal(graph.x, np.eye(4, dtype=np.float32)[np.arange(20) % 4])
+    masks = {name: np.isin(np.arange(20), one()[name]) for name in SPLITS}
+    dense = saved(tmp_path, one(x=np.eye(20), feat_indptr=None, feat_indices=None, **masks))
+    again = load(dense, "test").graphs[0]
+    assert again.nodes is not None and again.nodes.tolist() == graph.nodes.tolist()
+
+
+def test_without_a_split_the_same_one_is_drawn_for_every_seed(tmp_path: Path) -> None:
+    path = saved(tmp_path, one(train=None, val=None, test=None))
+    parts = [load_graphs(str(path), split, tmp_path, seed=7).graphs[0] for split in SPLITS]
+    again = [load(path, split).graphs[0] for split in SPLITS]
+    nodes = [part.nodes for part in parts]
+    for part, other in zip(nodes, again, strict=True):
+        assert part is not None and other.nodes is not None
+        assert part.tolist() == other.nodes.tolist()
+    every = np.concatenate([part for part in nodes if part is not None])
+    assert sorted(every.tolist()) == list(range(19))  # node 19 has no known class
+    assert all(set(part.targets.tolist()) == {0, 1} for part in parts)
+    path = saved(tmp_path, several(split=None))
+    assert [len(load(path, split).graphs) for split in SPLITS] == [1, 1, 1]
+
+
+X = np.ones((12, 3))
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "no edge array": (several(edge=None), r"no array 'edge' \(it has: node_ptr"),
+    "no labels": (several(y=None), "no array 'y' .*several graphs need"),
+    "no features": (one(feat_indptr=None), "no array 'feat_indptr' .*one graph needs"),
+    "edge shape": (several(edge=np.zeros((2, 9), np.int64)), r"edge has shape \[2, 9\]"),
+    "edge type": (several(edge=np.zeros((9, 2))), "edge is float64; write integers"),
+    "edge too large": (
+        several(edge=np.full((9, 2), 3)),
+        r"2 edges name nodes that are not there, first edge 3: \[3, 3\] in graph 1, .* 0 to 2",
+    ),
+    "edge negative": (one(edge=np.array([(0, 1), (-1, 3)])), r"first edge 1: \[-1, 3\] in graph 0"),
+    "edges twice": (
+        one(edge=np.array([(0, 1), (1, 0), (2, 3), (3, 2)])),
+        "stored in both directions; store undirected edges once, or write directed=True",
+    ),
+    "NaN": (several(x=np.where(np.eye(12, 3) > 0, np.nan, 1)), "3 nodes have NaN .*first node 0"),
+    "infinite": (one(feat_data=np.full(20, np.inf)), "20 nodes have NaN or infinite features"),
+    "text features": (several(x=np.full((12, 3), "a")), "x is <U1; write numbers"),
+    "rows of x": (several(x=np.ones((11, 3))), "x has 11 rows for 12 nodes"),
+    "no features at all": (several(x=np.ones((12, 0))), r"x has shape \[12, 0\]"),
+    "node_ptr": (several(node_ptr=np.array([0, 4, 7, 11])), "node_ptr has to rise .* 12 nodes"),
+    "edge_ptr falls": (several(edge_ptr=np.array([0, 5, 3, 9])), "edge_ptr has to rise"),
+    "pointers differ": (
+        several(node_ptr=np.array([0, 12]), split=None),
+        "node_ptr is of 1 graphs, edge_ptr of 3",
+    ),
+    "label width": (
+        several(label_names=np.array(["a", "b", "c"])),
+        "y is 2 labels wide, label_names has 3 names",
+    ),
+    "labels of 2": (several(y=np.full((12, 2), 2)), "labels of node 0 are not all 0 or 1"),
+    "label rank": (several(y=np.zeros((12, 2, 1), int)), r"y has shape \[12, 2, 1\]"),
+    "label type": (one(label=np.zeros(20)), "label is float64; write integers"),
+    "label gap": (one(label=np.array([0, 2] * 10)), "no node has class 1 of 0 to 2"),
+    "label below -1": (one(label=np.array([0, -2] * 10)), "node 1 has class -2; allowed are -1"),
+    "too few names": (
+        one(label_names=np.array(["a"])),
+        "node 1 has class 1; allowed are .* 0 to 0",
+    ),
+    "no known class": (one(label=np.full(20, -1)), "no node has a known class"),
+    "split word": (several(split=np.array(["train", "tset", "val"])), "split holds 'tset'"),
+    "split length": (several(split=np.array(["train"])), "split has 1 words for 3 graphs"),
+    "no test": (several(split=np.array(["train"] * 3)), "no graph is in test"),
+    "no train": (one(train=np.zeros(20, bool)), "no node is in train"),
+    "overlap": (one(val=np.arange(4, 8)), r"node 4 is in train and in val \(2 nodes overlap\)"),
+    "twice": (one(train=np.array([1, 1])), "train names a node twice"),
+    "out of range": (one(test=np.array([20])), "test names node 20; there are the nodes 0 to 19"),
+    "unknown in test": (one(test=np.array([19])), "node 19 of test has no known class"),
+    "mask length": (one(train=np.ones(3, bool)), "mask train has 3 entries for 20 nodes"),
+    "mask type": (one(train=np.ones(20)), "train is float64; write node numbers or a mask"),
+    "row pointers": (one(feat_indptr=np.zeros(21, int)), "feat_indptr has to rise .* 20 entries"),
+    "column": (one(feat_indices=np.full(20, 4)), "a feature outside 0 to 3"),
+    "huge features": (one(feat_dim=np.array(10**14)), "features take .* of memory are free"),
+    "pickles": (several(x=np.full((12, 3), None)), "x holds pickled Python objects"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_bad_files_are_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    arrays, message = WRONG[name]
+    path = saved(tmp_path, arrays)
+    with pytest.raises(DataError, match=message) as caught:
+        load(path)
+    assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+    described = describe_graph_file(path)
+    assert described["problems"] and str(path) in described["problems"][0]
+
+
+def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        load(tmp_path / "nothing.npz")
+    with pytest.raises(DataError, match=r"has to hold one \.npz file \(it has: none\)"):
+        load(tmp_path)
+    (tmp_path / "bad.npz").write_bytes(b"no zip")
+    with pytest.raises(DataError, match=r"is damaged or not an .npz file"):
+        load(tmp_path)
+    np.savez(tmp_path / "good.npz", **one())
+    with pytest.raises(DataError, match=r"it has: bad\.npz, good\.npz\): name the file"):
+        load(tmp_path)
+
+
+def test_a_file_that_claims_too_much_is_refused_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(tmp_path, several())
+    monkeypatch.setattr(graph_file, "available_memory", lambda: 1000)
+    monkeypatch.setattr(graph_file, "read_array", None)
+    with pytest.raises(DataError, match=r"12 nodes and 9 edges take .* KiB, 1000 bytes of memory"):
+        load(path)
+
+
+def test_a_file_is_described(tmp_path: Path) -> None:
+    found = describe_graph_file(saved(tmp_path, several()))
+    json.dumps(found)
+    assert (found["graphs"], found["nodes"], found["edges"]) == (3, 12, 9)
+    assert found["task"] == "inductive" and found["self_loops"] == 1
+    assert found["isolated_nodes"] == 1 and found["mean_degree"] == 1.5
+    assert found["splits"] == {"train": 2, "val": 0, "test": 1} and not found["problems"]
+    assert any("join a node to itself" in warning for warning in found["warnings"])
+    found = describe_graph_file(saved(tmp_path, one(train=None, val=None, test=None)))
+    assert found["task"] == "transductive" and found["labels"][0] == {"name": "0", "nodes": 10}
+    assert any("are drawn" in warning for warning in found["warnings"])
+
+
+def test_the_real_graphs_can_be_read(data: Path) -> None:
+    train = load(data / "ppi24")
+    assert (len(train.graphs), len(train.label_names)) == (20, 121)
+    assert sum(graph.edges.shape[1] for graph in train.graphs) / 2 + 0.0 > 5e5
+    cora = load(data / "citation" / "cora.npz", "test")
+    assert cora.graphs[0].x.shape == (2708, 1433) and len(cora.graphs[0].targets) == 1000

@@ -1,0 +1,244 @@
+"""GraphTask: what each protocol may see, batches of whole graphs, and a search from end to end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from sgas.config import RunConfig, SearchConfig, TrainConfig
+from sgas.data import SubsetSource
+from sgas.errors import DataError
+from sgas.family import TrainParts
+from sgas.loop import evaluate
+from sgas.runs import Run
+from sgas.search import Search
+from sgas.train import Training
+from sgas_gcn.config import GraphDataConfig, GraphModelConfig
+from sgas_gcn.datasets import graphs
+from sgas_gcn.datasets.graph_arrays import GraphArrays, GraphSplit
+from sgas_gcn.datasets.graphs import GraphEntry
+from sgas_gcn.graph_task import GraphSource, GraphTask, models
+from sgas_gcn.published import load_published
+
+CPU = torch.device("cpu")
+MODEL = GraphModelConfig(channels=4)
+
+
+def task(dataset: str, feature_dropout: float = 0.0) -> GraphTask:
+    data = GraphDataConfig(feature_dropout=feature_dropout)
+    return GraphTask(dataset, MODEL, data, RunConfig(dataset=dataset))
+
+
+def random_graph(number: int, nodes: np.ndarray | None, multi_label: bool) -> GraphArrays:
+    """A graph of 8 nodes or more, whose first feature is its number."""
+    generator = np.random.default_rng(number)
+    size = 8 + number % 3
+    x = generator.standard_normal((size, 5)).astype(np.float32)
+    x[:, 0] = number
+    count = size if nodes is None else len(nodes)
+    classes = np.arange(count) % 3
+    targets = generator.random((count, 4)) < 0.4 if multi_label else classes
+    return GraphArrays(x, generator.integers(0, size, (2, 20)), targets, nodes)
+
+
+class Shelf:
+    """Splits of made-up graphs that note which of them were opened."""
+
+    def __init__(self, counts: dict[str, int], multi_label: bool = True) -> None:
+        self.counts, self.multi_label, self.opened = counts, multi_label, set[str]()
+
+    def __call__(self, split: str, data_root: Path, seed: int) -> GraphSplit:
+        self.opened.add(split)
+        first = 100 * list(self.counts).index(split)
+        numbers = range(first, first + self.counts[split])
+        made = tuple(random_graph(number, None, self.multi_label) for number in numbers)
+        return GraphSplit(made, tuple("abcd" if self.multi_label else "abc"), self.multi_label)
+
+
+class OneGraph(Shelf):
+    """One graph of 60 nodes, whose nodes are split."""
+
+    def __call__(self, split: str, data_root: Path, seed: int) -> GraphSplit:
+        self.opened.add(split)
+        first = sum(list(self.counts.values())[: list(self.counts).index(split)])
+        nodes = np.arange(first, first + self.counts[split])
+        generator = np.random.default_rng(0)
+        x = generator.standard_normal((60, 5)).astype(np.float32)
+        graph = GraphArrays(x, generator.integers(0, 60, (2, 200)), nodes % 3, nodes)
+        made = (graph,) if len(nodes) else ()
+        return GraphSplit(made, tuple("abc"), self.multi_label, transductive=True)
+
+
+def put(monkeypatch: pytest.MonkeyPatch, shelf: Any) -> None:
+    """Makes `shelf` the data set `made-up`."""
+    monkeypatch.setitem(graphs.GRAPH_DATASETS, "made-up", GraphEntry("made-up", "", shelf))
+
+
+def graph_numbers(part: Any) -> list[int]:
+    """The numbers of the graphs of a part, told by their first feature."""
+    found = []
+    for number in range(len(part)):
+        batch, _ = part.batch(torch.tensor([number]), None)
+        found.append(int(batch.x[0, 0]))
+    return found
+
+
+def test_protocol_clean_splits_the_training_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    shelf = Shelf({"train": 7, "val": 2, "test": 3})
+    put(monkeypatch, shelf)
+    parts = task("made-up").search_parts("clean", 0, 0.1, CPU)
+    weights, alphas = graph_numbers(parts.weights), graph_numbers(parts.alphas)
+    assert sorted(weights + alphas) == list(range(7)) and {len(weights), len(alphas)} == {3, 4}
+    assert graph_numbers(parts.validation) == [100, 101]
+    assert shelf.opened == {"train", "val"}
+    assert "graphs for weights/alphas/validation" in parts.label
+    again = task("made-up").search_parts("clean", 0, 0.1, CPU)
+    other = task("made-up").search_parts("clean", 1, 0.1, CPU)
+    assert graph_numbers(again.weights) == weights != graph_numbers(other.weights)
+
+
+def test_without_validation_graphs_a_part_of_training_validates(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    put(monkeypatch, Shelf({"train": 10, "val": 0, "test": 1}))
+    parts = task("made-up").search_parts("clean", 0, 0.2, CPU)
+    found = [graph_numbers(p) for p in (parts.weights, parts.alphas, parts.validation)]
+    assert [len(numbers) for numbers in found] == [4, 4, 2]
+    assert sorted(number for numbers in found for number in numbers) == list(range(10))
+    training = task("made-up").train_parts("clean", 0, 0.2, CPU)
+    assert (len(training.training), len(training.validation or ())) == (8, 2)
+    assert task("made-up").train_parts("clean", 0, 0.0, CPU).validation is None
+    with pytest.raises(DataError, match="no validation split, which protocol paper"):
+        task("made-up").search_parts("paper", 0, 0.2, CPU)
+    put(monkeypatch, Shelf({"train": 2, "val": 0, "test": 1}))
+    with pytest.raises(DataError, match="has 2 training graphs; splitting them takes at least 3"):
+        task("made-up").search_parts("clean", 0, 0.2, CPU)
+
+
+def test_protocol_paper_trains_the_alphas_on_the_validation_graphs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shelf = Shelf({"train": 4, "val": 2, "test": 3})
+    put(monkeypatch, shelf)
+    parts = task("made-up").search_parts("paper", 0, 0.1, CPU)
+    assert graph_numbers(parts.weights) == [0, 1, 2, 3]
+    assert graph_numbers(parts.alphas) == [100, 101]
+    assert shelf.opened == {"train", "val"} and "protocol paper" in parts.label
+    training = task("made-up").train_parts("paper", 0, 0.1, CPU)
+    assert training.validation_name == "test" and "test" in shelf.opened
+
+
+def test_nodes_of_one_graph_are_split_within_each_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    shelf = OneGraph({"train": 24, "val": 10, "test": 20}, multi_label=False)
+    put(monkeypatch, shelf)
+    transductive = task("made-up")
+    parts = transductive.search_parts("clean", 0, 0.1, CPU)
+    assert len(parts.weights) == len(parts.alphas) == 1  # one graph, one batch
+    assert "12/12/10 nodes" in parts.label and "test" not in shelf.opened
+    asked = []
+    for part in (parts.weights, parts.alphas, parts.validation):
+        batch, targets = part.batch(torch.tensor([0]), None)
+        assert len(batch.x) == 60 and torch.equal(targets, batch.asked_nodes % 3)
+        asked.append(set(batch.asked_nodes.tolist()))
+        logits = transductive.build_supernet()(batch)
+        assert logits.shape == (len(targets), 3)
+    assert asked[0] | asked[1] == set(range(24)) and not asked[0] & asked[1]
+    assert asked[2] == set(range(24, 34))
+    counts = torch.bincount(parts.weights.batch(torch.tensor([0]), None)[1])
+    assert counts.tolist() == [4, 4, 4]
+
+
+def test_batches_are_whole_graphs_side_by_side() -> None:
+    source = task("tissues").search_parts("clean", 0, 0.1, CPU).validation
+    assert isinstance(source, GraphSource)
+    batch, targets = source.batch(torch.tensor([1, 0]), torch.Generator())
+    assert batch.sizes == tuple(len(graph.x) for graph in reversed(source.graphs))
+    assert torch.equal(targets, torch.cat([source.targets[1], source.targets[0]]))
+    assert torch.equal(batch.x, torch.cat([source.graphs[1].x, source.graphs[0].x]))
+
+
+def test_feature_dropout_is_for_training_and_keeps_the_mean() -> None:
+    source = task("tissues", feature_dropout=0.4).search_parts("clean", 0, 0.1, CPU).weights
+    assert isinstance(source, SubsetSource)
+    index = torch.arange(3)
+    plain, _ = source.batch(index, None)
+    dropped, _ = source.batch(index, torch.Generator().manual_seed(0))
+    again, _ = source.batch(index, torch.Generator().manual_seed(0))
+    assert torch.equal(dropped.x, again.x)
+    kept = dropped.x != 0
+    assert abs(kept.float().mean().item() - 0.6) < 0.02
+    torch.testing.assert_close(dropped.x[kept], plain.x[kept] / 0.6)
+
+
+def test_a_graph_of_one_node_cannot_be_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def shelf(split: str, data_root: Path, seed: int) -> GraphSplit:
+        one = GraphArrays(np.ones((1, 2), "f4"), np.zeros((2, 0), int), np.ones((1, 2), bool))
+        return GraphSplit((one,), ("a", "b"), True)
+
+    put(monkeypatch, shelf)
+    with pytest.raises(DataError, match="training graph 0 of made-up has 1 nodes; it takes 2"):
+        task("made-up")
+
+
+def test_test_graphs_have_to_look_like_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    def shelf(split: str, data_root: Path, seed: int) -> GraphSplit:
+        width = 3 if split == "test" else 2
+        x, edges = np.ones((4, width), "f4"), np.zeros((2, 1), int)
+        return GraphSplit((GraphArrays(x, edges, np.ones((4, 2), bool)),), ("a", "b"), True)
+
+    put(monkeypatch, shelf)
+    with pytest.raises(DataError, match="test graphs have 3 features, training graphs 2"):
+        task("made-up").test_part(CPU)
+
+
+def test_an_example_is_one_graph_of_the_right_width() -> None:
+    made = models(MODEL, {"in_channels": 50, "num_outputs": 121})
+    network = made.build_network(load_published("cri2-ppi-best"), auxiliary=False).eval()
+    assert network(made.example_input()).shape == (2245, 121)
+
+
+@pytest.mark.parametrize("strategy", ["cri1", "cri2"])
+def test_a_search_and_a_training_from_end_to_end(
+    strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(monkeypatch, Shelf({"train": 6, "val": 2, "test": 1}))
+    made = task("made-up")
+    search = SearchConfig(
+        strategy=strategy,
+        warmup_epochs=1,
+        decision_interval=1,
+        final_epochs=0,
+        batch_size=1,
+        batch_increase=1,
+    )
+    parts = made.search_parts("clean", 0, 0.1, CPU)
+    run = Run.create(tmp_path / "search", {"seed": 0})
+    searching = Search(made, search, run, parts=parts, seed=0, device=CPU, notes={})
+    genotype = searching.execute()
+    genotype.validate(made.space)
+    assert [line["batch_size"] for line in run.metrics] == [1, *range(1, 7)]
+    assert all(0 <= line["validation_micro_f1"] <= 1 for line in run.metrics)
+
+    run = Run.create(tmp_path / "train", {"seed": 0})
+    config = TrainConfig(epochs=2, batch_size=2, auxiliary=True, drop_path=0.5)
+    train: TrainParts = made.train_parts("clean", 0, 0.1, CPU)
+    training = Training(made, genotype, config, run, parts=train, seed=0, device=CPU)
+    network = training.execute()
+    figures = evaluate(network, made.labels, made.test_part(CPU), 1, CPU)
+    assert set(figures) == {"loss", "micro_f1"}
+    assert_same_without_batches(network, made.test_part(CPU))
+
+
+def assert_same_without_batches(network: Any, source: GraphSource) -> None:
+    """Evaluation does not depend on the batch that a graph is in."""
+    index: Tensor = torch.arange(len(source))
+    network.eval()
+    with torch.no_grad():
+        together = network(source.batch(index, None)[0])
+        alone = torch.cat([network(source.batch(one, None)[0]) for one in index.split(1)])
+    torch.testing.assert_close(together, alone)
