@@ -19,10 +19,10 @@ import numpy as np
 from sgas.data import stream_seed
 from sgas_gcn.datasets.graph_arrays import GraphArrays, GraphSplit
 
-COUNTS = {"train": 12, "val": 2, "test": 2}  # graphs
-SIZES = (160, 320)  # nodes, from and to
+COUNTS = {"train": 20, "val": 2, "test": 2}  # graphs, as many as PPI has
+SIZES = (200, 400)  # nodes, from and to
 MEAN_DEGREE = 10
-NUM_FEATURES = 16
+NUM_FEATURES = 8
 NUM_LABELS = 12
 OWN_WEIGHT = 0.05
 BUSY = 0.5  # spread of how many edges a node has, as the deviation of a logarithm
@@ -33,7 +33,7 @@ REFERENCE_GRAPHS = 8  # graphs that settle how large "large" is; in no split
 
 
 def load_tissues(split: str, seed: int) -> GraphSplit:
-    """One split: graphs with float32 features `[N, 16]` and bool labels `[N, 12]`.
+    """One split: graphs with float32 features `[N, 8]` and bool labels `[N, 12]`.
 
     The graphs depend on the arguments alone, and different splits are of different random numbers.
     """

@@ -74,7 +74,7 @@ def saved(tmp_path: Path, arrays: dict[str, Any]) -> Path:
 
 
 def test_tissues_need_no_download_and_are_the_same_every_time() -> None:
-    sizes = {"train": 12, "val": 2, "test": 2}
+    sizes = {"train": 20, "val": 2, "test": 2}
     for split in SPLITS:
         first, again = load("tissues", split), load("tissues", split)
         assert len(first.graphs) == sizes[split] and first.multi_label and not first.transductive
@@ -116,7 +116,7 @@ def explained(train: GraphSplit, test: GraphSplit, steps: int) -> float:
 def test_labels_of_tissues_need_two_steps_in_the_graph() -> None:
     train, test = load("tissues"), load("tissues", "test")
     own, one_step, two_steps = (explained(train, test, steps) for steps in range(3))
-    assert own < 0.15 and one_step < 0.15 and 0.25 < two_steps < 0.4
+    assert own < 0.2 and one_step < 0.2 and 0.25 < two_steps < 0.4
     rule, agree = _Rule(0), []
     for graph in test.graphs:
         around = mean(graph.x, graph.edges) @ rule.inner.T * MEAN_DEGREE**0.5
