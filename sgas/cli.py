@@ -42,7 +42,7 @@ def main(family: Family, argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     try:
-        return _dispatch(family, words)
+        return _dispatch(family, words[1:] + words[:1] if words[:1] == ["--debug"] else words)
     except SgasError as error:
         if debug:
             traceback.print_exc()
@@ -53,6 +53,12 @@ def main(family: Family, argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         sys.stderr.close()
+        return 1
+    except OSError as error:  # a disk that is full, a folder that may not be written
+        if debug:
+            traceback.print_exc()
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
         return 1
     except Exception as error:  # the last line of defence: one line, the traceback on request
         if debug:

@@ -68,6 +68,7 @@ class RunConfig:
     preset: str | None = option(None, "named set of values for all other options")
     seed: int = option(0, "seed that governs the whole run", low=0, high=2**31 - 1)
     device: str = option("auto", "auto, cpu, cuda or cuda:N")
+    threads: int | None = option(None, "CPU threads (default: all that torch takes)", low=1)
     out: str | None = option(None, "run folder; default runs/NAME, with a number where it exists")
     data_root: str = option("data", "folder that holds downloaded data sets")
     protocol: str = option(

@@ -196,7 +196,7 @@ def _concat(node: ast.expr) -> tuple[int, ...]:
         value = list(bounds)
         if not 1 <= len(value) <= 2 or any(type(part) is not int for part in value):
             raise GenotypeError(f"not a genotype: expected {wanted}, got {ast.unparse(node)}")
-        if value[-1] > 1000:
+        if max(map(abs, value)) > 1000:
             raise GenotypeError(f"not a genotype: {ast.unparse(node)} names too many states")
         return tuple(range(*value))
     value = _literal(node, wanted)

@@ -132,6 +132,10 @@ def _one_line(parser: ArgumentParser, message: str, argv: Sequence[str]) -> str:
         return str(unknown_name(f"value of --{found[1]}", found[2], choices))
     if found := re.match(r'Parser key "config": File does not exist: (.*)', text):
         return f"the config file {found[1]} does not exist"
+    if found := re.match(r'Parser key "config": Path is not a file: (.*)', text):
+        return f"the config file {found[1]} is no file"
+    if found := re.match(r"argument (--\w+): expected one argument", text):
+        return f"{found[1]} takes a value; see {parser.prog} --help"
     if text.startswith("Problems parsing config"):
         return f"the config file is no YAML: {text.partition(': ')[2]}"
     if found := re.match(r"the following arguments are required: (.*)", text):
@@ -228,4 +232,7 @@ def rebuild(config: type, values: Mapping[str, Any], where: str) -> Any:
     for name in values:
         if name not in names:
             raise ConfigError(f"unknown key {name!r} in {where}; this run is of another version")
-    return config(**values)
+    try:
+        return config(**values)
+    except TypeError:
+        raise ConfigError(f"a value in {where} is of the wrong type; the file is damaged") from None

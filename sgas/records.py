@@ -28,3 +28,15 @@ class EpochRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     runner_up: int | None = None
     margin: float | None = None
     pruned: list[int] = []
+
+    def fits(self) -> bool:
+        """Whether all lists speak of the same edges, and all edge numbers are among them."""
+        num_edges = len(self.alphas)
+        tables = (self.importance, self.certainty, self.stability, self.score, self.states)
+        named = [edge for edge in (self.edge, self.runner_up, *self.pruned) if edge is not None]
+        return (
+            all(len(table) == num_edges for table in tables)
+            and len({len(row) for row in self.alphas}) == 1
+            and all(0 <= edge < num_edges for edge in named)
+            and (self.edge is None) == (self.op is None)
+        )

@@ -36,6 +36,7 @@ CONFIG = "config.json"
 CHECKPOINT = "checkpoint.pt"
 PREVIOUS = "checkpoint.previous.pt"
 LOCK = ".lock"
+CONFIG_KEYS = {"family", "verb", "run", "loop", "model", "data", "dimensions", "environment"}
 SEAL_LENGTH = 4 + 32
 
 
@@ -63,6 +64,11 @@ def read_config(folder: Path) -> dict[str, Any]:
         config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
     except (ValueError, OSError) as error:
         raise RunError(f"{folder / CONFIG} cannot be read ({error})") from None
+    missing = CONFIG_KEYS - set(config) if isinstance(config, dict) else CONFIG_KEYS
+    if missing:
+        raise RunError(
+            f"{folder / CONFIG} is damaged: it has no {', '.join(sorted(missing))}; start again"
+        )
     return config
 
 
@@ -72,11 +78,15 @@ def read_records(folder: Path) -> list[EpochRecord]:
     if not path.is_file():
         raise RunError(f"{folder} has no decisions.jsonl; give the folder of a search")
     try:
-        return [
+        records = [
             msgspec.json.decode(line, type=EpochRecord) for line in path.read_bytes().splitlines()
         ]
     except msgspec.DecodeError as error:
         raise RunError(f"{path} is damaged: {error}") from None
+    for record in records:
+        if not record.fits():
+            raise RunError(f"{path} is damaged: the lists of epoch {record.epoch} do not agree")
+    return records
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -85,9 +95,12 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     try:
-        return [json.loads(line) for line in path.read_text().splitlines()]
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
     except ValueError as error:
         raise RunError(f"{path} is damaged: {error}") from None
+    if not all(isinstance(line, dict) and isinstance(line.get("epoch"), int) for line in lines):
+        raise RunError(f"{path} is damaged: a line has no epoch")
+    return lines
 
 
 def read_genotype(folder: Path) -> Genotype:
@@ -114,15 +127,17 @@ class Run:
             raise RunError(
                 f"{folder} exists already; go on with --resume {folder}, or give another --out"
             )
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        fresh = folder
         try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
             fresh.chmod(0o755)
             write_text(fresh / CONFIG, json.dumps(config, indent=2) + "\n")
             lock = _lock(fresh)
             os.rename(fresh, folder)
         except OSError as error:
-            shutil.rmtree(fresh, ignore_errors=True)
+            if fresh != folder:
+                shutil.rmtree(fresh, ignore_errors=True)
             raise RunError(f"cannot make the run folder {folder}: {error.strerror}") from None
         sync_folder(folder.parent)
         return cls(folder, lock)
@@ -131,7 +146,10 @@ class Run:
     def open(cls, folder: Path) -> Run:
         """An existing run, to go on with; RunError where another process holds it."""
         read_config(folder)
-        return cls(folder, _lock(folder))
+        lock = _lock(folder)
+        for leftover in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
+            leftover.unlink(missing_ok=True)
+        return cls(folder, lock)
 
     def __enter__(self) -> Run:
         return self
@@ -215,6 +233,8 @@ class Run:
         for path in paths:
             state = read_checkpoint(path) if path.exists() else None
             if state is not None:
+                if path.name == PREVIOUS:  # the next checkpoint must not push a damaged one here
+                    paths[0].unlink(missing_ok=True)
                 return state
             fault = "damaged" if path.exists() else "missing"
             self.notice(f"{path} is {fault}; trying the one before it")
@@ -252,7 +272,10 @@ def _seal(content: bytes) -> bytes:
 
 def _lock(folder: Path) -> IO[str]:
     """Holds the folder for this process; the system lets go of it however the process ends."""
-    lock = open(folder / LOCK, "a+")  # noqa: SIM115 - stays open as long as the run
+    try:
+        lock = open(folder / LOCK, "a+")  # noqa: SIM115 - stays open as long as the run
+    except OSError as error:
+        raise RunError(f"cannot write in {folder}: {error.strerror}") from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

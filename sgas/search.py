@@ -214,6 +214,7 @@ class Search:
         validation = evaluate(
             self.supernet, self.task.labels, self.parts.validation, self.batch_size, self.device
         )
+        require_finite(self.epoch, validation)
         batch_size = self.batch_size
         records, cut = self._decide()
         self.seconds += time.perf_counter() - began

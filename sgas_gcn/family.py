@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sgas.config import RunConfig
-from sgas.errors import InputError, unknown_name
+from sgas.errors import DataError, InputError, unknown_name
 from sgas.family import DatasetInfo, Family, Models, Task
 from sgas_gcn.config import (
     GRAPH_SPACE,
@@ -18,7 +18,7 @@ from sgas_gcn.config import (
 )
 from sgas_gcn.datasets import DATASETS
 from sgas_gcn.datasets.graphs import GRAPH_DATASETS
-from sgas_gcn.datasets.kind import GRAPH, POINT, kind_of
+from sgas_gcn.datasets.kind import GRAPH, POINT, kind_of, looks_like_path
 from sgas_gcn.published import load_published, published_names
 
 SPACES = {space.name: space for space in (POINT_SPACE, GRAPH_SPACE)}
@@ -53,6 +53,9 @@ def space_of(dataset: str, space: str | None) -> str:
     """The search space of a data set; InputError where another one is asked for."""
     if space is not None and space not in SPACES:
         raise unknown_name("search space", space, SPACES)
+    if dataset not in FAMILY.datasets and not looks_like_path(dataset):
+        known = unknown_name("data set", dataset, FAMILY.datasets, DataError)
+        raise DataError(f"{known}, or give the path of a folder with your own")
     kind = kind_of(dataset)
     if space not in (None, kind):
         raise InputError(f"space is {space!r}, but {dataset} needs {kind!r}: leave space out")

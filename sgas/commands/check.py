@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from sgas.commands.common import print_json
+from sgas.errors import DataError
 from sgas.family import Family
 from sgas.options import Flag, Positional, parse, parser_for
 
@@ -18,6 +20,8 @@ def main(family: Family, argv: Sequence[str]) -> int:
     flags = [Flag("json", "print one JSON object")]
     parser = parser_for(family.command, "check", about, {}, [FOLDER], flags)
     values = parse(parser, argv)
+    if not Path(values["folder"]).exists():
+        raise DataError(f"{values['folder']} does not exist; check takes the path of your own data")
     found = family.check_folder(values["folder"])
     if values["json"]:
         print_json(found)

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sgas import __version__
 from sgas.config import RunConfig, SearchConfig, TrainConfig
-from sgas.errors import DeviceError, GenotypeError, unknown_name
+from sgas.errors import DeviceError, GenotypeError, RunError, unknown_name
 from sgas.family import Family
 from sgas.genotype import Genotype
 from sgas.options import load_preset, presets, rebuild
@@ -127,7 +128,7 @@ def config_json(
     return {
         "family": family.name,
         "verb": settings.verb,
-        "command": " ".join([family.command, *sys.argv[1:]]),
+        "command": shlex.join([family.command, *sys.argv[1:]]),
         **{
             name: dataclasses.asdict(getattr(settings, name))
             for name in ("run", "loop", "model", "data")
@@ -139,12 +140,10 @@ def config_json(
 
 def settings_of_run(family: Family, folder: Path, config: Mapping[str, Any]) -> Settings:
     """The settings that a run was started with."""
-    from sgas.errors import RunError
-
-    if config.get("family") != family.name or config.get("verb") not in LOOPS:
+    if config["family"] != family.name or config["verb"] not in LOOPS:
         raise RunError(
-            f"{folder} is a run of sgas-{config.get('family')} {config.get('verb')}; "
-            f"this is {family.command}"
+            f"{folder} is a run of sgas-{config['family']} {config['verb']}; this is "
+            f"{family.command}"
         )
     where = str(folder / "config.json")
     verb, space = config["verb"], config["run"].get("space")
@@ -159,14 +158,27 @@ def settings_of_run(family: Family, folder: Path, config: Mapping[str, Any]) -> 
     )
 
 
-def open_settings(family: Family, folder: Path) -> tuple[Settings, dict[str, Any]]:
-    """Settings and config.json of a run folder; RunError where it is none of this family."""
+def open_settings(
+    family: Family, folder: Path, verb: str | None = None
+) -> tuple[Settings, dict[str, Any]]:
+    """Settings and config.json of a run folder of this family.
+
+    RunError where it is none, or where it is no run of `verb`.
+    """
     config = read_config(folder)
-    return settings_of_run(family, folder, config), config
+    settings = settings_of_run(family, folder, config)
+    if verb not in (None, settings.verb):
+        raise RunError(
+            f"{folder} is a run of {family.command} {settings.verb}; a run of {family.command} "
+            f"{verb} is wanted"
+        )
+    return settings, config
 
 
 def load_genotype(family: Family, name: str) -> Genotype:
     """The genotype of a published name, a run folder, or a file with JSON or DARTS text."""
+    if "(" in name:  # a text that was pasted
+        return _parse_text(family, name)
     path = Path(name)
     if path.is_dir():
         found = read_genotype(path) if is_run(path) else _no_run(path)
@@ -193,8 +205,15 @@ def _read_file(family: Family, path: Path) -> Genotype:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise GenotypeError(f"{path} cannot be read as text ({error})") from None
-    if text.lstrip().startswith("{"):
-        return Genotype.from_json(text)
+    try:
+        is_json = text.lstrip().startswith("{")
+        return Genotype.from_json(text) if is_json else _parse_text(family, text)
+    except GenotypeError as error:
+        raise GenotypeError(f"{path}: {error}") from None
+
+
+def _parse_text(family: Family, text: str) -> Genotype:
+    """The genotype of a DARTS text, of the first space of the family that it fits."""
     faults = []
     for space in family.spaces.values():
         try:

@@ -41,8 +41,9 @@ def main(family: Family, argv: Sequence[str]) -> int:
             f"--resume {folder}"
         )
     kept = folder / "evaluation.json"
+    device = resolve_device(values["device"] or "auto")
     if not kept.is_file():
-        device = resolve_device(values["device"] or "auto")
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         from sgas.loop import evaluate
@@ -50,7 +51,11 @@ def main(family: Family, argv: Sequence[str]) -> int:
         task = family.open_task(settings.run, settings.model, settings.data)
         genotype = msgspec.convert(config["genotype"], Genotype)
         network = task.build_network(genotype, settings.loop.auxiliary)
-        network.load_state_dict(load_file(folder / "weights.safetensors"))
+        try:
+            network.load_state_dict(load_file(folder / "weights.safetensors"))
+        except (SafetensorError, RuntimeError) as error:
+            told = " ".join(str(error).split())
+            raise RunError(f"{folder / 'weights.safetensors'} is damaged: {told}") from None
         with Run.open(folder) as run:
             source = task.test_part(device)
             batch_size = settings.loop.batch_size
@@ -68,7 +73,10 @@ def main(family: Family, argv: Sequence[str]) -> int:
                     "opened": opened,
                 },
             )
-    evaluation = json.loads(kept.read_text())
+    try:
+        evaluation = json.loads(kept.read_text())
+    except ValueError as error:
+        raise RunError(f"{kept} is damaged: {error}") from None
     if values["json"]:
         print_json(evaluation)
         return 0

@@ -24,8 +24,10 @@ def resume_only(parser: ArgumentParser, argv: Sequence[str]) -> Path | None:
     given = [word for word in words if word == "--resume" or word.startswith("--resume=")]
     if not given:
         return None
-    folder = words[1:] if words[0] == "--resume" else [words[0].partition("=")[2]]
-    if len(given) != 1 or len(folder) != 1 or not folder[0] or len(words) > 2:
+    joined = words[0].startswith("--resume=")
+    folder = [words[0].partition("=")[2], *words[1:]] if joined else words[1:]
+    alone = joined or words[0] == "--resume"
+    if not alone or len(folder) != 1 or not folder[0]:
         raise ConfigError(
             f"--resume takes a run folder and no other option, since a run goes on with its own "
             f"configuration: {parser.prog} --resume RUN"
@@ -50,15 +52,17 @@ def rehearse(network: Callable[[Any], Any], example: Any) -> None:
         network(example)
 
 
-def begin(config: Mapping[str, Any] | None) -> None:
-    """Sets up torch: for a resumed run with the number of threads that it began with.
+def begin(threads: int | None, config: Mapping[str, Any] | None) -> None:
+    """Sets up torch's threads: for a resumed run as many as it began with.
 
     Sums are split over threads; another number would give other last bits.
     """
     import torch
 
     if config is not None:
-        torch.set_num_threads(config["environment"]["threads"])
+        threads = config["environment"]["threads"]
+    if threads is not None:
+        torch.set_num_threads(threads)
 
 
 def conclude(

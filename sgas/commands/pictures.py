@@ -38,7 +38,7 @@ def draw_run(family: Family, folder: Path, out: Path) -> list[Path]:
     """Writes all pictures of a search and its report into `out` and returns their paths."""
     settings, config = open_settings(family, folder)
     records, metrics = read_records(folder), read_metrics(folder)
-    if not records:
+    if not records or not metrics:
         raise RunError(f"{folder} has no scored epoch yet; wait for the first to end")
     genotype = read_genotype(folder)
     space = family.spaces[genotype.space]

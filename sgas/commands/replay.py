@@ -10,7 +10,7 @@ from sgas.decisions import genotype_of
 from sgas.errors import RunError
 from sgas.family import Family
 from sgas.options import Flag, Positional, parse, parser_for
-from sgas.runs import read_genotype, read_records
+from sgas.runs import read_records
 
 RUN = Positional("run", "run folder of a search")
 FLAGS = [
@@ -36,9 +36,11 @@ def main(family: Family, argv: Sequence[str]) -> int:
     from sgas.schedule import Schedule
     from sgas.strategies import strategy_named
 
-    space = family.spaces[read_genotype(folder).space]
+    space = family.spaces[str(settings.run.space)]
     strategy = strategy_named(values["strategy"] or settings.loop.strategy)
     recorded = read_records(folder)
+    if not recorded:
+        raise RunError(f"{folder} has no scored epoch yet; wait for the first to end")
     schedule = Schedule.of(settings.loop, space.topology(settings.model.num_steps))
     found = replay(
         recorded,

@@ -34,7 +34,7 @@ def main(family: Family, argv: Sequence[str]) -> int:
     parser = parser_for(family.command, "search", about, sections, flags=FLAGS, epilog=told)
     folder = resume_only(parser, argv)
     if folder is not None:
-        settings, config = open_settings(family, folder)
+        settings, config = open_settings(family, folder, "search")
         return _search(family, settings, config, folder)
     values = resolve(parser, argv, lambda first: preset_values(family, "search", first))
     settings = Settings(
@@ -51,7 +51,7 @@ def _search(
     family: Family, settings: Settings, config: dict[str, Any] | None, folder: Path | None
 ) -> int:
     device = resolve_device(settings.run.device)
-    begin(config)
+    begin(settings.run.threads, config)
     from sgas.commands.pictures import draw_run
     from sgas.progress import ShowProgress
     from sgas.search import Search
@@ -71,7 +71,7 @@ def _search(
         "protocol": run_config.protocol,
     }
     if folder is None:
-        name = f"{Path(str(run_config.dataset)).name}-{loop.strategy}-{run_config.seed}"
+        name = f"{Path(str(run_config.dataset)).resolve().name}-{loop.strategy}-{run_config.seed}"
         out = Path(run_config.out) if run_config.out else free_folder(Path("runs"), name)
         run = Run.create(
             out,

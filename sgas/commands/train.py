@@ -42,7 +42,7 @@ def main(family: Family, argv: Sequence[str]) -> int:
     parser = parser_for(family.command, "train", about, sections, [GENOTYPE], FLAGS, told)
     folder = resume_only(parser, argv)
     if folder is not None:
-        settings, config = open_settings(family, folder)
+        settings, config = open_settings(family, folder, "train")
         genotype = msgspec.convert(config["genotype"], Genotype)
         return _train(family, settings, genotype, "", config, folder)
     values = resolve(parser, argv, lambda first: _preset(family, first))
@@ -87,7 +87,7 @@ def _train(
     folder: Path | None,
 ) -> int:
     device = resolve_device(settings.run.device)
-    begin(config)
+    begin(settings.run.threads, config)
     from safetensors.torch import save as to_safetensors
 
     from sgas.progress import ShowProgress
@@ -105,7 +105,7 @@ def _train(
         rehearse(task.build_network(genotype, loop.auxiliary).eval(), task.example_input())
     parts = task.train_parts(run_config.protocol, run_config.seed, loop.validation_fraction, device)
     if folder is None:
-        dataset = Path(str(run_config.dataset)).name
+        dataset = Path(str(run_config.dataset)).resolve().name
         known = label if label.startswith(dataset) else f"{dataset}-{label}"
         name = f"{known}-train-{run_config.seed}"
         out = Path(run_config.out) if run_config.out else free_folder(Path("runs"), name)
@@ -118,6 +118,8 @@ def _train(
     with run, ShowProgress("train", 0, task.labels.primary_metric) as progress:
         run.write_text("genotype.json", genotype.to_json())
         progress.console.print(f"run   {run.folder}", soft_wrap=True)
+        if genotype.meta.get("final") is False:
+            progress.console.print("note  the genotype is of a search that has not ended")
         training = Training(
             task,
             genotype,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from pathlib import Path
 
@@ -23,6 +24,11 @@ def kind_of(dataset: str) -> str:
     path = Path(dataset).expanduser()
     files = sorted(path.glob("*.npz")) if path.is_dir() else [path]
     return GRAPH if any("edge.npy" in _arrays(file) for file in files) else POINT
+
+
+def looks_like_path(dataset: str) -> bool:
+    """Whether what is no name of a data set is meant as a path."""
+    return os.sep in dataset or Path(dataset).expanduser().exists()
 
 
 def _arrays(path: Path) -> list[str]:

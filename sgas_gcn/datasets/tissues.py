@@ -3,7 +3,7 @@
 Features x are noise, each node's own. A label l of a node i is on where many of its neighbours
 answer, in turn, to the mean of their neighbours: with u_l and w_l two directions of the label,
 
-    h_l(j) = ReLU(u_l · mean of x_k over the neighbours k of j, in deviations, less 1/2)
+    h_l(j) = ReLU(u_l · mean of x_k over the neighbours k of j, in deviations, less 1)
     label l of i is on where (mean of h_l(j) over the neighbours j of i) + w_l · x_i / 20 is large.
 
 Own features alone say little, one step hardly more, and means over two steps not all, for want of
@@ -26,7 +26,7 @@ NUM_FEATURES = 8
 NUM_LABELS = 12
 OWN_WEIGHT = 0.05
 BUSY = 0.5  # spread of how many edges a node has, as the deviation of a logarithm
-BEND = 0.5  # where the ReLU begins, in deviations of its input
+BEND = 1.0  # where the ReLU begins, in deviations of its input
 RATES = (0.1, 0.3)  # how often a label is on, from the first label to the last
 NOISE = 0.02  # labels that are turned over
 REFERENCE_GRAPHS = 8  # graphs that settle how large "large" is; in no split

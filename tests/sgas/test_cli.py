@@ -113,6 +113,68 @@ def test_the_whole_way(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert status == 0 and "parameters" in out
 
 
+def quick_run(capsys: pytest.CaptureFixture[str]) -> Path:
+    quick = ["search", "--warmup_epochs", "0", "--decision_interval", "1", "--final_epochs", "0"]
+    assert run([*quick, "--out", "run"], capsys)[0] == 0
+    return Path("run")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "argv", "told"),
+    [
+        ("config.json", "[]", ["show", "run"], "config.json is damaged"),
+        ("config.json", '{"family": "toy"}', ["search", "--resume", "run"], "it has no"),
+        ("config.json", "{", ["replay", "run"], "cannot be read"),
+        ("decisions.jsonl", "{}", ["replay", "run"], "decisions.jsonl is damaged"),
+        ("decisions.jsonl", "", ["replay", "run"], "no scored epoch yet"),
+        ("metrics.jsonl", '{"a": 1}', ["show", "run"], "a line has no epoch"),
+        ("metrics.jsonl", "", ["show", "run"], "no scored epoch yet"),
+        ("genotype.json", "{}", ["train", "run"], "not a genotype"),
+    ],
+)
+def test_damaged_runs_are_one_line(
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    content: str,
+    argv: list[str],
+    told: str,
+) -> None:
+    (quick_run(capsys) / name).write_text(content)
+    status, _, err = run(argv, capsys)
+    assert status == 2 and told in err and err.count("\n") == 1, err
+
+
+def test_a_record_that_does_not_fit_is_refused(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = quick_run(capsys) / "decisions.jsonl"
+    lines = path.read_text().splitlines()
+    record = json.loads(lines[0])
+    record["score"].pop()
+    path.write_text("\n".join([json.dumps(record), *lines[1:]]))
+    status, _, err = run(["replay", "run"], capsys)
+    assert status == 2 and "the lists of epoch 0 do not agree" in err
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["train", "--resume", "run"], "is a run of sgas-toy search; a run of sgas-toy train"),
+        (["search", "--resume=run", "--seed=5"], "no other option"),
+        (["search", "--seed=5", "--resume=run"], "no other option"),
+        (["search", "--out", "run/config.json/x"], "cannot make the run folder"),
+        (["show", "run", "--preset", "none"], "unknown preset"),
+    ],
+)
+def test_misused_runs(
+    here: Path, capsys: pytest.CaptureFixture[str], argv: list[str], told: str
+) -> None:
+    quick_run(capsys)
+    status, _, err = run(argv, capsys)
+    assert status == 2 and told in err and err.count("\n") == 1, err
+
+
 def test_a_second_search_takes_another_folder(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -127,6 +127,7 @@ def test_a_damaged_checkpoint_falls_back_and_says_so(
     ended = start(tmp_path, ["search", "--resume", "run"])
     assert ended.status == 0, ended.err
     assert "checkpoint.pt is damaged; trying the one before it" in " ".join(ended.err.split())
+    assert read_checkpoint(tmp_path / "run" / "checkpoint.previous.pt") is not None
     assert_same_end(undisturbed["search"], tmp_path)
 
 
