@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="session", autouse=True)
 def few_threads() -> None:
-    """Two threads at most: the suite's tensors are small, and more threads only wait."""
-    torch.set_num_threads(min(2, torch.get_num_threads()))
+    """One thread: the suite's tensors are small, and more threads wait for each other."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

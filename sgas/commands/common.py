@@ -124,15 +124,23 @@ def _git_commit() -> str | None:
 def config_json(
     family: Family, settings: Settings, device: torch.device, **more: Any
 ) -> dict[str, Any]:
-    """What config.json holds: everything needed to make the run again, and where it was made."""
+    """What config.json holds: everything needed to make the run again, and where it was made.
+
+    Paths are absolute and the device is the one that was found, so that a run can be gone on with
+    from any folder and never moves to another device by itself.
+    """
+    given = settings.run
+    dataset = str(given.dataset)
+    if dataset not in family.datasets:
+        dataset = str(Path(dataset).expanduser().resolve())
+    data_root = str(Path(given.data_root).expanduser().resolve())
+    run = dataclasses.replace(given, dataset=dataset, data_root=data_root, device=str(device))
     return {
         "family": family.name,
         "verb": settings.verb,
         "command": shlex.join([family.command, *sys.argv[1:]]),
-        **{
-            name: dataclasses.asdict(getattr(settings, name))
-            for name in ("run", "loop", "model", "data")
-        },
+        "run": dataclasses.asdict(run),
+        **{name: dataclasses.asdict(getattr(settings, name)) for name in ("loop", "model", "data")},
         **more,
         "environment": environment(device),
     }

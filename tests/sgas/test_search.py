@@ -11,7 +11,7 @@ from toy_family import ToyDataConfig, ToyModelConfig, ToyTask
 from sgas.config import RunConfig, SearchConfig
 from sgas.decisions import CellDecisions, Choice, Status
 from sgas.errors import RunError, SgasError
-from sgas.runs import Run, read_records
+from sgas.runs import CONFIG_KEYS, Run, read_records
 from sgas.search import AlphaOptimizer, Search, keep_only
 
 CPU = torch.device("cpu")
@@ -165,7 +165,7 @@ def test_a_loss_that_is_no_number_ends_the_search(tmp_path: Path) -> None:
 
 
 def test_two_processes_cannot_write_one_run(tmp_path: Path) -> None:
-    run = Run.create(tmp_path / "run", {})
+    run = Run.create(tmp_path / "run", dict.fromkeys(CONFIG_KEYS))
     with pytest.raises(RunError, match="another process"):
         Run.open(tmp_path / "run")
     run.__exit__()

@@ -47,13 +47,16 @@ def clouds(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_whole_way(tmp_path: Path, clouds: Path) -> None:
-    data = ["--dataset", str(clouds)]
+    (tmp_path / "clouds").symlink_to(clouds)
+    data = ["--dataset", "clouds"]  # a relative path has to do from elsewhere too
     ended = run(tmp_path, "search", *data, *SMALL, "--out", "found", "--resample", "true")
     assert ended.status == 0, ended.err
     assert "found/genotype.json" in ended.out and (tmp_path / "found" / "cell-normal.svg").exists()
     ended = run(tmp_path, "train", "found", *TRAIN, "--out", "trained")
     assert ended.status == 0, ended.err
-    ended = run(tmp_path, "evaluate", "trained", "--json")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    ended = run(elsewhere, "evaluate", "../trained", "--json")
     assert ended.status == 0, ended.err
     figures = json.loads(ended.out)
     assert figures["samples"] == 24
