@@ -80,7 +80,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 # The search draws 104 training batches, the training 78.
 @pytest.mark.parametrize("verb", ["search", "train"])
-@pytest.mark.parametrize("turn", range(3))
+@pytest.mark.parametrize("turn", range(2))
 def test_killed_at_random_moments(
     undisturbed: dict[str, Path], tmp_path: Path, verb: str, turn: int
 ) -> None:
@@ -96,8 +96,7 @@ def test_killed_at_random_moments(
     assert_same_end(undisturbed[verb], tmp_path)
 
 
-@pytest.mark.parametrize("verb", ["search", "train"])
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize(("verb", "name"), [("search", "SIGINT"), ("train", "SIGTERM")])
 def test_a_signal_writes_a_checkpoint_inside_the_epoch(
     undisturbed: dict[str, Path], tmp_path: Path, verb: str, name: str
 ) -> None:
