@@ -5,9 +5,11 @@ Exit status: 0 done, 1 failure, 2 wrong input, 130 interrupted after writing a c
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
@@ -42,7 +44,8 @@ def main(family: Family, argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     try:
-        return _dispatch(family, words[1:] + words[:1] if words[:1] == ["--debug"] else words)
+        with _notes():
+            return _dispatch(family, words[1:] + words[:1] if words[:1] == ["--debug"] else words)
     except SgasError as error:
         if debug:
             traceback.print_exc()
@@ -70,6 +73,19 @@ def main(family: Family, argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
+
+
+@contextlib.contextmanager
+def _notes() -> Iterator[None]:
+    """What the packages log, such as that kernels are being built, appears as lines on stderr."""
+    logger, handler = logging.getLogger("sgas"), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("note  %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def _dispatch(family: Family, words: list[str]) -> int:

@@ -17,6 +17,7 @@ STRATEGY_NAMES = ("cri1", "cri2", "darts", "random")
 PROTOCOLS = ("clean", "paper")
 OPTIMIZERS = ("sgd", "adam")
 SCHEDULES = ("cosine", "linear")
+KERNELS = ("auto", "torch", "cpu", "cuda")
 
 
 def option(
@@ -69,6 +70,11 @@ class RunConfig:
     seed: int = option(0, "seed that governs the whole run", low=0, high=2**31 - 1)
     device: str = option("auto", "auto, cpu, cuda or cuda:N")
     threads: int | None = option(None, "CPU threads (default: all that torch takes)", low=1)
+    kernels: str = option(
+        "auto",
+        "auto: the fastest that run here; torch: none compiled; cpu, cuda: these or an error",
+        choices=KERNELS,
+    )
     out: str | None = option(None, "run folder; default runs/NAME, with a number where it exists")
     data_root: str = option("data", "folder that holds downloaded data sets")
     protocol: str = option(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sgas.config import RunConfig
 from sgas.genotype import Genotype
+from sgas.native import Library
 from sgas.space import SearchSpace
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ class Family:
     `model_configs` and `data_configs` are, for each search space, dataclasses whose fields become
     options. `space_of(dataset, space)` names the search space of a data set without loading it
     (`space`: what the user asked for, or None). `open_task` loads the data set's training part and
-    may raise DataError or ConfigError.
+    may raise DataError or ConfigError. `library` are the compiled kernels, where there are some.
     """
 
     name: str
@@ -172,6 +173,7 @@ class Family:
     check_folder: Callable[[str], dict[str, Any]]
     published_names: Callable[[], tuple[str, ...]]
     load_published: Callable[[str], Genotype]
+    library: Library | None = None
 
     @property
     def command(self) -> str:

@@ -22,13 +22,13 @@ PACKAGES = ("sgas", *FAMILIES)
 # other. A folder is in the layer as a whole.
 LAYERS = (
     ("__init__",),  # runs before any other module, and holds the version
-    ("errors", "files"),
+    ("errors", "files", "native"),
     ("topology",),
     ("space",),
     ("genotype",),
     ("decisions",),
     ("scoring", "config", "records", "data", "labels", "npz", "download", "options", "progress"),
-    ("schedule", "folders"),
+    ("schedule", "folders", "kernels"),
     ("strategies",),
     ("cell", "replay"),
     ("runs",),

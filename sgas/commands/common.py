@@ -126,15 +126,23 @@ def config_json(
 ) -> dict[str, Any]:
     """What config.json holds: everything needed to make the run again, and where it was made.
 
-    Paths are absolute and the device is the one that was found, so that a run can be gone on with
-    from any folder and never moves to another device by itself.
+    Paths are absolute, device and kernels are those that were found, so that a run can be gone on
+    with from any folder and never moves to others by itself.
     """
+    from sgas.kernels import backend_for
+
     given = settings.run
     dataset = str(given.dataset)
     if dataset not in family.datasets:
         dataset = str(Path(dataset).expanduser().resolve())
     data_root = str(Path(given.data_root).expanduser().resolve())
-    run = dataclasses.replace(given, dataset=dataset, data_root=data_root, device=str(device))
+    run = dataclasses.replace(
+        given,
+        dataset=dataset,
+        data_root=data_root,
+        device=str(device),
+        kernels=backend_for(device, family.library),
+    )
     return {
         "family": family.name,
         "verb": settings.verb,

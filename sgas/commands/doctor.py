@@ -22,7 +22,7 @@ def main(family: Family, argv: Sequence[str]) -> int:
     flags = [Flag("json", "print one JSON object")]
     parser = parser_for(family.command, "doctor", "Say what this machine has.", {}, (), flags)
     values = parse(parser, argv)
-    found = examine()
+    found = examine(family)
     if values["json"]:
         print_json(found)
     else:
@@ -31,20 +31,23 @@ def main(family: Family, argv: Sequence[str]) -> int:
     return 0 if found["ok"] else 1
 
 
-def examine() -> dict[str, Any]:
-    """Versions, devices, threads, disk; `ok` and `lines` as they are printed."""
+def examine(family: Family) -> dict[str, Any]:
+    """Versions, devices, kernels, threads, disk; `ok` and `lines` as they are printed."""
     import torch
 
     writable = os.access(_nearest_folder(Path("runs")), os.W_OK)
     free = shutil.disk_usage(_nearest_folder(Path("runs"))).free / 2**30
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     optional = {name: _version(name) for name in OPTIONAL}
+    kernels = _kernels(family)
     ok = writable and free > 0.1
     lines = [
         f"ok    python {platform.python_version()} · torch {torch.__version__} · "
         f"pyg {_version('torch-geometric')} · {torch.get_num_threads()} threads",
         f"{'ok  ' if ok else 'FAIL'}  runs/ {'writable' if writable else 'not writable'}, "
         f"{free:.0f} GiB free",
+        f"{'note' if kernels['why_not'] else 'ok  '}  kernels on the CPU: {kernels['cpu']}"
+        + (f": {kernels['why_not']}" if kernels["why_not"] else ""),
         f"ok    GPU: {', '.join(gpus)}" if gpus else "note  no GPU that torch can use",
         "note  optional: " + ", ".join(f"{k} {v or 'absent'}" for k, v in optional.items()),
     ]
@@ -55,11 +58,20 @@ def examine() -> dict[str, Any]:
         "torch_geometric": _version("torch-geometric"),
         "threads": torch.get_num_threads(),
         "gpus": gpus,
+        "kernels": kernels,
         "runs_writable": writable,
         "free_gib": round(free, 1),
         "optional": optional,
         "lines": lines,
     }
+
+
+def _kernels(family: Family) -> dict[str, str | None]:
+    """Which kernels run on the CPU, and where they are not the compiled ones, why."""
+    if family.library is None:
+        return {"cpu": "torch", "why_not": None}
+    why_not = family.library.load()
+    return {"cpu": "torch" if why_not else "compiled", "why_not": why_not}
 
 
 def _version(name: str) -> str | None:

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from jsonargparse import ArgumentParser
 
+from sgas.config import RunConfig
 from sgas.errors import ConfigError, Interrupted
 from sgas.family import Family
 from sgas.runs import Run
 
 if TYPE_CHECKING:
+    import torch
+
     from sgas.progress import ShowProgress
 
 Result = TypeVar("Result")
@@ -52,17 +55,23 @@ def rehearse(network: Callable[[Any], Any], example: Any) -> None:
         network(example)
 
 
-def begin(threads: int | None, config: Mapping[str, Any] | None) -> None:
-    """Sets up torch's threads: for a resumed run as many as it began with.
+def begin(
+    family: Family, run: RunConfig, device: torch.device, config: Mapping[str, Any] | None
+) -> None:
+    """Sets up threads and kernels: for a resumed run (`config`) those that it began with.
 
-    Sums are split over threads; another number would give other last bits.
+    Sums are split over threads and each backend rounds in its own way; others would give other last
+    bits. DeviceError where the kernels asked for cannot run.
     """
     import torch
 
-    if config is not None:
-        threads = config["environment"]["threads"]
+    from sgas.kernels import backend_for, use_kernels
+
+    threads = run.threads if config is None else config["environment"]["threads"]
     if threads is not None:
         torch.set_num_threads(threads)
+    use_kernels(run.kernels)
+    backend_for(device, family.library)
 
 
 def conclude(

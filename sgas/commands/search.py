@@ -51,7 +51,7 @@ def _search(
     family: Family, settings: Settings, config: dict[str, Any] | None, folder: Path | None
 ) -> int:
     device = resolve_device(settings.run.device)
-    begin(settings.run.threads, config)
+    begin(family, settings.run, device, config)
     from sgas.commands.pictures import draw_run
     from sgas.progress import ShowProgress
     from sgas.search import Search

@@ -87,7 +87,7 @@ def _train(
     folder: Path | None,
 ) -> int:
     device = resolve_device(settings.run.device)
-    begin(settings.run.threads, config)
+    begin(family, settings.run, device, config)
     from safetensors.torch import save as to_safetensors
 
     from sgas.progress import ShowProgress

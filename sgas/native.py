@@ -1,0 +1,177 @@
+"""C++ libraries of operators, built where they are first needed and kept in a cache.
+
+A family's compiled kernels are sources in its package; torch's extension loader builds them with
+the compiler of the machine. Where that fails, callers go on with plain torch: `Library.load` says
+why. No torch at this module's import.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+logger = logging.getLogger("sgas")
+
+# Floating-point flags that leave results to the source text but for fused multiply-adds.
+FLAGS = (
+    "-O3",
+    "-march=native",
+    "-fopenmp",
+    "-ffp-contract=fast",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-Wno-psabi",
+)
+
+
+@dataclass(frozen=True)
+class Library:
+    """Operators that `sources` register with torch under the name `name`, for the CPU."""
+
+    name: str
+    sources: tuple[Path, ...]
+
+    def load(self) -> str | None:
+        """None where the operators are there; else why not, in one line.
+
+        Builds them on the first call that finds none in the cache (about half a minute); calls
+        after the first cost nothing.
+        """
+        return _load(self)
+
+
+@cache
+def _load(library: Library) -> str | None:
+    try:
+        _build_or_find(library)
+    except _NotBuilt as error:
+        logger.warning("compiled kernels are not used: %s", error)
+        return str(error)
+    return None
+
+
+class _NotBuilt(Exception):
+    """Why there is no library; the text is shown to the user."""
+
+
+def cache_folder() -> Path:
+    """Where built libraries are kept: `$SGAS_CACHE`, else the user's cache folder."""
+    given = os.environ.get("SGAS_CACHE")
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sgas"
+
+
+def _build_or_find(library: Library) -> None:
+    import torch
+
+    compiler = _compiler()
+    folder = cache_folder() / "native" / f"{library.name}-{_key(library, compiler)}"
+    built = folder / f"{library.name}.so"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _locked(folder / "lock"):
+            if built.exists():
+                with contextlib.suppress(OSError):
+                    torch.ops.load_library(str(built))
+                    return
+                built.unlink()  # damaged: the build below replaces it
+            _build(library, folder, built)
+    except OSError as error:
+        raise _NotBuilt(f"{error.filename or folder}: {error.strerror or error}") from None
+
+
+def _build(library: Library, folder: Path, built: Path) -> None:
+    """Compiles in a folder of its own, loads, and puts the file in place in one step.
+
+    What a killed build left behind is in other such folders; whoever holds the lock clears them.
+    """
+    for left in folder.glob("build-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    logger.info("building the kernels of %s, once on this machine (under a minute)", library.name)
+    work = Path(tempfile.mkdtemp(prefix="build-", dir=folder))
+    try:
+        from torch.utils.cpp_extension import load
+
+        with _ninja_on_path():
+            load(
+                library.name,
+                [str(source) for source in library.sources if source.suffix == ".cpp"],
+                extra_cflags=list(FLAGS),
+                extra_ldflags=["-fopenmp"],
+                build_directory=str(work),
+                is_python_module=False,
+            )
+        finished = work / built.name
+        with open(finished, "rb") as file:
+            os.fsync(file.fileno())  # a file cut short by a power cut would crash its loader
+        os.replace(finished, built)
+    except (RuntimeError, ImportError, subprocess.SubprocessError) as error:
+        first = str(error).strip().partition("\n")[0]
+        log = folder / "failed.log"
+        log.write_text(str(error))
+        raise _NotBuilt(f"the build failed ({first}); the compiler's words are in {log}") from None
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _compiler() -> str:
+    """The C++ compiler that torch will call; _NotBuilt where there is none."""
+    name = os.environ.get("CXX", "c++")
+    found = shutil.which(name)
+    if found is None:
+        raise _NotBuilt(f"there is no C++ compiler {name!r} on the path: install one, or set CXX")
+    return found
+
+
+def _key(library: Library, compiler: str) -> str:
+    """A name for what a build depends on: torch, Python's ABI, compiler, flags, CPU, sources."""
+    import torch
+
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False)
+    parts = [torch.__version__, str(torch._C._GLIBCXX_USE_CXX11_ABI), compiler, version.stdout]
+    parts += [*FLAGS, platform.machine(), _cpu_features()]
+    parts += [path.name + path.read_text() for path in sorted(library.sources)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _cpu_features() -> str:
+    """What the CPU can do, for -march=native: a cache may be shared by several machines."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+@contextlib.contextmanager
+def _ninja_on_path() -> Iterator[None]:
+    """The ninja of this environment is found although its folder may not be on the path."""
+    import ninja
+
+    before = os.environ.get("PATH", "")
+    os.environ["PATH"] = os.pathsep.join([ninja.BIN_DIR, before])
+    try:
+        yield
+    finally:
+        os.environ["PATH"] = before
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One process at a time; the kernel lets go of the lock of a process that was killed."""
+    import fcntl
+
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,126 @@
+"""Libraries of compiled kernels: built once, whole, and never a reason to fail."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from sgas.errors import DeviceError, InputError
+from sgas.kernels import backend_for, use_kernels
+from sgas.native import Library
+
+# Torch's headers would cost each build twenty seconds; what is built is not what is tested here.
+SOURCE = 'extern "C" int NAME() { return 0; }'
+
+needs_compiler = pytest.mark.skipif(
+    shutil.which("c++") is None, reason="no C++ compiler on this machine"
+)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SGAS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def library(folder: Path, name: str, text: str = SOURCE) -> Library:
+    """A library of one source file; each test has a name of its own, since torch keeps them all."""
+    path = folder / f"{name}.cpp"
+    path.write_text(text.replace("NAME", name))
+    return Library(name, (path,))
+
+
+def use_in_process(source: Library, cache: Path) -> subprocess.Popen[str]:
+    """Another process that loads the library and calls it."""
+    program = f"""
+        from pathlib import Path
+        from sgas.native import Library
+        reason = Library({source.name!r}, (Path({str(source.sources[0])!r}),)).load()
+        print(reason or "loaded")
+    """
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={"SGAS_CACHE": str(cache), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
+        cwd=Path(__file__).parents[2],
+    )
+
+
+@needs_compiler
+def test_two_processes_build_at_once_after_a_build_that_was_killed(
+    tmp_path: Path, cache: Path
+) -> None:
+    source = library(tmp_path, "sgas_test_together")
+    killed = use_in_process(source, cache)
+    while not list(cache.glob("native/*/build-*")):
+        assert killed.poll() is None, killed.communicate()
+    killed.kill()
+    killed.wait()
+    processes = [use_in_process(source, cache) for _ in range(2)]
+    for process in processes:
+        out, err = process.communicate(timeout=240)
+        assert (process.returncode, out) == (0, "loaded\n"), err
+    files = {path.name for path in next(cache.glob("native/*")).iterdir()}
+    assert files == {"lock", "sgas_test_together.so"}
+
+
+@needs_compiler
+def test_a_damaged_library_is_built_again(tmp_path: Path, cache: Path) -> None:
+    source = library(tmp_path, "sgas_test_damaged")
+    assert use_in_process(source, cache).communicate(timeout=240)[0] == "loaded\n"
+    (built,) = cache.glob("native/*/*.so")
+    built.write_bytes(b"no library")
+    assert use_in_process(source, cache).communicate(timeout=240)[0] == "loaded\n"
+
+
+def test_without_a_compiler_the_reason_is_told_once(
+    tmp_path: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    import torch
+
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    source = library(tmp_path, "sgas_test_no_compiler")
+    with caplog.at_level(logging.WARNING, "sgas"):
+        assert "no C++ compiler 'no-such-compiler'" in str(source.load())
+        assert backend_for(torch.device("cpu"), source) == "torch"
+    assert len(caplog.records) == 1
+    assert not cache.exists()
+
+
+@needs_compiler
+def test_a_source_that_does_not_compile_is_told_in_one_line(tmp_path: Path, cache: Path) -> None:
+    reason = library(tmp_path, "sgas_test_wrong", "int main( {").load()
+    assert reason is not None and "\n" not in reason and "failed.log" in reason
+    assert "error" in next(cache.glob("native/*/failed.log")).read_text()
+
+
+def test_kernels_that_cannot_run_are_an_error_with_a_way_out(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    source = library(tmp_path, "sgas_test_forced")
+    try:
+        use_kernels("cpu")
+        with pytest.raises(DeviceError, match=r"no C\+\+ compiler.*--kernels auto"):
+            backend_for(torch.device("cpu"), source)
+        with pytest.raises(DeviceError, match="the device is cuda"):
+            backend_for(torch.device("cuda"), source)
+        use_kernels("torch")
+        assert backend_for(torch.device("cpu"), source) == "torch"
+        with pytest.raises(InputError, match="did you mean cuda"):
+            use_kernels("cudo")
+    finally:
+        use_kernels("auto")
