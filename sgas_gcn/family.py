@@ -41,11 +41,12 @@ PRESETS = {
     "modelnet10": "paper",
     "modelnet40": "paper",
     "ppi": "paper",
+    **dict.fromkeys(("cora", "citeseer", "pubmed"), "citation"),
 }
 
 
 def default_preset(dataset: str, space: str) -> str:
-    """`demo` for generated data, `paper` for the paper's, `small` for the rest and your own."""
+    """`demo` for generated data, that of the data set where there is one, `small` for your own."""
     return PRESETS.get(dataset, "small")
 
 

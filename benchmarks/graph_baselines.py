@@ -1,0 +1,302 @@
+"""A found graph cell beside the networks that everybody knows, trained by one script on one split.
+
+    python benchmarks/graph_baselines.py --dataset FOLDER --genotype RUN --seeds 0-9
+
+Every network sees the same parts of the same data in the same batches through the same training
+loop (`sgas.train`), and the test split once, after the last epoch. Ours takes the settings of
+`--preset`. Of the others, those of one labelled graph take their published settings (200 epochs,
+row-normalised features, hidden sizes, dropout and rates below); those of several graphs take ours,
+with the budget of `--budget`: as many epochs, or as many epochs as fit into our CPU seconds.
+
+Sources: GCN, Kipf and Welling, ICLR 2017; GAT, Veličković et al., ICLR 2018; GraphSAGE, Hamilton et
+al., NeurIPS 2017; all as PyTorch Geometric has them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch_geometric.nn import GATConv, GCNConv, SAGEConv
+
+from sgas.commands.common import load_genotype
+from sgas.config import RunConfig, TrainConfig
+from sgas.errors import InputError
+from sgas.genotype import Genotype
+from sgas.loop import evaluate
+from sgas.options import build, load_preset
+from sgas.runs import Run
+from sgas.train import Training
+from sgas_gcn.config import GraphDataConfig, GraphModelConfig
+from sgas_gcn.family import FAMILY
+from sgas_gcn.graph_batch import GraphBatch
+from sgas_gcn.graph_task import GraphTask
+
+DEVICE = torch.device("cpu")
+TRIAL_EPOCHS = 3  # for the seconds that an epoch takes
+Layers = Callable[[int, int], Sequence[nn.Module]]
+
+
+class Baseline(nn.Module):
+    """Logits `[R, L]` of the asked nodes: graph convolutions with dropout and an activation."""
+
+    drop_path = 0.0  # the training loop sets it; nothing here drops paths
+
+    def __init__(self, layers: Sequence[nn.Module], dropout: float, row_normalise: bool) -> None:
+        super().__init__()
+        self.layers, self.dropout = nn.ModuleList(layers), dropout
+        self.row_normalise = row_normalise
+
+    def forward(self, batch: GraphBatch) -> Tensor:
+        """The logits."""
+        graph, x = batch.neighbors.given, batch.x
+        edge_index = torch.stack([graph.sources, graph.targets])
+        if self.row_normalise:
+            x = x / x.sum(1, keepdim=True).clamp_min(1)
+        for number, layer in enumerate(self.layers):
+            x = F.dropout(F.elu(x) if number else x, self.dropout, self.training)
+            x = layer(x) if isinstance(layer, nn.Linear) else layer(x, edge_index)
+        return batch.answers(x)
+
+
+@dataclass(frozen=True)
+class Published:
+    """A baseline on one labelled graph: its layers and the settings of its paper."""
+
+    layers: Layers
+    dropout: float
+    learning_rate: float
+    weight_decay: float = 5e-4
+    epochs: int = 200
+
+
+def _gcn(inputs: int, outputs: int) -> Sequence[nn.Module]:
+    return GCNConv(inputs, 16), GCNConv(16, outputs)
+
+
+def _gat(inputs: int, outputs: int) -> Sequence[nn.Module]:
+    return GATConv(inputs, 8, heads=8, dropout=0.6), GATConv(64, outputs, dropout=0.6)
+
+
+ONE_GRAPH = {"gcn": Published(_gcn, 0.5, 0.01), "gat": Published(_gat, 0.6, 0.005)}
+
+MANY_GRAPHS: dict[str, Layers] = {
+    "logistic": lambda inputs, outputs: (nn.Linear(inputs, outputs),),
+    "sage": lambda inputs, outputs: (SAGEConv(inputs, 256), SAGEConv(256, outputs)),
+    "gat": lambda inputs, outputs: (
+        GATConv(inputs, 64, heads=4),
+        GATConv(256, outputs, heads=6, concat=False),
+    ),
+}
+
+
+class BaselineTask(GraphTask):
+    """A data set of graphs whose network is a baseline, whatever the genotype."""
+
+    make: Callable[[], nn.Module]
+
+    def build_network(self, genotype: Genotype, auxiliary: bool) -> Any:
+        """A fresh baseline."""
+        return self.make()
+
+
+@dataclass(frozen=True)
+class Result:
+    """One network of one seed: test figure in [0, 1], CPU seconds of training, size."""
+
+    seed: int
+    test: float
+    seconds: float
+    epochs: int
+    params: int
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a training of ours takes from its preset."""
+
+    dataset: str
+    genotype: Genotype
+    train: TrainConfig
+    model: GraphModelConfig
+    data: GraphDataConfig
+
+
+def train_once(
+    settings: Settings, seed: int, config: TrainConfig, make: Callable[[GraphTask], Any] | None
+) -> Result:
+    """Trains one network (`make`: a baseline) from scratch and opens the test split at the end."""
+    kind = GraphTask if make is None else BaselineTask
+    data = settings.data if make is None else GraphDataConfig()
+    task = kind(settings.dataset, settings.model, data, RunConfig(seed=seed))
+    if isinstance(task, BaselineTask) and make is not None:
+        task.make = lambda: make(task)
+    parts = task.train_parts("clean", seed, config.validation_fraction, DEVICE)
+    parts = dataclasses.replace(parts, validation=None)  # nothing here looks at it
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Run.create(Path(folder) / "run", {"seed": seed}) as run,
+    ):
+        training = Training(
+            task, settings.genotype, config, run, parts=parts, seed=seed, device=DEVICE
+        )
+        began = time.process_time()
+        network: Any = training.execute()
+        seconds = time.process_time() - began
+    figures = evaluate(network, task.labels, task.test_part(DEVICE), config.batch_size, DEVICE)
+    params = sum(weight.numel() for weight in network.parameters())
+    return Result(seed, figures[task.labels.primary_metric], seconds, config.epochs, params)
+
+
+def baseline_runs(
+    settings: Settings, transductive: bool, budget: str, ours: Sequence[Result]
+) -> dict[str, tuple[TrainConfig, Callable[[GraphTask], Any]]]:
+    """Config and builder of every baseline."""
+    if transductive:
+        return {
+            name: (_published_config(settings.train, entry), _builder(entry.layers, entry.dropout))
+            for name, entry in ONE_GRAPH.items()
+        }
+    runs = {}
+    for name, layers in MANY_GRAPHS.items():
+        config, make = settings.train, _builder(layers, None)
+        if budget == "seconds":
+            trial = dataclasses.replace(config, epochs=TRIAL_EPOCHS)
+            epoch = train_once(settings, ours[0].seed, trial, make).seconds / TRIAL_EPOCHS
+            spent = statistics.median(result.seconds for result in ours)
+            config = dataclasses.replace(config, epochs=max(1, round(spent / epoch)))
+        runs[name] = (config, make)
+    return runs
+
+
+def _published_config(ours: TrainConfig, entry: Published) -> TrainConfig:
+    return dataclasses.replace(
+        ours,
+        epochs=entry.epochs,
+        optimizer="adam",
+        learning_rate=entry.learning_rate,
+        learning_rate_min=entry.learning_rate,
+        weight_decay=entry.weight_decay,
+        label_smoothing=0.0,
+    )
+
+
+def _builder(layers: Layers, dropout: float | None) -> Callable[[GraphTask], Any]:
+    """A function that makes the baseline for a task; without `dropout`, one of several graphs."""
+
+    def make(task: GraphTask) -> Baseline:
+        sizes = task.in_channels, task.num_outputs
+        return Baseline(layers(*sizes), dropout or 0.0, row_normalise=dropout is not None)
+
+    return make
+
+
+def summary(results: Sequence[Result]) -> dict[str, Any]:
+    """Mean and standard deviation (of a sample; None of one seed) over the seeds."""
+    tests = [result.test for result in results]
+    return {
+        "n": len(tests),
+        "mean": statistics.fmean(tests),
+        "sd": statistics.stdev(tests) if len(tests) > 1 else None,
+        "seconds": statistics.median(result.seconds for result in results),
+        "epochs": results[0].epochs,
+        "params": results[0].params,
+        "seeds": [asdict(result) for result in results],
+    }
+
+
+def compare(options: argparse.Namespace) -> dict[str, Any]:
+    """All trainings, ours first."""
+    preset = load_preset("sgas_gcn", "graph", options.preset, "train")
+    if options.epochs is not None:
+        preset["epochs"] = options.epochs
+    settings = Settings(
+        options.dataset,
+        load_genotype(FAMILY, options.genotype),
+        build(TrainConfig, preset),
+        build(GraphModelConfig, preset),
+        build(GraphDataConfig, preset),
+    )
+    seeds = parse_seeds(options.seeds)
+    task = GraphTask(options.dataset, settings.model, settings.data, RunConfig())
+    ours = [_told("ours", train_once(settings, seed, settings.train, None)) for seed in seeds]
+    results = {"ours": ours}
+    transductive = task._training.transductive
+    for name, (config, make) in baseline_runs(settings, transductive, options.budget, ours).items():
+        results[name] = [_told(name, train_once(settings, seed, config, make)) for seed in seeds]
+    return {
+        "metric": task.labels.primary_metric,
+        "networks": {name: summary(found) for name, found in results.items()},
+        "genotype": settings.genotype.to_text(),
+        "preset": options.preset,
+        "budget": "published settings" if transductive else options.budget,
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _told(name: str, result: Result) -> Result:
+    print(f"{name} seed {result.seed}: {result.test:.4f}, {result.seconds:.0f} s", file=sys.stderr)
+    return result
+
+
+def parse_seeds(text: str) -> list[int]:
+    """The seeds of `0-9` or `0,3,7`."""
+    first, _, last = text.partition("-")
+    if first.isdigit() and last.isdigit():
+        return list(range(int(first), int(last) + 1))
+    if all(part.isdigit() for part in text.split(",")):
+        return [int(part) for part in text.split(",")]
+    raise InputError(f"--seeds is {text!r}; give for example 0-9 or 0,3,7")
+
+
+def print_table(result: Mapping[str, Any]) -> None:
+    """The figures as text."""
+    print(f"{'':<10}{result['metric']:>18}{'n':>4}{'params':>10}{'epochs':>8}{'CPU s':>8}")
+    for name, row in result["networks"].items():
+        spread = "" if row["sd"] is None else f" ± {row['sd']:.4f}"
+        shown = f"{row['mean']:.4f}{spread}"
+        sizes = f"{row['params']:>10,}{row['epochs']:>8}{row['seconds']:>8.0f}"
+        print(f"{name:<10}{shown:>18}{row['n']:>4}{sizes}")
+    some = next(iter(result["networks"].values()))
+    if some["n"] < 10:
+        print(f"n is {some['n']}: fewer than ten seeds")
+
+
+def main() -> int:
+    """Runs the comparison; 2 for wrong input."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
+    parser.add_argument("--dataset", required=True, help="name of a data set, or path")
+    parser.add_argument("--genotype", required=True, help="run folder, file or published name")
+    parser.add_argument("--preset", default="small", help="of our training")
+    parser.add_argument("--epochs", type=int, help="of our training (default: the preset's)")
+    parser.add_argument("--seeds", default="0-9", help="for example 0-9 or 0,3,7")
+    parser.add_argument("--budget", default="epochs", choices=("epochs", "seconds"))
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args()
+    try:
+        result = compare(options)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if options.json:
+        print(json.dumps(result, indent=2))
+    else:
+        print_table(result)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
