@@ -6,7 +6,7 @@ Every network sees the same parts of the same data in the same batches through t
 loop (`sgas.train`), and the test split once, after the last epoch. Ours takes the settings of
 `--preset`. Of the others, those of one labelled graph take their published settings (200 epochs,
 row-normalised features, hidden sizes, dropout and rates below); those of several graphs take ours,
-with the budget of `--budget`: as many epochs, or as many epochs as fit into our CPU seconds.
+for as many epochs, or with `--seconds` for as many as fit into these CPU seconds.
 
 Sources: GCN, Kipf and Welling, ICLR 2017; GAT, Veličković et al., ICLR 2018; GraphSAGE, Hamilton et
 al., NeurIPS 2017; all as PyTorch Geometric has them.
@@ -33,7 +33,7 @@ from torch_geometric.nn import GATConv, GCNConv, SAGEConv
 
 from sgas.commands.common import load_genotype
 from sgas.config import RunConfig, TrainConfig
-from sgas.errors import InputError
+from sgas.errors import InputError, unknown_name
 from sgas.genotype import Genotype
 from sgas.loop import evaluate
 from sgas.options import build, load_preset
@@ -45,6 +45,7 @@ from sgas_gcn.graph_batch import GraphBatch
 from sgas_gcn.graph_task import GraphTask
 
 DEVICE = torch.device("cpu")
+OURS = "ours"
 TRIAL_EPOCHS = 3  # for the seconds that an epoch takes
 Layers = Callable[[int, int], Sequence[nn.Module]]
 
@@ -160,25 +161,21 @@ def train_once(
     return Result(seed, figures[task.labels.primary_metric], seconds, config.epochs, params)
 
 
-def baseline_runs(
-    settings: Settings, transductive: bool, budget: str, ours: Sequence[Result]
-) -> dict[str, tuple[TrainConfig, Callable[[GraphTask], Any]]]:
-    """Config and builder of every baseline."""
+def recipe(
+    name: str, settings: Settings, transductive: bool, seconds: float | None
+) -> tuple[TrainConfig, Callable[[GraphTask], Any] | None]:
+    """Config of a network's training, and the builder of a baseline (None: ours)."""
+    if name == OURS:
+        return settings.train, None
     if transductive:
-        return {
-            name: (_published_config(settings.train, entry), _builder(entry.layers, entry.dropout))
-            for name, entry in ONE_GRAPH.items()
-        }
-    runs = {}
-    for name, layers in MANY_GRAPHS.items():
-        config, make = settings.train, _builder(layers, None)
-        if budget == "seconds":
-            trial = dataclasses.replace(config, epochs=TRIAL_EPOCHS)
-            epoch = train_once(settings, ours[0].seed, trial, make).seconds / TRIAL_EPOCHS
-            spent = statistics.median(result.seconds for result in ours)
-            config = dataclasses.replace(config, epochs=max(1, round(spent / epoch)))
-        runs[name] = (config, make)
-    return runs
+        entry = ONE_GRAPH[name]
+        return _published_config(settings.train, entry), _builder(entry.layers, entry.dropout)
+    config, make = settings.train, _builder(MANY_GRAPHS[name], None)
+    if seconds is not None:
+        trial = dataclasses.replace(config, epochs=TRIAL_EPOCHS)
+        epoch = train_once(settings, 0, trial, make).seconds / TRIAL_EPOCHS
+        config = dataclasses.replace(config, epochs=max(1, round(seconds / epoch)))
+    return config, make
 
 
 def _published_config(ours: TrainConfig, entry: Published) -> TrainConfig:
@@ -218,7 +215,7 @@ def summary(results: Sequence[Result]) -> dict[str, Any]:
 
 
 def compare(options: argparse.Namespace) -> dict[str, Any]:
-    """All trainings, ours first."""
+    """All trainings, network by network."""
     preset = load_preset("sgas_gcn", "graph", options.preset, "train")
     if options.epochs is not None:
         preset["epochs"] = options.epochs
@@ -231,17 +228,20 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     )
     seeds = parse_seeds(options.seeds)
     task = GraphTask(options.dataset, settings.model, settings.data, RunConfig())
-    ours = [_told("ours", train_once(settings, seed, settings.train, None)) for seed in seeds]
-    results = {"ours": ours}
-    transductive = task._training.transductive
-    for name, (config, make) in baseline_runs(settings, transductive, options.budget, ours).items():
+    transductive = task.transductive
+    known = [OURS, *(ONE_GRAPH if transductive else MANY_GRAPHS)]
+    results = {}
+    for name in options.networks.split(",") if options.networks else known:
+        if name not in known:
+            raise unknown_name("network", name, known)
+        config, make = recipe(name, settings, transductive, options.seconds)
         results[name] = [_told(name, train_once(settings, seed, config, make)) for seed in seeds]
     return {
         "metric": task.labels.primary_metric,
         "networks": {name: summary(found) for name, found in results.items()},
         "genotype": settings.genotype.to_text(),
         "preset": options.preset,
-        "budget": "published settings" if transductive else options.budget,
+        "seconds": options.seconds,
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
     }
@@ -283,7 +283,12 @@ def main() -> int:
     parser.add_argument("--preset", default="small", help="of our training")
     parser.add_argument("--epochs", type=int, help="of our training (default: the preset's)")
     parser.add_argument("--seeds", default="0-9", help="for example 0-9 or 0,3,7")
-    parser.add_argument("--budget", default="epochs", choices=("epochs", "seconds"))
+    parser.add_argument("--networks", help="for example ours,sage (default: all)")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        help="CPU seconds of a baseline on several graphs (default: epochs)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     try:

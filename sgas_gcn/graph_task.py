@@ -110,6 +110,7 @@ class GraphTask(GraphModels):
             raise DataError(f"{dataset} has no training graphs: add some")
         self._check_sizes(self._training.graphs)
         self.classes = self._training.label_names
+        self.transductive = self._training.transductive  # one graph, of which some nodes are asked
         self.labels: Labels = ManyLabels() if self._training.multi_label else OneClass()
         super().__init__(model, self._training.num_features, len(self.classes))
 
