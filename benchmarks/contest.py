@@ -1,0 +1,182 @@
+"""A plain network and ours side by side: the same weights, the same batches, the same decisions.
+
+Ours are driven by the very steps of `sgas.search` and `sgas.train`. Dimensions: B samples a batch,
+P points, N nodes, E edges of a cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from plain.common import PRUNED, UNDECIDED, CellNetwork, SearchLoop
+from torch import Tensor, nn
+from weights import copy_weights
+
+from sgas.config import SearchConfig, TrainConfig
+from sgas.decisions import CellDecisions, Choice, Status
+from sgas.family import Searchable, SearchParts, Task, TrainParts
+from sgas.genotype import Genotype
+from sgas.loop import Tally, frozen
+from sgas.runs import Run
+from sgas.search import Search
+from sgas.space import NONE, SearchSpace
+from sgas.train import Training
+
+CPU = torch.device("cpu")
+NO_SAMPLES: Any = range(1)  # the loops ask their sources for a length alone until they run
+NO_RUN = cast("Run", None)  # nothing is put on disk
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch as the plain network takes it and as ours does, and the targets."""
+
+    plain: tuple[Any, ...]
+    ours: Any
+    targets: Tensor
+
+
+class OurSearch:
+    """Our supernet with its optimisers, stepped as `sgas.search` steps it."""
+
+    def __init__(self, models: Searchable, learning_rate: float) -> None:
+        parts = SearchParts(NO_SAMPLES, NO_SAMPLES, NO_SAMPLES, "none")
+        config = SearchConfig(learning_rate=learning_rate)
+        self.search = Search(models, config, NO_RUN, parts=parts, seed=0, device=CPU, notes={})
+
+    @property
+    def network(self) -> Any:
+        """The supernet."""
+        return self.search.supernet
+
+    def alpha_step(self, batch: Batch) -> None:
+        """One step on the alphas."""
+        self.search._alpha_step(batch.ours, batch.targets)
+
+    def weight_step(self, batch: Batch) -> None:
+        """One step on the weights."""
+        self.search.tally = Tally()  # else the sums of an epoch grow from repeat to repeat
+        self.search._weight_step(batch.ours, batch.targets)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The loss, with what the backward pass of a weight step needs."""
+        with frozen(self.network.alphas.values()):
+            return self.search.task.labels.loss(self.network(batch.ours), batch.targets)
+
+    def decide(self, decisions: Mapping[str, CellDecisions]) -> None:
+        """Puts decisions in force, as the end of an epoch does."""
+        self.search.decisions = dict(decisions)
+        self.search._prune()
+
+
+class OurTraining:
+    """Our derived network with its optimiser, stepped as `sgas.train` steps it."""
+
+    def __init__(self, models: Any, genotype: Genotype, learning_rate: float) -> None:
+        parts = TrainParts(NO_SAMPLES, None, "none")
+        config = TrainConfig(learning_rate=learning_rate, weight_decay=3e-4)  # as plain
+        self.training = Training(
+            cast("Task", models), genotype, config, NO_RUN, parts=parts, seed=0, device=CPU
+        )
+
+    @property
+    def network(self) -> Any:
+        """The derived network."""
+        return self.training.network
+
+    def weight_step(self, batch: Batch) -> None:
+        """One step of training."""
+        self.training.tally = Tally()
+        self.training._train_step(batch.ours, batch.targets)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The loss, with what the backward pass needs."""
+        return self.training.task.labels.loss(self.network(batch.ours), batch.targets)
+
+
+class Plain:
+    """A plain network with the steps that a user writes."""
+
+    def __init__(self, network: CellNetwork, loss: Any, learning_rate: float) -> None:
+        self.network = network
+        self.loop = SearchLoop(network, loss, learning_rate)
+
+    def alpha_step(self, batch: Batch) -> None:
+        """One step on the alphas."""
+        self.loop.alpha_step(batch.plain, batch.targets)
+
+    def weight_step(self, batch: Batch) -> None:
+        """One step on the weights."""
+        self.loop.weight_step(batch.plain, batch.targets)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The loss, with what the backward pass needs."""
+        return self.loop.loss(self.network(*batch.plain), batch.targets)
+
+    def decide(self, decisions: Mapping[str, CellDecisions], space: SearchSpace) -> None:
+        """Puts decisions in force."""
+        self.network.select(
+            {
+                kind: [state_number(str(state), space) for state in cell.states]
+                for kind, cell in decisions.items()
+            }
+        )
+
+
+def state_number(state: str, space: SearchSpace) -> int:
+    """The number by which plain networks know the state of an edge."""
+    words = {Status.UNDECIDED.value: UNDECIDED, Status.PRUNED.value: PRUNED}
+    return words[state] if state in words else space.operations.index(state)
+
+
+@dataclass
+class Contest:
+    """Plain and ours in the same state, with batches for both."""
+
+    plain: Plain
+    ours: OurSearch | OurTraining
+    batches: Sequence[Batch]
+    space: SearchSpace
+
+    def equalise(self) -> None:
+        """Gives plain the weights of ours."""
+        copy_weights(self.ours.network.state_dict(), self.plain.network, self.space.name)
+
+    def decide(self, decisions: Mapping[str, CellDecisions]) -> None:
+        """Puts the same decisions in force on both."""
+        assert isinstance(self.ours, OurSearch), "a derived network has nothing to decide"
+        self.ours.decide(decisions)
+        self.plain.decide(decisions, self.space)
+
+    def losses(self) -> tuple[float, float]:
+        """The loss of plain and of ours on the first batch, in evaluation mode."""
+        networks: list[nn.Module] = [self.plain.network, self.ours.network]
+        for network in networks:
+            network.eval()
+        with torch.no_grad():
+            batch = self.batches[0]
+            found = self.plain.loss(batch).item(), self.ours.loss(batch).item()
+        for network in networks:
+            network.train()
+        return found
+
+
+def decisions_at(space: SearchSpace, num_steps: int, made: int) -> dict[str, CellDecisions]:
+    """Cells after `made` decisions of each kind, drawn with a fixed seed."""
+    names = [op for op in space.operations if op != NONE]
+    cells = {}
+    for seed, kind in enumerate(space.cell_kinds):
+        generator = torch.Generator().manual_seed(seed)  # so that later stages extend earlier ones
+        cell = CellDecisions.none_yet(space.topology(num_steps))
+        for _ in range(made):
+            edge = cell.undecided[_draw(len(cell.undecided), generator)]
+            cell = cell.decide(Choice(edge, names[_draw(len(names), generator)]))
+        cells[kind] = cell
+    return cells
+
+
+def _draw(choices: int, generator: torch.Generator) -> int:
+    return int(torch.randint(choices, (), generator=generator))
