@@ -42,5 +42,5 @@ def test_a_baseline_trains_as_long_as_it_may() -> None:
 
 
 def test_an_unknown_network_is_refused() -> None:
-    with pytest.raises(InputError, match="unknown network 'gcn': .*choose from"):
+    with pytest.raises(InputError, match=r"unknown network 'gcn': .*choose from"):
         graph_baselines.compare(options(networks="gcn"))
