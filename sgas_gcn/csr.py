@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sgas.errors import DataError
+from sgas_gcn.rows import Rows, index_dtype
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +111,13 @@ class CsrGraph:
     def num_edges(self) -> int:
         """Number of edges (E)."""
         return len(self.sources)
+
+    @cached_property
+    def rows(self) -> Rows:
+        """The edges as compiled kernels read them."""
+        dtype = index_dtype(self.num_nodes, self.num_edges)
+        names = Rows._fields
+        return Rows(*(getattr(self, name).to(dtype).contiguous() for name in names))
 
     @cached_property
     def degrees(self) -> Tensor:

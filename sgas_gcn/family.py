@@ -8,6 +8,7 @@ from typing import Any
 from sgas.config import RunConfig
 from sgas.errors import DataError, InputError, unknown_name
 from sgas.family import DatasetInfo, Family, Models, Task
+from sgas_gcn.compiled import LIBRARY
 from sgas_gcn.config import (
     GRAPH_SPACE,
     POINT_SPACE,
@@ -120,4 +121,5 @@ FAMILY = Family(
     check_folder=_check_folder,
     published_names=published_names,
     load_published=load_published,
+    library=LIBRARY,
 )

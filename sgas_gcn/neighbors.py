@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sgas.errors import ConfigError, DataError
+from sgas_gcn.rows import Rows, rows_of_constant_degree
 
 DISTANCES_AT_ONCE = 2**22  # bounds the memory of a search: 16 MiB of float32
 
@@ -40,6 +41,11 @@ class NeighborGraph:
     def num_edges(self) -> int:
         """Number of edges."""
         return self.sources.numel()
+
+    @cached_property
+    def rows(self) -> Rows:
+        """The edges as compiled kernels read them; edge number e enters node e // degree."""
+        return rows_of_constant_degree(self.sources)
 
     @cached_property
     def columns(self) -> tuple[Tensor, ...]:

@@ -12,8 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
+from sgas_gcn.compiled import runs_compiled
 from sgas_gcn.csr import CsrGraph
-from sgas_gcn.kernels import csr_backend, torch_backend
+from sgas_gcn.kernels import cpu_backend, csr_backend, torch_backend
 from sgas_gcn.neighbors import NeighborGraph
 
 Graph = NeighborGraph | CsrGraph
@@ -23,12 +24,12 @@ __all__ = ["Graph", "attention_sum", "edge_relu_stats", "neighbor_max", "neighbo
 
 def neighbor_sum(x: Tensor, graph: Graph) -> Tensor:
     """Sum of `x` `[N, D]` over the sources of each node: `[N, D]`."""
-    return _backend(graph).neighbor_sum(x, graph)
+    return _backend(x, graph).neighbor_sum(x, graph)
 
 
 def neighbor_max(x: Tensor, graph: Graph) -> Tensor:
     """Maximum of `x` `[N, D]` over the sources of each node: `[N, D]`; the first of equals."""
-    return _backend(graph).neighbor_max(x, graph)
+    return _backend(x, graph).neighbor_max(x, graph)
 
 
 def edge_relu_stats(
@@ -40,7 +41,7 @@ def edge_relu_stats(
     node where the sign is 1 and the smallest where it is -1, `[N, D]`; the sum of h and the sum of
     h² over all edges, float64 `[D]`.
     """
-    return _backend(graph).edge_relu_stats(target, source, sign, graph)
+    return _backend(target, graph).edge_relu_stats(target, source, sign, graph)
 
 
 def attention_sum(
@@ -51,9 +52,11 @@ def attention_sum(
     The weights are the softmax over the sources j of leaky ReLU(target_score_i + source_score_j),
     scores `[N, m]`.
     """
-    return _backend(graph).attention_sum(values, target_score, source_score, graph, slope)
+    return _backend(values, graph).attention_sum(values, target_score, source_score, graph, slope)
 
 
-def _backend(graph: Graph) -> Any:
-    """The module that implements the primitives for a kind of graph."""
+def _backend(x: Tensor, graph: Graph) -> Any:
+    """The module that implements the primitives for a tensor and a kind of graph."""
+    if runs_compiled(x):
+        return cpu_backend
     return csr_backend if isinstance(graph, CsrGraph) else torch_backend

@@ -1,0 +1,30 @@
+"""The library of operators compiled for the CPU, and whether they run. No torch at its import.
+
+The sources are `kernels/cpu/*.cpp`, one purpose a file; the operators are `torch.ops.sgas_gcn.*`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sgas.native import Library
+
+if TYPE_CHECKING:
+    import torch
+
+_FOLDER = Path(__file__).parent / "kernels" / "cpu"
+LIBRARY = Library("sgas_gcn_cpu", tuple(sorted([*_FOLDER.glob("*.cpp"), *_FOLDER.glob("*.h")])))
+
+
+def runs_compiled(tensor: torch.Tensor) -> bool:
+    """Whether the compiled operators are to be used for a tensor; True builds and loads them.
+
+    They compute in float32 and float64 alone. DeviceError where kernels were asked for that do not
+    run on the tensor's device or cannot be built.
+    """
+    from sgas.kernels import backend_for
+
+    if tensor.is_floating_point() and tensor.element_size() < 4:
+        return False
+    return backend_for(tensor.device, LIBRARY) == "cpu"

@@ -1,0 +1,230 @@
+// Attention over the neighbours of each node: for each of m heads, the values of the sources
+// weighted by the softmax over them of leaky ReLU(target_score_i + source_score_j).
+//
+// Alone the weights, one number for each edge and head, are kept. Backward, with w the weights and
+// d_e = <grad_i, value_j> for edge e from j to i: the score's gradient is w_e (d_e − Σ w d) times
+// the slope of the leaky ReLU, and a value's Σ w_e grad_i over the edges that leave it.
+
+#include <ATen/ops/empty.h>
+#include <torch/library.h>
+
+#include "lanes.h"
+#include "rows.h"
+
+namespace sgas {
+namespace {
+
+template <class T>
+struct Scores {
+  const T* target;
+  const T* source;
+  int64_t heads;
+  T slope;
+
+  T before(int64_t i, int64_t j, int64_t head) const {
+    return target[i * heads + head] + source[j * heads + head];
+  }
+};
+
+// Each edge's score less the largest of its node, so that no exponential overflows.
+template <class T, class Index>
+void centred_scores(const Scores<T>& scores, const Rows<Index>& rows, T* out) {
+  const int64_t heads = scores.heads;
+  at::parallel_for(0, rows.count, grain_of(16 * heads), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) {
+      for (int64_t head = 0; head < heads; head++) {
+        T largest = -std::numeric_limits<T>::infinity();
+        for (Index edge = rows.offsets[i]; edge < rows.offsets[i + 1]; edge++) {
+          T score = scores.before(i, rows.nodes[edge], head);
+          score = score > 0 ? score : scores.slope * score;
+          out[edge * heads + head] = score;
+          largest = score > largest ? score : largest;
+        }
+        for (Index edge = rows.offsets[i]; edge < rows.offsets[i + 1]; edge++) {
+          out[edge * heads + head] -= largest;
+        }
+      }
+    }
+  });
+}
+
+// Divides the exponentials of each node by their sum, and sums the values by them.
+template <class T, class Index>
+void weighted_sums(const T* values, int64_t stride, int64_t heads, int64_t channels,
+                   const Rows<Index>& rows, T* weights, T* out) {
+  at::parallel_for(0, rows.count, grain_of(heads * channels), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) {
+      const Index first = rows.offsets[i], last = rows.offsets[i + 1];
+      for (int64_t head = 0; head < heads; head++) {
+        T total = 0;
+        for (Index edge = first; edge < last; edge++) total += weights[edge * heads + head];
+        for (Index edge = first; edge < last; edge++) weights[edge * heads + head] /= total;
+        over_channels<T>(channels, [&](auto block, int64_t c) {
+          using B = decltype(block);
+          typename B::Value sum[B::count] = {};
+          for (Index edge = first; edge < last; edge++) {
+            const T* value = values + rows.nodes[edge] * stride + head * channels + c;
+            const auto weight = B::fill(weights[edge * heads + head]);
+            for (int u = 0; u < B::count; u++) sum[u] += weight * B::load(value, u);
+          }
+          T* to = out + (i * heads + head) * channels + c;
+          for (int u = 0; u < B::count; u++) B::store(to, u, sum[u]);
+        });
+      }
+    }
+  });
+}
+
+template <class T>
+T dot(const T* a, const T* b, int64_t channels) {
+  T sum = 0;
+  over_channels<T>(channels, [&](auto block, int64_t c) {
+    using B = decltype(block);
+    typename B::Value products = {};
+    for (int u = 0; u < B::count; u++) products += B::load(a + c, u) * B::load(b + c, u);
+    sum += B::total(products);
+  });
+  return sum;
+}
+
+// The gradients of each edge's score, `[E, m]`, and their sums by target.
+template <class T, class Index>
+void score_gradients(const T* grad, int64_t grad_stride, const T* values, int64_t stride,
+                     int64_t channels, const Scores<T>& scores, const T* weights,
+                     const Rows<Index>& rows, T* by_edge, T* by_target) {
+  const int64_t heads = scores.heads;
+  at::parallel_for(0, rows.count, grain_of(heads * channels), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) {
+      for (int64_t head = 0; head < heads; head++) {
+        const T* row = grad + i * grad_stride + head * channels;
+        T mean = 0, sum = 0;
+        for (Index edge = rows.offsets[i]; edge < rows.offsets[i + 1]; edge++) {
+          const T* value = values + rows.nodes[edge] * stride + head * channels;
+          const T product = dot(row, value, channels);
+          by_edge[edge * heads + head] = product;
+          mean += weights[edge * heads + head] * product;
+        }
+        for (Index edge = rows.offsets[i]; edge < rows.offsets[i + 1]; edge++) {
+          const int64_t at = edge * heads + head;
+          T score = weights[at] * (by_edge[at] - mean);
+          score *= scores.before(i, rows.nodes[edge], head) > 0 ? T(1) : scores.slope;
+          by_edge[at] = score;
+          sum += score;
+        }
+        by_target[i * heads + head] = sum;
+      }
+    }
+  });
+}
+
+// The gradients of the values, and of the source scores.
+template <class T, class Index>
+void source_gradients(const T* grad, int64_t grad_stride, int64_t heads, int64_t channels,
+                      const T* weights, const T* by_edge, const Rows<Index>& out_rows,
+                      T* grad_values, T* by_source) {
+  at::parallel_for(0, out_rows.count, grain_of(heads * channels), [&](int64_t begin, int64_t end) {
+    for (int64_t j = begin; j < end; j++) {
+      const Index first = out_rows.offsets[j], last = out_rows.offsets[j + 1];
+      for (int64_t head = 0; head < heads; head++) {
+        T score = 0;
+        for (Index place = first; place < last; place++) {
+          score += by_edge[out_rows.edges[place] * heads + head];
+        }
+        by_source[j * heads + head] = score;
+        over_channels<T>(channels, [&](auto block, int64_t c) {
+          using B = decltype(block);
+          typename B::Value sum[B::count] = {};
+          for (Index place = first; place < last; place++) {
+            const T* row = grad + out_rows.nodes[place] * grad_stride + head * channels + c;
+            const auto weight = B::fill(weights[out_rows.edges[place] * heads + head]);
+            for (int u = 0; u < B::count; u++) sum[u] += weight * B::load(row, u);
+          }
+          T* to = grad_values + (j * heads + head) * channels + c;
+          for (int u = 0; u < B::count; u++) B::store(to, u, sum[u]);
+        });
+      }
+    }
+  });
+}
+
+std::tuple<Tensor, Tensor> attention_sum(const Tensor& given, const Tensor& target_score,
+                                         const Tensor& source_score, const Tensor& offsets,
+                                         const Tensor& sources, const Tensor& out_offsets,
+                                         const Tensor& out_targets, const Tensor& out_edges,
+                                         double slope) {
+  check_rows(offsets, sources, given.size(0));
+  const Tensor values = with_dense_rows(given);
+  const Tensor target = target_score.contiguous(), source = source_score.contiguous();
+  const int64_t heads = values.size(1), channels = values.size(2);
+  TORCH_CHECK(target.numel() == values.size(0) * heads && source.sizes() == target.sizes(),
+              "scores have to be [nodes, heads]");
+  Tensor weights = at::empty({sources.numel(), heads}, values.options());
+  Tensor out = at::empty(values.sizes(), values.options());
+  SGAS_DISPATCH(values.scalar_type(), sources.scalar_type(), "attention_sum", [&] {
+    const Rows<index_t> rows(offsets, sources);
+    const Scores<scalar_t> scores{target.const_data_ptr<scalar_t>(),
+                                  source.const_data_ptr<scalar_t>(), heads,
+                                  static_cast<scalar_t>(slope)};
+    centred_scores(scores, rows, weights.mutable_data_ptr<scalar_t>());
+    weights.exp_();
+    weighted_sums(values.const_data_ptr<scalar_t>(), values.stride(0), heads, channels, rows,
+                  weights.mutable_data_ptr<scalar_t>(), out.mutable_data_ptr<scalar_t>());
+  });
+  return {out, weights};
+}
+
+std::tuple<Tensor, Tensor, Tensor> attention_sum_backward(
+    const Tensor& given_grad, const Tensor& given, const Tensor& target_score,
+    const Tensor& source_score, const Tensor& weights, const Tensor& offsets,
+    const Tensor& sources, const Tensor& out_offsets, const Tensor& out_targets,
+    const Tensor& out_edges, double slope) {
+  check_rows(offsets, sources, given.size(0));
+  check_rows(out_offsets, out_targets, given.size(0));
+  check_edges(out_edges, out_targets);
+  const Tensor grad = with_dense_rows(given_grad), values = with_dense_rows(given);
+  const Tensor target = target_score.contiguous(), source = source_score.contiguous();
+  const int64_t heads = values.size(1), channels = values.size(2);
+  TORCH_CHECK(grad.sizes() == values.sizes() && weights.is_contiguous() &&
+                  weights.numel() == sources.numel() * heads,
+              "what attention_sum gave has to come back as it was");
+  Tensor by_edge = at::empty(weights.sizes(), weights.options());
+  Tensor grad_values = at::empty(values.sizes(), values.options());
+  Tensor by_target = at::empty(target.sizes(), values.options());
+  Tensor by_source = at::empty(target.sizes(), values.options());
+  SGAS_DISPATCH(values.scalar_type(), sources.scalar_type(), "attention_sum_backward", [&] {
+    const Scores<scalar_t> scores{target.const_data_ptr<scalar_t>(),
+                                  source.const_data_ptr<scalar_t>(), heads,
+                                  static_cast<scalar_t>(slope)};
+    const auto* g = grad.const_data_ptr<scalar_t>();
+    const auto* w = weights.const_data_ptr<scalar_t>();
+    auto* edge_gradients = by_edge.mutable_data_ptr<scalar_t>();
+    score_gradients(g, grad.stride(0), values.const_data_ptr<scalar_t>(), values.stride(0),
+                    channels, scores, w, Rows<index_t>(offsets, sources), edge_gradients,
+                    by_target.mutable_data_ptr<scalar_t>());
+    source_gradients(g, grad.stride(0), heads, channels, w, edge_gradients,
+                     Rows<index_t>(out_offsets, out_targets, &out_edges),
+                     grad_values.mutable_data_ptr<scalar_t>(),
+                     by_source.mutable_data_ptr<scalar_t>());
+  });
+  return {grad_values, by_target, by_source};
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(sgas_gcn, m) {
+  m.def(
+      "attention_sum(Tensor values, Tensor target_score, Tensor source_score, Tensor offsets, "
+      "Tensor sources, Tensor out_offsets, Tensor out_targets, Tensor out_edges, float slope) -> "
+      "(Tensor out, Tensor weights)");
+  m.def(
+      "attention_sum_backward(Tensor grad, Tensor values, Tensor target_score, "
+      "Tensor source_score, Tensor weights, Tensor offsets, Tensor sources, Tensor out_offsets, "
+      "Tensor out_targets, Tensor out_edges, float slope) -> (Tensor, Tensor, Tensor)");
+}
+
+TORCH_LIBRARY_IMPL(sgas_gcn, CPU, m) {
+  m.impl("attention_sum", attention_sum);
+  m.impl("attention_sum_backward", attention_sum_backward);
+}
+
+}  // namespace sgas

@@ -1,0 +1,93 @@
+// Many channels at once. A kernel's body is written once, for a Block of channels; `over_channels`
+// runs it on blocks of two registers, then of one, then on the single channels that are left, so
+// that any number of channels will do. GCC's vector types were 3 to 7 times faster here than loops
+// that the compiler has to vectorise itself.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+namespace sgas {
+
+constexpr int REGISTER_BYTES = 64;  // of AVX-512; the compiler splits it where registers are smaller
+
+template <class T>
+struct RegisterOf {
+  typedef T type __attribute__((vector_size(REGISTER_BYTES)));
+};
+
+// `count` values of type V, each a register of numbers T or a single one.
+template <class T, class V, int count_>
+struct Block {
+  using Value = V;
+  using Mask = decltype(V{} > V{});
+  static constexpr bool single = std::is_same_v<T, V>;
+  static constexpr int count = count_;
+  static constexpr int lanes = sizeof(V) / sizeof(T);
+  static constexpr int width = count * lanes;
+  // An integer for each lane, as wide as T: what a Mask selects between.
+  using Wide = std::conditional_t<sizeof(T) == 8, int64_t, int32_t>;
+  using Integer = typename std::conditional_t<
+      single, std::common_type<Wide>, RegisterOf<Wide>>::type;
+
+  static V fill(T value) { return V{} + value; }
+
+  static Integer fill_integer(int32_t value) { return Integer{} + static_cast<Wide>(value); }
+
+  static V load(const T* from, int number) {
+    V value;
+    std::memcpy(&value, from + number * lanes, sizeof value);
+    return value;
+  }
+
+  static void store(T* to, int number, V value) {
+    std::memcpy(to + number * lanes, &value, sizeof value);
+  }
+
+  static Integer load_integer(const int32_t* from, int number) {
+    if constexpr (single) {
+      return from[number];
+    } else {
+      typedef int32_t Narrow __attribute__((vector_size(lanes * sizeof(int32_t))));
+      Narrow value;
+      std::memcpy(&value, from + number * lanes, sizeof value);
+      return __builtin_convertvector(value, Integer);
+    }
+  }
+
+  static void store_integer(int32_t* to, int number, Integer value) {
+    if constexpr (single) {
+      to[number] = static_cast<int32_t>(value);
+    } else {
+      typedef int32_t Narrow __attribute__((vector_size(lanes * sizeof(int32_t))));
+      const Narrow narrow = __builtin_convertvector(value, Narrow);
+      std::memcpy(to + number * lanes, &narrow, sizeof narrow);
+    }
+  }
+
+  // The sum of all lanes, in their order.
+  static T total(V value) {
+    if constexpr (single) {
+      return value;
+    } else {
+      T sum = 0;
+      for (int lane = 0; lane < lanes; lane++) sum += value[lane];
+      return sum;
+    }
+  }
+};
+
+// Calls body(block, first channel) until all channels have had their turn.
+template <class T, class Body>
+inline void over_channels(int64_t channels, Body&& body) {
+  using Register = typename RegisterOf<T>::type;
+  using Two = Block<T, Register, 2>;
+  using One = Block<T, Register, 1>;
+  int64_t c = 0;
+  for (; c + Two::width <= channels; c += Two::width) body(Two{}, c);
+  for (; c + One::width <= channels; c += One::width) body(One{}, c);
+  for (; c < channels; c++) body(Block<T, T, 1>{}, c);
+}
+
+}  // namespace sgas

@@ -1,0 +1,55 @@
+"""Rows: a graph as kernels read it, by target and by source, in 32 bits where that is enough.
+
+Dimensions: N nodes, E edges.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sgas_gcn.compiled import runs_compiled
+
+
+class Rows(NamedTuple):
+    """The edges sorted by target, and a second time by source; all of one integer type.
+
+    Edges `offsets[i]` to `offsets[i + 1]` enter node i, from `sources`. Of the edges sorted by
+    source, those that leave node j are `out_offsets[j]` to `out_offsets[j + 1]`, to `out_targets`;
+    `out_edges` are their numbers in the first order. `offsets` and `out_offsets` are `[N + 1]`, the
+    others `[E]`.
+    """
+
+    offsets: Tensor
+    sources: Tensor
+    out_offsets: Tensor
+    out_targets: Tensor
+    out_edges: Tensor
+
+
+def index_dtype(num_nodes: int, num_edges: int) -> torch.dtype:
+    """The smaller integer type that numbers all nodes and edges."""
+    fits = max(num_nodes, num_edges) <= torch.iinfo(torch.int32).max
+    return torch.int32 if fits else torch.int64
+
+
+def rows_of_constant_degree(sources: Tensor) -> Rows:
+    """The rows of a graph whose node i reads the nodes `sources[i]`, int `[N, degree]`."""
+    num_nodes, degree = sources.shape
+    dtype = index_dtype(num_nodes, sources.numel())
+    edges = sources.to(dtype).reshape(-1).contiguous()
+    offsets = torch.arange(num_nodes + 1, dtype=dtype, device=sources.device).mul_(degree)
+    return Rows(offsets, edges, *transpose(offsets, edges))
+
+
+def transpose(offsets: Tensor, sources: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`out_offsets`, `out_targets` and `out_edges` of the rows `offsets` and `sources`."""
+    if runs_compiled(sources):
+        return torch.ops.sgas_gcn.transpose(offsets, sources)
+    dtype, nodes = sources.dtype, torch.arange(len(offsets), device=sources.device)
+    targets = nodes[:-1].repeat_interleave(offsets.diff(), output_size=len(sources))
+    by_source, out_edges = sources.sort(stable=True)
+    out_offsets = torch.searchsorted(by_source, nodes.to(dtype))
+    return out_offsets.to(dtype), targets[out_edges].to(dtype), out_edges.to(dtype)
