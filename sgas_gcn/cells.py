@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 from sgas.cell import dag_forward
 from sgas_gcn.config import GraphModelConfig, PointModelConfig
-from sgas_gcn.ops.common import LEAKY_SLOPE, BatchNorm, Operation, SourceState
+from sgas_gcn.constants import LEAKY_SLOPE
+from sgas_gcn.fused.state import Member, Plan
+from sgas_gcn.ops.common import BatchNorm, Operation, SourceState
 
 Activation = Callable[[Tensor], Tensor]
 DropPath = Callable[[Tensor], Tensor]
@@ -76,6 +78,22 @@ class OperationGroup:
     edges: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class StatePlan:
+    """What leaves one state: its edges, the fused function for them, and what has no fused form."""
+
+    edges: tuple[int, ...]
+    skips: tuple[bool, ...]
+    fused: Plan | None
+    others: tuple[OperationGroup, ...]
+
+    @property
+    def scale_sizes(self) -> list[int]:
+        """How many weights the fused function takes, and each of the others."""
+        fused = [] if self.fused is None else [self.fused.num_pieces]
+        return fused + [len(group.edges) for group in self.others]
+
+
 class Cell(nn.Module):
     """A cell over `edges`, with outputs `concat` side by side: `[N, len(concat)·C]`."""
 
@@ -122,19 +140,46 @@ class Cell(nn.Module):
 
     def _plan(self) -> None:
         """Group the edges by what they read and hold, and note where their weights stand."""
-        names = list(self.operations)
-        self.groups: list[list[OperationGroup]] = []
+        self.plans: list[StatePlan] = []
         index: list[int] = []
+        columns = {op: column for column, op in enumerate(self.operations)}
         for source in range(NUM_INPUTS + self.num_steps):
-            leaving = [edge for edge, (start, _) in enumerate(self.links) if start == source]
-            groups = []
-            for column, op in enumerate(names):
-                edges = tuple(edge for edge in leaving if self._contributes(edge, op))
-                if edges:
-                    groups.append(OperationGroup(op, edges))
-                    index += [edge * len(names) + column for edge in edges]
-            self.groups.append(groups)
+            groups = self._groups(source)
+            # Edges that hold more come first: those of most operations then stand side by side.
+            edges = {edge: -len(self._held(edge)) for group in groups for edge in group.edges}
+            order = tuple(sorted(edges, key=lambda edge: (edges[edge], edge)))
+            groups = [OperationGroup(g.op, tuple(e for e in order if e in g.edges)) for g in groups]
+            fused = [group for group in groups if self.operations[group.op].form]
+            others = [group for group in groups if not self.operations[group.op].form]
+            skips = tuple(self._skips(edge) for edge in order)
+            plan = self._fused_plan(fused, order)
+            self.plans.append(StatePlan(order, skips, plan, tuple(others)))
+            for group in (*fused, *others):
+                index += [edge * len(columns) + columns[group.op] for edge in group.edges]
         self.scale_index = torch.tensor(index, dtype=torch.int64, device=self.scale_index.device)
+
+    def _groups(self, source: int) -> list[OperationGroup]:
+        """The operations on the edges that leave a state, in the order of the table."""
+        leaving = [edge for edge, (start, _) in enumerate(self.links) if start == source]
+        groups = [
+            OperationGroup(op, tuple(edge for edge in leaving if self._contributes(edge, op)))
+            for op in self.operations
+        ]
+        return [group for group in groups if group.edges]
+
+    def _fused_plan(self, groups: Sequence[OperationGroup], order: Sequence[int]) -> Plan | None:
+        """The fused function of some operations; None where there is none."""
+        members = []
+        for group in groups:
+            form = self.operations[group.op].form
+            assert form is not None
+            modules = tuple(self._held(edge)[group.op] for edge in group.edges)
+            members.append(Member(form, modules, tuple(order.index(edge) for edge in group.edges)))
+        return Plan(tuple(members), len(order)) if members else None
+
+    def _skips(self, edge: int) -> bool:
+        """True where drop path leaves an edge alone."""
+        return any(self.operations[op].skips for op in self._held(edge))
 
     def _contributes(self, edge: int, op: str) -> bool:
         """True where an edge holds an operation that adds something to its output."""
@@ -142,8 +187,8 @@ class Cell(nn.Module):
         return op in held and (op != "none" or len(held) == 1)
 
     def _scales(self, weights: Tensor | None) -> Iterator[Tensor | None]:
-        """The weights of each group's edges, in the order of the groups; None stands for ones."""
-        sizes = [len(group.edges) for groups in self.groups for group in groups]
+        """The weights of the operations' edges, part by part of the plans; None stands for ones."""
+        sizes = [size for plan in self.plans for size in plan.scale_sizes]
         if weights is None:
             return iter([None] * len(sizes))
         return iter(weights.flatten().index_select(0, self.scale_index).split(sizes))
@@ -159,33 +204,44 @@ class Cell(nn.Module):
         """The output `[N, out_channels]` for the outputs of the two cells before.
 
         `weights` `[E, O]` multiply the operations (None: all 1); `drop_path` is applied to what
-        every edge but a skip puts out, `[N, m, C]`.
+        every edge puts out, `[N, m, C]`, but where it holds a skip.
         """
         scales = self._scales(weights)
 
         def push(source: int, x: Tensor) -> dict[int, Tensor]:
-            state = SourceState(x, neighbors)
-            mixtures: dict[tuple[int, ...], Tensor] = {}
-            for group in self.groups[source]:
-                operation = self.operations[group.op]
-                ops = [self._held(edge)[group.op] for edge in group.edges]
-                out = operation.evaluate(ops, state, next(scales))
-                if drop_path is not None and not operation.skips:
-                    out = drop_path(out)
-                known = mixtures.get(group.edges)
-                mixtures[group.edges] = out if known is None else known + out
-            return self._by_step(mixtures)
+            plan = self.plans[source]
+            outputs = self._outputs(plan, x, neighbors, scales)
+            if drop_path is not None and outputs:
+                dropped = drop_path(torch.stack(outputs, dim=1)).unbind(1)
+                choices = zip(plan.skips, outputs, dropped, strict=True)
+                outputs = [out if skips else without for skips, out, without in choices]
+            return self._by_step(plan, outputs)
 
         states = dag_forward([self.pre0(s0), self.pre1(s1)], self.num_steps, push)
         return torch.cat([states[state] for state in self.concat], dim=1)
 
-    def _by_step(self, mixtures: dict[tuple[int, ...], Tensor]) -> dict[int, Tensor]:
-        """The contributions `[N, C]` to each step, from outputs `[N, m, C]` of groups of edges."""
+    def _outputs(
+        self, plan: StatePlan, x: Tensor, neighbors: Any, scales: Iterator[Tensor | None]
+    ) -> list[Tensor]:
+        """What each edge of a plan puts out, `[N, C]`."""
+        outputs: dict[int, Tensor] = {}
+        if plan.fused is not None:
+            found = plan.fused.outputs(x, neighbors, next(scales), self.training)
+            outputs = dict(zip(plan.edges, found.unbind(1), strict=True))
+        state = SourceState(x, neighbors)
+        for group in plan.others:
+            ops = [self._held(edge)[group.op] for edge in group.edges]
+            found = self.operations[group.op].evaluate(ops, state, next(scales))
+            for edge, part in zip(group.edges, found.unbind(1), strict=True):
+                outputs[edge] = outputs[edge] + part if edge in outputs else part
+        return [outputs[edge] for edge in plan.edges]
+
+    def _by_step(self, plan: StatePlan, outputs: Sequence[Tensor]) -> dict[int, Tensor]:
+        """The contributions `[N, C]` to each step, from the outputs of a plan's edges."""
         steps: dict[int, Tensor] = {}
-        for edges, out in mixtures.items():
-            for edge, part in zip(edges, out.unbind(1), strict=True):
-                step = self.links[edge][1]
-                steps[step] = steps[step] + part if step in steps else part
+        for edge, out in zip(plan.edges, outputs, strict=True):
+            step = self.links[edge][1]
+            steps[step] = steps[step] + out if step in steps else out
         return steps
 
 

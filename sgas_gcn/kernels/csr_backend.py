@@ -26,26 +26,26 @@ PIECE = {"cpu": 2**20, "cuda": 2**25}
 
 def neighbor_sum(x: Tensor, graph: CsrGraph) -> Tensor:
     """Sum of `x` `[N, D]` over the sources of each node: `[N, D]`."""
-    return _NeighborSum.apply(x, graph)
+    return NeighborSum.apply(x, graph)
 
 
 def neighbor_max(x: Tensor, graph: CsrGraph) -> Tensor:
     """Maximum of `x` `[N, D]` over the sources of each node: `[N, D]`; the first of equals."""
-    return _NeighborMax.apply(x, graph)
+    return NeighborMax.apply(x, graph)
 
 
 def edge_relu_stats(
     target: Tensor, source: Tensor, sign: Tensor, graph: CsrGraph
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Extrema `[N, D]` by `sign` `[D]`, sums and sums of squares `[D]` of ReLU(target + source)."""
-    return _EdgeReluStats.apply(target, source, sign, graph)
+    return EdgeReluStats.apply(target, source, sign, graph)
 
 
 def attention_sum(
     values: Tensor, target_score: Tensor, source_score: Tensor, graph: CsrGraph, slope: float
 ) -> Tensor:
     """Sum of `values` `[N, m, C]` over the sources, weighted by attention: `[N, m, C]`."""
-    return _AttentionSum.apply(values, target_score, source_score, graph, slope)
+    return AttentionSum.apply(values, target_score, source_score, graph, slope)
 
 
 def _row_sum(x: Tensor, index: Tensor, offsets: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -91,7 +91,7 @@ def _scatter_chosen(grad: Tensor, source: Tensor, graph: CsrGraph) -> Tensor:
     return out
 
 
-class _NeighborSum(Function):
+class NeighborSum(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, graph: CsrGraph) -> Tensor:
         ctx.graph = graph
@@ -103,7 +103,7 @@ class _NeighborSum(Function):
         return _row_sum(grad, ctx.graph.out_targets, ctx.graph.out_offsets), None
 
 
-class _NeighborMax(Function):
+class NeighborMax(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, graph: CsrGraph) -> Tensor:
         best, source = _largest(x, graph, ctx.needs_input_grad[0])
@@ -118,7 +118,7 @@ class _NeighborMax(Function):
         return _scatter_chosen(grad, source, ctx.graph), None
 
 
-class _EdgeReluStats(Function):
+class EdgeReluStats(Function):
     @staticmethod
     def forward(
         ctx: Any, target: Tensor, source: Tensor, sign: Tensor, graph: CsrGraph
@@ -157,7 +157,7 @@ class _EdgeReluStats(Function):
         return grad_target, grad_source, None, None
 
 
-class _AttentionSum(Function):
+class AttentionSum(Function):
     @staticmethod
     def forward(
         ctx: Any,

@@ -20,12 +20,12 @@ from sgas_gcn.neighbors import NeighborGraph
 
 def neighbor_sum(x: Tensor, graph: NeighborGraph) -> Tensor:
     """Sum of `x` `[N, D]` over the sources of each node: `[N, D]`."""
-    return _NeighborSum.apply(x, graph)
+    return NeighborSum.apply(x, graph)
 
 
 def neighbor_max(x: Tensor, graph: NeighborGraph) -> Tensor:
     """Maximum of `x` `[N, D]` over the sources of each node: `[N, D]`; the first of equals."""
-    return _NeighborMax.apply(x, graph)
+    return NeighborMax.apply(x, graph)
 
 
 def edge_relu_stats(
@@ -37,7 +37,7 @@ def edge_relu_stats(
     node where the sign is 1 and the smallest where it is -1, `[N, D]`; the sum of h and the sum of
     h² over all edges, float64 `[D]`.
     """
-    return _EdgeReluStats.apply(target, source, sign, graph)
+    return EdgeReluStats.apply(target, source, sign, graph)
 
 
 def attention_sum(
@@ -48,7 +48,7 @@ def attention_sum(
     The weights are the softmax over the sources j of leaky ReLU(target_score_i + source_score_j),
     scores `[N, m]`.
     """
-    return _AttentionSum.apply(values, target_score, source_score, graph, slope)
+    return AttentionSum.apply(values, target_score, source_score, graph, slope)
 
 
 def _gather_sum(
@@ -58,7 +58,7 @@ def _gather_sum(
     return F.embedding_bag(index, x, offsets, mode="sum", per_sample_weights=weights)
 
 
-class _NeighborSum(Function):
+class NeighborSum(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, graph: NeighborGraph) -> Tensor:
         ctx.graph = graph
@@ -95,7 +95,7 @@ def _scatter_chosen(grad: Tensor, column: Tensor, graph: NeighborGraph, out: Ten
     out.view(-1).index_add_(0, rows.view(-1), grad.reshape(-1))
 
 
-class _NeighborMax(Function):
+class NeighborMax(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, graph: NeighborGraph) -> Tensor:
         first, *others = graph.columns
@@ -115,7 +115,7 @@ class _NeighborMax(Function):
         return grad_x, None
 
 
-class _EdgeReluStats(Function):
+class EdgeReluStats(Function):
     @staticmethod
     def forward(
         ctx: Any, target: Tensor, source: Tensor, sign: Tensor, graph: NeighborGraph
@@ -153,7 +153,7 @@ class _EdgeReluStats(Function):
         return grad_target, grad_source, None, None
 
 
-class _AttentionSum(Function):
+class AttentionSum(Function):
     @staticmethod
     def forward(
         ctx: Any,

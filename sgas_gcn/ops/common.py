@@ -14,12 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sgas_gcn.constants import EPS, MOMENTUM
+from sgas_gcn.fused import forms
+from sgas_gcn.fused.call import Form
 from sgas_gcn.kernels import Graph, edge_relu_stats, neighbor_max
-
-MOMENTUM = 0.1
-EPS = 1e-5
-LEAKY_SLOPE = 0.2
-NORM_FLOOR = 1e-12  # smallest length that sage divides by
 
 Aggregate = Callable[[Tensor, Any], Tensor]
 
@@ -169,10 +167,13 @@ def attention_scores(ops: Sequence[Any], h: Tensor) -> tuple[Tensor, Tensor]:
 class Operation(nn.Module):
     """A candidate operation on one edge; it owns its parameters and evaluates many edges at once.
 
-    `skips` says that the operation hands its input on, which drop path leaves alone.
+    `skips` says that the operation hands its input on, which drop path leaves alone. `form` is its
+    fused form (`sgas_gcn.fused`): the same, together with all others and with a backward pass of
+    its own. An operation without one runs by `evaluate`.
     """
 
     skips: ClassVar[bool] = False
+    form: ClassVar[type[Form] | None] = None
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -187,6 +188,8 @@ class Operation(nn.Module):
 class Zero(Operation):
     """`none`: zeros. In a mixture it only takes softmax mass from the others."""
 
+    form = forms.Zero
+
     @staticmethod
     def evaluate(ops: Sequence[Any], state: SourceState, scale: Tensor | None = None) -> Tensor:
         """Zeros `[N, m, C]`."""
@@ -198,6 +201,7 @@ class SkipConnect(Operation):
     """x_i."""
 
     skips = True
+    form = forms.SkipConnect
 
     @staticmethod
     def evaluate(ops: Sequence[Any], state: SourceState, scale: Tensor | None = None) -> Tensor:
@@ -208,6 +212,8 @@ class SkipConnect(Operation):
 
 class Conv1x1(Operation):
     """BN(R(W x_i))."""
+
+    form = forms.Conv1x1
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels)

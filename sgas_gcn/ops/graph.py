@@ -21,11 +21,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sgas_gcn.constants import LEAKY_SLOPE, NORM_FLOOR
 from sgas_gcn.csr import GraphNeighbors
+from sgas_gcn.fused import graph as fused
 from sgas_gcn.kernels import attention_sum, neighbor_max, neighbor_sum
 from sgas_gcn.ops.common import (
-    LEAKY_SLOPE,
-    NORM_FLOOR,
     BatchNorm,
     Conv1x1,
     Operation,
@@ -71,6 +71,8 @@ class EdgeConv(Operation):
     over all edges. A node without edges gets 0.
     """
 
+    form = fused.EdgeConv
+
     def __init__(self, channels: int) -> None:
         super().__init__(channels)
         self.lin = nn.Linear(2 * channels, channels, bias=False)
@@ -92,6 +94,8 @@ class MRConv(Operation):
     The maximum is 0 for a node without edges.
     """
 
+    form = fused.MRConv
+
     def __init__(self, channels: int) -> None:
         super().__init__(channels)
         self.lin = nn.Linear(2 * channels, channels, bias=False)
@@ -112,6 +116,8 @@ class GAT(Operation):
     a is the softmax over j of leaky ReLU(att · [h_i, h_j]), which is a sum of two node scores.
     """
 
+    form = fused.GAT
+
     def __init__(self, channels: int) -> None:
         super().__init__(channels)
         self.proj = nn.Linear(channels, channels, bias=False)
@@ -131,6 +137,8 @@ class GAT(Operation):
 class SemiGCN(Operation):
     """BN(R(Σ over A(i) and i of P x_j / √(d_i d_j))), after Kipf and Welling, ICLR 2017."""
 
+    form = fused.SemiGCN
+
     def __init__(self, channels: int) -> None:
         super().__init__(channels)
         self.proj = nn.Linear(channels, channels, bias=False)
@@ -145,6 +153,8 @@ class SemiGCN(Operation):
 
 class GIN(Operation):
     """BN(R(W (x_i + Σ over A(i) of x_j))), after Xu et al., ICLR 2019, with its ε fixed at 0."""
+
+    form = fused.GIN
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels)
@@ -163,6 +173,8 @@ class SAGE(Operation):
     The mean of P x_j is P of the mean.
     """
 
+    form = fused.SAGE
+
     def __init__(self, channels: int) -> None:
         super().__init__(channels)
         self.proj = nn.Linear(channels, channels, bias=False)
@@ -177,6 +189,8 @@ class SAGE(Operation):
 
 class RelSAGE(Operation):
     """SAGE with x_j - x_i in place of x_j in the message; the 0 of i itself counts in the mean."""
+
+    form = fused.RelSAGE
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels)

@@ -18,11 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sgas_gcn.constants import LEAKY_SLOPE, NORM_FLOOR
+from sgas_gcn.fused import point as fused
 from sgas_gcn.kernels import attention_sum, neighbor_max, neighbor_sum
 from sgas_gcn.neighbors import Neighbors
 from sgas_gcn.ops.common import (
-    LEAKY_SLOPE,
-    NORM_FLOOR,
     BatchNorm,
     Conv1x1,
     Operation,
@@ -57,6 +57,8 @@ class EdgeConv(Operation):
     over all edges.
     """
 
+    form = fused.EdgeConv
+
     def __init__(self, channels: int) -> None:
         super().__init__(channels)
         self.lin = nn.Linear(2 * channels, channels, bias=False)
@@ -78,6 +80,8 @@ class MRConv(Operation):
     The maximum of x_j - x_i is that of x_j less x_i: one for each state, shared by all edges.
     """
 
+    form = fused.MRConv
+
     def __init__(self, channels: int) -> None:
         super().__init__(channels)
         self.lin = nn.Linear(2 * channels, channels, bias=False)
@@ -98,6 +102,8 @@ class GAT(Operation):
     a is the softmax over j of leaky ReLU(att · [h_i, h_j]), which is a sum of two node scores.
     """
 
+    form = fused.GAT
+
     def __init__(self, channels: int) -> None:
         super().__init__(channels)
         self.lin = nn.Linear(channels, channels, bias=False)
@@ -115,6 +121,8 @@ class GAT(Operation):
 
 class SemiGCN(Operation):
     """Mean over i and n(i) of BN(R(W x_j)), after Kipf and Welling, ICLR 2017, degrees equal."""
+
+    form = fused.SemiGCN
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels)
@@ -134,6 +142,8 @@ class SemiGCN(Operation):
 class GIN(Operation):
     """BN(R(W (x_i + Σ over n(i) of x_j))), after Xu et al., ICLR 2019, with its ε fixed at 0."""
 
+    form = fused.GIN
+
     def __init__(self, channels: int) -> None:
         super().__init__(channels)
         self.lin = nn.Linear(channels, channels, bias=False)
@@ -150,6 +160,8 @@ class SAGE(Operation):
 
     There is no batch norm. R is monotonous, so the maximum is taken first and R once for each node.
     """
+
+    form = fused.SAGE
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels)
@@ -169,6 +181,8 @@ class RelSAGE(Operation):
 
     The maximum of P (x_j - x_i) is that of P x_j less P x_i, and R makes it at least the 0 of i.
     """
+
+    form = fused.RelSAGE
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels)

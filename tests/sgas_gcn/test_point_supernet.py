@@ -182,12 +182,13 @@ def test_pruned_operations_do_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     net.apply_decisions({"normal": decisions})
     evaluated: list[tuple[str, int]] = []
     for name, operation in POINT_OPERATIONS.items():
+        assert operation.form is not None
 
-        def spy(ops, state, scale=None, *, name=name, run=operation.evaluate):  # type: ignore[no-untyped-def]
-            evaluated.append((name, len(ops)))
-            return run(ops, state, scale)
+        def spy(call, *, name=name, run=operation.form.forward):  # type: ignore[no-untyped-def]
+            evaluated.append((name, call.num_edges))
+            return run(call)
 
-        monkeypatch.setattr(operation, "evaluate", staticmethod(spy))
+        monkeypatch.setattr(operation.form, "forward", spy)
     net(x)
     assert {name for name, _ in evaluated} == {"mr_conv"}
     assert sum(count for _, count in evaluated) == SMALL.num_cells * decisions.num_decided

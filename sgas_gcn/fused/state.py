@@ -1,0 +1,233 @@
+"""One autograd function for a cell's state: all edges that leave it, all operations on them.
+
+Edge e of the state puts out Σ_o w_eo o(x), over the operations o that it holds. Each operation has
+a fused form, which computes it on all its edges at once and says how it enters the sum: as
+slope · y + shift by columns, where batch norm and aggregation weights are folded into slope and
+shift, or as such a term over its length. The sum itself is one pass over all y (`mixture`).
+Backward, each form gets the gradient G of its edges' outputs. Two sums over nodes, Σ G and Σ G y,
+give the gradients of w, γ and β and what batch norm adds to that of y; what is left is the
+transposed linear map, and the transposed aggregation.
+
+Where only the edges' weights w need a gradient, as in the alpha step in front of the first mixture,
+forms keep their y and nothing for x and the parameters. Nothing is kept for single edges of the
+graph but attention weights.
+Dimensions: N nodes, M edges of the cell, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from sgas_gcn.constants import NORM_FLOOR
+from sgas_gcn.fused.call import Aggregate, Call, Form, State, Term
+from sgas_gcn.kernels import pointwise
+
+
+@dataclass(frozen=True)
+class Member:
+    """An operation in the plan of a state: its modules by edge, and the edges' places."""
+
+    form: type[Form]
+    modules: tuple[nn.Module, ...]
+    slots: tuple[int, ...]
+
+    @cached_property
+    def owners(self) -> list[tuple[dict[str, nn.Parameter | None], str]]:
+        """Where each parameter is found, by name and edge: a module's table, and the key in it."""
+        found = []
+        for path in self.form.parameters:
+            parent, _, name = path.rpartition(".")
+            found += [(module.get_submodule(parent)._parameters, name) for module in self.modules]
+        return found
+
+    def weights(self, tensors: Sequence[Tensor]) -> dict[str, Sequence[Tensor]]:
+        """The parameters by name, out of all of them in the order of `owners`."""
+        m = len(self.modules)
+        names = enumerate(self.form.parameters)
+        return {name: tensors[number * m : (number + 1) * m] for number, name in names}
+
+    def gradients(self, call: Call) -> Iterator[Tensor | None]:
+        """The gradients in the order of `owners`."""
+        for name in self.form.parameters:
+            found = call.gradients.get(name)
+            if found is None:
+                yield from [None] * len(self.modules)
+            else:
+                yield from found.chunk(len(self.modules))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The operations on all edges that leave a state, `num_slots` of them (M)."""
+
+    members: tuple[Member, ...]
+    num_slots: int
+
+    @property
+    def num_pieces(self) -> int:
+        """How many operations on edges there are, each of which has a weight."""
+        return sum(len(member.slots) for member in self.members)
+
+    def outputs(self, x: Tensor, neighbors: Any, scale: Tensor | None, training: bool) -> Tensor:
+        """What the edges put out, `[N, M, C]`, with `scale` `[operations on edges]` the weights."""
+        weights = [table[name] for member in self.members for table, name in member.owners]
+        tracked = torch.is_grad_enabled()
+        return _StateFunction.apply(self, neighbors, training, tracked, x, scale, *weights)
+
+    def calls(self, state: State, scale: Tensor | None, weights: Sequence[Tensor]) -> list[Call]:
+        """A call for each member."""
+        calls, first, place = [], 0, 0
+        for member in self.members:
+            m, count = len(member.modules), len(member.owners)
+            part = None if scale is None else scale[place : place + m]
+            named = member.weights(weights[first : first + count])
+            calls.append(Call(state, member.modules, named, part))
+            first, place = first + count, place + m
+        return calls
+
+    def mixture(
+        self, terms: Sequence[Term | None], scale: Tensor | None, x: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The sum of the terms `[N, M·C]`, and the inverse lengths of those over their length."""
+        shape = (len(x), self.num_slots, x.shape[1])
+        given = [(term, member) for term, member in zip(terms, self.members, strict=True) if term]
+        if not given:
+            return x.new_zeros(len(x), self.num_slots * x.shape[1]), x.new_empty(len(x), 0)
+        masks = [term.mask for term, _ in given if term.mask is not None]
+        return pointwise.mixture(
+            [term.values for term, _ in given],
+            [term.coefficients for term, _ in given],
+            [term.kind for term, _ in given],
+            [slot for _, member in given for slot in member.slots],
+            [len(member.slots) for _, member in given],
+            scale,
+            masks[0] if masks else None,
+            shape,
+            NORM_FLOOR,
+        )
+
+
+class _Packed:
+    """Tensors in groups, as one flat list that autograd keeps, and back."""
+
+    def __init__(self) -> None:
+        self.tensors: list[Tensor | None] = []
+        self.sizes: list[int] = []
+
+    def add(self, group: Sequence[Tensor | None]) -> None:
+        """Adds a group."""
+        self.tensors += group
+        self.sizes.append(len(group))
+
+    @staticmethod
+    def groups(
+        sizes: Sequence[int], tensors: Sequence[Tensor | None]
+    ) -> Iterator[tuple[Tensor | None, ...]]:
+        """The groups again, in order."""
+        first = 0
+        for size in sizes:
+            yield tuple(tensors[first : first + size])
+            first += size
+
+
+class _StateFunction(Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        plan: Plan,
+        neighbors: Any,
+        training: bool,
+        tracked: bool,
+        x: Tensor,
+        scale: Tensor | None,
+        *weights: Tensor,
+    ) -> Tensor:
+        needs = ctx.needs_input_grad
+        full = tracked and (needs[4] or any(needs[6:]))
+        state = State(x, neighbors, training, full)
+        packed, terms, lengths = _Packed(), [], []
+        packed.add([x, scale])
+        for call, member in zip(plan.calls(state, scale, weights), plan.members, strict=True):
+            term, kept = member.form.forward(call)
+            packed.add(kept)
+            terms.append(term)
+            is_length = term is not None and term.kind == pointwise.LENGTH
+            lengths.append(len(member.modules) if is_length else 0)
+        out, inverse = plan.mixture(terms, scale, x)
+        packed.add([inverse])
+        if full:
+            for aggregate, value in state.aggregates.items():
+                packed.add([value, *state.kept[aggregate]])
+        ctx.plan, ctx.neighbors, ctx.training, ctx.lengths = plan, neighbors, training, lengths
+        ctx.sizes, ctx.aggregates = packed.sizes, [*state.aggregates] if full else []
+        ctx.save_for_backward(*packed.tensors)
+        return out.unflatten(1, (plan.num_slots, -1))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        plan: Plan = ctx.plan
+        needs = ctx.needs_input_grad
+        groups = _Packed.groups(ctx.sizes, ctx.saved_tensors)
+        x, scale = next(groups)
+        assert x is not None
+        needs_weights = any(needs[6:])
+        full = needs[4] or needs_weights
+        state = State(x, ctx.neighbors, ctx.training, full, needs[4], needs_weights)
+        kept = [next(groups) for _ in plan.members]
+        (inverse,) = next(groups)
+        assert inverse is not None
+        restore(state, ctx.aggregates, groups)
+        calls = plan.calls(state, scale, [x] * (len(needs) - 6))
+        columns = grad.flatten(1)
+        place = 0
+        for call, member, own, count in zip(calls, plan.members, kept, ctx.lengths, strict=True):
+            call.inverse, place = inverse[:, place : place + count], place + count
+            member.form.backward(call, columns_of(columns, member.slots, x.shape[1]), own)
+        state.finish()
+        found = [
+            g
+            for call, member in zip(calls, plan.members, strict=True)
+            for g in member.gradients(call)
+        ]
+        return None, None, None, None, state.grad_x, scale_gradient(calls, scale), *found
+
+
+def restore(
+    state: State,
+    aggregates: Sequence[type[Aggregate]],
+    groups: Iterator[tuple[Tensor | None, ...]],
+) -> None:
+    """Gives a state back the aggregations that its forward pass has computed."""
+    for aggregate in aggregates:
+        value, *others = next(groups)
+        assert value is not None
+        state.aggregates[aggregate] = value
+        state.kept[aggregate] = tuple(t for t in others if t is not None)
+
+
+def columns_of(grad: Tensor, slots: Sequence[int], channels: int) -> Tensor:
+    """The columns of some of the edges, `[N, m·C]`: a slice where they stand side by side."""
+    first = slots[0]
+    if list(slots) == list(range(first, first + len(slots))):
+        return grad[:, first * channels : (first + len(slots)) * channels]
+    return torch.cat([grad[:, slot * channels : (slot + 1) * channels] for slot in slots], dim=1)
+
+
+def scale_gradient(calls: Sequence[Call], scale: Tensor | None) -> Tensor | None:
+    """The gradient of the edges' weights, of all calls one after the other."""
+    if scale is None:
+        return None
+    parts = [
+        scale.new_zeros(call.num_edges) if call.grad_scale is None else call.grad_scale
+        for call in calls
+    ]
+    return torch.cat(parts).to(scale.dtype)
