@@ -1,20 +1,20 @@
-"""What fused states do to rows, column by column; operators and conventions as in the twin."""
+"""What fused states do to rows, column by column, by compiled operators where these run.
+
+The functions, their arguments and conventions are those of the twin in plain torch,
+`pointwise_torch`.
+"""
 
 from __future__ import annotations
 
-from sgas_gcn.kernels.pointwise_torch import (
-    AFFINE,
-    BROADCAST,
-    LENGTH,
-    MASKED,
-    apply_factors,
-    column_sums,
-    length_backward,
-    mixture,
-    norm_coefficients,
-    norm_gradients,
-    relu_sums_,
-)
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+from torch import Tensor
+
+from sgas_gcn.compiled import runs_compiled
+from sgas_gcn.kernels import pointwise_torch
+from sgas_gcn.kernels.cpu_backend import operators
+from sgas_gcn.kernels.pointwise_torch import AFFINE, BROADCAST, LENGTH, MASKED
 
 __all__ = [
     "AFFINE",
@@ -29,3 +29,26 @@ __all__ = [
     "norm_gradients",
     "relu_sums_",
 ]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def _compiled(twin: Function) -> Function:
+    """The operator of the twin's name where compiled kernels run, else the twin."""
+
+    def run(first: Any, *others: Any) -> Any:
+        if runs_compiled(first if isinstance(first, Tensor) else first[0]):
+            return getattr(operators(), twin.__name__)(first, *others)
+        return twin(first, *others)
+
+    run.__doc__, run.__name__ = twin.__doc__, twin.__name__
+    return cast("Function", run)
+
+
+relu_sums_ = _compiled(pointwise_torch.relu_sums_)
+norm_coefficients = _compiled(pointwise_torch.norm_coefficients)
+column_sums = _compiled(pointwise_torch.column_sums)
+norm_gradients = _compiled(pointwise_torch.norm_gradients)
+apply_factors = _compiled(pointwise_torch.apply_factors)
+mixture = _compiled(pointwise_torch.mixture)
+length_backward = _compiled(pointwise_torch.length_backward)

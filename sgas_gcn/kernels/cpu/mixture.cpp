@@ -1,0 +1,270 @@
+// The sum of all that leaves a cell state, and the backward pass of its terms over their length.
+// The mathematics and the conventions are those of `kernels/pointwise_torch`.
+
+#include <torch/library.h>
+
+#include <cmath>
+#include <vector>
+
+#include "columns.h"
+
+namespace sgas {
+namespace {
+
+enum Kind : int64_t { AFFINE, MASKED, BROADCAST, LENGTH };
+
+// One operation on one edge: weight · (slope · y + shift), where slope and shift are `[channels]`.
+template <class T>
+struct Piece {
+  View<const T> y;
+  const T* slope;
+  const T* shift;   // nullptr where it is in the sum of its slot already
+  T weight;
+  int64_t number;   // of the inverse length; -1 where there is none
+};
+
+template <class T>
+struct Slot {
+  std::vector<Piece<T>> pieces;
+  std::vector<T> shift, masked;
+};
+
+using Coefficients = c10::List<std::optional<Tensor>>;
+
+// The pieces by slot. Slopes, and the shifts of LENGTH pieces, go into `numbers`.
+template <class T>
+std::vector<Slot<T>> slots_of(at::TensorList values, const Coefficients& coefficients,
+                              at::IntArrayRef kinds, at::IntArrayRef places,
+                              at::IntArrayRef counts, const T* scale, int64_t num_slots,
+                              int64_t channels, std::vector<T>& numbers, int64_t& lengths) {
+  std::vector<Slot<T>> slots(num_slots);
+  for (auto& slot : slots) slot.shift.assign(channels, 0), slot.masked.assign(channels, 0);
+  numbers.assign(places.size() * 2 * channels, 1);
+  int64_t piece = 0;
+  for (size_t term = 0; term < values.size(); term++) {
+    const Tensor& y = values[term];
+    const std::optional<Tensor> own = coefficients.get(term);
+    const int64_t kind = kinds[term], columns = own ? own->size(1) : 0;
+    const double* coefs = own ? own->const_data_ptr<double>() : nullptr;
+    for (int64_t number = 0; number < counts[term]; number++, piece++) {
+      Slot<T>& slot = slots[places[piece]];
+      const int64_t first = kind == BROADCAST ? 0 : number * channels;
+      const T weight = scale == nullptr ? 1 : scale[piece];
+      T *slope = &numbers[piece * 2 * channels], *shift = slope + channels;
+      for (int64_t c = 0; c < channels; c++) {
+        const double times = coefs == nullptr ? 1 : coefs[first + c];
+        const double plus = coefs == nullptr ? 0 : coefs[columns + first + c];
+        slope[c] = static_cast<T>(kind == LENGTH ? times : times * weight);
+        shift[c] = static_cast<T>(plus);
+        if (kind == MASKED) slot.masked[c] += static_cast<T>(plus * weight);
+        if (kind != MASKED && kind != LENGTH) slot.shift[c] += static_cast<T>(plus * weight);
+      }
+      slot.pieces.push_back({{y.const_data_ptr<T>() + first, y.stride(0)},
+                             slope,
+                             kind == LENGTH ? shift : nullptr,
+                             weight,
+                             kind == LENGTH ? lengths++ : -1});
+    }
+  }
+  return slots;
+}
+
+// 1 / max(|slope · y + shift|, floor).
+template <class T>
+T inverse_length(const Piece<T>& piece, const T* y, int64_t channels, T floor) {
+  T squares = 0;
+  over_channels<T>(channels, [&](auto block, int64_t c) {
+    using B = decltype(block);
+    typename B::Value sum = {};
+    for (int u = 0; u < B::count; u++) {
+      const auto z = B::load(piece.slope + c, u) * B::load(y + c, u) + B::load(piece.shift + c, u);
+      sum += z * z;
+    }
+    squares += B::total(sum);
+  });
+  return 1 / std::max(std::sqrt(squares), floor);
+}
+
+template <class T>
+void mix_row(int64_t row, const std::vector<Slot<T>>& slots, int64_t channels, T counted, T floor,
+             T* inverse, T* out) {
+  for (const auto& slot : slots) {
+    T by[32];
+    const size_t num_pieces = slot.pieces.size();
+    for (size_t p = 0; p < num_pieces; p++) {
+      const auto& piece = slot.pieces[p];
+      by[p] = 1;
+      if (piece.number >= 0) {
+        const T found = inverse_length(piece, piece.y.row(row), channels, floor);
+        inverse[piece.number] = found;
+        by[p] = found * piece.weight;
+      }
+    }
+    over_channels<T>(channels, [&](auto block, int64_t c) {
+      using B = decltype(block);
+      typename B::Value sum[B::count];
+      for (int u = 0; u < B::count; u++) {
+        sum[u] = B::load(slot.shift.data() + c, u) +
+                 B::fill(counted) * B::load(slot.masked.data() + c, u);
+      }
+      for (size_t p = 0; p < num_pieces; p++) {
+        const auto& piece = slot.pieces[p];
+        const T* y = piece.y.row(row) + c;
+        for (int u = 0; u < B::count; u++) {
+          const auto product = B::load(piece.slope + c, u) * B::load(y, u);
+          sum[u] += piece.number < 0
+                        ? product
+                        : B::fill(by[p]) * (product + B::load(piece.shift + c, u));
+        }
+      }
+      for (int u = 0; u < B::count; u++) B::store(out + c, u, sum[u]);
+    });
+    out += channels;
+  }
+}
+
+std::tuple<Tensor, Tensor> mixture(at::TensorList values, const Coefficients& coefficients,
+                                   at::IntArrayRef kinds, at::IntArrayRef places,
+                                   at::IntArrayRef counts, const std::optional<Tensor>& scale,
+                                   const std::optional<Tensor>& mask, at::IntArrayRef shape,
+                                   double floor) {
+  const int64_t num_rows = shape[0], num_slots = shape[1], channels = shape[2];
+  int64_t num_lengths = 0;
+  for (size_t term = 0; term < values.size(); term++) {
+    check_dense_rows(values[term], "each of values");
+    TORCH_CHECK(values[term].size(0) == num_rows, "values differ in their rows");
+    if (kinds[term] == LENGTH) num_lengths += counts[term];
+  }
+  TORCH_CHECK(places.size() <= 32 * static_cast<size_t>(num_slots), "too many pieces for a slot");
+  Tensor out = at::empty({num_rows, num_slots * channels}, values[0].options());
+  Tensor inverse = at::empty({num_rows, num_lengths}, values[0].options());
+  AT_DISPATCH_FLOATING_TYPES(out.scalar_type(), "mixture", [&] {
+    std::vector<scalar_t> numbers;
+    int64_t lengths = 0;
+    const Tensor weights = scale ? scale->contiguous() : Tensor();
+    const scalar_t* by = scale ? weights.const_data_ptr<scalar_t>() : nullptr;
+    const scalar_t* counted = mask ? mask->const_data_ptr<scalar_t>() : nullptr;
+    const auto slots = slots_of<scalar_t>(values, coefficients, kinds, places, counts, by,
+                                          num_slots, channels, numbers, lengths);
+    for (const auto& slot : slots) TORCH_CHECK(slot.pieces.size() <= 32, "too many pieces");
+    const auto to = writing<scalar_t>(out);
+    scalar_t* found = inverse.mutable_data_ptr<scalar_t>();
+    const int64_t work = static_cast<int64_t>(places.size()) * channels;
+    at::parallel_for(0, num_rows, grain_of(work), [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; row++) {
+        mix_row<scalar_t>(row, slots, channels, counted == nullptr ? 0 : counted[row],
+                          static_cast<scalar_t>(floor), found + row * num_lengths, to.row(row));
+      }
+    });
+  });
+  return {out, inverse};
+}
+
+template <class T>
+struct Edge {
+  View<const T> grad, y;
+  View<T> out;
+  const T* slope;   // nullptr: z is y, after a ReLU
+  const T* shift;
+  T weight;
+};
+
+// One row of one edge; returns G · u with u = z / |z|.
+template <class T>
+T length_row(const Edge<T>& edge, int64_t row, int64_t channels, T inverse, T floor) {
+  const T *g = edge.grad.row(row), *y = edge.y.row(row);
+  T along = 0;
+  const auto z_of = [&](auto block, int64_t c, int u) {
+    using B = decltype(block);
+    const auto value = B::load(y + c, u);
+    if (edge.slope == nullptr) return value;
+    return static_cast<typename B::Value>(B::load(edge.slope + c, u) * value +
+                                          B::load(edge.shift + c, u));
+  };
+  over_channels<T>(channels, [&](auto block, int64_t c) {
+    using B = decltype(block);
+    typename B::Value sum = {};
+    for (int u = 0; u < B::count; u++) sum += B::load(g + c, u) * z_of(block, c, u);
+    along += B::total(sum);
+  });
+  along *= inverse;
+  if (edge.out.data == nullptr) return along;
+  T* out = edge.out.row(row);
+  // A length below the floor does not depend on z.
+  const T kept = inverse * floor < 1 ? along * inverse : 0, by = edge.weight * inverse;
+  over_channels<T>(channels, [&](auto block, int64_t c) {
+    using B = decltype(block);
+    const auto zero = B::fill(0), times = B::fill(by), share = B::fill(kept);
+    for (int u = 0; u < B::count; u++) {
+      const auto z = z_of(block, c, u);
+      const auto found = times * (B::load(g + c, u) - share * z);
+      B::store(out + c, u, edge.slope != nullptr ? found : (z > zero ? found : zero));
+    }
+  });
+  return along;
+}
+
+Tensor length_backward(const Tensor& grad, const Tensor& y,
+                       const std::optional<Tensor>& coefficients, const Tensor& inverse,
+                       const std::optional<Tensor>& scale, double floor,
+                       std::optional<Tensor> out) {
+  check_dense_rows(grad, "grad");
+  check_dense_rows(y, "y");
+  check_dense_rows(inverse, "inverse");
+  if (out) check_dense_rows(*out, "out");
+  const int64_t edges = inverse.size(1), channels = y.size(1) / std::max<int64_t>(edges, 1);
+  const int64_t num_rows = y.size(0), columns = y.size(1);
+  TORCH_CHECK(grad.sizes() == y.sizes() && (!out || out->sizes() == y.sizes()),
+              "grad, y and out differ in shape");
+  const int64_t chunks = (num_rows + ROWS_OF_A_CHUNK - 1) / ROWS_OF_A_CHUNK;
+  Tensor partial = at::zeros({chunks, edges}, y.options().dtype(at::kDouble));
+  const Tensor typed = coefficients ? coefficients->narrow(0, 0, 2).to(y.scalar_type()) : Tensor();
+  const Tensor weights = scale ? scale->contiguous() : Tensor();
+  AT_DISPATCH_FLOATING_TYPES(y.scalar_type(), "length_backward", [&] {
+    const auto g = reading<scalar_t>(grad), values = reading<scalar_t>(y);
+    const auto lengths = reading<scalar_t>(inverse);
+    const View<scalar_t> to = out ? writing<scalar_t>(*out) : View<scalar_t>{nullptr, 0};
+    const scalar_t* slope = coefficients ? typed.const_data_ptr<scalar_t>() : nullptr;
+    const scalar_t* by = scale ? weights.const_data_ptr<scalar_t>() : nullptr;
+    double* sums = partial.mutable_data_ptr<double>();
+    const int64_t grain = std::max<int64_t>(1, grain_of(columns) / ROWS_OF_A_CHUNK);
+    at::parallel_for(0, chunks, grain, [&](int64_t begin, int64_t end) {
+      for (int64_t chunk = begin; chunk < end; chunk++) {
+        const int64_t stop = std::min(num_rows, (chunk + 1) * ROWS_OF_A_CHUNK);
+        for (int64_t row = chunk * ROWS_OF_A_CHUNK; row < stop; row++) {
+          for (int64_t e = 0; e < edges; e++) {
+            const int64_t c = e * channels;
+            const Edge<scalar_t> edge{
+                {g.data + c, g.stride},
+                {values.data + c, values.stride},
+                {to.data == nullptr ? nullptr : to.data + c, to.stride},
+                slope == nullptr ? nullptr : slope + c,
+                slope == nullptr ? nullptr : slope + columns + c,
+                by == nullptr ? scalar_t(1) : by[e]};
+            sums[chunk * edges + e] += length_row<scalar_t>(
+                edge, row, channels, lengths.row(row)[e], static_cast<scalar_t>(floor));
+          }
+        }
+      }
+    });
+  });
+  return partial.sum(0);
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(sgas_gcn, m) {
+  m.def(
+      "mixture(Tensor[] values, Tensor?[] coefficients, int[] kinds, int[] slots, int[] counts, "
+      "Tensor? scale, Tensor? mask, int[] shape, float floor) -> (Tensor out, Tensor inverse)");
+  m.def(
+      "length_backward(Tensor grad, Tensor y, Tensor? coefficients, Tensor inverse, "
+      "Tensor? scale, float floor, Tensor(a!)? out) -> Tensor");
+}
+
+TORCH_LIBRARY_IMPL(sgas_gcn, CPU, m) {
+  m.impl("mixture", mixture);
+  m.impl("length_backward", length_backward);
+}
+
+}  // namespace sgas
