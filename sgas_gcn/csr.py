@@ -116,8 +116,14 @@ class CsrGraph:
     def rows(self) -> Rows:
         """The edges as compiled kernels read them."""
         dtype = index_dtype(self.num_nodes, self.num_edges)
-        names = Rows._fields
-        return Rows(*(getattr(self, name).to(dtype).contiguous() for name in names))
+        return Rows(
+            self.offsets.to(dtype),
+            self.sources.to(dtype),
+            self.out_offsets.to(dtype),
+            self.out_targets.to(dtype),
+            self.out_edges.to(dtype),
+            int(self.degrees.max()) if self.num_nodes else 0,
+        )
 
     @cached_property
     def degrees(self) -> Tensor:

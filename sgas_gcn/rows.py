@@ -14,12 +14,12 @@ from sgas_gcn.compiled import runs_compiled
 
 
 class Rows(NamedTuple):
-    """The edges sorted by target, and a second time by source; all of one integer type.
+    """The edges sorted by target, and a second time by source; all tensors of one integer type.
 
     Edges `offsets[i]` to `offsets[i + 1]` enter node i, from `sources`. Of the edges sorted by
     source, those that leave node j are `out_offsets[j]` to `out_offsets[j + 1]`, to `out_targets`;
     `out_edges` are their numbers in the first order. `offsets` and `out_offsets` are `[N + 1]`, the
-    others `[E]`.
+    others `[E]`. No node has more than `degree` edges that enter it.
     """
 
     offsets: Tensor
@@ -27,6 +27,7 @@ class Rows(NamedTuple):
     out_offsets: Tensor
     out_targets: Tensor
     out_edges: Tensor
+    degree: int
 
 
 def index_dtype(num_nodes: int, num_edges: int) -> torch.dtype:
@@ -41,7 +42,7 @@ def rows_of_constant_degree(sources: Tensor) -> Rows:
     dtype = index_dtype(num_nodes, sources.numel())
     edges = sources.to(dtype).reshape(-1).contiguous()
     offsets = torch.arange(num_nodes + 1, dtype=dtype, device=sources.device).mul_(degree)
-    return Rows(offsets, edges, *transpose(offsets, edges))
+    return Rows(offsets, edges, *transpose(offsets, edges), degree)
 
 
 def transpose(offsets: Tensor, sources: Tensor) -> tuple[Tensor, Tensor, Tensor]:

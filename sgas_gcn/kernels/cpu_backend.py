@@ -24,7 +24,7 @@ Graph = NeighborGraph | CsrGraph
 
 def neighbor_sum(x: Tensor, graph: Graph) -> Tensor:
     """Sum of `x` `[N, D]` over the sources of each node: `[N, D]`."""
-    return operators().neighbor_sum(x, *graph.rows[:4])
+    return operators().neighbor_sum(x, *graph.rows)
 
 
 def neighbor_max(x: Tensor, graph: Graph) -> Tensor:
@@ -37,7 +37,7 @@ def edge_relu_stats(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Extrema `[N, D]` by `sign` `[D]`, sums and sums of squares `[D]` of ReLU(target + source)."""
     found = operators().edge_relu_stats(target, source, sign, *graph.rows)
-    return found[0], found[4], found[5]
+    return found[0], found[2], found[3]
 
 
 def attention_sum(
@@ -62,78 +62,89 @@ def _like(x: Tensor) -> Tensor:
     return x.new_empty(x.shape)
 
 
-def _edges_like(x: Tensor) -> Tensor:
-    """Numbers of edges `[N, D]`."""
-    return x.new_empty(x.shape, dtype=torch.int32)
+def _places_like(x: Tensor, degree: int) -> Tensor:
+    """Which of a node's edges was chosen, `[N, D]`."""
+    return x.new_empty(x.shape, dtype=torch.uint8 if degree <= 256 else torch.int32)
 
 
-def _column_sums(x: Tensor) -> Tensor:
-    """Sums over nodes or edges `[D]`."""
-    return x.new_empty(x.shape[1], dtype=torch.float64)
+def _max_shapes(x: Tensor, *rows: Any) -> tuple[Tensor, Tensor]:
+    return _like(x), _places_like(x, rows[-1])
 
 
-def _save_sum(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    ctx.save_for_backward(*inputs[1:])
-
-
-def _grad_sum(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    offsets, sources, out_offsets, out_targets = ctx.saved_tensors
-    reverse = (out_offsets, out_targets, offsets, sources)
-    return torch.ops.sgas_gcn.neighbor_sum(grad, *reverse), None, None, None, None
-
-
-def _save_max(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(output[1], *inputs[3:])
-
-
-def _grad_max(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
-    return (torch.ops.sgas_gcn.neighbor_max_backward(grad, *ctx.saved_tensors), *[None] * 5)
-
-
-def _save_stats(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    ctx.mark_non_differentiable(*output[1:4])
-    ctx.save_for_backward(*inputs[:2], *output[:4], *inputs[5:])
-
-
-def _grad_stats(
-    ctx: Any, grad_selected: Tensor, *others: Tensor | None
-) -> tuple[Tensor | None, ...]:
-    given = (grad_selected, *others[3:], *ctx.saved_tensors)
-    return (*torch.ops.sgas_gcn.edge_relu_stats_backward(*given), *[None] * 6)
-
-
-def _save_attention(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(*inputs[:3], output[1], *inputs[3:8])
-    ctx.slope = inputs[8]
-
-
-def _grad_attention(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
-    given = (grad, *ctx.saved_tensors, ctx.slope)
-    return (*torch.ops.sgas_gcn.attention_sum_backward(*given), *[None] * 6)
-
-
-def _stats_shapes(target: Tensor, source: Tensor, sign: Tensor, *rows: Tensor) -> tuple[Any, ...]:
-    nodes = _like(target), _edges_like(target), _like(target), _like(target)
-    return (*nodes, _column_sums(target), _column_sums(target))
+def _stats_shapes(target: Tensor, source: Tensor, sign: Tensor, *rows: Any) -> tuple[Tensor, ...]:
+    sums = target.new_empty(2, target.shape[1], dtype=torch.float64)
+    return _like(target), _places_like(target, rows[-1]), _like(sums[0]), _like(sums[1])
 
 
 def _attention_shapes(
     values: Tensor, target: Tensor, source: Tensor, offsets: Tensor, sources: Tensor, *_: Any
-) -> tuple[Any, ...]:
+) -> tuple[Tensor, Tensor]:
     return _like(values), values.new_empty(sources.shape[0], values.shape[1])
 
 
+# What an operator saves for its gradient. The last arguments are always the rows of the graph,
+# tensors and one number; the gradient's operator takes them last as well.
+
+
+def _save_sum(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    _, *rows, ctx.degree = inputs
+    ctx.save_for_backward(*rows)
+
+
+def _save_max(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    _, *rows, ctx.degree = inputs
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(output[1], *rows)
+
+
+def _save_stats(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    target, source, _, *rows, ctx.degree = inputs
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(target, source, *output[:2], *rows)
+
+
+def _save_attention(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    *given, ctx.degree, ctx.slope = inputs
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(*given[:3], output[1], *given[3:])
+
+
+Gradients = tuple[Tensor | None, ...]
+ROWS = (None,) * 6  # rows have no gradient
+
+
+def _grad_sum(ctx: Any, grad: Tensor) -> Gradients:
+    return operators().neighbor_sum_backward(grad, *ctx.saved_tensors, ctx.degree), *ROWS
+
+
+def _grad_sum_backward(ctx: Any, grad: Tensor) -> Gradients:
+    return operators().neighbor_sum(grad, *ctx.saved_tensors, ctx.degree), *ROWS
+
+
+def _grad_max(ctx: Any, grad: Tensor, _: Any) -> Gradients:
+    return operators().neighbor_max_backward(grad, *ctx.saved_tensors, ctx.degree), *ROWS
+
+
+def _grad_stats(ctx: Any, selected: Tensor, _: Any, total: Tensor, squares: Tensor) -> Gradients:
+    given = (selected, total, squares, *ctx.saved_tensors, ctx.degree)
+    return *operators().edge_relu_stats_backward(*given), None, *ROWS
+
+
+def _grad_attention(ctx: Any, grad: Tensor, _: Any) -> Gradients:
+    given = (grad, *ctx.saved_tensors, ctx.degree, ctx.slope)
+    return *operators().attention_sum_backward(*given), *ROWS, None
+
+
 Fake = Callable[..., Any]
-Autograd = tuple[Callable[..., None], Callable[..., Any]]
+Autograd = tuple[Callable[..., None], Callable[..., Gradients]]
 
 # By operator: the shapes of its results, and what it saves for its gradient and that gradient.
 OPERATORS: dict[str, tuple[Fake, Autograd | None]] = {
     "transpose": (lambda offsets, sources: (_like(offsets), _like(sources), _like(sources)), None),
     "neighbor_sum": (lambda x, *rows: _like(x), (_save_sum, _grad_sum)),
-    "neighbor_max": (lambda x, *rows: (_like(x), _edges_like(x)), (_save_max, _grad_max)),
-    "neighbor_max_backward": (lambda grad, edges, *rows: _like(grad), None),
+    "neighbor_sum_backward": (lambda grad, *rows: _like(grad), (_save_sum, _grad_sum_backward)),
+    "neighbor_max": (_max_shapes, (_save_max, _grad_max)),
+    "neighbor_max_backward": (lambda grad, *others: _like(grad), None),
     "edge_relu_stats": (_stats_shapes, (_save_stats, _grad_stats)),
     "edge_relu_stats_backward": (
         lambda selected, total, squares, target, *others: (_like(target), _like(target)),

@@ -191,7 +191,7 @@ class AttentionSum(Function):
         values, scores, weights = ctx.saved_tensors
         graph: CsrGraph = ctx.graph
         weighted = torch.empty_like(weights)  # by each edge: its weight, times that one's gradient
-        for piece in _pieces(graph, grad[0].numel(), grad.device):
+        for piece in _pieces(graph, values.shape[1:].numel(), grad.device):
             products = values.index_select(0, graph.sources[piece])
             products.mul_(grad.index_select(0, graph.targets[piece]))
             torch.mul(products.sum(2), weights[piece], out=weighted[piece])

@@ -142,7 +142,7 @@ class EdgeReluStats(Function):
         target, source, chosen, selected = ctx.saved_tensors
         constant, slope = grad_total.to(target.dtype), (2 * grad_squares).to(target.dtype)
         grad_target = torch.ops.aten.threshold_backward(grad_selected, selected, 0)
-        grad_source = torch.zeros_like(source)
+        grad_source = torch.zeros_like(source, memory_format=torch.contiguous_format)
         _scatter_chosen(grad_target, chosen, ctx.graph, grad_source)
         for column in ctx.graph.columns:
             h = source.index_select(0, column).add_(target)

@@ -1,4 +1,4 @@
-"""CSR graphs and their primitives against plain forms with edge tensors, in value and gradient."""
+"""CSR graphs, and every way that plain torch takes for their primitives."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sgas.errors import DataError
+from sgas.kernels import use_kernels
 from sgas_gcn.csr import CsrGraph, GraphNeighbors
 from sgas_gcn.kernels import (
     attention_sum,
@@ -64,8 +65,9 @@ def fake_scatter() -> ModuleType:
 
 
 @pytest.fixture(params=["torch", "pieces", "plain scatter", "torch-scatter"])
-def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Every way a primitive can be computed: without and with torch-scatter, a piece at a time."""
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every way of plain torch: without and with torch-scatter, a piece at a time."""
+    use_kernels("torch")
     scatter.segment_max_csr.cache_clear()
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     if request.param in ("torch", "pieces"):
@@ -78,6 +80,7 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setitem(csr_backend.PIECE, "cpu", 8)
     yield
     scatter.segment_max_csr.cache_clear()
+    use_kernels("auto")
 
 
 def random_tensors(*shapes: tuple[int, ...]) -> list[Tensor]:
@@ -141,7 +144,7 @@ def plain_attention(
 
 
 @pytest.mark.parametrize("name", ALL)
-@pytest.mark.usefixtures("backend")
+@pytest.mark.usefixtures("way")
 def test_primitives_equal_the_plain_formulas(name: str) -> None:
     edge_index, nodes = edges_of(name)
     graph = CsrGraph.from_edges(edge_index, nodes)
@@ -166,55 +169,12 @@ def test_primitives_equal_the_plain_formulas(name: str) -> None:
         )
 
 
-@pytest.mark.usefixtures("backend")
+@pytest.mark.usefixtures("way")
 def test_of_equal_sources_the_first_takes_the_gradient() -> None:
     graph = CsrGraph.from_edges(torch.tensor([[2, 1, 2, 0], [0, 0, 0, 3]]), 4)
     x = torch.ones(4, 1, dtype=torch.float64, requires_grad=True)
     neighbor_max(x, graph).sum().backward()
     assert x.grad is not None and x.grad.flatten().tolist() == [1, 0, 1, 0]
-
-
-@pytest.mark.parametrize("strides", ["strided", "transposed"])
-def test_inputs_and_gradients_may_have_any_strides(strides: str) -> None:
-    torch.manual_seed(0)
-    edge_index, nodes = edges_of("random")
-    graph = CsrGraph.from_edges(edge_index, nodes)
-    base = torch.randn(nodes, 8, dtype=torch.float64)
-    x = base[:, ::2] if strides == "strided" else base[:, :4].t().contiguous().t()
-    grad = torch.randn(4, nodes, dtype=torch.float64).t()
-    for function in (neighbor_sum, neighbor_max):
-        ours, wanted = x.detach().requires_grad_(), x.detach().contiguous().requires_grad_()
-        function(ours, graph).backward(grad)
-        function(wanted, graph).backward(grad.contiguous())
-        torch.testing.assert_close(ours.grad, wanted.grad)
-    values = torch.randn(nodes, 2, 4, dtype=torch.float64, requires_grad=True)
-    scores = torch.randn(2, nodes, dtype=torch.float64).t()
-    attention_sum(values, scores, scores, graph, 0.2).backward(grad.unsqueeze(1).expand(-1, 2, -1))
-    assert values.grad is not None and torch.isfinite(values.grad).all()
-
-
-def test_large_scores_do_not_overflow() -> None:
-    graph = CsrGraph.from_edges(torch.tensor([[0, 1, 2], [0, 0, 0]]), 3)
-    scores = torch.tensor([[1e4], [2e4], [-1e4]])
-    values = torch.eye(3).unsqueeze(1)
-    out = attention_sum(values, scores, scores, graph, 0.2)
-    assert out[0].flatten().tolist() == [0.0, 1.0, 0.0]
-
-
-def test_only_attention_weights_are_kept_for_edges() -> None:
-    nodes, channels, heads = 50, 32, 2
-    torch.manual_seed(0)
-    graph = CsrGraph.from_edges(torch.randint(nodes, (2, 2000)), nodes)
-    kept: list[Tensor] = []
-    x = torch.randn(nodes, channels, requires_grad=True)
-    values = torch.randn(nodes, heads, channels, requires_grad=True)
-    scores = torch.randn(nodes, heads)
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
-        neighbor_sum(x, graph)
-        neighbor_max(x, graph)
-        edge_relu_stats(x, x, torch.ones(channels), graph)
-        attention_sum(values, scores, scores, graph, 0.2)
-    assert kept and max(t.numel() for t in kept) <= max(graph.num_edges, nodes * channels) * heads
 
 
 def test_a_graph_and_its_transpose() -> None:

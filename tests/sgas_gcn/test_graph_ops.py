@@ -228,6 +228,7 @@ PLAIN: dict[str, Callable[[Operation, Tensor, Tensor], Tensor]] = {
 
 @ALL
 @ON_ALL_GRAPHS
+@pytest.mark.usefixtures("backend")
 def test_equals_the_plain_formula(name: str, kind: str) -> None:
     edge_index = edges_of(kind)
     for seed in range(3):
@@ -242,6 +243,7 @@ def test_equals_the_plain_formula(name: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in OPERATIONS[2:]])
+@pytest.mark.usefixtures("backend")
 def test_agrees_with_the_published_method(name: str, golden: Path) -> None:
     with np.load(golden / "graph_ops.npz", allow_pickle=False) as file:
         arrays = {key: torch.from_numpy(file[key]) for key in file.files}

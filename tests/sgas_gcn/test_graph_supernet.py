@@ -66,6 +66,7 @@ def golden_supernet(arrays: dict[str, np.ndarray], state: str) -> GraphSupernet:
 
 
 @pytest.mark.parametrize("state", ["undecided", "mixed"])
+@pytest.mark.usefixtures("backend")
 def test_agrees_with_the_published_method(state: str, golden: Path) -> None:
     with np.load(golden / "supernet_graph.npz", allow_pickle=False) as file:
         arrays = {key: file[key] for key in file.files}

@@ -1,4 +1,8 @@
-"""The primitives against plain forms with edge tensors, in value and gradient."""
+"""The contract of the primitives, for every backend and both kinds of graph.
+
+The plain formulas have tensors of edges: outputs and gradients of each backend have to equal
+theirs.
+"""
 
 from __future__ import annotations
 
@@ -9,154 +13,254 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sgas_gcn.kernels import attention_sum, edge_relu_stats, neighbor_max, neighbor_sum
+from sgas_gcn.csr import CsrGraph
+from sgas_gcn.kernels import Graph, attention_sum, edge_relu_stats, neighbor_max, neighbor_sum
 from sgas_gcn.neighbors import NeighborGraph
 
-SIZES = [(7, 1, 1), (12, 3, 2), (30, 5, 8), (300, 4, 3)]  # nodes, channels, degree
+SLOPE = 0.2
+HEADS = 2
+CHANNELS = [1, 3, 17, 32, 100]
+# Of each array's largest magnitude.
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-4}
 
 
-def random_graph(num_nodes: int, degree: int) -> NeighborGraph:
-    """A graph in which nodes read any nodes, some of them twice."""
-    return NeighborGraph(torch.randint(num_nodes, (num_nodes, degree)))
+def random_edges(num_nodes: int, num_edges: int) -> Tensor:
+    """An edge index in which nodes read any nodes, some of them twice, some none."""
+    return torch.randint(num_nodes, (2, num_edges), generator=torch.Generator().manual_seed(0))
 
 
-def random_tensors(*shapes: tuple[int, ...]) -> list[Tensor]:
-    return [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+def constant_degree(num_nodes: int, degree: int) -> Tensor:
+    """An edge index in which every node reads `degree` nodes."""
+    targets = torch.arange(num_nodes).repeat_interleave(degree)
+    return torch.stack([random_edges(num_nodes, num_nodes * degree)[0], targets])
 
 
-def assert_same(
-    fast: Callable[..., tuple[Tensor, ...]],
-    plain: Callable[..., tuple[Tensor, ...]],
-    inputs: list[Tensor],
-) -> None:
-    """Both agree in their outputs and, for random gradients of these, in all gradients."""
-    results = []
-    for function in (fast, plain):
-        torch.manual_seed(1)
-        outputs = function(*inputs)
-        grads = [torch.randn_like(output) for output in outputs]
-        results.append((*outputs, *torch.autograd.grad(outputs, inputs, grads)))
-    for ours, theirs in zip(*results, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+# Kind of graph, nodes, edges: sources above targets.
+GRAPHS: dict[str, tuple[str, int, Tensor]] = {
+    "constant": ("constant", 12, constant_degree(12, 4)),
+    "constant, of one": ("constant", 7, constant_degree(7, 1)),
+    "rows": ("rows", 25, random_edges(23, 80)),
+    "rows, one way": ("rows", 6, torch.tensor([[5, 4, 3, 2, 1], [0, 0, 0, 0, 0]])),
+    "rows, more than a byte": ("rows", 3, random_edges(2, 700)),
+    "one node": ("rows", 1, torch.zeros(2, 0, dtype=torch.int64)),
+    "no edge": ("rows", 4, torch.zeros(2, 0, dtype=torch.int64)),
+    "no node": ("rows", 0, torch.zeros(2, 0, dtype=torch.int64)),
+}
 
 
-def plain_edge_relu_stats(
-    target: Tensor, source: Tensor, sign: Tensor, graph: NeighborGraph
+def graph_of(name: str, device: torch.device) -> Graph:
+    kind, num_nodes, edge_index = GRAPHS[name]
+    if kind == "constant":
+        return NeighborGraph(edge_index[0].view(num_nodes, -1).to(device))
+    return CsrGraph.from_edges(edge_index, num_nodes).to(device)
+
+
+def by_node(edge_index: Tensor, num_nodes: int) -> list[Tensor]:
+    """The numbers of the edges into each node, in their order."""
+    return [(edge_index[1] == node).nonzero().flatten() for node in range(num_nodes)]
+
+
+def stacked(rows: list[Tensor], like: Tensor) -> Tensor:
+    return torch.stack(rows) if rows else 0 * like
+
+
+def largest(values: Tensor) -> Tensor:
+    """The first of the largest in each column, which alone takes the gradient."""
+    return values.gather(0, values.argmax(0, keepdim=True))[0]
+
+
+def plain_sum(x: Tensor, edges: Tensor) -> Tensor:
+    return torch.zeros_like(x).index_add(0, edges[1], x[edges[0]])
+
+
+def plain_max(x: Tensor, edges: Tensor) -> Tensor:
+    rows = [x[edges[0, row]] for row in by_node(edges, len(x))]
+    return stacked([largest(row) if len(row) else 0 * row.sum(0) for row in rows], x)
+
+
+def plain_stats(
+    target: Tensor, source: Tensor, sign: Tensor, edges: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    h = torch.relu(target.unsqueeze(1) + source[graph.sources])  # [N, k, D]
-    return sign * (sign * h).max(1).values, h.sum((0, 1)), h.square().sum((0, 1))
+    h = torch.relu(target[edges[1]] + source[edges[0]])  # [E, D]
+    rows = [h[row] for row in by_node(edges, len(target))]
+    chosen = [sign * largest(sign * row) if len(row) else 0 * row.sum(0) for row in rows]
+    return stacked(chosen, target), h.double().sum(0), h.double().square().sum(0)
 
 
-def plain_attention(
-    values: Tensor, target_score: Tensor, source_score: Tensor, graph: NeighborGraph
-) -> Tensor:
-    scores = target_score.unsqueeze(1) + source_score[graph.sources]
-    weights = torch.softmax(F.leaky_relu(scores, 0.2), dim=1)  # [N, k, m]
-    return (weights.unsqueeze(-1) * values[graph.sources]).sum(1)
+def plain_attention(values: Tensor, target: Tensor, source: Tensor, edges: Tensor) -> Tensor:
+    out = []
+    for node, row in enumerate(by_node(edges, len(values))):
+        scores = F.leaky_relu(target[node] + source[edges[0, row]], SLOPE)
+        weights = torch.softmax(scores, dim=0)  # [degree, m]
+        out.append((weights.unsqueeze(-1) * values[edges[0, row]]).sum(0))
+    return stacked(out, values)
 
 
-@pytest.mark.parametrize(("nodes", "channels", "degree"), SIZES)
-def test_neighbor_sum(nodes: int, channels: int, degree: int) -> None:
-    torch.manual_seed(nodes)
-    graph = random_graph(nodes, degree)
-    inputs = random_tensors((nodes, channels))
-    assert_same(lambda x: (neighbor_sum(x, graph),), lambda x: (x[graph.sources].sum(1),), inputs)
+Function = Callable[..., tuple[Tensor, ...]]
 
 
-@pytest.mark.parametrize(("nodes", "channels", "degree"), SIZES)
-def test_neighbor_max(nodes: int, channels: int, degree: int) -> None:
-    torch.manual_seed(nodes)
-    graph = random_graph(nodes, degree)
-    inputs = random_tensors((nodes, channels))
-    assert_same(
-        lambda x: (neighbor_max(x, graph),), lambda x: (x[graph.sources].max(1).values,), inputs
-    )
+def signs(channels: int) -> Tensor:
+    return torch.where(torch.arange(channels) % 3 == 1, -1.0, 1.0)
 
 
-@pytest.mark.parametrize(("nodes", "channels", "degree"), SIZES)
-def test_edge_relu_stats(nodes: int, channels: int, degree: int) -> None:
-    torch.manual_seed(nodes)
-    graph = random_graph(nodes, degree)
-    sign = torch.where(torch.rand(channels, dtype=torch.float64) < 0.5, -1.0, 1.0).double()
-    assert_same(
-        lambda a, b: edge_relu_stats(a, b, sign, graph),
-        lambda a, b: plain_edge_relu_stats(a, b, sign, graph),
-        random_tensors((nodes, channels), (nodes, channels)),
-    )
+def primitives(graph: Graph) -> dict[str, Function]:
+    """Each primitive as a function of tensors alone."""
+    return {
+        "sum": lambda x: (neighbor_sum(x, graph),),
+        "max": lambda x: (neighbor_max(x, graph),),
+        "stats": lambda a, b: edge_relu_stats(a, b, signs(a.shape[1]).to(a), graph),
+        "attention": lambda v, t, s: (attention_sum(v, t, s, graph, SLOPE),),
+    }
 
 
-@pytest.mark.parametrize(("nodes", "channels", "degree"), SIZES)
-@pytest.mark.parametrize("stacked", [1, 3])
-def test_attention_sum(nodes: int, channels: int, degree: int, stacked: int) -> None:
-    torch.manual_seed(nodes)
-    graph = random_graph(nodes, degree)
-    assert_same(
-        lambda v, t, s: (attention_sum(v, t, s, graph, 0.2),),
-        lambda v, t, s: (plain_attention(v, t, s, graph),),
-        random_tensors((nodes, stacked, channels), (nodes, stacked), (nodes, stacked)),
-    )
+def plain_forms(edges: Tensor) -> dict[str, Function]:
+    return {
+        "sum": lambda x: (plain_sum(x, edges),),
+        "max": lambda x: (plain_max(x, edges),),
+        "stats": lambda a, b: plain_stats(a, b, signs(a.shape[1]).to(a), edges),
+        "attention": lambda v, t, s: (plain_attention(v, t, s, edges),),
+    }
 
 
-def test_gradcheck_of_all_primitives() -> None:
-    torch.manual_seed(0)
-    graph = random_graph(6, 3)
-    sign = torch.tensor([1.0, -1.0], dtype=torch.float64)
-    x, y = random_tensors((6, 2), (6, 2))
-    values, target, source = random_tensors((6, 2, 2), (6, 2), (6, 2))
-    assert torch.autograd.gradcheck(lambda a: neighbor_sum(a, graph), (x,))
-    assert torch.autograd.gradcheck(lambda a: neighbor_max(a, graph), (x,))
-    assert torch.autograd.gradcheck(lambda a, b: edge_relu_stats(a, b, sign, graph), (x, y))
-    assert torch.autograd.gradcheck(
-        lambda v, t, s: attention_sum(v, t, s, graph, 0.2), (values, target, source)
-    )
+def inputs_of(primitive: str, num_nodes: int, channels: int) -> list[Tensor]:
+    """Random float64 arguments."""
+    generator = torch.Generator().manual_seed(channels)
+    matrix, heads = (num_nodes, channels), (num_nodes, HEADS)
+    shapes = {
+        "sum": [matrix],
+        "max": [matrix],
+        "stats": [matrix, matrix],
+        "attention": [(num_nodes, HEADS, channels), heads, heads],
+    }[primitive]
+    return [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
 
 
-def test_of_equal_neighbors_the_first_takes_the_gradient() -> None:
-    graph = NeighborGraph(torch.tensor([[1, 2], [2, 1], [0, 0]]))
-    x = torch.ones(3, 1, dtype=torch.float64, requires_grad=True)
-    neighbor_max(x, graph).sum().backward()
-    assert x.grad is not None and x.grad.flatten().tolist() == [1, 1, 1]
-    target = torch.zeros(3, 1, dtype=torch.float64)
-    x.grad = None
-    edge_relu_stats(target, x, -torch.ones(1).double(), graph)[0].sum().backward()
-    assert x.grad.flatten().tolist() == [1, 1, 1]
+def run(function: Function, inputs: list[Tensor]) -> list[Tensor]:
+    """Outputs, and all gradients for random gradients of these."""
+    leaves = [x.detach().requires_grad_() for x in inputs]
+    outputs = function(*leaves)
+    generator = torch.Generator().manual_seed(1)
+    grads = [
+        torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out) for out in outputs
+    ]
+    found = torch.autograd.grad(outputs, leaves, grads, allow_unused=True)
+    given = [torch.zeros_like(x) if g is None else g for x, g in zip(leaves, found, strict=True)]
+    return [*(out.detach() for out in outputs), *given]
 
 
-def test_a_degree_above_255_keeps_the_right_neighbor() -> None:
-    order = torch.arange(300).expand(300, 300)
-    x = torch.arange(300, dtype=torch.float64).unsqueeze(1).requires_grad_()
+def assert_same(ours: list[Tensor], theirs: list[Tensor], dtype: torch.dtype) -> None:
+    for one, other in zip(ours, theirs, strict=True):
+        size = float(other.abs().max()) if other.numel() else 1.0
+        torch.testing.assert_close(
+            one.cpu().double(), other.double(), rtol=0, atol=TOLERANCE[dtype] * (1 + size)
+        )
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("primitive", ["sum", "max", "stats", "attention"])
+def test_outputs_and_gradients_equal_the_plain_formula(
+    primitive: str, name: str, backend: torch.device
+) -> None:
+    _, num_nodes, edges = GRAPHS[name]
+    function, plain = primitives(graph_of(name, backend))[primitive], plain_forms(edges)[primitive]
+    for channels in CHANNELS:
+        inputs = inputs_of(primitive, num_nodes, channels)
+        wanted = run(plain, inputs)
+        for dtype in TOLERANCE:
+            found = run(function, [x.to(backend, dtype) for x in inputs])
+            assert found[0].dtype == dtype
+            assert_same(found, wanted, dtype)
+
+
+@pytest.mark.parametrize("name", ["constant", "rows"])
+@pytest.mark.parametrize("primitive", ["sum", "max", "stats", "attention"])
+def test_gradcheck(primitive: str, name: str, backend: torch.device) -> None:
+    function = primitives(graph_of(name, backend))[primitive]
+    inputs = inputs_of(primitive, GRAPHS[name][1], 3)
+    leaves = [x.to(backend).requires_grad_() for x in inputs]
+    assert torch.autograd.gradcheck(function, leaves)
+
+
+@pytest.mark.parametrize("kind", ["constant", "rows"])
+def test_of_equal_neighbors_the_first_takes_the_gradient(kind: str, backend: torch.device) -> None:
+    sources = torch.tensor([[1, 2], [2, 1], [0, 0]], device=backend)
+    graph: Graph = NeighborGraph(sources)
+    if kind == "rows":
+        targets = torch.arange(3, device=backend).repeat_interleave(2)
+        graph = CsrGraph.from_edges(torch.stack([sources.flatten(), targets]), 3)
+    x = torch.ones(3, 17, dtype=torch.float64, device=backend, requires_grad=True)
+    (by_max,) = torch.autograd.grad(neighbor_max(x, graph).sum(), x)
+    assert (by_max == 1).all()
+    target, sign = torch.zeros_like(x), -torch.ones(17, dtype=torch.float64, device=backend)
+    (by_stats,) = torch.autograd.grad(edge_relu_stats(target, x, sign, graph)[0].sum(), x)
+    assert (by_stats == 1).all()
+
+
+def test_a_degree_above_255_keeps_the_right_neighbor(backend: torch.device) -> None:
+    order = torch.arange(300, device=backend).expand(300, 300)
+    x = torch.arange(300, dtype=torch.float64, device=backend).unsqueeze(1).requires_grad_()
     neighbor_max(x, NeighborGraph(order)).sum().backward()
     assert x.grad is not None and x.grad.flatten().nonzero().tolist() == [[299]]
 
 
-@pytest.mark.parametrize("layout", ["strided", "transposed"])
-def test_inputs_and_gradients_may_have_any_strides(layout: str) -> None:
-    torch.manual_seed(0)
-    graph = random_graph(9, 4)
-    base = torch.randn(9, 8, dtype=torch.float64)
-    x = base[:, ::2] if layout == "strided" else base[:, :4].t().contiguous().t()
-    other, grad = x.contiguous(), torch.randn(4, 9, dtype=torch.float64).t()
-    for function in (neighbor_sum, neighbor_max):
-        ours, wanted = x.detach().requires_grad_(), other.detach().requires_grad_()
-        function(ours, graph).backward(grad)
-        function(wanted, graph).backward(grad.contiguous())
-        torch.testing.assert_close(ours.grad, wanted.grad)
+def strided(x: Tensor, layout: str) -> Tensor:
+    """The same numbers as a column slice of a wider matrix, as every second column, or by columns.
+
+    A head dimension stays inside a row.
+    """
+    flat = x.flatten(1)
+    if layout == "slice":
+        wide = torch.cat([flat, flat, flat], dim=1)[:, flat.shape[1] : 2 * flat.shape[1]]
+    elif layout == "every second":
+        wide = flat.repeat_interleave(2, dim=1)[:, ::2]
+    else:
+        wide = flat.t().contiguous().t()
+    return wide.unflatten(1, x.shape[1:])
 
 
-def test_nothing_of_the_size_of_the_edges_is_kept() -> None:
-    nodes, channels, degree = 64, 16, 20
-    graph = random_graph(nodes, degree)
+@pytest.mark.parametrize("layout", ["slice", "every second", "by columns"])
+@pytest.mark.parametrize("name", ["constant", "rows"])
+@pytest.mark.parametrize("primitive", ["sum", "max", "stats", "attention"])
+def test_inputs_and_gradients_may_have_any_strides(
+    primitive: str, name: str, layout: str, backend: torch.device
+) -> None:
+    function = primitives(graph_of(name, backend))[primitive]
+    dense = [x.to(backend) for x in inputs_of(primitive, GRAPHS[name][1], 17)]
+
+    def with_strided_gradients(*inputs: Tensor) -> tuple[Tensor, ...]:
+        first, *others = function(*inputs)
+        first.register_hook(lambda grad: strided(grad, layout))
+        return (first, *others)
+
+    found = run(with_strided_gradients, [strided(x, layout) for x in dense])
+    assert_same(found, [x.cpu() for x in run(function, dense)], torch.float64)
+
+
+def test_large_scores_do_not_overflow(backend: torch.device) -> None:
+    edges = torch.tensor([[0, 1, 2], [0, 0, 0]], device=backend)
+    scores = torch.tensor([[1e4], [2e4], [-1e4]], device=backend)
+    values = torch.eye(3, device=backend).unsqueeze(1)
+    out = attention_sum(values, scores, scores, CsrGraph.from_edges(edges, 3), SLOPE)
+    assert out[0].flatten().tolist() == [0.0, 1.0, 0.0]
+
+
+def test_a_nan_is_seen(backend: torch.device) -> None:
+    graph = graph_of("constant", backend)
+    x = torch.zeros(12, 17, device=backend)
+    x[graph.sources[3, 1]] = float("nan")  # type: ignore[index]
+    assert neighbor_max(x, graph)[3].isnan().all()
+    assert edge_relu_stats(x, x, torch.ones_like(x[0]), graph)[1].isnan().all()
+
+
+@pytest.mark.parametrize("name", ["constant", "rows"])
+def test_nothing_of_the_size_of_edges_and_channels_is_kept(
+    name: str, backend: torch.device
+) -> None:
+    graph, num_nodes, channels = graph_of(name, backend), GRAPHS[name][1], 100
     kept: list[Tensor] = []
-    sign = torch.ones(channels)
-    x = torch.randn(nodes, channels, requires_grad=True)
-    values = torch.randn(nodes, 2, channels, requires_grad=True)
-    scores = torch.randn(nodes, 2)
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
-        outputs = [
-            neighbor_sum(x, graph),
-            neighbor_max(x, graph),
-            edge_relu_stats(x, x, sign, graph)[0],
-            attention_sum(values, scores, scores, graph, 0.2),
-        ]
-    assert kept and all(output.requires_grad for output in outputs)
-    assert max(tensor.numel() for tensor in kept) <= 2 * nodes * max(channels, degree)
+        for primitive, function in primitives(graph).items():
+            inputs = inputs_of(primitive, num_nodes, channels)
+            outputs = function(*(x.to(backend).requires_grad_() for x in inputs))
+            assert all(output.requires_grad for output in outputs)
+    assert kept and max(tensor.numel() for tensor in kept) <= num_nodes * HEADS * channels

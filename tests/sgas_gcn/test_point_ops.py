@@ -188,6 +188,7 @@ PLAIN: dict[str, Callable[[Operation, Tensor, Tensor, Tensor], Tensor]] = {
 
 @ALL
 @AT_ALL_SIZES
+@pytest.mark.usefixtures("backend")
 def test_equals_the_plain_formula(name: str, size: tuple[int, int, int, int, int]) -> None:
     for seed in range(3):
         x, neighbors = random_state(size, seed)
@@ -202,6 +203,7 @@ def test_equals_the_plain_formula(name: str, size: tuple[int, int, int, int, int
 
 
 @pytest.mark.parametrize("name", [name for name in OPERATIONS[2:]])
+@pytest.mark.usefixtures("backend")
 def test_agrees_with_the_published_method(name: str, golden: Path) -> None:
     with np.load(golden / "point_ops.npz", allow_pickle=False) as file:
         arrays = {key: torch.from_numpy(file[key]) for key in file.files}

@@ -89,6 +89,7 @@ def golden_supernet(arrays: dict[str, np.ndarray], state: str) -> PointSupernet:
 
 @pytest.mark.parametrize("state", ["undecided", "mixed"])
 @pytest.mark.parametrize("search", [True, False], ids=["searched", "given"])
+@pytest.mark.usefixtures("backend")
 def test_agrees_with_the_published_method(state: str, search: bool, golden: Path) -> None:
     with np.load(golden / "supernet_point.npz", allow_pickle=False) as file:
         arrays = {key: file[key] for key in file.files}

@@ -35,7 +35,7 @@ void centred_scores(const Scores<T>& scores, const Rows<Index>& rows, T* out) {
       for (int64_t head = 0; head < heads; head++) {
         T largest = -std::numeric_limits<T>::infinity();
         for (Index edge = rows.offsets[i]; edge < rows.offsets[i + 1]; edge++) {
-          T score = scores.before(i, rows.nodes[edge], head);
+          T score = scores.before(i, rows.sources[edge], head);
           score = score > 0 ? score : scores.slope * score;
           out[edge * heads + head] = score;
           largest = score > largest ? score : largest;
@@ -63,7 +63,7 @@ void weighted_sums(const T* values, int64_t stride, int64_t heads, int64_t chann
           using B = decltype(block);
           typename B::Value sum[B::count] = {};
           for (Index edge = first; edge < last; edge++) {
-            const T* value = values + rows.nodes[edge] * stride + head * channels + c;
+            const T* value = values + rows.sources[edge] * stride + head * channels + c;
             const auto weight = B::fill(weights[edge * heads + head]);
             for (int u = 0; u < B::count; u++) sum[u] += weight * B::load(value, u);
           }
@@ -99,7 +99,7 @@ void score_gradients(const T* grad, int64_t grad_stride, const T* values, int64_
         const T* row = grad + i * grad_stride + head * channels;
         T mean = 0, sum = 0;
         for (Index edge = rows.offsets[i]; edge < rows.offsets[i + 1]; edge++) {
-          const T* value = values + rows.nodes[edge] * stride + head * channels;
+          const T* value = values + rows.sources[edge] * stride + head * channels;
           const T product = dot(row, value, channels);
           by_edge[edge * heads + head] = product;
           mean += weights[edge * heads + head] * product;
@@ -107,7 +107,7 @@ void score_gradients(const T* grad, int64_t grad_stride, const T* values, int64_
         for (Index edge = rows.offsets[i]; edge < rows.offsets[i + 1]; edge++) {
           const int64_t at = edge * heads + head;
           T score = weights[at] * (by_edge[at] - mean);
-          score *= scores.before(i, rows.nodes[edge], head) > 0 ? T(1) : scores.slope;
+          score *= scores.before(i, rows.sources[edge], head) > 0 ? T(1) : scores.slope;
           by_edge[at] = score;
           sum += score;
         }
@@ -120,23 +120,23 @@ void score_gradients(const T* grad, int64_t grad_stride, const T* values, int64_
 // The gradients of the values, and of the source scores.
 template <class T, class Index>
 void source_gradients(const T* grad, int64_t grad_stride, int64_t heads, int64_t channels,
-                      const T* weights, const T* by_edge, const Rows<Index>& out_rows,
+                      const T* weights, const T* by_edge, const Rows<Index>& rows,
                       T* grad_values, T* by_source) {
-  at::parallel_for(0, out_rows.count, grain_of(heads * channels), [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, rows.count, grain_of(heads * channels), [&](int64_t begin, int64_t end) {
     for (int64_t j = begin; j < end; j++) {
-      const Index first = out_rows.offsets[j], last = out_rows.offsets[j + 1];
+      const Index first = rows.out_offsets[j], last = rows.out_offsets[j + 1];
       for (int64_t head = 0; head < heads; head++) {
         T score = 0;
-        for (Index place = first; place < last; place++) {
-          score += by_edge[out_rows.edges[place] * heads + head];
+        for (Index at = first; at < last; at++) {
+          score += by_edge[rows.out_edges[at] * heads + head];
         }
         by_source[j * heads + head] = score;
         over_channels<T>(channels, [&](auto block, int64_t c) {
           using B = decltype(block);
           typename B::Value sum[B::count] = {};
-          for (Index place = first; place < last; place++) {
-            const T* row = grad + out_rows.nodes[place] * grad_stride + head * channels + c;
-            const auto weight = B::fill(weights[out_rows.edges[place] * heads + head]);
+          for (Index at = first; at < last; at++) {
+            const T* row = grad + rows.out_targets[at] * grad_stride + head * channels + c;
+            const auto weight = B::fill(weights[rows.out_edges[at] * heads + head]);
             for (int u = 0; u < B::count; u++) sum[u] += weight * B::load(row, u);
           }
           T* to = grad_values + (j * heads + head) * channels + c;
@@ -148,11 +148,9 @@ void source_gradients(const T* grad, int64_t grad_stride, int64_t heads, int64_t
 }
 
 std::tuple<Tensor, Tensor> attention_sum(const Tensor& given, const Tensor& target_score,
-                                         const Tensor& source_score, const Tensor& offsets,
-                                         const Tensor& sources, const Tensor& out_offsets,
-                                         const Tensor& out_targets, const Tensor& out_edges,
+                                         const Tensor& source_score, SGAS_GRAPH_ARGUMENTS,
                                          double slope) {
-  check_rows(offsets, sources, given.size(0));
+  check_graph(given.size(0), offsets, sources, out_offsets, out_targets, out_edges, degree);
   const Tensor values = with_dense_rows(given);
   const Tensor target = target_score.contiguous(), source = source_score.contiguous();
   const int64_t heads = values.size(1), channels = values.size(2);
@@ -161,7 +159,7 @@ std::tuple<Tensor, Tensor> attention_sum(const Tensor& given, const Tensor& targ
   Tensor weights = at::empty({sources.numel(), heads}, values.options());
   Tensor out = at::empty(values.sizes(), values.options());
   SGAS_DISPATCH(values.scalar_type(), sources.scalar_type(), "attention_sum", [&] {
-    const Rows<index_t> rows(offsets, sources);
+    const Rows<index_t> rows(offsets, sources, out_offsets, out_targets, out_edges);
     const Scores<scalar_t> scores{target.const_data_ptr<scalar_t>(),
                                   source.const_data_ptr<scalar_t>(), heads,
                                   static_cast<scalar_t>(slope)};
@@ -175,12 +173,8 @@ std::tuple<Tensor, Tensor> attention_sum(const Tensor& given, const Tensor& targ
 
 std::tuple<Tensor, Tensor, Tensor> attention_sum_backward(
     const Tensor& given_grad, const Tensor& given, const Tensor& target_score,
-    const Tensor& source_score, const Tensor& weights, const Tensor& offsets,
-    const Tensor& sources, const Tensor& out_offsets, const Tensor& out_targets,
-    const Tensor& out_edges, double slope) {
-  check_rows(offsets, sources, given.size(0));
-  check_rows(out_offsets, out_targets, given.size(0));
-  check_edges(out_edges, out_targets);
+    const Tensor& source_score, const Tensor& weights, SGAS_GRAPH_ARGUMENTS, double slope) {
+  check_graph(given.size(0), offsets, sources, out_offsets, out_targets, out_edges, degree);
   const Tensor grad = with_dense_rows(given_grad), values = with_dense_rows(given);
   const Tensor target = target_score.contiguous(), source = source_score.contiguous();
   const int64_t heads = values.size(1), channels = values.size(2);
@@ -192,6 +186,7 @@ std::tuple<Tensor, Tensor, Tensor> attention_sum_backward(
   Tensor by_target = at::empty(target.sizes(), values.options());
   Tensor by_source = at::empty(target.sizes(), values.options());
   SGAS_DISPATCH(values.scalar_type(), sources.scalar_type(), "attention_sum_backward", [&] {
+    const Rows<index_t> rows(offsets, sources, out_offsets, out_targets, out_edges);
     const Scores<scalar_t> scores{target.const_data_ptr<scalar_t>(),
                                   source.const_data_ptr<scalar_t>(), heads,
                                   static_cast<scalar_t>(slope)};
@@ -199,10 +194,8 @@ std::tuple<Tensor, Tensor, Tensor> attention_sum_backward(
     const auto* w = weights.const_data_ptr<scalar_t>();
     auto* edge_gradients = by_edge.mutable_data_ptr<scalar_t>();
     score_gradients(g, grad.stride(0), values.const_data_ptr<scalar_t>(), values.stride(0),
-                    channels, scores, w, Rows<index_t>(offsets, sources), edge_gradients,
-                    by_target.mutable_data_ptr<scalar_t>());
-    source_gradients(g, grad.stride(0), heads, channels, w, edge_gradients,
-                     Rows<index_t>(out_offsets, out_targets, &out_edges),
+                    channels, scores, w, rows, edge_gradients, by_target.mutable_data_ptr<scalar_t>());
+    source_gradients(g, grad.stride(0), heads, channels, w, edge_gradients, rows,
                      grad_values.mutable_data_ptr<scalar_t>(),
                      by_source.mutable_data_ptr<scalar_t>());
   });
@@ -212,14 +205,12 @@ std::tuple<Tensor, Tensor, Tensor> attention_sum_backward(
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(sgas_gcn, m) {
-  m.def(
-      "attention_sum(Tensor values, Tensor target_score, Tensor source_score, Tensor offsets, "
-      "Tensor sources, Tensor out_offsets, Tensor out_targets, Tensor out_edges, float slope) -> "
-      "(Tensor out, Tensor weights)");
+  m.def("attention_sum(Tensor values, Tensor target_score, Tensor source_score, " SGAS_GRAPH_SCHEMA
+        ", float slope) -> (Tensor out, Tensor weights)");
   m.def(
       "attention_sum_backward(Tensor grad, Tensor values, Tensor target_score, "
-      "Tensor source_score, Tensor weights, Tensor offsets, Tensor sources, Tensor out_offsets, "
-      "Tensor out_targets, Tensor out_edges, float slope) -> (Tensor, Tensor, Tensor)");
+      "Tensor source_score, Tensor weights, " SGAS_GRAPH_SCHEMA
+      ", float slope) -> (Tensor grad_values, Tensor grad_target, Tensor grad_source)");
 }
 
 TORCH_LIBRARY_IMPL(sgas_gcn, CPU, m) {

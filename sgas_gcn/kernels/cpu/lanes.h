@@ -45,24 +45,49 @@ struct Block {
     std::memcpy(to + number * lanes, &value, sizeof value);
   }
 
-  static Integer load_integer(const int32_t* from, int number) {
+  // Integers in memory may be narrower (Small) than those of a register.
+  template <class Small>
+  static Integer load_integer(const Small* from, int number) {
     if constexpr (single) {
       return from[number];
     } else {
-      typedef int32_t Narrow __attribute__((vector_size(lanes * sizeof(int32_t))));
-      Narrow value;
+      Lanes<Small> value;
       std::memcpy(&value, from + number * lanes, sizeof value);
-      return __builtin_convertvector(value, Integer);
+      return convert<Wide>(value);
     }
   }
 
-  static void store_integer(int32_t* to, int number, Integer value) {
+  template <class Small>
+  static void store_integer(Small* to, int number, Integer value) {
     if constexpr (single) {
-      to[number] = static_cast<int32_t>(value);
+      to[number] = static_cast<Small>(value);
     } else {
-      typedef int32_t Narrow __attribute__((vector_size(lanes * sizeof(int32_t))));
-      const Narrow narrow = __builtin_convertvector(value, Narrow);
-      std::memcpy(to + number * lanes, &narrow, sizeof narrow);
+      const Lanes<Small> small = convert<Small>(value);
+      std::memcpy(to + number * lanes, &small, sizeof small);
+    }
+  }
+
+  // As many integers as there are lanes, of any type.
+  template <class I>
+  struct LanesOf {
+    typedef I type __attribute__((vector_size(lanes * sizeof(I))));
+  };
+  template <class I>
+  using Lanes = typename LanesOf<I>::type;
+
+  // The integers in another type. One doubling or halving at a time: GCC has instructions for
+  // these, and takes wider steps lane by lane.
+  template <class To, class From>
+  static Lanes<To> convert(From value) {
+    constexpr int from = sizeof(value) / lanes, to = sizeof(To);
+    if constexpr (from < to / 2) {
+      using Next = std::conditional_t<from == 1, uint16_t, int32_t>;
+      return convert<To>(__builtin_convertvector(value, Lanes<Next>));
+    } else if constexpr (from > to * 2) {
+      using Next = std::conditional_t<from == 8, int32_t, uint16_t>;
+      return convert<To>(__builtin_convertvector(value, Lanes<Next>));
+    } else {
+      return __builtin_convertvector(value, Lanes<To>);
     }
   }
 

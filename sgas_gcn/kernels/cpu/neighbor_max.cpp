@@ -1,4 +1,4 @@
-// Maximum over the neighbours of each node, and which edge had it.
+// Maximum over the neighbours of each node, and the place among its edges of the one that had it.
 //
 // The edge is kept and not the source: a source may be a node's neighbour twice, and only one of
 // the two takes the gradient. Each source collects its gradient over the edges that leave it, so
@@ -13,56 +13,53 @@
 namespace sgas {
 namespace {
 
-template <class T, class Index>
-void max_rows(const T* x, int64_t stride, int64_t channels, const Rows<Index>& rows, T* best,
-              int32_t* edges) {
+template <class T, class Index, class Place>
+void max_rows(const Matrix<T>& x, int64_t channels, const Rows<Index>& rows, T* best,
+              Place* places) {
   at::parallel_for(0, rows.count, grain_of(channels), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) {
       const Index first = rows.offsets[i], last = rows.offsets[i + 1];
       over_channels<T>(channels, [&](auto block, int64_t c) {
         using B = decltype(block);
         typename B::Value largest[B::count];
-        typename B::Integer chosen[B::count];
+        typename B::Integer chosen[B::count] = {};
         const T lowest = first == last ? 0 : -std::numeric_limits<T>::infinity();
-        for (int u = 0; u < B::count; u++) {
-          largest[u] = B::fill(lowest);
-          chosen[u] = B::fill_integer(first == last ? -1 : first);
-        }
+        for (int u = 0; u < B::count; u++) largest[u] = B::fill(lowest);
         for (Index edge = first; edge < last; edge++) {
-          const T* source = x + rows.nodes[edge] * stride + c;
-          const auto number = B::fill_integer(edge);
+          const T* source = x.row(rows.sources[edge]) + c;
+          const auto place = B::fill_integer(edge - first);
           for (int u = 0; u < B::count; u++) {
             const auto value = B::load(source, u);
             // A NaN wins and stays, so that it is seen.
             const auto wins = (value > largest[u]) | (value != value);
             largest[u] = wins ? value : largest[u];
-            chosen[u] = wins ? number : chosen[u];
+            chosen[u] = wins ? place : chosen[u];
           }
         }
         for (int u = 0; u < B::count; u++) {
           B::store(best + i * channels + c, u, largest[u]);
-          B::store_integer(edges + i * channels + c, u, chosen[u]);
+          B::store_integer(places + i * channels + c, u, chosen[u]);
         }
       });
     }
   });
 }
 
-template <class T, class Index>
-void collect(const T* grad, int64_t stride, int64_t channels, const int32_t* edges,
-             const Rows<Index>& out_rows, T* grad_x) {
-  at::parallel_for(0, out_rows.count, grain_of(channels), [&](int64_t begin, int64_t end) {
+template <class T, class Index, class Place>
+void collect(const Matrix<T>& grad, int64_t channels, const Place* places,
+             const Rows<Index>& rows, T* grad_x) {
+  at::parallel_for(0, rows.count, grain_of(channels), [&](int64_t begin, int64_t end) {
     for (int64_t j = begin; j < end; j++) {
       over_channels<T>(channels, [&](auto block, int64_t c) {
         using B = decltype(block);
         const auto zero = B::fill(0);
         typename B::Value sum[B::count] = {};
-        for (Index place = out_rows.offsets[j]; place < out_rows.offsets[j + 1]; place++) {
-          const int64_t target = out_rows.nodes[place];
-          const auto edge = B::fill_integer(out_rows.edges[place]);
+        for (Index at = rows.out_offsets[j]; at < rows.out_offsets[j + 1]; at++) {
+          const int64_t i = rows.out_targets[at];
+          const auto place = B::fill_integer(rows.out_edges[at] - rows.offsets[i]);
           for (int u = 0; u < B::count; u++) {
-            const auto chosen = B::load_integer(edges + target * channels + c, u);
-            sum[u] += chosen == edge ? B::load(grad + target * stride + c, u) : zero;
+            const auto chosen = B::load_integer(places + i * channels + c, u);
+            sum[u] += chosen == place ? B::load(grad.row(i) + c, u) : zero;
           }
         }
         for (int u = 0; u < B::count; u++) B::store(grad_x + j * channels + c, u, sum[u]);
@@ -71,34 +68,32 @@ void collect(const T* grad, int64_t stride, int64_t channels, const int32_t* edg
   });
 }
 
-std::tuple<Tensor, Tensor> neighbor_max(const Tensor& given, const Tensor& offsets,
-                                        const Tensor& sources, const Tensor& out_offsets,
-                                        const Tensor& out_targets, const Tensor& out_edges) {
-  check_rows(offsets, sources, given.size(0));
+std::tuple<Tensor, Tensor> neighbor_max(const Tensor& given, SGAS_GRAPH_ARGUMENTS) {
+  check_graph(given.size(0), offsets, sources, out_offsets, out_targets, out_edges, degree);
   const Tensor x = with_dense_rows(given);
   Tensor best = at::empty(x.sizes(), x.options());
-  Tensor edges = at::empty(x.sizes(), x.options().dtype(at::kInt));
+  Tensor places = at::empty(x.sizes(), x.options().dtype(place_type(degree)));
   SGAS_DISPATCH(x.scalar_type(), sources.scalar_type(), "neighbor_max", [&] {
-    max_rows<scalar_t, index_t>(x.const_data_ptr<scalar_t>(), x.stride(0), x.size(1),
-                                {offsets, sources}, best.mutable_data_ptr<scalar_t>(),
-                                edges.mutable_data_ptr<int32_t>());
+    const Rows<index_t> rows(offsets, sources, out_offsets, out_targets, out_edges);
+    with_places(places, [&](auto* chosen) {
+      max_rows(Matrix<scalar_t>(x), x.size(1), rows, best.mutable_data_ptr<scalar_t>(), chosen);
+    });
   });
-  return {best, edges};
+  return {best, places};
 }
 
-Tensor neighbor_max_backward(const Tensor& given, const Tensor& edges, const Tensor& out_offsets,
-                             const Tensor& out_targets, const Tensor& out_edges) {
-  check_rows(out_offsets, out_targets, given.size(0));
-  check_edges(out_edges, out_targets);
-  TORCH_CHECK(edges.sizes() == given.sizes() && edges.is_contiguous(),
-              "the chosen edges have to be those of neighbor_max");
+Tensor neighbor_max_backward(const Tensor& given, const Tensor& places, SGAS_GRAPH_ARGUMENTS) {
+  check_graph(given.size(0), offsets, sources, out_offsets, out_targets, out_edges, degree);
+  TORCH_CHECK(places.sizes() == given.sizes() && places.is_contiguous(),
+              "the places have to be those of neighbor_max");
   const Tensor grad = with_dense_rows(given);
   Tensor grad_x = at::empty(grad.sizes(), grad.options());
-  SGAS_DISPATCH(grad.scalar_type(), out_targets.scalar_type(), "neighbor_max_backward", [&] {
-    collect<scalar_t, index_t>(grad.const_data_ptr<scalar_t>(), grad.stride(0), grad.size(1),
-                               edges.const_data_ptr<int32_t>(),
-                               {out_offsets, out_targets, &out_edges},
-                               grad_x.mutable_data_ptr<scalar_t>());
+  SGAS_DISPATCH(grad.scalar_type(), sources.scalar_type(), "neighbor_max_backward", [&] {
+    const Rows<index_t> rows(offsets, sources, out_offsets, out_targets, out_edges);
+    with_places(places, [&](const auto* chosen) {
+      collect(Matrix<scalar_t>(grad), grad.size(1), chosen, rows,
+              grad_x.mutable_data_ptr<scalar_t>());
+    });
   });
   return grad_x;
 }
@@ -106,12 +101,8 @@ Tensor neighbor_max_backward(const Tensor& given, const Tensor& edges, const Ten
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(sgas_gcn, m) {
-  m.def(
-      "neighbor_max(Tensor x, Tensor offsets, Tensor sources, Tensor out_offsets, "
-      "Tensor out_targets, Tensor out_edges) -> (Tensor best, Tensor edges)");
-  m.def(
-      "neighbor_max_backward(Tensor grad, Tensor edges, Tensor out_offsets, Tensor out_targets, "
-      "Tensor out_edges) -> Tensor");
+  m.def("neighbor_max(Tensor x, " SGAS_GRAPH_SCHEMA ") -> (Tensor best, Tensor places)");
+  m.def("neighbor_max_backward(Tensor grad, Tensor places, " SGAS_GRAPH_SCHEMA ") -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(sgas_gcn, CPU, m) {

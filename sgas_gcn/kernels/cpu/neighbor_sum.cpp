@@ -10,15 +10,15 @@ namespace sgas {
 namespace {
 
 template <class T, class Index>
-void sum_rows(const T* x, int64_t stride, int64_t channels, const Rows<Index>& rows, T* out) {
-  at::parallel_for(0, rows.count, grain_of(channels), [&](int64_t begin, int64_t end) {
+void sum_rows(const Matrix<T>& x, int64_t channels, int64_t num_nodes, const Index* offsets,
+              const Index* nodes, T* out) {
+  at::parallel_for(0, num_nodes, grain_of(channels), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) {
       over_channels<T>(channels, [&](auto block, int64_t c) {
         using B = decltype(block);
         typename B::Value sum[B::count] = {};
-        for (Index edge = rows.offsets[i]; edge < rows.offsets[i + 1]; edge++) {
-          const T* source = x + rows.nodes[edge] * stride + c;
-          for (int u = 0; u < B::count; u++) sum[u] += B::load(source, u);
+        for (Index edge = offsets[i]; edge < offsets[i + 1]; edge++) {
+          for (int u = 0; u < B::count; u++) sum[u] += B::load(x.row(nodes[edge]) + c, u);
         }
         for (int u = 0; u < B::count; u++) B::store(out + i * channels + c, u, sum[u]);
       });
@@ -26,26 +26,36 @@ void sum_rows(const T* x, int64_t stride, int64_t channels, const Rows<Index>& r
   });
 }
 
-Tensor neighbor_sum(const Tensor& given, const Tensor& offsets, const Tensor& sources,
-                    const Tensor& out_offsets, const Tensor& out_targets) {
-  check_rows(offsets, sources, given.size(0));
+Tensor sum_over(const Tensor& given, const Tensor& offsets, const Tensor& nodes) {
   const Tensor x = with_dense_rows(given);
   Tensor out = at::empty(x.sizes(), x.options());
-  SGAS_DISPATCH(x.scalar_type(), sources.scalar_type(), "neighbor_sum", [&] {
-    sum_rows<scalar_t, index_t>(x.const_data_ptr<scalar_t>(), x.stride(0), x.size(1),
-                                {offsets, sources}, out.mutable_data_ptr<scalar_t>());
+  SGAS_DISPATCH(x.scalar_type(), nodes.scalar_type(), "neighbor_sum", [&] {
+    sum_rows(Matrix<scalar_t>(x), x.size(1), x.size(0), offsets.const_data_ptr<index_t>(),
+             nodes.const_data_ptr<index_t>(), out.mutable_data_ptr<scalar_t>());
   });
   return out;
+}
+
+Tensor neighbor_sum(const Tensor& x, SGAS_GRAPH_ARGUMENTS) {
+  check_graph(x.size(0), offsets, sources, out_offsets, out_targets, out_edges, degree);
+  return sum_over(x, offsets, sources);
+}
+
+Tensor neighbor_sum_backward(const Tensor& grad, SGAS_GRAPH_ARGUMENTS) {
+  check_graph(grad.size(0), offsets, sources, out_offsets, out_targets, out_edges, degree);
+  return sum_over(grad, out_offsets, out_targets);
 }
 
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(sgas_gcn, m) {
-  m.def(
-      "neighbor_sum(Tensor x, Tensor offsets, Tensor sources, Tensor out_offsets, "
-      "Tensor out_targets) -> Tensor");
+  m.def("neighbor_sum(Tensor x, " SGAS_GRAPH_SCHEMA ") -> Tensor");
+  m.def("neighbor_sum_backward(Tensor grad, " SGAS_GRAPH_SCHEMA ") -> Tensor");
 }
 
-TORCH_LIBRARY_IMPL(sgas_gcn, CPU, m) { m.impl("neighbor_sum", neighbor_sum); }
+TORCH_LIBRARY_IMPL(sgas_gcn, CPU, m) {
+  m.impl("neighbor_sum", neighbor_sum);
+  m.impl("neighbor_sum_backward", neighbor_sum_backward);
+}
 
 }  // namespace sgas

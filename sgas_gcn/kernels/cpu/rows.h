@@ -2,7 +2,8 @@
 //
 // Edges offsets[i] to offsets[i + 1] enter node i, from sources[edge]. Sorted by source instead,
 // the edges out of node j stand at out_offsets[j] to out_offsets[j + 1]: they go to
-// out_targets[place] and are number out_edges[place] in the first order.
+// out_targets[at] and are number out_edges[at] in the first order. No node has more than `degree`
+// edges that enter it. Every operator takes all of it, so that its gradient has it too.
 #pragma once
 
 #include <ATen/Dispatch.h>
@@ -17,36 +18,60 @@ namespace sgas {
 
 using at::Tensor;
 
-// Runs of `nodes` (sources or targets), and where needed the edges' numbers.
+// The arguments that say what a graph is, in the operators' schemas and in C++.
+#define SGAS_GRAPH_SCHEMA \
+  "Tensor offsets, Tensor sources, Tensor out_offsets, Tensor out_targets, Tensor out_edges, " \
+  "int degree"
+#define SGAS_GRAPH_ARGUMENTS                                                      \
+  const Tensor &offsets, const Tensor &sources, const Tensor &out_offsets,        \
+      const Tensor &out_targets, const Tensor &out_edges, int64_t degree
+
 template <class Index>
 struct Rows {
   const Index* offsets;
-  const Index* nodes;
-  const Index* edges;
+  const Index* sources;
+  const Index* out_offsets;
+  const Index* out_targets;
+  const Index* out_edges;
   int64_t count;
 
-  Rows(const Tensor& offsets, const Tensor& nodes, const Tensor* edges = nullptr)
+  Rows(const Tensor& offsets, const Tensor& sources, const Tensor& out_offsets,
+       const Tensor& out_targets, const Tensor& out_edges)
       : offsets(offsets.const_data_ptr<Index>()),
-        nodes(nodes.const_data_ptr<Index>()),
-        edges(edges == nullptr ? nullptr : edges->const_data_ptr<Index>()),
+        sources(sources.const_data_ptr<Index>()),
+        out_offsets(out_offsets.const_data_ptr<Index>()),
+        out_targets(out_targets.const_data_ptr<Index>()),
+        out_edges(out_edges.const_data_ptr<Index>()),
         count(offsets.numel() - 1) {}
 };
 
-inline void check_rows(const Tensor& offsets, const Tensor& nodes, int64_t num_nodes) {
-  TORCH_CHECK(offsets.dim() == 1 && offsets.numel() == num_nodes + 1, "a graph of ", num_nodes,
-              " nodes needs ", num_nodes + 1, " offsets, not ", offsets.sizes());
-  TORCH_CHECK(nodes.dim() == 1 && nodes.numel() <= std::numeric_limits<int32_t>::max(),
-              "edges are numbered by int32; a graph has ", nodes.sizes());
-  TORCH_CHECK(offsets.scalar_type() == nodes.scalar_type(), "offsets are ", offsets.scalar_type(),
-              ", nodes ", nodes.scalar_type());
-  TORCH_CHECK(offsets.is_contiguous() && nodes.is_contiguous(), "graphs have to be contiguous");
+inline void check_graph(int64_t num_nodes, SGAS_GRAPH_ARGUMENTS) {
+  TORCH_CHECK(offsets.numel() == num_nodes + 1 && out_offsets.numel() == num_nodes + 1,
+              "a graph of ", num_nodes, " nodes needs ", num_nodes + 1, " offsets, not ",
+              offsets.numel(), " and ", out_offsets.numel());
+  TORCH_CHECK(degree <= std::numeric_limits<int32_t>::max(), "a node has ", degree, " edges");
+  for (const Tensor* each : {&sources, &out_targets, &out_edges}) {
+    TORCH_CHECK(each->numel() == sources.numel(), "not all edges are told from both sides");
+  }
+  for (const Tensor* each : {&offsets, &sources, &out_offsets, &out_targets, &out_edges}) {
+    TORCH_CHECK(each->scalar_type() == sources.scalar_type() && each->is_contiguous(),
+                "a graph has to be of one type, and contiguous");
+  }
 }
 
-inline void check_edges(const Tensor& edges, const Tensor& nodes) {
-  TORCH_CHECK(edges.sizes() == nodes.sizes() && edges.scalar_type() == nodes.scalar_type() &&
-                  edges.is_contiguous(),
-              "the edges' numbers have to be as many, and of the type, as their nodes");
-}
+// One matrix of the arguments: its first number and how far rows stand apart.
+template <class T>
+struct Matrix {
+  const T* data;
+  int64_t stride;
+
+  explicit Matrix(const Tensor& x) : data(x.const_data_ptr<T>()), stride(x.stride(0)) {}
+
+  const T* row(int64_t i) const { return data + i * stride; }
+};
+
+// The type of a number that says which of a node's edges was chosen, the first being 0.
+inline at::ScalarType place_type(int64_t degree) { return degree <= 256 ? at::kByte : at::kInt; }
 
 // The matrix as it is where each row is contiguous, as a column slice's are; else a copy.
 inline Tensor with_dense_rows(const Tensor& matrix) {
@@ -65,5 +90,16 @@ inline int64_t grain_of(int64_t numbers) { return std::max<int64_t>(1, 16384 / (
   AT_DISPATCH_FLOATING_TYPES(REAL, NAME, [&] {                           \
     AT_DISPATCH_INDEX_TYPES(INDEX, NAME, [&] { __VA_ARGS__(); });        \
   })
+
+// Runs a lambda that takes a pointer to the places of a tensor.
+template <class Body>
+void with_places(const Tensor& places, Body&& body) {
+  if (places.scalar_type() == at::kByte) {
+    body(static_cast<uint8_t*>(places.data_ptr()));
+  } else {
+    TORCH_CHECK(places.scalar_type() == at::kInt, "places are uint8 or int32");
+    body(static_cast<int32_t*>(places.data_ptr()));
+  }
+}
 
 }  // namespace sgas

@@ -12,27 +12,30 @@ namespace sgas {
 namespace {
 
 template <class Index>
-void sort_by_source(const Rows<Index>& rows, int64_t num_edges, Index* out_offsets,
-                    Index* out_targets, Index* out_edges) {
-  for (int64_t edge = 0; edge < num_edges; edge++) out_offsets[rows.nodes[edge] + 1]++;
-  for (int64_t j = 0; j < rows.count; j++) out_offsets[j + 1] += out_offsets[j];
-  std::vector<Index> next(out_offsets, out_offsets + rows.count);
-  for (int64_t i = 0; i < rows.count; i++) {
-    for (Index edge = rows.offsets[i]; edge < rows.offsets[i + 1]; edge++) {
-      const Index place = next[rows.nodes[edge]]++;
-      out_targets[place] = static_cast<Index>(i);
-      out_edges[place] = edge;
+void sort_by_source(const Index* offsets, const Index* sources, int64_t num_nodes,
+                    Index* out_offsets, Index* out_targets, Index* out_edges) {
+  for (Index edge = 0; edge < offsets[num_nodes]; edge++) out_offsets[sources[edge] + 1]++;
+  for (int64_t j = 0; j < num_nodes; j++) out_offsets[j + 1] += out_offsets[j];
+  std::vector<Index> next(out_offsets, out_offsets + num_nodes);
+  for (int64_t i = 0; i < num_nodes; i++) {
+    for (Index edge = offsets[i]; edge < offsets[i + 1]; edge++) {
+      const Index at = next[sources[edge]]++;
+      out_targets[at] = static_cast<Index>(i);
+      out_edges[at] = edge;
     }
   }
 }
 
 std::tuple<Tensor, Tensor, Tensor> transpose(const Tensor& offsets, const Tensor& sources) {
-  check_rows(offsets, sources, offsets.numel() - 1);
+  TORCH_CHECK(offsets.numel() > 0 && offsets.scalar_type() == sources.scalar_type() &&
+                  offsets.is_contiguous() && sources.is_contiguous(),
+              "rows have to be of one type, and contiguous");
   Tensor out_offsets = at::zeros(offsets.sizes(), offsets.options());
   Tensor out_targets = at::empty(sources.sizes(), sources.options());
   Tensor out_edges = at::empty(sources.sizes(), sources.options());
   AT_DISPATCH_INDEX_TYPES(sources.scalar_type(), "transpose", [&] {
-    sort_by_source<index_t>({offsets, sources}, sources.numel(),
+    sort_by_source<index_t>(offsets.const_data_ptr<index_t>(),
+                            sources.const_data_ptr<index_t>(), offsets.numel() - 1,
                             out_offsets.mutable_data_ptr<index_t>(),
                             out_targets.mutable_data_ptr<index_t>(),
                             out_edges.mutable_data_ptr<index_t>());

@@ -1,0 +1,162 @@
+"""What holds of the compiled operators alone: torch's checks, index types, threads, refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sgas.kernels import use_kernels
+from sgas_gcn.compiled import LIBRARY
+from sgas_gcn.csr import CsrGraph
+from sgas_gcn.kernels.cpu_backend import OPERATORS, operators
+from sgas_gcn.rows import Rows, rows_of_constant_degree, transpose
+
+NODES, HEADS, CHANNELS = 40, 2, 17
+
+
+@pytest.fixture(autouse=True)
+def compiled() -> Iterator[None]:
+    """The compiled kernels are in force; skips where they cannot be built."""
+    if (reason := LIBRARY.load()) is not None:
+        pytest.skip(reason)
+    use_kernels("cpu")
+    yield
+    use_kernels("auto")
+
+
+def random_rows(num_nodes: int = NODES, num_edges: int = 160, seed: int = 0) -> Rows:
+    edges = torch.randint(num_nodes, (2, num_edges), generator=torch.Generator().manual_seed(seed))
+    return CsrGraph.from_edges(edges, num_nodes).rows
+
+
+def in_type(rows: Rows, dtype: torch.dtype) -> Rows:
+    """The same rows with other integers."""
+    return Rows(*(tensor.to(dtype) for tensor in rows[:5]), rows.degree)
+
+
+@dataclass
+class Arguments:
+    """Arguments of all operators for a graph."""
+
+    rows: Rows
+    num_nodes: int = NODES
+    channels: int = CHANNELS
+    dtype: torch.dtype = torch.float64
+
+    def matrix(self, *shape: int) -> Tensor:
+        generator = torch.Generator().manual_seed(sum(shape))
+        sizes = shape or (self.num_nodes, self.channels)
+        return torch.randn(sizes, generator=generator, dtype=self.dtype)
+
+    def of(self, operator: str) -> tuple[Any, ...]:
+        """The arguments of one operator, with what it needs of another's results."""
+        ops, rows = operators(), self.rows
+        x, heads = self.matrix(), self.matrix(self.num_nodes, HEADS)
+        values = self.matrix(self.num_nodes, HEADS, self.channels)
+        sign = torch.ones(self.channels, dtype=self.dtype)
+        sums = torch.arange(self.channels, dtype=torch.float64)
+        if operator == "transpose":
+            return rows[:2]
+        if operator == "neighbor_max_backward":
+            return (x, ops.neighbor_max(x, *rows)[1], *rows)
+        if operator == "edge_relu_stats":
+            return (x, x.flip(0), sign, *rows)
+        if operator == "edge_relu_stats_backward":
+            found = ops.edge_relu_stats(x, x.flip(0), sign, *rows)
+            return (x, sums, sums, x, x.flip(0), *found[:2], *rows)
+        if operator == "attention_sum":
+            return (values, heads, heads.flip(0), *rows, 0.2)
+        if operator == "attention_sum_backward":
+            weights = ops.attention_sum(values, heads, heads, *rows, 0.2)[1]
+            return (values, values, heads, heads, weights, *rows, 0.2)
+        assert operator in ("neighbor_sum", "neighbor_sum_backward", "neighbor_max")
+        return (x, *rows)
+
+
+def results(operator: str, arguments: Arguments) -> list[Tensor]:
+    found = getattr(operators(), operator)(*arguments.of(operator))
+    return [found] if isinstance(found, Tensor) else list(found)
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_torch_finds_no_fault_with_an_operator(operator: str) -> None:
+    given = Arguments(random_rows()).of(operator)
+    for number, value in enumerate(given):
+        is_sign = operator == "edge_relu_stats" and number == 2
+        if isinstance(value, Tensor) and value.is_floating_point() and not is_sign:
+            value.requires_grad_(OPERATORS[operator][1] is not None)
+    torch.library.opcheck(getattr(operators(), operator).default, given)
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_both_index_types_give_the_same(operator: str) -> None:
+    rows = random_rows()
+    assert rows.sources.dtype == torch.int32
+    short = results(operator, Arguments(rows))
+    long = results(operator, Arguments(in_type(rows, torch.int64)))
+    for one, other in zip(short, long, strict=True):
+        torch.testing.assert_close(one, other.to(one.dtype), rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_any_number_of_threads_gives_the_same_bits(operator: str, dtype: torch.dtype) -> None:
+    arguments = Arguments(random_rows(3000, 12000), 3000, 33, dtype)
+    alone = results(operator, arguments)
+    try:
+        torch.set_num_threads(4)
+        together = results(operator, arguments)
+    finally:
+        torch.set_num_threads(1)
+    for one, other in zip(alone, together, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("choice", ["torch", "cpu"])
+def test_the_transpose_of_constant_degree(choice: str) -> None:
+    use_kernels(choice)
+    generator = torch.Generator().manual_seed(0)
+    sources = torch.randint(20, (20, 3), generator=generator)
+    rows = rows_of_constant_degree(sources)
+    wanted = sorted((int(source), edge) for edge, source in enumerate(sources.flatten()))
+    assert rows.out_edges.tolist() == [edge for _, edge in wanted]
+    assert rows.out_targets.tolist() == [edge // 3 for _, edge in wanted]
+    counts = torch.bincount(sources.flatten(), minlength=20)
+    assert torch.equal(rows.out_offsets.diff(), counts)
+    assert rows.offsets.tolist() == list(range(0, 63, 3)) and rows.degree == 3
+
+
+def test_the_transpose_of_no_node() -> None:
+    empty = torch.zeros(1, dtype=torch.int32), torch.zeros(0, dtype=torch.int32)
+    assert [len(part) for part in transpose(*empty)] == [1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"offsets": torch.zeros(3, dtype=torch.int32)}, "needs 41 offsets, not 3"),
+        ({"sources": torch.zeros(4, dtype=torch.int32)}, "not all edges"),
+        ({"out_edges": torch.zeros(160, dtype=torch.int64)}, "of one type"),
+    ],
+)
+def test_a_graph_that_does_not_fit_is_refused(change: dict[str, Tensor], message: str) -> None:
+    rows = random_rows()._replace(**change)
+    with pytest.raises(RuntimeError, match=message):
+        operators().neighbor_sum(torch.zeros(NODES, 3), *rows)
+
+
+def test_a_compiled_graph_calls_the_operators_without_a_break() -> None:
+    rows, ops = random_rows(), operators()
+
+    def step(x: Tensor) -> Tensor:
+        return ops.neighbor_max(torch.relu(x), *rows)[0].sum()
+
+    x, other = (torch.ones(NODES, 3, requires_grad=True) for _ in range(2))
+    torch.compile(step, backend="aot_eager", fullgraph=True)(x).backward()
+    step(other).backward()
+    assert torch.equal(x.grad, other.grad)  # type: ignore[arg-type]
