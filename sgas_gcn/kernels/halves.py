@@ -39,23 +39,22 @@ def _functions(graph: Graph) -> Any:
 def sum_forward(x: Tensor, graph: Graph) -> Tensor:
     """Sum of `x` `[N, D]` over the sources of each node: `[N, D]`."""
     if runs_compiled(x):
-        return operators().neighbor_sum(x, *graph.rows[:4])
+        return operators().neighbor_sum(x, *graph.rows)
     return _functions(graph).NeighborSum.forward(_Context(graph), x, graph)
 
 
 def sum_backward(grad: Tensor, graph: Graph) -> Tensor:
     """The gradient of what was summed: `[N, D]`."""
     if runs_compiled(grad):
-        offsets, sources, out_offsets, out_targets = graph.rows[:4]
-        return operators().neighbor_sum(grad, out_offsets, out_targets, offsets, sources)
+        return operators().neighbor_sum_backward(grad, *graph.rows)
     return _functions(graph).NeighborSum.backward(_Context(graph), grad)[0]
 
 
 def max_forward(x: Tensor, graph: Graph) -> tuple[Tensor, Kept]:
     """Maximum of `x` `[N, D]` over the sources of each node: `[N, D]`; the first of equals."""
     if runs_compiled(x):
-        best, edges = operators().neighbor_max(x, *graph.rows)
-        return best, (edges,)
+        best, places = operators().neighbor_max(x, *graph.rows)
+        return best, (places,)
     context = _Context(graph)
     best = _functions(graph).NeighborMax.forward(context, x, graph)
     return best, context.saved_tensors
@@ -64,7 +63,7 @@ def max_forward(x: Tensor, graph: Graph) -> tuple[Tensor, Kept]:
 def max_backward(grad: Tensor, kept: Kept, graph: Graph) -> Tensor:
     """The gradient of what the maximum was taken of: `[N, D]`."""
     if runs_compiled(grad):
-        return operators().neighbor_max_backward(grad, *kept, *graph.rows[2:])
+        return operators().neighbor_max_backward(grad, *kept, *graph.rows)
     return _functions(graph).NeighborMax.backward(_Context(graph, kept), grad)[0]
 
 
@@ -77,8 +76,8 @@ def stats_forward(
     """
     if runs_compiled(target):
         found = operators().edge_relu_stats(target, source, sign, *graph.rows)
-        selected, edges, sums, counts, total, squares = found
-        return selected, total, squares, (target, source, selected, edges, sums, counts)
+        selected, places, total, squares = found
+        return selected, total, squares, (target, source, selected, places)
     context = _Context(graph)
     found = _functions(graph).EdgeReluStats.forward(context, target, source, sign, graph)
     return (*found, context.saved_tensors)
@@ -89,7 +88,7 @@ def stats_backward(
 ) -> tuple[Tensor, Tensor]:
     """The gradients `[N, D]` of target and source."""
     if runs_compiled(grad_selected):
-        given = (grad_selected, grad_total, grad_squares, *kept, *graph.rows[2:])
+        given = (grad_selected, grad_total, grad_squares, *kept, *graph.rows)
         return operators().edge_relu_stats_backward(*given)
     function = _functions(graph).EdgeReluStats
     context = _Context(graph, kept)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from sgas.errors import DeviceError
-from sgas.kernels import use_kernels
 from sgas_gcn.cells import Cell, CellEdge
-from sgas_gcn.compiled import runs_compiled
 from sgas_gcn.config import POINT_SPACE
 from sgas_gcn.csr import GraphNeighbors
 from sgas_gcn.neighbors import knn
@@ -37,19 +34,6 @@ STAGES: dict[str, list[list[str]]] = {
 NODES = 40
 
 on_both = pytest.mark.parametrize("space", TABLES)
-
-
-@pytest.fixture(params=["torch", "cpu"])
-def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Runs a test with each implementation of the kernels."""
-    use_kernels(request.param)
-    try:
-        runs_compiled(torch.zeros(1))
-        yield request.param
-    except DeviceError as error:
-        pytest.skip(str(error))
-    finally:
-        use_kernels("auto")
 
 
 def without_forms(table: Mapping[str, type[Operation]]) -> dict[str, type[Operation]]:
@@ -116,7 +100,7 @@ def check_equal(ours: Found, wanted: Found) -> None:
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 @pytest.mark.parametrize("stage", STAGES)
 def test_equals_the_operations_one_by_one(
-    space: str, stage: str, training: bool, channels: int, kernels: str
+    space: str, stage: str, training: bool, channels: int, backend: torch.device
 ) -> None:
     found = []
     for table in (TABLES[space], without_forms(TABLES[space])):
