@@ -67,6 +67,10 @@ def _places_like(x: Tensor, degree: int) -> Tensor:
     return x.new_empty(x.shape, dtype=torch.uint8 if degree <= 256 else torch.int32)
 
 
+def _nearest_shape(x: Tensor, width: int) -> Tensor:
+    return x.new_empty(*x.shape[:-1], width, dtype=torch.int64)
+
+
 def _max_shapes(x: Tensor, *rows: Any) -> tuple[Tensor, Tensor]:
     return _like(x), _places_like(x, rows[-1])
 
@@ -141,6 +145,8 @@ Autograd = tuple[Callable[..., None], Callable[..., Gradients]]
 # By operator: the shapes of its results, and what it saves for its gradient and that gradient.
 OPERATORS: dict[str, tuple[Fake, Autograd | None]] = {
     "transpose": (lambda offsets, sources: (_like(offsets), _like(sources), _like(sources)), None),
+    "nearest": (_nearest_shape, None),
+    "smallest": (_nearest_shape, None),
     "neighbor_sum": (lambda x, *rows: _like(x), (_save_sum, _grad_sum)),
     "neighbor_sum_backward": (lambda grad, *rows: _like(grad), (_save_sum, _grad_sum_backward)),
     "neighbor_max": (_max_shapes, (_save_max, _grad_max)),

@@ -60,6 +60,8 @@ class Arguments:
         values = self.matrix(self.num_nodes, HEADS, self.channels)
         sign = torch.ones(self.channels, dtype=self.dtype)
         sums = torch.arange(self.channels, dtype=torch.float64)
+        if operator in ("nearest", "smallest"):
+            return (self.matrix(2, self.num_nodes, 3), 3)
         if operator == "transpose":
             return rows[:2]
         if operator == "neighbor_max_backward":
