@@ -86,6 +86,13 @@ def _attention_shapes(
     return _like(values), values.new_empty(sources.shape[0], values.shape[1])
 
 
+def _pool_shapes(x: Tensor, sign: Tensor, clouds: int, slope: float) -> tuple[Tensor, ...]:
+    extremum = x.new_empty(clouds, x.shape[1])
+    points = extremum.new_empty(extremum.shape, dtype=torch.int32)
+    total = extremum.new_empty(extremum.shape, dtype=torch.float64)
+    return extremum, points, total, _like(total)
+
+
 # What an operator saves for its gradient. The last arguments are always the rows of the graph,
 # tensors and one number; the gradient's operator takes them last as well.
 
@@ -111,6 +118,12 @@ def _save_attention(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...
     *given, ctx.degree, ctx.slope = inputs
     ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(*given[:3], output[1], *given[3:])
+
+
+def _save_pool(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(inputs[0], output[1])
+    ctx.slope = inputs[3]
 
 
 Gradients = tuple[Tensor | None, ...]
@@ -139,6 +152,11 @@ def _grad_attention(ctx: Any, grad: Tensor, _: Any) -> Gradients:
     return *operators().attention_sum_backward(*given), *ROWS, None
 
 
+def _grad_pool(ctx: Any, extremum: Tensor, _: Any, total: Tensor, squares: Tensor) -> Gradients:
+    given = (extremum, total, squares, *ctx.saved_tensors, ctx.slope)
+    return operators().pool_activation_backward(*given), None, None, None
+
+
 Fake = Callable[..., Any]
 Autograd = tuple[Callable[..., None], Callable[..., Gradients]]
 
@@ -156,6 +174,8 @@ OPERATORS: dict[str, tuple[Fake, Autograd | None]] = {
         lambda selected, total, squares, target, *others: (_like(target), _like(target)),
         None,
     ),
+    "pool_activation": (_pool_shapes, (_save_pool, _grad_pool)),
+    "pool_activation_backward": (lambda extremum, total, squares, x, *others: _like(x), None),
     "attention_sum": (_attention_shapes, (_save_attention, _grad_attention)),
     "attention_sum_backward": (
         lambda grad, values, target, source, *others: (_like(values), _like(target), _like(source)),
