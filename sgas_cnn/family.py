@@ -11,6 +11,7 @@ from sgas.family import DatasetInfo, Family, Models, Task
 from sgas_cnn.config import IMAGE_SPACE, NASBENCH201_SPACE, ImageModelConfig, NasBench201Config
 from sgas_cnn.data_config import ImageDataConfig
 from sgas_cnn.datasets import DATASETS
+from sgas_cnn.library import LIBRARY
 from sgas_cnn.published import load_published, published_names
 
 SPACES = {space.name: space for space in (IMAGE_SPACE, NASBENCH201_SPACE)}
@@ -82,4 +83,5 @@ FAMILY = Family(
     check_folder=_check_folder,
     published_names=published_names,
     load_published=load_published,
+    library=LIBRARY,
 )

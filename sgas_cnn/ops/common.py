@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sgas_cnn.kernels import join_phases, split_phases
+from sgas_cnn.fused.parts import Part
+from sgas_cnn.kernels.torch_depthwise import join_phases, split_phases
 
 MOMENTUM = 0.1
 EPS = 1e-5
@@ -156,6 +157,10 @@ class Operation(nn.Module):
     ) -> list[Tensor]:
         """Outputs `[B, C, H/S, W/S]` of several operations on one state, times `scales` `[C]`."""
         return [op(state, scale) for op, scale in zip(ops, scales, strict=True)]
+
+    def parts(self) -> Sequence[Part] | None:
+        """What the operation is the sum of, if it can be fused with others; None: it runs alone."""
+        return None
 
     def forward(self, state: SourceState, scale: Tensor | None = None) -> Tensor:
         """The output `[B, C, H/S, W/S]` on a state, times `scale` `[C]`."""
