@@ -107,7 +107,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "sgas": __version__,
         "git_commit": _git_commit(),
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
