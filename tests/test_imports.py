@@ -32,7 +32,7 @@ LAYERS = (
     ("strategies",),
     ("cell", "replay"),
     ("runs",),
-    ("family",),
+    ("family", "study"),
     ("loop", "complexity"),
     ("search", "train"),
     ("reports",),

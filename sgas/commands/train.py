@@ -22,7 +22,7 @@ from sgas.commands.common import (
 from sgas.commands.loops import begin, conclude, rehearse, require_batch, resume_only
 from sgas.config import RunConfig, TrainConfig
 from sgas.errors import ConfigError
-from sgas.family import Family
+from sgas.family import Family, Task
 from sgas.genotype import Genotype
 from sgas.options import Flag, Positional, build, first_positional, parser_for, peek, resolve
 from sgas.runs import Run, free_folder, is_run, read_config
@@ -136,13 +136,24 @@ def _train(
         network = conclude(family, run, training.execute, progress)
         weights = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
         run.write_bytes("weights.safetensors", to_safetensors(weights))
-        result = _result(run, task.labels.primary_metric, settings)
+        result = {**_result(run, task.labels.primary_metric, settings), **_cost(task, genotype)}
         run.write_json("result.json", result)
     print(f"run      {run.folder}")
     for name, value in result.items():
-        print(f"{name:<8} {value}")
+        print(f"{name:<10} {value}")
     print(f"next     {family.command} evaluate {run.folder}")
     return 0
+
+
+def _cost(task: Task, genotype: Genotype) -> dict[str, int]:
+    """Parameters and FLOPs of one sample of the network as it is used: no auxiliary head."""
+    from sgas.complexity import num_flops, num_parameters
+
+    network = task.build_network(genotype, False)
+    return {
+        "parameters": num_parameters(network),
+        "flops": num_flops(network, task.example_input()),
+    }
 
 
 def _result(run: Run, metric: str, settings: Settings) -> dict[str, Any]:
