@@ -162,7 +162,11 @@ def _sign_tables(first: Sequence[float], second: Sequence[float]) -> tuple[Array
     x, y = _finite(first), _finite(second)
     if len(x) != len(y):
         raise InputError(f"a rank correlation needs pairs, got {len(x)} and {len(y)} values")
-    return tuple(np.sign(v[:, None] - v[None, :]).astype(np.int8) for v in (x, y))  # type: ignore[return-value]
+    return _signs(x), _signs(y)
+
+
+def _signs(values: Array) -> Array:
+    return np.sign(values[:, None] - values[None, :]).astype(np.int8)
 
 
 def _taus(x_signs: Array, y_signs: Array, x_index: Array, y_index: Array) -> Array:
