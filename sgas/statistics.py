@@ -21,6 +21,7 @@ from sgas.errors import InputError
 RESAMPLES = 10_000
 LEVEL = 0.95
 FEWEST_FOR_TAU = 3
+FEWEST_FOR_INTERVAL = 5  # four values have 35 different resamples, too few for a tail of 2.5 %
 MOST_ENTRIES = 4_000_000  # of an array of resamples; larger ones are taken piece by piece
 ROUNDING = 1e-12  # sums in another order are the same sum
 
@@ -43,7 +44,7 @@ class Correlation:
     """Kendall's τ-b of n pairs, its 95 % bootstrap interval and its one-sided p-value.
 
     All but `n` are None where τ has no value: under three pairs, or a side without two different
-    values.
+    values. Under five pairs there is no interval.
     """
 
     n: int
@@ -57,13 +58,14 @@ class Correlation:
 class PairedDifference:
     """The mean of n differences, its 95 % bootstrap interval, and its two-sided p-value.
 
+    Under five differences there is no interval.
     `smallest_p` is the smallest p-value that n differences can give at all: 2 / 2ⁿ.
     """
 
     n: int
     mean: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     p_value: float
     smallest_p: float
 
@@ -104,7 +106,7 @@ def rank_correlation(
     draw = np.random.default_rng(seed)
     pairs = draw.integers(0, n, (resamples, n))
     drawn = _taus(*tables, pairs, pairs)
-    low, high = _interval(drawn[~np.isnan(drawn)])
+    low, high = _interval(drawn[~np.isnan(drawn)], n)
     orders, exact = _permutations(n, draw, resamples)
     reached = _taus(*tables, np.arange(n)[None], orders) >= tau - ROUNDING
     return Correlation(n, tau, low, high, _share(reached, exact))
@@ -122,7 +124,7 @@ def paired_difference(
     array = _finite(differences)
     n, mean = len(array), float(array.mean())
     draw = np.random.default_rng(seed)
-    low, high = _interval(array[draw.integers(0, n, (resamples, n))].mean(1))
+    low, high = _interval(array[draw.integers(0, n, (resamples, n))].mean(1), n)
     exact = 2**n <= resamples
     if exact:
         signs = np.array(list(itertools.product((1, -1), repeat=n)))
@@ -209,7 +211,10 @@ def _share(reached: Array, exact: bool) -> float:
     return float((reached.sum() + 1) / (len(reached) + 1))
 
 
-def _interval(values: Array) -> tuple[float, float]:
+def _interval(values: Array, n: int) -> tuple[float, float] | tuple[None, None]:
+    """The middle 95 % of resampled values; none where n originals allow no such tail."""
+    if n < FEWEST_FOR_INTERVAL:
+        return None, None
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(values, (tail, 1 - tail))
     return float(low), float(high)

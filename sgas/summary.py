@@ -14,6 +14,7 @@ from typing import Any
 
 from sgas.results import Results, Trial
 from sgas.statistics import (
+    FEWEST_FOR_INTERVAL,
     FEWEST_FOR_TAU,
     Correlation,
     PairedDifference,
@@ -204,10 +205,10 @@ def _told(
         return f"{first} and {second} have no finished seed in common."
     n, smallest = difference.n, min(1.0, difference.smallest_p * count)
     if smallest > SIGNIFICANT:
-        among = f" among {count} comparisons" if count > 1 else ""
+        among = f" ({smallest:.2g} among {count} comparisons)" if count > 1 else ""
         return (
-            f"n = {n} is too small to tell {first} from {second}: even {n} of {n} seeds for one of "
-            f"them would give no p below {smallest:.2g}{among}."
+            f"n = {n} is too small to tell {first} from {second}: no outcome could have given p "
+            f"below {min(1.0, difference.smallest_p):.2g}{among}."
         )
     if p_holm > SIGNIFICANT:
         return f"{n} seeds do not tell {first} from {second} (p {p_holm:.2g})."
@@ -242,7 +243,8 @@ def _warnings(
         listed = ", ".join(f"{name} {n}" for name, n in few.items())
         told.append(
             f"Fewer than ten seeds ({listed}): mean and SD are rough, bootstrap intervals too "
-            "narrow; a claim about a method needs ten."
+            f"narrow (under {FEWEST_FOR_INTERVAL} there are none); a claim about a method needs "
+            "ten."
         )
     if not counts.get(BASELINE):
         told.append(
@@ -262,6 +264,11 @@ def _warnings(
         told.append(
             "Protocol paper: the authors' splits and choices; the test split may have taken part "
             "in the search or in the choice of an epoch."
+        )
+    if any(row.strategy == POOLED for row in ranks):
+        told.append(
+            "τ over all strategies pooled also counts what the strategies differ by, and supernets "
+            "of different strategies are not on one scale; read it beside the others."
         )
     if any(row.correlation.tau is None for row in ranks):
         told.append(f"A rank correlation needs {FEWEST_FOR_TAU} runs that are not all equal.")

@@ -20,7 +20,7 @@ from sgas.family import Family
 from sgas.genotype import Genotype
 from sgas.options import load_preset, presets, rebuild
 from sgas.runs import is_run, read_config, read_genotype
-from sgas.study import Study, read_study
+from sgas.study import Study, read_info, read_study
 
 if TYPE_CHECKING:
     import torch
@@ -194,10 +194,10 @@ def open_settings(
 
 def open_study(family: Family, folder: Path) -> Study:
     """The study of a folder, of this family; RunError where it is none."""
-    study = read_study(folder)
-    if study.info.family != family.name:
-        raise RunError(f"{folder} is a study of sgas-{study.info.family}; this is {family.command}")
-    return study
+    info = read_info(folder)
+    if info.family != family.name:
+        raise RunError(f"{folder} is a study of sgas-{info.family}; this is {family.command}")
+    return read_study(folder)
 
 
 def load_genotype(family: Family, name: str) -> Genotype:

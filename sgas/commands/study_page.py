@@ -55,12 +55,11 @@ def main(family: Family, argv: Sequence[str]) -> int:
 def draw_study(family: Family, study: Study, summary: Summary, out: Path) -> list[Path]:
     """Writes report.html, ranks.svg and the agreement's pictures and returns their paths."""
     texts = {"ranks.svg": draw_ranks(summary)} if summary.ranks else {}
-    agreement = []
+    agreement: list[str] = []
     for strategy in summary.results.strategies:
         drawn = _agreement(family, study, strategy)
         texts.update({f"agreement-{strategy}-{kind}.svg": svg for kind, svg in drawn.items()})
-        if drawn:
-            agreement.append(Group(strategy, "", list(drawn.values())))
+        agreement += drawn.values()
     data = StudyData(
         title=f"{summary.results.title}: {', '.join(summary.results.strategies)}",
         sentence=summary.verdict,

@@ -105,6 +105,7 @@ def _plain(summary: Summary) -> str:
     from rich.table import Table
 
     from sgas.reports import tables_of
+    from sgas.reports.standings import IN_WORDS
     from sgas.summary import stamp_of
 
     terminal = Console().is_terminal
@@ -115,10 +116,11 @@ def _plain(summary: Summary) -> str:
         for warning in summary.warnings:
             console.print(f"note  {warning}", markup=False)
         for title, table in tables_of(summary, runs=False).items():
-            shown = Table(title=title, title_justify="left", title_style="bold")
-            for place, head in enumerate(table.header):
-                last = head == "in words"
-                shown.add_column(head, justify="left" if place == 0 or last else "right")
+            console.print(f"\n[bold]{title}[/bold]")
+            shown = Table()
+            for head in table.header:
+                left = head in (table.header[0], IN_WORDS)
+                shown.add_column(head, justify="left" if left else "right")
             for row in table.rows:
                 shown.add_row(*row)
             console.print(shown)

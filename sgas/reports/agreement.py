@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from sgas.errors import InputError
 from sgas.genotype import CellGene, Genotype
 from sgas.reports.palette import ink_on, palette_for
-from sgas.reports.svg import FAINT, INK, MUTED, Layer, Picture, fit, tag, text, text_width, tooltip
-from sgas.space import SearchSpace
+from sgas.reports.svg import FAINT, INK, MUTED, Layer, Picture, fit, tag, text, tooltip
+from sgas.space import NONE, SearchSpace
 from sgas.topology import CellTopology
 
 MARGIN, TOP = 24.0, 82.0
-NAMES, CELL_WIDTH, CELL_HEIGHT, SUM_WIDTH = 96.0, 66.0, 25.0, 60.0
+NAMES, CELL_WIDTH, CELL_HEIGHT, SUM_WIDTH = 84.0, 58.0, 25.0, 52.0
 SLANT = 13.0
 
 
@@ -48,10 +48,11 @@ def draw_agreement(
     topology, n = space.topology(steps.pop()), len(cells)
     choices = choices_of(cells, space)
     used = {op for *_, op in choices}
-    operations = [op for op in space.genotype_operations if op in used]
+    operations = [op for op in space.operations if op != NONE]
+    operations += [op for op in space.published_only if op in used]
     title = f"{label} · {kind} cell · chosen by how many of {n}"
     width = max(MARGIN + NAMES + SUM_WIDTH + CELL_WIDTH * len(operations) + MARGIN, 420.0)
-    head = 30.0 + SLANT * len(operations)
+    head = 18.0 + SLANT * len(operations)
     height = TOP + head + CELL_HEIGHT * topology.num_edges + 14
     picture = Picture(width, height, title, _words(topology, choices, n))
     picture.add(
@@ -60,12 +61,15 @@ def draw_agreement(
     )
     palette = palette_for(space.operations + space.published_only, groups)
     _add_heads(picture, operations, TOP, head)
+    _add_rules(picture, topology.num_edges, len(operations), TOP + head)
     for row, edge in enumerate(topology.edges):
         y = TOP + head + row * CELL_HEIGHT
         counts = [choices[edge.source, edge.step, op] for op in operations]
         name = topology.edge_name(edge)
         picture.add(text(MARGIN, y + 17, name, size=11), _sum(sum(counts), n, y))
         for column, (op, count) in enumerate(zip(operations, counts, strict=True)):
+            if not count:
+                continue
             said = f"{name} = {op}: {count} of {n}"
             _add_field(picture, column, y, count / n, str(count), palette.colour(op), said)
     return picture.to_svg()
@@ -88,16 +92,21 @@ def _verdict(choices: Counter[tuple[int, int, str]], n: int) -> str:
 
 
 def _add_heads(picture: Picture, operations: Sequence[str], top: float, head: float) -> None:
-    """The operations' names, each a line lower than the one before, with a hair to its column."""
-    picture.add(text(MARGIN + NAMES, top + head - 10, "edge", size=10.5, fill=MUTED))
+    """The operations' names as stairs, each to the left of the hair that leads to its column."""
+    picture.add(text(MARGIN, top + head - 10, "edge", size=10.5, fill=MUTED))
     for column, op in enumerate(operations):
         x = _left(column) + CELL_WIDTH / 2
-        y = top + 10 + SLANT * column
-        ends_left = x + text_width(op, 10.5) > picture.width - MARGIN
-        anchor = "end" if ends_left else None
-        picture.add(text(x + (-4 if ends_left else 4), y, op, size=10.5, anchor=anchor))
-        hair = f"M{x:.0f} {y - 6:.0f}V{top + head - 4:.0f}"
+        y = top + 10 + SLANT * (len(operations) - 1 - column)
+        picture.add(text(x - 4, y, op, size=10.5, anchor="end"))
+        hair = f"M{x:.0f} {y - 8:.0f}V{top + head - 4:.0f}"
         picture.add(tag("path", d=hair, stroke=FAINT, stroke_width=1), layer=Layer.GROUND)
+
+
+def _add_rules(picture: Picture, num_rows: int, num_columns: int, top: float) -> None:
+    """Hairs between the rows, all in one path: the page of a study holds many of these pictures."""
+    length = SUM_WIDTH + NAMES + num_columns * CELL_WIDTH
+    rules = (f"M{MARGIN:.0f} {top + row * CELL_HEIGHT:.0f}h{length:.0f}" for row in range(num_rows))
+    picture.add(tag("path", d="".join(rules), stroke="#e8eaed"), layer=Layer.GROUND)
 
 
 def _left(column: int) -> float:
@@ -114,9 +123,6 @@ def _add_field(
     picture: Picture, column: int, y: float, share: float, shown: str, colour: str, said: str
 ) -> None:
     x = _left(column)
-    if not share:
-        picture.add(text(x + CELL_WIDTH / 2, y + 17, "·", fill=FAINT, anchor="middle"))
-        return
     strength = 0.2 + 0.8 * share
     box = tag(
         "rect",

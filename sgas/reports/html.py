@@ -84,8 +84,8 @@ class Group:
 class StudyData:
     """All that the page of a study shows; what is empty has no section.
 
-    `tables` by their titles; `scatter` is the picture of ranks; `agreement` has a group a strategy
-    and `cells` one a run.
+    `tables` by their titles; `scatter` is the picture of ranks; `agreement` are pictures for each
+    strategy and kind of cell, and `cells` has a group a run.
     """
 
     title: str
@@ -94,7 +94,7 @@ class StudyData:
     warnings: Sequence[str] = ()
     tables: Mapping[str, Table] = field(default_factory=dict)
     scatter: str = ""
-    agreement: Sequence[Group] = ()
+    agreement: Sequence[str] = ()
     cells: Sequence[Group] = ()
     commands: Sequence[Snippet] = ()
     stamp: Sequence[Fact] = ()

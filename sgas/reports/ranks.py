@@ -21,7 +21,7 @@ from sgas.reports.svg import (
     tooltip,
 )
 from sgas.results import Trial
-from sgas.statistics import ranks
+from sgas.statistics import Correlation, ranks
 from sgas.summary import POOLED, Summary, ranked
 
 MARGIN, LEFT, TOP, SIDE = 24.0, 74.0, 108.0, 420.0
@@ -147,8 +147,9 @@ def _add_legend(picture: Picture, summary: Summary, x: float, y: float) -> None:
     picture.add(text(x, y + 12, f"{told} · [ ]: 95 % interval", size=10.5, fill=MUTED))
 
 
-def _tau_text(found: object) -> str:
-    tau, low, high = (getattr(found, name, None) for name in ("tau", "low", "high"))
-    if tau is None:
+def _tau_text(found: Correlation | None) -> str:
+    if found is None or found.tau is None:
         return "τ –"
-    return f"τ {tau:.2f} [{low:.2f}, {high:.2f}]"
+    tau, low, high = found.tau, found.low, found.high
+    interval = "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
+    return f"τ {tau:.2f}{interval}"

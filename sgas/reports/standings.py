@@ -23,6 +23,7 @@ from sgas.summary import (
 )
 
 MISSING = "–"
+IN_WORDS = "in words"
 CSV_COLUMNS = (
     "row", "name", "n", "seeds", "metric", "unit", "mean", "sd", "best", "worst",
     "best_epoch_mean", "search_mean", "search_sd", "tau", "low", "high", "p_value", "p_holm",
@@ -42,7 +43,7 @@ def tables_of(summary: Summary, runs: bool = True) -> dict[str, Table]:
         )
     if summary.comparisons:
         tables["Strategies in pairs, over the seeds that both have"] = Table(
-            ("pair", "n", "mean difference", "95 % interval", "p", "p (Holm)", "in words"),
+            ("pair", "n", "mean difference", "95 % interval", "p", "p (Holm)", IN_WORDS),
             [_comparison_row(row, summary.results.unit) for row in summary.comparisons],
         )
     if runs:
@@ -65,8 +66,9 @@ def to_markdown(summary: Summary) -> str:
 
 
 def markdown_table(table: Table) -> list[str]:
-    """The lines of a Markdown table; the first column is text, the others are to the right."""
-    rule = ["---", *["---:"] * (len(table.header) - 1)]
+    """The lines of a Markdown table: first column and words to the left, figures to the right."""
+    left = {table.header[0], IN_WORDS}
+    rule = ["---" if head in left else "---:" for head in table.header]
     return [_markdown_row(row) for row in (table.header, rule, *table.rows)]
 
 
