@@ -32,6 +32,7 @@ VERBS: dict[str, VerbInfo] = {
     "search": VerbInfo("search", "search a cell; writes a run folder"),
     "train": VerbInfo("train", "train the network of a genotype from scratch"),
     "evaluate": VerbInfo("evaluate", "open the test split, once, for a trained run"),
+    "sweep": VerbInfo("sweep", "strategies x seeds: search, train, evaluate, in one study"),
     "show": VerbInfo("show", "draw a genotype, a run or a study; parameters, FLOPs, latency"),
     "table": VerbInfo("table", "compare the strategies of a study; print the paper's runs"),
     "replay": VerbInfo("replay", "recompute every decision of a search from its log"),

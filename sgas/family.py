@@ -150,6 +150,7 @@ class DatasetInfo:
 class Family:
     """A family as the command line sees it; nothing here needs torch.
 
+    `home` is the module whose FAMILY this is: jobs on other machines import it by that name.
     `model_configs` and `data_configs` are, for each search space, dataclasses whose fields become
     options. `space_of(dataset, space)` names the search space of a data set without loading it
     (`space`: what the user asked for, or None). `open_task` loads the data set's training part and
@@ -157,6 +158,7 @@ class Family:
     """
 
     name: str
+    home: str
     title: str
     package: str
     datasets: Mapping[str, DatasetInfo]

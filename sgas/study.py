@@ -164,7 +164,7 @@ def write_info(folder: Path, info: StudyInfo) -> None:
 
 def change_parts(folder: Path, changes: Mapping[str, Part]) -> Manifest:
     """Puts parts into the manifest, new ones at its end, and returns it as it is now."""
-    with _locked(folder):
+    with hold(folder / LOCK):
         known = read_manifest(folder).parts if (folder / MANIFEST).exists() else {}
         manifest = Manifest(1, {**known, **changes})
         write_text(folder / MANIFEST, _pretty(manifest))
@@ -172,13 +172,20 @@ def change_parts(folder: Path, changes: Mapping[str, Part]) -> Manifest:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def hold(lock: Path, taken: str | None = None) -> Iterator[None]:
+    """Holds a lock file for this process; the system lets go of it however the process ends.
+
+    Where another process holds it: waits, or with `taken` raises RunError with that text.
+    """
     try:
-        lock = open(folder / LOCK, "a+")  # noqa: SIM115 - closed below
+        file = open(lock, "a+")  # noqa: SIM115 - closed below
     except OSError as error:
-        raise RunError(f"cannot write in {folder}: {error.strerror}") from None
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        raise RunError(f"cannot write in {lock.parent}: {error.strerror}") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if taken else 0))
+        except BlockingIOError:
+            raise RunError(f"{taken}; wait for it to end") from None
         yield
 
 

@@ -23,7 +23,6 @@ from sgas.loop import (
     Listener,
     RandomState,
     Silent,
-    StopSignal,
     Tally,
     evaluate,
     require_finite,
@@ -31,6 +30,7 @@ from sgas.loop import (
 )
 from sgas.runs import Run
 from sgas.schedule import learning_rate
+from sgas.signals import StopSignal
 
 
 def make_optimizer(config: TrainConfig, weights: list[nn.Parameter]) -> torch.optim.Optimizer:

@@ -66,6 +66,7 @@ CIFAR10 = {"in_channels": 3, "num_classes": 10, "image_size": 32}
 
 FAMILY = Family(
     name="cnn",
+    home="sgas_cnn.family",
     title="greedy architecture search for images",
     package="sgas_cnn",
     datasets={e.name: DatasetInfo(e.name, "images", e.help) for e in DATASETS.values()},

@@ -101,6 +101,7 @@ def _datasets() -> dict[str, DatasetInfo]:
 
 FAMILY = Family(
     name="gcn",
+    home="sgas_gcn.family",
     title="greedy architecture search for point clouds and graphs",
     package="sgas_gcn",
     datasets=_datasets(),

@@ -6,15 +6,19 @@ import json
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from sgas.commands.common import open_settings, print_json, resolve_device
+from sgas.commands.common import Settings, open_settings, print_json, resolve_device
 from sgas.errors import RunError
 from sgas.family import Family
 from sgas.genotype import Genotype
 from sgas.options import Flag, Positional, parse, parser_for
 from sgas.runs import Run
+
+if TYPE_CHECKING:
+    import torch
 
 RUN = Positional("run", "run folder of a training that has ended")
 FLAGS = [
@@ -31,7 +35,20 @@ def main(family: Family, argv: Sequence[str]) -> int:
     )
     parser = parser_for(family.command, "evaluate", about, {}, [RUN], FLAGS)
     values = parse(parser, argv)
-    folder = Path(values["run"])
+    evaluation = evaluate_run(family, Path(values["run"]), values["device"] or "auto")
+    if values["json"]:
+        print_json(evaluation)
+        return 0
+    for name, value in evaluation.items():
+        print(f"{name:<18} {value:.4f}" if isinstance(value, float) else f"{name:<18} {value}")
+    return 0
+
+
+def evaluate_run(family: Family, folder: Path, device_name: str = "auto") -> dict[str, Any]:
+    """The figures of a trained run on the test split, measured once and kept in its folder.
+
+    RunError where the folder is no training or has not been trained to its end.
+    """
     settings, config = open_settings(family, folder)
     if settings.verb != "train":
         raise RunError(f"{folder} is a search; train it first: {family.command} train {folder}")
@@ -40,46 +57,46 @@ def main(family: Family, argv: Sequence[str]) -> int:
             f"{folder} has not been trained to its end; go on with: {family.command} train "
             f"--resume {folder}"
         )
-    kept = folder / "evaluation.json"
-    device = resolve_device(values["device"] or "auto")
+    kept, device = folder / "evaluation.json", resolve_device(device_name)
     if not kept.is_file():
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        from sgas.loop import evaluate
-
-        task = family.open_task(settings.run, settings.model, settings.data)
-        genotype = msgspec.convert(config["genotype"], Genotype)
-        network = task.build_network(genotype, settings.loop.auxiliary)
-        try:
-            network.load_state_dict(load_file(folder / "weights.safetensors"))
-        except (SafetensorError, RuntimeError) as error:
-            told = " ".join(str(error).split())
-            raise RunError(f"{folder / 'weights.safetensors'} is damaged: {told}") from None
-        with Run.open(folder) as run:
-            source = task.test_part(device)
-            batch_size = settings.loop.batch_size
-            figures = evaluate(network.to(device), task.labels, source, batch_size, device)
-            opened = datetime.now(timezone.utc).isoformat(timespec="seconds")
-            run.write_json(
-                "evaluation.json",
-                {
-                    **figures,
-                    "samples": len(source),
-                    "epoch": "last",
-                    "protocol": settings.run.protocol,
-                    "dataset": settings.run.dataset,
-                    "seed": settings.run.seed,
-                    "opened": opened,
-                },
-            )
+        _measure(family, folder, settings, msgspec.convert(config["genotype"], Genotype), device)
     try:
-        evaluation = json.loads(kept.read_text())
+        evaluation: dict[str, Any] = json.loads(kept.read_text())
     except ValueError as error:
         raise RunError(f"{kept} is damaged: {error}") from None
-    if values["json"]:
-        print_json(evaluation)
-        return 0
-    for name, value in evaluation.items():
-        print(f"{name:<18} {value:.4f}" if isinstance(value, float) else f"{name:<18} {value}")
-    return 0
+    return evaluation
+
+
+def _measure(
+    family: Family, folder: Path, settings: Settings, genotype: Genotype, device: torch.device
+) -> None:
+    """Opens the test split and writes evaluation.json."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from sgas.loop import evaluate
+
+    task = family.open_task(settings.run, settings.model, settings.data)
+    network = task.build_network(genotype, settings.loop.auxiliary)
+    try:
+        network.load_state_dict(load_file(folder / "weights.safetensors"))
+    except (SafetensorError, RuntimeError) as error:
+        told = " ".join(str(error).split())
+        raise RunError(f"{folder / 'weights.safetensors'} is damaged: {told}") from None
+    with Run.open(folder) as run:
+        source = task.test_part(device)
+        batch_size = settings.loop.batch_size
+        figures = evaluate(network.to(device), task.labels, source, batch_size, device)
+        opened = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        run.write_json(
+            "evaluation.json",
+            {
+                **figures,
+                "samples": len(source),
+                "epoch": "last",
+                "protocol": settings.run.protocol,
+                "dataset": settings.run.dataset,
+                "seed": settings.run.seed,
+                "opened": opened,
+            },
+        )
