@@ -49,6 +49,7 @@ LAYERS = (
     ("loop", "complexity"),
     ("search", "train"),
     ("reports",),
+    ("events",),
     ("commands",),
     ("cli",),
 )
