@@ -38,7 +38,7 @@ def rasterise(svg: str) -> NDArray[np.uint8]:
     image = Image.new("RGB", large, "white")
     painter = _Painter(ImageDraw.Draw(image))
     painter.paint(root, {})
-    return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS))
+    return np.asarray(image.reduce(SUPERSAMPLED))
 
 
 class _Painter:
