@@ -20,6 +20,7 @@ from sgas.family import Family
 from sgas.genotype import Genotype
 from sgas.options import build, load_preset, presets, rebuild
 from sgas.runs import is_run, read_config, read_genotype
+from sgas.study import Study, read_info, read_study
 
 if TYPE_CHECKING:
     import torch
@@ -212,6 +213,14 @@ def open_settings(
             f"{verb} is wanted"
         )
     return settings, config
+
+
+def open_study(family: Family, folder: Path) -> Study:
+    """The study of a folder, of this family; RunError where it is none."""
+    info = read_info(folder)
+    if info.family != family.name:
+        raise RunError(f"{folder} is a study of sgas-{info.family}; this is {family.command}")
+    return read_study(folder)
 
 
 def load_genotype(family: Family, name: str) -> Genotype:

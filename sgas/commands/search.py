@@ -112,7 +112,9 @@ def run_search(
     device = resolve_device(settings.run.device)
     begin(family, settings.run, device, config)
     from sgas.commands.pictures import draw_run
+    from sgas.events import Both, Events
     from sgas.progress import ShowProgress
+    from sgas.schedule import Schedule
     from sgas.search import Search
 
     run_config, loop = settings.run, settings.loop
@@ -130,7 +132,9 @@ def run_search(
         run = Run.open(folder)
     topology = task.space.topology(task.num_steps)
     total = topology.num_decisions * len(task.space.cell_kinds)
-    with run, ShowProgress("search", total, task.labels.primary_metric) as progress:
+    progress = ShowProgress("search", total, task.labels.primary_metric)
+    events = Events(run, task.space, Schedule.of(loop, topology), family.operation_groups)
+    with run, progress, events:
         progress.console.print(f"run   {run.folder}", soft_wrap=True)
         progress.console.print(f"data  {run_config.dataset} · {parts.label}", soft_wrap=True)
         search = Search(
@@ -141,7 +145,7 @@ def run_search(
             seed=run_config.seed,
             device=device,
             notes=_notes(settings),
-            listener=progress,
+            listener=Both(progress, events),
         )
         state = run.load_checkpoint() if folder is not None else None
         if state is not None:

@@ -142,6 +142,7 @@ def run_training(
     begin(family, settings.run, device, config)
     from safetensors.torch import save as to_safetensors
 
+    from sgas.events import Both, Events
     from sgas.progress import ShowProgress
     from sgas.train import Training
 
@@ -163,7 +164,8 @@ def run_training(
         run = Run.create(_out(settings, label), made)
     else:
         run = Run.open(folder)
-    with run, ShowProgress("train", 0, task.labels.primary_metric) as progress:
+    progress = ShowProgress("train", 0, task.labels.primary_metric)
+    with run, progress, Events(run) as events:
         run.write_text("genotype.json", genotype.to_json())
         progress.console.print(f"run   {run.folder}", soft_wrap=True)
         if genotype.meta.get("final") is False:
@@ -176,7 +178,7 @@ def run_training(
             parts=parts,
             seed=run_config.seed,
             device=device,
-            listener=progress,
+            listener=Both(progress, events),
         )
         state = run.load_checkpoint() if folder is not None else None
         if state is not None:
