@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from sgas.cell import dag_forward
 from sgas_gcn.config import GraphModelConfig, PointModelConfig
-from sgas_gcn.constants import LEAKY_SLOPE
+from sgas_gcn.constants import EPS, LEAKY_SLOPE
 from sgas_gcn.fused.state import Member, Plan
 from sgas_gcn.ops.common import BatchNorm, Operation, SourceState
 
@@ -285,9 +285,30 @@ def build_cells(
     return cast("Sequence[Cell]", cells)  # nn.ModuleList does not say what it holds
 
 
-def build_stem(config: ModelConfig, in_channels: int) -> LinearNorm:
-    """The layer before the first cell: BN(W x)."""
-    return LinearNorm(in_channels, STEM_MULTIPLE * config.channels)
+class Stem(LinearNorm):
+    """The layer before the first cell: BN(W x), an affine map."""
+
+    @torch.no_grad()
+    def coordinates(self, x: Tensor) -> Tensor:
+        """Coordinates `[N, in_channels]` with the distances of the stem's outputs for `x`.
+
+        With s the scale of BN, outputs differ by s W (x_i - x_j), and that is as long as
+        R (x_i - x_j) for the QR decomposition of s W. Computed in float64.
+        """
+        points, weight = x.double(), self.lin.weight.double()
+        variance = self.norm.running_var.double()
+        if self.training:
+            centred = points - points.mean(0)
+            covariance = centred.t() @ centred / len(x)
+            variance = ((weight @ covariance) * weight).sum(1)
+        scale = self.norm.weight * (variance + EPS).rsqrt()
+        triangle = torch.linalg.qr(weight * scale.unsqueeze(1), mode="r").R
+        return (points @ triangle.t()).to(x.dtype)
+
+
+def build_stem(config: ModelConfig, in_channels: int) -> Stem:
+    """The layer before the first cell."""
+    return Stem(in_channels, STEM_MULTIPLE * config.channels)
 
 
 def forward_cells(

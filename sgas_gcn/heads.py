@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from sgas_gcn.cells import STEM_MULTIPLE, Cell, LinearNorm, leaky_relu
 from sgas_gcn.config import PointModelConfig
 from sgas_gcn.graph_batch import GraphBatch
+from sgas_gcn.ops.common import LEAKY_SLOPE
+from sgas_gcn.pooling import pool_layer
 
 HEAD_CHANNELS = (512, 256)
 AUXILIARY_CHANNELS = 128
@@ -33,12 +35,6 @@ def build_heads(
     )
 
 
-def pool_clouds(x: Tensor, num_clouds: int) -> Tensor:
-    """Largest and mean value over the points of each cloud, `[N, C]` to `[B, 2C]`."""
-    clouds = x.unflatten(0, (num_clouds, -1))
-    return torch.cat([clouds.max(dim=1).values, clouds.mean(dim=1)], dim=1)
-
-
 def classify(
     outputs: Sequence[Tensor],
     fusion: nn.Module,
@@ -47,7 +43,7 @@ def classify(
     dropout: float,
 ) -> Tensor:
     """Logits `[B, num_classes]` from the outputs of stem and cells, dropout between the heads."""
-    x = pool_clouds(fusion(torch.cat(tuple(outputs), dim=1)), num_clouds)
+    x = pool_layer(fusion, torch.cat(tuple(outputs), dim=1), num_clouds, LEAKY_SLOPE)
     for head in heads[:-1]:
         x = F.dropout(head(x), dropout, fusion.training)
     return heads[-1](x)
@@ -67,7 +63,7 @@ class AuxiliaryHead(nn.Module):
 
     def forward(self, x: Tensor, num_clouds: int) -> Tensor:
         """The logits."""
-        return self.lin(pool_clouds(self.pre(x), num_clouds))
+        return self.lin(pool_layer(self.pre, x, num_clouds, 0.0))
 
 
 class NodeClassifier(nn.Module):

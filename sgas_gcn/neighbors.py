@@ -7,7 +7,7 @@ point itself included and always in column 0. Dilated neighbours as in Li et al.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 from sgas.errors import ConfigError, DataError
+from sgas_gcn.compiled import runs_compiled
 from sgas_gcn.rows import Rows, rows_of_constant_degree
 
 DISTANCES_AT_ONCE = 2**22  # bounds the memory of a search: 16 MiB of float32
+FEW_DIMENSIONS = 16  # up to so many, distances are computed one by one and not as a product
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,17 +96,24 @@ class Neighbors:
 def nearest(x: Tensor, width: int) -> Tensor:
     """The `width` nearest points of each point in its cloud, int64 `[B, P, width]`, nearest first.
 
-    `x` is `[B, P, C]`; distances are squared Euclidean, less the row's own constant. Column 0 is
-    the point itself even where rounding or a duplicate would put another one first.
+    `x` is `[B, P, C]`; distances are squared Euclidean, less the row's own constant where they come
+    from a product. Column 0 is the point itself even where rounding or a duplicate would put
+    another one first. Of points equally far compiled kernels take the first.
     """
-    num_clouds, num_points, _ = x.shape
+    num_clouds, num_points, dimensions = x.shape
+    compiled = runs_compiled(x)
+    if compiled and dimensions <= FEW_DIMENSIONS:
+        return torch.ops.sgas_gcn.nearest(x, width)
     index = torch.empty(num_clouds, num_points, width, dtype=torch.int64, device=x.device)
     clouds_at_once = max(1, DISTANCES_AT_ONCE // num_points**2)
     for part, out in zip(x.split(clouds_at_once), index.split(clouds_at_once), strict=True):
         norms = part.square().sum(-1).unsqueeze(1)  # [b, 1, P]
         distances = torch.baddbmm(norms, part, part.transpose(1, 2), alpha=-2)  # [b, P, P]
         distances.diagonal(dim1=1, dim2=2).fill_(-torch.inf)
-        out.copy_(distances.topk(width, largest=False).indices)
+        if compiled:
+            out.copy_(torch.ops.sgas_gcn.smallest(distances, width))
+        else:
+            out.copy_(distances.topk(width, largest=False).indices)
     return index
 
 
@@ -142,12 +151,18 @@ def knn(x: Tensor, k: int, dilation: int = 1) -> Neighbors:
 class CellNeighbors:
     """The neighbourhoods of all cells in one forward pass; cell i has dilation i + 1.
 
-    Cells 0 and 1 read the same features (the stem's output) and share one search. `given`, int
-    `[B, P, k]` for each cell, replaces the searches.
+    Cells 0 and 1 read the same features (the stem's output) and share one search; it runs among
+    the fewer numbers that `stem_coordinates` gives, where these have the same distances. `given`,
+    int `[B, P, k]` for each cell, replaces the searches.
     """
 
     def __init__(
-        self, shape: Sequence[int], k: int, num_cells: int, given: Sequence[Tensor] | None = None
+        self,
+        shape: Sequence[int],
+        k: int,
+        num_cells: int,
+        given: Sequence[Tensor] | None = None,
+        stem_coordinates: Callable[[], Tensor] | None = None,
     ) -> None:
         num_clouds, num_points = shape[:2]
         if given is not None and len(given) != num_cells:
@@ -155,6 +170,7 @@ class CellNeighbors:
         check_cloud_size(num_points, k, num_cells if given is None else 1, f"cell {num_cells - 1}")
         self._clouds = (num_clouds, num_points)
         self._k, self._num_cells, self._given = k, num_cells, given
+        self._stem_coordinates = stem_coordinates
         self._searched: tuple[Tensor, Tensor] | None = None
 
     def of_cell(self, cell: int, features: Tensor) -> Neighbors:
@@ -164,6 +180,9 @@ class CellNeighbors:
         if self._searched is None or self._searched[0] is not features:
             largest = min(2, self._num_cells) if cell == 0 else cell + 1
             width = search_width(self._k, largest)
-            index = nearest(features.detach().view(*self._clouds, -1), width)
+            x = features.detach()
+            if cell < 2 and self._stem_coordinates is not None:
+                x = self._stem_coordinates()
+            index = nearest(x.view(*self._clouds, -1), width)
             self._searched = (features, index)
         return dilate(self._searched[1], self._k, cell + 1)

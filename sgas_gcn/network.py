@@ -74,13 +74,20 @@ class PointNetwork(nn.Module):
         searches among features. ConfigError where the clouds have too few points for the last cell.
         """
         config, num_clouds = self.config, points.shape[0]
-        search = CellNeighbors(points.shape, config.k, config.num_cells, neighbors)
+        inputs = points.flatten(0, 1)
+        search = CellNeighbors(
+            points.shape,
+            config.k,
+            config.num_cells,
+            neighbors,
+            partial(self.stem.coordinates, inputs),
+        )
         drop_path: DropPath | None = None
         if self.training and self.drop_path > 0:
             drop_path = partial(drop_clouds, probability=self.drop_path, num_clouds=num_clouds)
         outputs = forward_cells(
             self.cells,
-            self.stem(points.flatten(0, 1)),
+            self.stem(inputs),
             search.of_cell,
             lambda cell, s0, s1, graph: cell(s0, s1, graph, drop_path=drop_path),
         )

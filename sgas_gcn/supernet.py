@@ -8,6 +8,7 @@ O candidate operations.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -115,11 +116,18 @@ class PointSupernet(Supernet):
         searches among features. ConfigError where the clouds have too few points for the last cell.
         """
         config, num_clouds = self.config, points.shape[0]
-        search = CellNeighbors(points.shape, config.k, config.num_cells, neighbors)
+        inputs = points.flatten(0, 1)
+        search = CellNeighbors(
+            points.shape,
+            config.k,
+            config.num_cells,
+            neighbors,
+            partial(self.stem.coordinates, inputs),
+        )
         weights = self.mixture_weights()
         outputs = forward_cells(
             self.cells,
-            self.stem(points.flatten(0, 1)),
+            self.stem(inputs),
             search.of_cell,
             lambda cell, s0, s1, graph: cell(s0, s1, graph, weights),
         )

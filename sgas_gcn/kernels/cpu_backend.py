@@ -67,6 +67,10 @@ def _places_like(x: Tensor, degree: int) -> Tensor:
     return x.new_empty(x.shape, dtype=torch.uint8 if degree <= 256 else torch.int32)
 
 
+def _nearest_shape(x: Tensor, width: int) -> Tensor:
+    return x.new_empty(*x.shape[:-1], width, dtype=torch.int64)
+
+
 def _max_shapes(x: Tensor, *rows: Any) -> tuple[Tensor, Tensor]:
     return _like(x), _places_like(x, rows[-1])
 
@@ -80,6 +84,13 @@ def _attention_shapes(
     values: Tensor, target: Tensor, source: Tensor, offsets: Tensor, sources: Tensor, *_: Any
 ) -> tuple[Tensor, Tensor]:
     return _like(values), values.new_empty(sources.shape[0], values.shape[1])
+
+
+def _pool_shapes(x: Tensor, sign: Tensor, clouds: int, slope: float) -> tuple[Tensor, ...]:
+    extremum = x.new_empty(clouds, x.shape[1])
+    points = extremum.new_empty(extremum.shape, dtype=torch.int32)
+    total = extremum.new_empty(extremum.shape, dtype=torch.float64)
+    return extremum, points, total, _like(total)
 
 
 # What an operator saves for its gradient. The last arguments are always the rows of the graph,
@@ -109,6 +120,12 @@ def _save_attention(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...
     ctx.save_for_backward(*given[:3], output[1], *given[3:])
 
 
+def _save_pool(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(inputs[0], output[1])
+    ctx.slope = inputs[3]
+
+
 Gradients = tuple[Tensor | None, ...]
 ROWS = (None,) * 6  # rows have no gradient
 
@@ -135,12 +152,19 @@ def _grad_attention(ctx: Any, grad: Tensor, _: Any) -> Gradients:
     return *operators().attention_sum_backward(*given), *ROWS, None
 
 
+def _grad_pool(ctx: Any, extremum: Tensor, _: Any, total: Tensor, squares: Tensor) -> Gradients:
+    given = (extremum, total, squares, *ctx.saved_tensors, ctx.slope)
+    return operators().pool_activation_backward(*given), None, None, None
+
+
 Fake = Callable[..., Any]
 Autograd = tuple[Callable[..., None], Callable[..., Gradients]]
 
 # By operator: the shapes of its results, and what it saves for its gradient and that gradient.
 OPERATORS: dict[str, tuple[Fake, Autograd | None]] = {
     "transpose": (lambda offsets, sources: (_like(offsets), _like(sources), _like(sources)), None),
+    "nearest": (_nearest_shape, None),
+    "smallest": (_nearest_shape, None),
     "neighbor_sum": (lambda x, *rows: _like(x), (_save_sum, _grad_sum)),
     "neighbor_sum_backward": (lambda grad, *rows: _like(grad), (_save_sum, _grad_sum_backward)),
     "neighbor_max": (_max_shapes, (_save_max, _grad_max)),
@@ -150,6 +174,8 @@ OPERATORS: dict[str, tuple[Fake, Autograd | None]] = {
         lambda selected, total, squares, target, *others: (_like(target), _like(target)),
         None,
     ),
+    "pool_activation": (_pool_shapes, (_save_pool, _grad_pool)),
+    "pool_activation_backward": (lambda extremum, total, squares, x, *others: _like(x), None),
     "attention_sum": (_attention_shapes, (_save_attention, _grad_attention)),
     "attention_sum_backward": (
         lambda grad, values, target, source, *others: (_like(values), _like(target), _like(source)),

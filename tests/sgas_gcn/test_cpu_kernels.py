@@ -60,6 +60,13 @@ class Arguments:
         values = self.matrix(self.num_nodes, HEADS, self.channels)
         sign = torch.ones(self.channels, dtype=self.dtype)
         sums = torch.arange(self.channels, dtype=torch.float64)
+        if operator == "pool_activation":
+            return (x, sign, 5, 0.2)
+        if operator == "pool_activation_backward":
+            extremum, points, total, squares = ops.pool_activation(x, sign, 5, 0.2)
+            return (extremum, total, squares, x, points, 0.2)
+        if operator in ("nearest", "smallest"):
+            return (self.matrix(2, self.num_nodes, 3), 3)
         if operator == "transpose":
             return rows[:2]
         if operator == "neighbor_max_backward":
@@ -87,7 +94,7 @@ def results(operator: str, arguments: Arguments) -> list[Tensor]:
 def test_torch_finds_no_fault_with_an_operator(operator: str) -> None:
     given = Arguments(random_rows()).of(operator)
     for number, value in enumerate(given):
-        is_sign = operator == "edge_relu_stats" and number == 2
+        is_sign = (operator, number) in (("edge_relu_stats", 2), ("pool_activation", 1))
         if isinstance(value, Tensor) and value.is_floating_point() and not is_sign:
             value.requires_grad_(OPERATORS[operator][1] is not None)
     torch.library.opcheck(getattr(operators(), operator).default, given)

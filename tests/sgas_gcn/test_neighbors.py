@@ -9,9 +9,13 @@ import pytest
 import torch
 
 from sgas.errors import ConfigError, DataError
+from sgas_gcn.cells import build_stem
+from sgas_gcn.compiled import LIBRARY
+from sgas_gcn.config import PointModelConfig
 from sgas_gcn.neighbors import CellNeighbors, Neighbors, knn, nearest
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize(("k", "dilation"), [(2, 1), (5, 1), (5, 3), (20, 1), (10, 2)])
 def test_knn_takes_every_dilation_th_nearest_point(k: int, dilation: int) -> None:
     torch.manual_seed(k)
@@ -24,6 +28,7 @@ def test_knn_takes_every_dilation_th_nearest_point(k: int, dilation: int) -> Non
     assert (found.with_self.num_nodes, found.with_self.degree) == (60, k)
 
 
+@pytest.mark.usefixtures("backend")
 def test_many_clouds_are_searched_as_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.randn(5, 16, 3)
     whole = nearest(x, 6)
@@ -32,6 +37,7 @@ def test_many_clouds_are_searched_as_each_alone(monkeypatch: pytest.MonkeyPatch)
     assert torch.equal(nearest(x[3:4], 6), whole[3:4])
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_column_0_is_the_point_itself_among_duplicates(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
@@ -41,9 +47,55 @@ def test_column_0_is_the_point_itself_among_duplicates(dtype: torch.dtype) -> No
     assert all(len(set(row)) == 5 for row in index.flatten(0, 1).tolist())
 
 
+@pytest.mark.usefixtures("backend")
 def test_points_that_are_all_equal_have_neighbors() -> None:
     index = nearest(torch.ones(1, 8, 3), 8)
     assert sorted(index[0, 5].tolist()) == list(range(8))
+
+
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize("channels", [3, 40])
+@pytest.mark.parametrize(("points", "width"), [(300, 1), (300, 17), (300, 100), (9, 9), (1, 1)])
+def test_the_nearest_come_in_order(points: int, width: int, channels: int) -> None:
+    torch.manual_seed(points)
+    x = torch.randn(2, points, channels, dtype=torch.float64)
+    distances = (x.unsqueeze(2) - x.unsqueeze(1)).square().sum(-1)
+    assert torch.equal(nearest(x, width), distances.argsort(dim=-1)[:, :, :width])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("size", "width"), [(300, 17), (300, 150), (40, 40), (1000, 5)])
+def test_of_equal_entries_the_compiled_search_takes_the_first(
+    size: int, width: int, dtype: torch.dtype
+) -> None:
+    if (reason := LIBRARY.load()) is not None:
+        pytest.skip(reason)
+    rows = torch.randint(30, (4, size), generator=torch.Generator().manual_seed(0)).to(dtype)
+    wanted = rows.sort(dim=-1, stable=True).indices[:, :width]
+    assert torch.equal(torch.ops.sgas_gcn.smallest(rows, width), wanted)
+
+
+def test_entries_that_are_no_numbers_come_last() -> None:
+    if (reason := LIBRARY.load()) is not None:
+        pytest.skip(reason)
+    rows = torch.full((1, 200), float("nan"))
+    rows[0, [150, 20]] = torch.tensor([1.0, 2.0])
+    assert torch.ops.sgas_gcn.smallest(rows, 2).tolist() == [[150, 20]]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("in_channels", [3, 6])
+def test_the_stem_s_coordinates_have_the_distances_of_its_output(
+    in_channels: int, training: bool
+) -> None:
+    torch.manual_seed(0)
+    stem = build_stem(PointModelConfig(channels=8), in_channels).double().train(training)
+    stem.norm.weight.data.normal_()
+    stem.norm.running_var.uniform_(0.5, 2)
+    points = torch.randn(50, in_channels, dtype=torch.float64) + 3
+    coordinates = stem.coordinates(points)
+    out = stem(points)
+    torch.testing.assert_close(torch.pdist(coordinates), torch.pdist(out))
 
 
 def test_no_gradient_runs_through_the_search() -> None:

@@ -1,0 +1,47 @@
+"""Pooling of points over clouds, with the batch norm before it where kernels are compiled.
+
+Dimensions: B clouds, N points of all clouds together, D channels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sgas_gcn.compiled import runs_compiled
+from sgas_gcn.kernels.cpu_backend import operators
+from sgas_gcn.ops.common import EPS, MOMENTUM
+
+
+def pool_clouds(x: Tensor, num_clouds: int) -> Tensor:
+    """Largest and mean value over the points of each cloud, `[N, D]` to `[B, 2D]`."""
+    clouds = x.unflatten(0, (num_clouds, -1))
+    return torch.cat([clouds.max(dim=1).values, clouds.mean(dim=1)], dim=1)
+
+
+def pool_layer(layer: Any, x: Tensor, num_clouds: int, negative_slope: float) -> Tensor:
+    """`pool_clouds` of BN(leaky ReLU(W x)) `[B, 2D]`, for a layer with this slope where negative.
+
+    BN is affine with the sign of its weight, so largest and mean value are those of the largest, or
+    smallest, and mean activation. Compiled, the activations are read once: alone W x is kept.
+    """
+    if not runs_compiled(x):
+        return pool_clouds(layer(x), num_clouds)
+    norm = layer.norm
+    sign = torch.where(norm.weight.detach() < 0, -1.0, 1.0)
+    found = operators().pool_activation(layer.lin(x), sign, num_clouds, negative_slope)
+    extremum, _, total, squares = found
+    mean, var = norm.running_mean.double(), norm.running_var.double()
+    if norm.training:
+        mean = total.sum(0) / len(x)
+        var = (squares.sum(0) / len(x) - mean.square()).clamp_min(0)
+        with torch.no_grad():
+            unbiased = var * (len(x) / max(len(x) - 1, 1))
+            norm.running_mean.lerp_(mean.to(norm.running_mean), MOMENTUM)
+            norm.running_var.lerp_(unbiased.to(norm.running_var), MOMENTUM)
+    slope = norm.weight * (var + EPS).rsqrt()
+    shift = norm.bias - slope * mean
+    pooled = torch.stack([extremum.double(), total * (num_clouds / len(x))], dim=1)  # [B, 2, D]
+    return torch.addcmul(shift, pooled, slope).flatten(1).to(x.dtype)

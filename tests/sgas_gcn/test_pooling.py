@@ -1,0 +1,55 @@
+"""The pooled layer against linear, leaky ReLU, batch norm and pooling one after the other."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sgas_gcn.cells import LinearNorm
+from sgas_gcn.pooling import pool_layer
+
+CLOUDS = 3
+
+
+def plain(layer: LinearNorm, norm: nn.BatchNorm1d, x: Tensor, slope: float) -> Tensor:
+    h = norm(F.leaky_relu(layer.lin(x), slope)).view(CLOUDS, -1, norm.num_features)
+    first = h.argmax(1, keepdim=True)
+    return torch.cat([h.gather(1, first).squeeze(1), h.mean(1)], dim=1)
+
+
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("points", "channels"), [(1, 3), (40, 17), (33, 300)])
+@pytest.mark.parametrize("slope", [0.2, 0.0])
+def test_equals_the_plain_formula(slope: float, points: int, channels: int, training: bool) -> None:
+    torch.manual_seed(channels)
+    activation = (lambda x: F.leaky_relu(x, slope)) if slope else F.relu
+    layer = LinearNorm(5, channels, activation).double().train(training)
+    norm = nn.BatchNorm1d(channels).double().train(training)
+    for values in layer.norm.parameters():
+        values.data.normal_()
+    layer.norm.running_mean.normal_()
+    layer.norm.running_var.uniform_(0.5, 2)
+    norm.load_state_dict(layer.norm.state_dict(), strict=False)
+    x = torch.randn(CLOUDS * points, 5, dtype=torch.float64, requires_grad=True)
+    ours, wanted = pool_layer(layer, x, CLOUDS, slope), plain(layer, norm, x, slope)
+    torch.testing.assert_close(ours, wanted, rtol=1e-10, atol=1e-10)
+    grad = torch.randn_like(wanted)
+    inputs = [x, layer.lin.weight]
+    found = torch.autograd.grad(ours, [*inputs, *layer.norm.parameters()], grad)
+    expected = torch.autograd.grad(wanted, [*inputs, *norm.parameters()], grad)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(layer.norm.running_mean, norm.running_mean)
+    torch.testing.assert_close(layer.norm.running_var, norm.running_var)
+
+
+@pytest.mark.usefixtures("backend")
+def test_float32_stays_float32_and_a_nan_is_seen() -> None:
+    layer = LinearNorm(4, 20, F.relu)
+    x = torch.randn(6, 4)
+    x[2, 1] = float("nan")
+    out = pool_layer(layer, x, 2, 0.0)
+    assert out.dtype == torch.float32 and out.shape == (2, 40) and out.isnan().all()
