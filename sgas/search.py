@@ -118,7 +118,7 @@ class Search:
             lr=config.learning_rate,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
-            foreach=True,
+            fused=True,
         )
         self.alpha_optimizer = AlphaOptimizer(self.supernet.alphas, config)
 

@@ -37,9 +37,9 @@ def make_optimizer(config: TrainConfig, weights: list[nn.Parameter]) -> torch.op
     """The optimiser of a training; weight decay is added to the gradient, as published."""
     rate, decay = config.learning_rate, config.weight_decay
     if config.optimizer == "adam":
-        return torch.optim.Adam(weights, lr=rate, weight_decay=decay, foreach=True)
+        return torch.optim.Adam(weights, lr=rate, weight_decay=decay, fused=True)
     return torch.optim.SGD(
-        weights, lr=rate, momentum=config.momentum, weight_decay=decay, foreach=True
+        weights, lr=rate, momentum=config.momentum, weight_decay=decay, fused=True
     )
 
 

@@ -6,6 +6,7 @@ Dimensions as in `source`; n branches, of which the first ones are `doubled` (ha
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -152,9 +153,10 @@ class SourceBackward:
             both += [(branch, halves, i) for i, branch in enumerate(plan.firsts)]
         both += [(branch, branches, i) for i, branch in enumerate(plan.branches)]
         found: Gradients = list(taps)
-        for branch, unfolded, i in both:
-            rows = unfolded.weights[i][branch.rows]
-            found.append(rows.view(branch.pointwise.weight.shape))
+        weights = [u.weights.unbind() for u in (halves, branches) if u is not None]
+        for (branch, _, _), rows in zip(both, chain(*weights), strict=True):
+            whole = rows if branch.whole else rows[branch.rows]
+            found.append(whole.view(branch.pointwise.weight.shape))
         for name in ("gamma", "beta"):
             for branch, unfolded, i in both:
                 if branch.norm.weight is not None:

@@ -72,7 +72,7 @@ def fold(
     """
     if moments is not None:
         centres, covariance = moments
-        mean = (weights @ centres.unsqueeze(-1)).squeeze(-1)
+        mean = (weights * centres.unsqueeze(1)).sum(-1)
         var = ((weights @ covariance) * weights).sum(-1).clamp_min(0)
     else:
         assert running is not None
@@ -104,12 +104,11 @@ def unfold(folded: Folded, crossed: Tensor, sums: Tensor, pixels: int) -> Unfold
     if folded.covariance is not None and folded.centres is not None:
         d_var = _times(-0.5 * normalised * inverse.square(), gamma, scales).unsqueeze(-1)
         pulled = 2 * d_var * weights
-        d_weights = d_weights + pulled @ folded.covariance
-        slopes = weights.transpose(1, 2) @ pulled / max(1, pixels)
-        rows = sums.unsqueeze(1) / -max(1, pixels)
-        constants = torch.baddbmm(
-            rows @ folded.matrices, folded.centres.unsqueeze(1), slopes, alpha=-1
-        ).squeeze(1)
+        d_weights = torch.baddbmm(d_weights, pulled, folded.covariance)
+        slopes = weights.transpose(1, 2) @ pulled.div_(max(1, pixels))
+        rows = torch.stack([sums / -max(1, pixels), -folded.centres], 1)  # [n, 2, C]
+        both = torch.stack([folded.matrices, slopes], 1)  # [n, 2, C, C]
+        constants = (rows.unsqueeze(-1) * both).sum((1, 2))
     return Unfolded(
         d_weights,
         d_scales.sum(-1),

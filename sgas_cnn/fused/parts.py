@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -53,7 +54,7 @@ class Branch:
     first_row: int = 0
     first: Branch | None = None
 
-    @property
+    @cached_property
     def rows(self) -> slice:
         """The channels that it gives."""
         return slice(self.first_row, self.first_row + self.pointwise.out_channels)
@@ -63,19 +64,24 @@ class Branch:
         """C."""
         return self.pointwise.in_channels
 
+    @cached_property
+    def whole(self) -> bool:
+        """Whether it gives all C channels."""
+        return self.pointwise.out_channels == self.pointwise.in_channels
+
     def filled(self, rows: Tensor, value: float = 0.0) -> Tensor:
         """`rows`, along dimension 0 those of this branch, in C rows; `value` in the others."""
         missing = self.channels - self.rows.stop
-        if self.first_row == missing == 0:
-            return rows
         padding = [0, 0] * (rows.dim() - 1) + [self.first_row, missing]
         return F.pad(rows, padding, value=value)
 
 
 def stacked(branches: list[Branch], tensors: list[Tensor], value: float = 0.0) -> Tensor:
     """A tensor of each branch's rows, or some of its norm's C channels, as `[n, C, …]`."""
+    if all(branch.whole for branch in branches):
+        return torch.stack(tensors)
     parts = [
-        b.filled(t[b.rows] if len(t) == b.channels else t, value)
+        t if b.whole else b.filled(t[b.rows] if len(t) == b.channels else t, value)
         for b, t in zip(branches, tensors, strict=True)
     ]
     return torch.stack(parts)

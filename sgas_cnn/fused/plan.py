@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -80,17 +81,17 @@ class SourcePlan:
             self.plane_of.append(known[key])
         self.planes_shared = self.plane_of != list(range(len(self.branches)))
 
-    @property
+    @cached_property
     def taps(self) -> list[Branch]:
         """What is convolved with the state itself: the firsts, then the direct planes."""
         return self.firsts + self.direct
 
-    @property
+    @cached_property
     def pools(self) -> list[Form]:
         """The poolings that are needed."""
         return [form for form in self.forms if form is not Form.STATE]
 
-    @property
+    @cached_property
     def normed(self) -> bool:
         """Whether norms follow the poolings."""
         return any(norms[0] is not None for norms in self.form_norms)
@@ -108,17 +109,17 @@ class SourcePlan:
         affine = [p for name in ("weight", "bias") for b in both if (p := getattr(b.norm, name)) is not None]
         return [*taps, *pointwise, *affine]
 
-    @property
+    @cached_property
     def num_taps(self) -> int:
         """How many of the parameters are taps."""
         return sum(branch.taps is not None for branch in (*self.taps, *self.firsts))
 
-    @property
+    @cached_property
     def dilations(self) -> list[int]:
         """Of the convolutions of the state."""
         return [branch.dilation for branch in self.taps]
 
-    @property
+    @cached_property
     def offsets(self) -> list[int]:
         """Of the convolutions of the state."""
         return [branch.offset for branch in self.taps]
@@ -150,7 +151,7 @@ def _place(place: int | None) -> int:
 
 def square_weights(branches: list[Branch]) -> Tensor:
     """The pointwise weights of branches, `[n, C, C]`; rows that a branch does not give are zero."""
-    return stacked(branches, [b.pointwise.weight.detach().flatten(1) for b in branches])
+    return stacked(branches, [b.pointwise.weight for b in branches]).flatten(2)
 
 
 def running_moments(branches: list[Branch]) -> tuple[Tensor, Tensor]:
@@ -170,6 +171,6 @@ def affine_of(branches: list[Branch]) -> tuple[Tensor, Tensor] | None:
         given = [getattr(b.norm, name) for b in branches]
         size = branches[0].channels
         like = next(x for x in given if x is not None)
-        rows = [like.new_full((size,), value) if x is None else x.detach() for x in given]
+        rows = [like.new_full((size,), value) if x is None else x for x in given]
         found.append(stacked(branches, rows))
     return found[0], found[1]

@@ -81,7 +81,10 @@ class _Source(torch.autograd.Function):
         matrices: list[Tensor] = []
         if folded is not None:
             bias = bias.index_add(0, tables.slots, folded.bias)
-            matrices = [m[b.rows] for b, m in zip(plan.branches, folded.matrices, strict=True)]
+            matrices = [
+                m if b.whole else m[b.rows]
+                for b, m in zip(plan.branches, folded.matrices.unbind(), strict=True)
+            ]
         before, reads = rest[: plan.slots], [planes[i] for i in plan.plane_of]
         outs = backend.mixture(
             before, reads, plan.slot_of, matrices, [b.first_row for b in plan.branches],
@@ -171,7 +174,7 @@ def _fold(
         for branch, mean, var in zip(
             branches, folded.mean.unbind(), spread.unbind(), strict=True
         ):
-            followers.add(branch.norm, mean, var, branch.rows)
+            followers.add(branch.norm, mean, var, None if branch.whole else branch.rows)
     return folded
 
 

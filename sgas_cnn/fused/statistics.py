@@ -17,12 +17,14 @@ class Followers:
     running: list[Tensor] = field(default_factory=list)
     found: list[Tensor] = field(default_factory=list)
 
-    def add(self, norm: nn.Module, mean: Tensor, var: Tensor, rows: slice = slice(None)) -> None:
-        """The norm's channels `rows` follow `mean` and the unbiased `var`."""
-        for buffer, value in ((norm.running_mean, mean), (norm.running_var, var)):
-            assert isinstance(buffer, Tensor)
-            self.running.append(buffer[rows])
-            self.found.append(value[rows])
+    def add(self, norm: nn.Module, mean: Tensor, var: Tensor, rows: slice | None = None) -> None:
+        """The norm follows `mean` and the unbiased `var`, both `[C]`, or on channels `rows`."""
+        buffers = norm._buffers  # a module's own look-up takes as long as the update
+        for name, value in (("running_mean", mean), ("running_var", var)):
+            buffer = buffers[name]
+            assert buffer is not None
+            self.running.append(buffer if rows is None else buffer[rows])
+            self.found.append(value if rows is None else value[rows])
 
     def update(self) -> None:
         """running = 0.9 running + 0.1 found."""

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sgas_cnn.fused.parts import Branch, Form, Linear, Part
+from sgas_cnn.fused.projection import relu_conv
 from sgas_cnn.kernels import depthwise_conv
 from sgas_cnn.ops.common import BatchNorm, Operation, SourceState, conv, copy_statistics
 
@@ -109,9 +110,10 @@ class FactorizedReduce(Operation):
 
     def forward(self, state: SourceState, scale: Tensor | None = None) -> Tensor:
         """The output `[B, C, H/2, W/2]` for a state of any number of channels."""
-        h = state.relu
-        odd = F.pad(h, (0, h.shape[3] % 2, 0, h.shape[2] % 2))[:, :, 1::2, 1::2]
-        return self.norm(torch.cat([self.even(h[:, :, ::2, ::2]), self.odd(odd)], dim=1), scale)
+        x = state.x
+        odd = F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))[:, :, 1::2, 1::2]
+        halves = relu_conv(x[:, :, ::2, ::2], self.even.weight), relu_conv(odd, self.odd.weight)
+        return self.norm(torch.cat(halves, dim=1), scale)
 
 
 def skip_connect(channels: int, stride: int, affine: bool) -> Operation:
