@@ -28,7 +28,7 @@ LAYERS = (
     ("genotype",),
     ("decisions",),
     ("scoring", "config", "records", "data", "labels", "npz", "download", "options", "progress"),
-    ("schedule", "folders", "kernels"),
+    ("schedule", "folders", "kernels", "own_data"),
     ("strategies",),
     ("cell", "replay"),
     ("runs",),
@@ -37,7 +37,7 @@ LAYERS = (
     ("search", "train"),
     ("reports",),
     ("commands",),
-    ("cli",),
+    ("cli", "interface"),
 )
 LAYER_OF = {name: level for level, names in enumerate(LAYERS) for name in names}
 HEAVY = ("torch", "torch_geometric", "sklearn", "scipy", "matplotlib", "jinja2")
