@@ -29,6 +29,7 @@ def conduct(family: Family, folder: Path, names: Sequence[str], jobs: Jobs, agai
     _put_right(folder, [name for name in names if name not in {job.entry for job in running}])
     overview = Overview(family, folder, read_info(folder), names)
     with StopSignal() as stop, overview:
+        overview.show(read_manifest(folder).parts, len(running), jobs.capacity)
         waiting = _not_done(names, read_manifest(folder).parts, running)
         while (waiting or running) and not stop.requested:
             free = len(waiting) if jobs.capacity is None else jobs.capacity - len(running)

@@ -15,7 +15,8 @@ from multiprocessing import connection, parent_process
 from pathlib import Path
 from typing import Any, Protocol
 
-GRACE = 2.0  # seconds between two reminders to stop
+# What takes seconds to import, and every search and training comes to need.
+PRELOAD = ("sgas.search", "sgas.train", "sgas.commands.entry", "torch._dynamo", "sklearn.metrics")
 
 
 class Job(Protocol):
@@ -85,7 +86,7 @@ class LocalJobs:
         self.capacity: int | None = capacity
         # A server that has torch loaded forks each child in milliseconds, and has no GPU open.
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["sgas.search", "sgas.train", home])
+        self.context.set_forkserver_preload([*PRELOAD, home])
         self.slots = set(range(capacity))
 
     def start(self, entries: Sequence[str]) -> list[Job]:

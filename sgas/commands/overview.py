@@ -119,7 +119,7 @@ class Overview:
         """Takes over the state of a part; a line where it changed."""
         watched = self.watched[name]
         before, watched.state = watched.state, part.state
-        epochs = watched.epochs
+        epochs = watched.epochs  # what it had when it began
         if before is None or part.state in (State.RUNNING, State.DONE):
             watched.look()
         if before is part.state or (before is None and part.state is not State.RUNNING):

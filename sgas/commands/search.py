@@ -19,11 +19,19 @@ from sgas.commands.common import (
     resolve_device,
     sections_of,
 )
-from sgas.commands.loops import begin, conclude, rehearse, require_batch, resume_only
+from sgas.commands.loops import (
+    begin,
+    conclude,
+    rehearse,
+    require_batch,
+    resume_only,
+    run_to_go_on_with,
+)
 from sgas.family import Family, SearchParts, Task
 from sgas.genotype import Genotype
 from sgas.options import Flag, parser_for, peek, resolve
-from sgas.runs import Run, free_folder
+from sgas.runs import Run, free_folder, read_metrics
+from sgas.schedule import Schedule
 
 FLAGS = [Flag("resume", "run folder to go on with; takes no other option", is_switch=False)]
 
@@ -44,7 +52,7 @@ def main(family: Family, argv: Sequence[str]) -> int:
     if folder is not None:
         found = resume_search(family, folder)
     else:
-        found = run_search(family, settings_of(family, parser, argv))
+        found = begin_search(family, settings_of(family, parser, argv))
     print(found.genotype.to_text())
     print(f"run      {found.folder}")
     print(f"genotype {found.folder / 'genotype.json'}")
@@ -69,6 +77,18 @@ def settings_of(family: Family, parser: ArgumentParser, argv: Sequence[str]) -> 
     """The resolved configuration that a command asks for, presets included."""
     values = resolve(parser, argv, lambda first: preset_values(family, "search", first))
     return build_settings(family, "search", values["space"], values)
+
+
+def begin_search(family: Family, settings: Settings) -> Searched:
+    """Searches in a new run, or goes on with the one that was begun with the same settings."""
+
+    def has_ended(folder: Path) -> bool:
+        topology = family.spaces[str(settings.run.space)].topology(settings.model.num_steps)
+        lines, last = read_metrics(folder), Schedule.of(settings.loop, topology).last_epoch
+        return bool(lines) and lines[-1]["epoch"] == last and (folder / "report.html").is_file()
+
+    folder = run_to_go_on_with(family, settings, _name(settings), has_ended)
+    return run_search(family, settings) if folder is None else resume_search(family, folder)
 
 
 def resume_search(family: Family, folder: Path) -> Searched:
@@ -149,7 +169,11 @@ def _notes(settings: Settings) -> dict[str, Any]:
     }
 
 
+def _name(settings: Settings) -> str:
+    run = settings.run
+    return f"{Path(str(run.dataset)).resolve().name}-{settings.loop.strategy}-{run.seed}"
+
+
 def _out(settings: Settings) -> Path:
     run = settings.run
-    name = f"{Path(str(run.dataset)).resolve().name}-{settings.loop.strategy}-{run.seed}"
-    return Path(run.out) if run.out else free_folder(Path("runs"), name)
+    return Path(run.out) if run.out else free_folder(Path("runs"), _name(settings))

@@ -92,12 +92,12 @@ def _asked(family: Family, argv: Sequence[str]) -> Asked:
     preset_threads: list[int] = []
     values = resolve(parser, argv, lambda first: _preset(family, first, preset_threads))
     sweep, cluster = build(SweepConfig, values), build(ClusterConfig, values)
-    run = with_absolute_paths(family, build(RunConfig, {**values, "out": None, "threads": None}))
+    run = build(RunConfig, {**values, "out": None, "threads": None})
     settings = {
         verb: dataclasses.replace(build_settings(family, verb, space, values[verb]), run=run)
         for verb in VERBS
     }
-    name = f"{Path(str(run.dataset)).name}-{run.preset}"
+    name = f"{Path(str(run.dataset)).resolve().name}-{run.preset}"
     return Asked(
         _info(family, settings, sweep),
         sweep,
@@ -160,8 +160,8 @@ def _num_cores() -> int:
 
 
 def _info(family: Family, settings: Mapping[str, Settings], sweep: SweepConfig) -> StudyInfo:
-    run = settings["search"].run
-    sections = {verb: _sections(settings[verb]) for verb in VERBS}
+    run = with_absolute_paths(family, settings["search"].run)
+    sections = {verb: _sections(dataclasses.replace(settings[verb], run=run)) for verb in VERBS}
     return StudyInfo(
         format=1,
         family=family.name,
@@ -215,6 +215,7 @@ def _differences(before: StudyInfo, now: StudyInfo) -> Iterator[tuple[str, Any, 
 
 
 def _flat(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """All values of a study's sections by `section.key`."""
     return {f"{name}.{key}": v for name, part in sections.items() for key, v in part.items()}
 
 

@@ -22,7 +22,14 @@ from sgas.commands.common import (
     resolve_device,
     sections_of,
 )
-from sgas.commands.loops import begin, conclude, rehearse, require_batch, resume_only
+from sgas.commands.loops import (
+    begin,
+    conclude,
+    rehearse,
+    require_batch,
+    resume_only,
+    run_to_go_on_with,
+)
 from sgas.errors import ConfigError
 from sgas.family import Family, Task
 from sgas.genotype import Genotype
@@ -52,7 +59,7 @@ def main(family: Family, argv: Sequence[str]) -> int:
     else:
         settings, name = settings_of(family, parser, argv)
         genotype = load_genotype(family, name)
-        trained = run_training(family, settings, genotype, genotype_label(name, genotype))
+        trained = begin_training(family, settings, genotype, genotype_label(name, genotype))
     print(f"run      {trained.folder}")
     for name, value in trained.result.items():
         print(f"{name:<10} {value}")
@@ -75,6 +82,19 @@ def settings_of(
     """The resolved configuration that a command asks for, and the genotype as it was given."""
     values = resolve(parser, argv, lambda first: _preset(family, first))
     return build_settings(family, "train", values["space"], values), values["genotype"]
+
+
+def begin_training(family: Family, settings: Settings, genotype: Genotype, label: str) -> Trained:
+    """Trains in a new run, or goes on with the one that was begun with the same settings."""
+
+    def has_ended(folder: Path) -> bool:
+        return (folder / "result.json").is_file()
+
+    name, plain = _name(settings, label), msgspec.to_builtins(genotype)
+    folder = run_to_go_on_with(family, settings, name, has_ended, genotype=plain)
+    if folder is not None:
+        return resume_training(family, folder)
+    return run_training(family, settings, genotype, label)
 
 
 def resume_training(family: Family, folder: Path) -> Trained:
@@ -171,11 +191,15 @@ def run_training(
     return Trained(result, run.folder)
 
 
+def _name(settings: Settings, label: str) -> str:
+    dataset = Path(str(settings.run.dataset)).resolve().name
+    known = label if label.startswith(dataset) else f"{dataset}-{label}"
+    return f"{known}-train-{settings.run.seed}"
+
+
 def _out(settings: Settings, label: str) -> Path:
     run = settings.run
-    dataset = Path(str(run.dataset)).resolve().name
-    known = label if label.startswith(dataset) else f"{dataset}-{label}"
-    return Path(run.out) if run.out else free_folder(Path("runs"), f"{known}-train-{run.seed}")
+    return Path(run.out) if run.out else free_folder(Path("runs"), _name(settings, label))
 
 
 def _cost(task: Task, genotype: Genotype) -> dict[str, int]:

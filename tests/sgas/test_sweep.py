@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from processes import Ended, command
+from processes import command
+from sweeps import COMMAND, NAMES, QUICK, figures, states, sweep
 from toy_family import FAMILY
 
 from sgas.cli import main
@@ -19,49 +16,7 @@ from sgas.commands.entry import DONE, FAILED
 from sgas.commands.jobs import gpu_of_slot
 from sgas.config import SweepConfig
 from sgas.errors import ConfigError
-from sgas.study import PHASES, State, read_manifest, read_study
-
-SMALL = ["sweep", "--strategies", "cri1,random", "--seeds", "0-1", "--out", "study"]
-QUICK = [
-    *("--search.warmup_epochs", "1", "--search.decision_interval", "1"),
-    *("--search.final_epochs", "0", "--train.epochs", "3"),
-]
-COMMAND = [*SMALL, *QUICK]
-NAMES = ("cri1-0", "cri1-1", "random-0", "random-1")
-
-
-def sweep(folder: Path, *more: str, **environ: str) -> Ended:
-    """Runs the command in this process: its jobs then share one server that has torch loaded."""
-    out, err, before = io.StringIO(), io.StringIO(), Path.cwd()
-    os.chdir(folder)
-    os.environ.update(environ)
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            status = main(FAMILY, [*COMMAND, *more])
-    finally:
-        os.chdir(before)
-        for name in environ:
-            del os.environ[name]
-    return Ended(status, out.getvalue(), err.getvalue())
-
-
-def states(folder: Path) -> dict[str, State]:
-    return {name: part.state for name, part in read_manifest(folder).parts.items()}
-
-
-def figures(folder: Path) -> dict[str, Any]:
-    """All that a study found, without times."""
-    return {
-        entry.name: (
-            entry.genotype and entry.genotype.content_hash,
-            entry.validation,
-            entry.result,
-            entry.test,
-            entry.parameters,
-            entry.flops,
-        )
-        for entry in read_study(folder).entries
-    }
+from sgas.study import PHASES, State, read_study
 
 
 @pytest.fixture(scope="module")
@@ -194,8 +149,11 @@ def test_a_run_that_was_taken_away_is_made_again(undisturbed: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        (["--search.warmup_epochs", "2"], "search.loop.warmup_epochs was 1, now 2"),
-        (["--train.noise", "0.5"], "train.data.noise was 0.1, now 0.5"),
+        (
+            ["--search.warmup_epochs", "2"],
+            "study was begun with other options: search.warmup_epochs was 1, now 2",
+        ),
+        (["--train.noise", "0.5"], "train.noise was 0.1, now 0.5; give them as they were"),
         (["--protocol", "paper"], "protocol was 'clean', now 'paper'"),
         (["--train.epochz", "3"], "unknown option --train.epochz; did you mean --train.epochs?"),
         (["--epochs", "3"], "unknown option --epochs; did you mean --train.epochs?"),
