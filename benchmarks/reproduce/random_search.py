@@ -2,7 +2,7 @@
 
     python benchmarks/reproduce/random_search.py --scale tiny|small|full [--protocol clean|paper]
 
-The same scales as the other scripts with the strategy `random` alone, and one seed at `tiny`. Where
+The same scales as the other scripts with the strategy `random` alone. Where
 another script has drawn random cells already, its table has this baseline beside its strategies.
 """
 
@@ -20,9 +20,7 @@ from reproduction import Reproduction, main
 def baseline(reproduction: Reproduction) -> Reproduction:
     """A reproduction with random cells alone."""
     scales = {
-        name: dataclasses.replace(
-            scale, strategies="random", seeds="0" if name == "tiny" else scale.seeds
-        )
+        name: dataclasses.replace(scale, strategies="random")
         for name, scale in reproduction.scales.items()
     }
     return dataclasses.replace(
