@@ -13,52 +13,46 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sgas.cell import dag_forward
 from sgas_gcn.config import GraphModelConfig, PointModelConfig
-from sgas_gcn.constants import EPS, LEAKY_SLOPE
+from sgas_gcn.constants import EPS
+from sgas_gcn.fused.layer import linear_norm
 from sgas_gcn.fused.state import Member, Plan
 from sgas_gcn.ops.common import BatchNorm, Operation, SourceState
 
-Activation = Callable[[Tensor], Tensor]
 DropPath = Callable[[Tensor], Tensor]
 Operations = Mapping[str, type[Operation]]
 ModelConfig = PointModelConfig | GraphModelConfig
 Neighborhood = TypeVar("Neighborhood")
 
 NUM_INPUTS = 2
+RELU = 0.0  # the negative slope of a ReLU
 STEM_MULTIPLE = 3  # channels of the stem, in units of C
 
 
-def leaky_relu(x: Tensor) -> Tensor:
-    """x where positive, 0.2 x elsewhere; overwrites x."""
-    return F.leaky_relu_(x, LEAKY_SLOPE)
-
-
 class LinearNorm(nn.Module):
-    """BN(activation(W x)) on `[N, in_channels]`: `[N, out_channels]`. Activation before norm.
+    """BN(leaky ReLU(W x)) on `[N, in_channels]`: `[N, out_channels]`. Activation before norm.
 
-    The activation may overwrite its argument.
+    `negative_slope` is the activation's: 0 is a ReLU, 1 none.
     """
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
-        activation: Activation | None = None,
+        negative_slope: float = 1.0,
         bias: bool = False,
     ) -> None:
         super().__init__()
         self.lin = nn.Linear(in_channels, out_channels, bias=bias)
         self.norm = BatchNorm(out_channels)
-        self.activation = activation
+        self.negative_slope = negative_slope
 
     def forward(self, x: Tensor) -> Tensor:
         """The normalised `[N, out_channels]`."""
-        x = self.lin(x)
-        return self.norm(x if self.activation is None else self.activation(x))
+        return linear_norm(x, self.lin, self.norm, self.negative_slope)
 
 
 @dataclass(frozen=True)
@@ -113,8 +107,8 @@ class Cell(nn.Module):
         self.concat = tuple(concat)
         self.num_steps = num_steps
         self.out_channels = len(self.concat) * channels
-        self.pre0 = LinearNorm(in_channels[0], channels, F.relu_)
-        self.pre1 = LinearNorm(in_channels[1], channels, F.relu_)
+        self.pre0 = LinearNorm(in_channels[0], channels, RELU)
+        self.pre1 = LinearNorm(in_channels[1], channels, RELU)
         self.links = [(edge.source, edge.step) for edge in edges]
         self.edges = nn.ModuleList(
             nn.ModuleDict({op: operations[op](channels) for op in edge.ops}) for edge in edges

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sgas_gcn.cells import STEM_MULTIPLE, Cell, LinearNorm, leaky_relu
+from sgas_gcn.cells import RELU, STEM_MULTIPLE, Cell, LinearNorm
 from sgas_gcn.config import PointModelConfig
+from sgas_gcn.constants import LEAKY_SLOPE
 from sgas_gcn.graph_batch import GraphBatch
-from sgas_gcn.ops.common import LEAKY_SLOPE
 from sgas_gcn.pooling import pool_layer
 
 HEAD_CHANNELS = (512, 256)
@@ -28,9 +28,9 @@ def build_heads(
     """The layers after the cells: fusion of stem and cells, then three layers of classifier."""
     fused = STEM_MULTIPLE * config.channels + sum(cell.out_channels for cell in cells)
     return (
-        LinearNorm(fused, config.emb_dims, leaky_relu),
-        LinearNorm(2 * config.emb_dims, HEAD_CHANNELS[0], leaky_relu, bias=True),
-        LinearNorm(*HEAD_CHANNELS, leaky_relu, bias=True),
+        LinearNorm(fused, config.emb_dims, LEAKY_SLOPE),
+        LinearNorm(2 * config.emb_dims, HEAD_CHANNELS[0], LEAKY_SLOPE, bias=True),
+        LinearNorm(*HEAD_CHANNELS, LEAKY_SLOPE, bias=True),
         nn.Sequential(OrderedDict(lin=nn.Linear(HEAD_CHANNELS[1], num_classes))),
     )
 
@@ -58,7 +58,7 @@ class AuxiliaryHead(nn.Module):
 
     def __init__(self, in_channels: int, num_classes: int) -> None:
         super().__init__()
-        self.pre = LinearNorm(in_channels, AUXILIARY_CHANNELS, F.relu_)
+        self.pre = LinearNorm(in_channels, AUXILIARY_CHANNELS, RELU)
         self.lin = nn.Linear(2 * AUXILIARY_CHANNELS, num_classes)
 
     def forward(self, x: Tensor, num_clouds: int) -> Tensor:
@@ -93,7 +93,7 @@ class NodeAuxiliaryHead(nn.Module):
 
     def __init__(self, in_channels: int, num_outputs: int) -> None:
         super().__init__()
-        self.pre = LinearNorm(in_channels, AUXILIARY_CHANNELS, F.relu_)
+        self.pre = LinearNorm(in_channels, AUXILIARY_CHANNELS, RELU)
         self.lin = nn.Linear(AUXILIARY_CHANNELS, num_outputs)
 
     def forward(self, x: Tensor, batch: GraphBatch) -> Tensor:

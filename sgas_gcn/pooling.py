@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sgas_gcn.compiled import runs_compiled
 from sgas_gcn.kernels.cpu_backend import operators
-from sgas_gcn.ops.common import EPS, MOMENTUM
+from sgas_gcn.constants import EPS, MOMENTUM
 
 
 def pool_clouds(x: Tensor, num_clouds: int) -> Tensor:

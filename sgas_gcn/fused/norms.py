@@ -39,7 +39,18 @@ def coefficients(call: Call, sums: Tensor, count: int) -> Tensor:
 
 def relu_norm(call: Call, h: Tensor) -> Tensor:
     """ReLU of `h` `[N, D]` in place, and the coefficients of its norm."""
-    return coefficients(call, pointwise.relu_sums_(h, 0.0), len(h))
+    norms = [module.norm for module in call.modules]
+    return pointwise.relu_norm_(
+        h,
+        0.0,
+        call.weights["norm.weight"],
+        call.weights["norm.bias"],
+        [norm.running_mean for norm in norms],
+        [norm.running_var for norm in norms],
+        call.state.training,
+        MOMENTUM,
+        EPS,
+    )
 
 
 def gradients(
@@ -66,14 +77,15 @@ def relu_norm_backward(
 
     Leaves the gradients of γ, β and, if `of_scale`, of the scale.
     """
-    sums = pointwise.column_sums(grad, y, None)
-    factors, found = gradients(call, sums, coefs, scale, len(y), y)
+    state = call.state
+    out = torch.empty_like(y, memory_format=torch.contiguous_format) if state.full else None
+    affine, found = pointwise.relu_norm_backward(
+        grad, y, coefs, scale, call.num_edges, state.training, 0.0, out
+    )
     if of_scale:
-        call.grad_scale = call.per_edge(found)
-    if not call.state.full:
-        return None
-    out = torch.empty_like(y, memory_format=torch.contiguous_format)
-    pointwise.apply_factors(grad, y, factors, 0.0, out)
+        call.grad_scale = found
+    if state.needs_weights:
+        call.gradients["norm.weight"], call.gradients["norm.bias"] = affine
     return out
 
 

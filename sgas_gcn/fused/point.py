@@ -215,7 +215,7 @@ class SAGE(Form):
             return
         message, pre, weight, *chosen = (t for t in others if t is not None)
         grad_message = cls._combine_backward(call, grad_h, message, weight)
-        grad_message.mul_(message > 0)
+        grad_message = torch.ops.aten.threshold_backward(grad_message, message, 0)
         graph = cls.graph(state.neighbors)
         grad_pre = halves.max_backward(grad_message, tuple(chosen), graph)
         if cls.relative:

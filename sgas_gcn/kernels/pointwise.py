@@ -27,6 +27,8 @@ __all__ = [
     "mixture",
     "norm_coefficients",
     "norm_gradients",
+    "relu_norm_",
+    "relu_norm_backward",
     "relu_sums_",
 ]
 
@@ -49,6 +51,8 @@ relu_sums_ = _compiled(pointwise_torch.relu_sums_)
 norm_coefficients = _compiled(pointwise_torch.norm_coefficients)
 column_sums = _compiled(pointwise_torch.column_sums)
 norm_gradients = _compiled(pointwise_torch.norm_gradients)
+relu_norm_ = _compiled(pointwise_torch.relu_norm_)
+relu_norm_backward = _compiled(pointwise_torch.relu_norm_backward)
 apply_factors = _compiled(pointwise_torch.apply_factors)
 mixture = _compiled(pointwise_torch.mixture)
 length_backward = _compiled(pointwise_torch.length_backward)

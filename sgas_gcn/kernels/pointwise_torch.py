@@ -101,7 +101,45 @@ def apply_factors(
     first, second, third = factors.to(grad.dtype)
     torch.addcmul(torch.addcmul(second, y, third), grad, first, out=out)
     if negative_slope != 1:
-        out.mul_(torch.where(y > 0, 1.0, negative_slope).to(out.dtype))
+        out.copy_(torch.where(y > 0, out, out * negative_slope))
+
+
+def relu_norm_(
+    h: Tensor,
+    negative_slope: float,
+    weight: Sequence[Tensor],
+    bias: Sequence[Tensor],
+    running_mean: Sequence[Tensor],
+    running_var: Sequence[Tensor],
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> Tensor:
+    """Leaky ReLU in place, and the coefficients `[4, D]` of the norm of its results."""
+    sums, norms = relu_sums_(h, negative_slope), (weight, bias, running_mean, running_var)
+    return norm_coefficients(sums, len(h), *norms, training, momentum, eps)
+
+
+def relu_norm_backward(
+    grad: Tensor,
+    y: Tensor,
+    coefficients: Tensor,
+    scale: Tensor | None,
+    edges: int,
+    training: bool,
+    negative_slope: float,
+    out: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Backward of scale · norm(y), y a leaky ReLU: the gradient before it goes into `out` if given.
+
+    Returns the gradients `[2, D]` of the norms' weights and biases, and float64 `[edges]` of the
+    scale.
+    """
+    sums = column_sums(grad, y, None)
+    factors, affine, of_scale = norm_gradients(sums, coefficients, scale, len(y), training, y)
+    if out is not None:
+        apply_factors(grad, y, factors, negative_slope, out)
+    return affine, of_scale.view(edges, -1).sum(1)
 
 
 def mixture(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,9 @@ from plain.point import PlainPoint
 from settings import FAMILIES
 from torch import Tensor
 from weights import plain_names, plain_values
+
+from sgas.kernels import use_kernels
+from sgas_gcn.compiled import LIBRARY
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -168,8 +171,18 @@ def as_double(batch: Batch) -> Batch:
     return Batch(plain, batch.ours.with_features(batch.ours.x.double()), batch.targets)
 
 
+@pytest.fixture(params=["torch", "cpu"])
+def kernels(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Each implementation of the kernels in turn; skips the compiled where they cannot be built."""
+    if request.param == "cpu" and (reason := LIBRARY.load()) is not None:
+        pytest.skip(reason)
+    use_kernels("auto" if request.param == "cpu" else "torch")  # not every family has its own
+    yield
+    use_kernels("auto")
+
+
 @pytest.mark.parametrize("space", FAMILIES)
-def test_ten_steps_of_a_search_equal_ours(space: str) -> None:
+def test_ten_steps_of_a_search_equal_ours(space: str, kernels: None) -> None:
     contest, family = tiny_contest(space), FAMILIES[space]
     decisions = family.space.topology(family.num_steps).num_decisions
     for step, batch in enumerate(contest.batches):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,11 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from sgas_gcn.cells import Cell, CellEdge
+from sgas.kernels import use_kernels
+from sgas_gcn.cells import Cell, CellEdge, LinearNorm
+from sgas_gcn.compiled import LIBRARY
 from sgas_gcn.config import POINT_SPACE
 from sgas_gcn.csr import GraphNeighbors
+from sgas_gcn.fused.call import State
 from sgas_gcn.neighbors import knn
-from sgas_gcn.ops.common import BatchNorm, Operation
+from sgas_gcn.ops.common import BatchNorm, Operation, SourceState
 from sgas_gcn.ops.graph import GRAPH_OPERATIONS
 from sgas_gcn.ops.point import POINT_OPERATIONS
 
@@ -107,3 +111,124 @@ def test_equals_the_operations_one_by_one(
         cell = make_cell(table, STAGES[stage], channels).train(training)
         found.append(run(cell, space, channels))
     check_equal(*found)
+
+
+@on_both
+def test_where_only_the_edges_weights_need_gradients_less_is_kept(
+    space: str, backend: torch.device
+) -> None:
+    kept: list[dict[int, int]] = []
+    gradients = []
+    cell = make_cell(TABLES[space], EVERY, 8)
+    weights = torch.rand(TOPOLOGY.num_edges, len(NAMES), dtype=torch.float64, requires_grad=True)
+    x = torch.randn(NODES, 8, dtype=torch.float64)
+    plan, neighbors = cell.plans[0].fused, neighbors_of(space)
+    assert plan is not None
+    for frozen in (False, True):
+        cell.requires_grad_(not frozen)
+        sizes: dict[int, int] = {}
+
+        def pack(tensor: Tensor, sizes: dict[int, int] = sizes) -> Tensor:
+            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        scale = weights.flatten()[: plan.num_pieces]
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            out = plan.outputs(x, neighbors, scale, training=True)
+        gradients.append(torch.autograd.grad(out.square().sum(), weights)[0])
+        kept.append(sizes)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-10, atol=1e-10)
+    everything, alone = (sum(sizes.values()) for sizes in kept)
+    assert alone < 0.75 * everything
+
+
+@on_both
+def test_where_only_the_edges_weights_need_gradients_no_other_is_computed(
+    space: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = make_cell(TABLES[space], EVERY, 8).requires_grad_(False)
+    weights = torch.rand(TOPOLOGY.num_edges, len(NAMES), dtype=torch.float64, requires_grad=True)
+    states: list[State] = []
+    finish = State.finish
+
+    def spy(state: State) -> None:
+        finish(state)
+        states.append(state)
+
+    monkeypatch.setattr(State, "finish", spy)
+    s0, s1 = (torch.randn(NODES, 8, dtype=torch.float64) for _ in range(2))
+    cell(s0, s1, neighbors_of(space), weights).square().sum().backward()
+    # Backward: the last state first. The cell's inputs depend on no weight of an edge.
+    assert [state.full for state in states] == [True, True, False, False]
+    assert not any(state.needs_weights for state in states)
+    assert [state.grad_x is None for state in states] == [False, False, True, True]
+
+
+class Doubled(Operation):
+    """x · 2 · factor, an operation of a table of ours: without a fused form."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.factor = torch.nn.Parameter(torch.ones(channels))
+
+    @staticmethod
+    def evaluate(ops: Sequence[Any], state: SourceState, scale: Tensor | None = None) -> Tensor:
+        out = torch.stack([2 * state.x * op.factor for op in ops], dim=1)
+        return out if scale is None else out * scale.view(-1, 1)
+
+
+@on_both
+@pytest.mark.parametrize("held", [[*NAMES, "doubled"], ["doubled"]], ids=["mixed", "alone"])
+def test_an_operation_without_a_fused_form_joins_the_mixture(space: str, held: list[str]) -> None:
+    table = {**TABLES[space], "doubled": Doubled}
+    found = [
+        run(make_cell(each, [held] * TOPOLOGY.num_edges, 5), space, 5)
+        for each in (table, without_forms(table))
+    ]
+    check_equal(*found)
+    assert found[0][1]["edges.0.doubled.factor"].any()
+
+
+@pytest.mark.parametrize("negative_slope", [0.0, 0.2, 1.0])
+@pytest.mark.parametrize("training", [True, False])
+def test_a_layer_equals_its_formula(
+    negative_slope: float, training: bool, backend: torch.device
+) -> None:
+    torch.manual_seed(0)
+    layer = LinearNorm(5, 19, negative_slope, bias=True).double().train(training)
+    torch.nn.init.normal_(layer.norm.weight)
+    x = torch.randn(50, 5, dtype=torch.float64, requires_grad=True)
+    plain = copy.deepcopy(layer)
+    h = torch.nn.functional.leaky_relu(plain.lin(x), negative_slope)
+    statistics = (plain.norm.running_mean, plain.norm.running_var)
+    wanted = torch.nn.functional.batch_norm(
+        h, *statistics, plain.norm.weight, plain.norm.bias, training, 0.1, 1e-5
+    )
+    out = layer(x)
+    torch.testing.assert_close(out, wanted, rtol=1e-10, atol=1e-10)
+    g = torch.randn_like(out)
+    ours = torch.autograd.grad(out, [x, *layer.parameters()], g)
+    theirs = torch.autograd.grad(wanted, [x, *plain.parameters()], g)
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-10, atol=1e-10)
+    for mine, other in zip(layer.buffers(), plain.buffers(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-10, atol=1e-10)
+
+
+@on_both
+def test_float32_agrees_over_the_backends(space: str) -> None:
+    found = []
+    for choice in ("torch", "cpu"):
+        if choice == "cpu" and (reason := LIBRARY.load()) is not None:
+            pytest.skip(reason)
+        use_kernels(choice)
+        try:
+            cell = make_cell(TABLES[space], EVERY, 17).float()
+            torch.manual_seed(3)
+            s0, s1 = torch.randn(2, NODES, 17).unbind(0)
+            weights = torch.rand(TOPOLOGY.num_edges, len(NAMES))
+            found.append(cell(s0, s1, neighbors_of(space), weights))
+        finally:
+            use_kernels("auto")
+    assert found[0].dtype == found[1].dtype == torch.float32
+    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-3)

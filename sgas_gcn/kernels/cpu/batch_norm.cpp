@@ -198,10 +198,37 @@ void apply_factors(const Tensor& grad, const Tensor& y, const Tensor& factors,
   });
 }
 
+Tensor relu_norm_(Tensor h, double negative_slope, at::TensorList weight, at::TensorList bias,
+                  at::TensorList running_mean, at::TensorList running_var, bool training,
+                  double momentum, double eps) {
+  const Tensor sums = relu_sums_(h, negative_slope);
+  return norm_coefficients(sums, h.size(0), weight, bias, running_mean, running_var, training,
+                           momentum, eps);
+}
+
+std::tuple<Tensor, Tensor> relu_norm_backward(const Tensor& grad, const Tensor& y,
+                                              const Tensor& coefficients,
+                                              const std::optional<Tensor>& scale, int64_t edges,
+                                              bool training, double negative_slope,
+                                              std::optional<Tensor> out) {
+  const Tensor sums = column_sums(grad, y, std::nullopt);
+  auto [factors, affine, of_scale] =
+      norm_gradients(sums, coefficients, scale, y.size(0), training, y);
+  if (out) apply_factors(grad, y, factors, negative_slope, *out);
+  return {affine, of_scale.view({edges, -1}).sum(1)};
+}
+
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(sgas_gcn, m) {
   m.def("relu_sums_(Tensor(a!) h, float negative_slope) -> Tensor");
+  m.def(
+      "relu_norm_(Tensor(a!) h, float negative_slope, Tensor[] weight, Tensor[] bias, "
+      "Tensor(b!)[] running_mean, Tensor(c!)[] running_var, bool training, float momentum, "
+      "float eps) -> Tensor");
+  m.def(
+      "relu_norm_backward(Tensor grad, Tensor y, Tensor coefficients, Tensor? scale, int edges, "
+      "bool training, float negative_slope, Tensor(a!)? out) -> (Tensor affine, Tensor of_scale)");
   m.def(
       "norm_coefficients(Tensor sums, int count, Tensor[] weight, Tensor[] bias, "
       "Tensor(a!)[] running_mean, Tensor(b!)[] running_var, bool training, float momentum, "
@@ -217,6 +244,8 @@ TORCH_LIBRARY_FRAGMENT(sgas_gcn, m) {
 
 TORCH_LIBRARY_IMPL(sgas_gcn, CPU, m) {
   m.impl("relu_sums_", relu_sums_);
+  m.impl("relu_norm_", relu_norm_);
+  m.impl("relu_norm_backward", relu_norm_backward);
   m.impl("norm_coefficients", norm_coefficients);
   m.impl("column_sums", column_sums);
   m.impl("norm_gradients", norm_gradients);
