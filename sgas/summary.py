@@ -255,7 +255,14 @@ def _warnings(
     if missing and not results.published:
         total = sum(row.asked for row in strategies)
         told.append(f"{missing} of {total} runs have no test figure yet and are left out.")
-    told += [trial.failure for trial in results.trials if trial.failure]
+    return [*told, *_more_warnings(results, counts, ranks)]
+
+
+def _more_warnings(
+    results: Results, counts: Mapping[str, int], ranks: Sequence[RankRow]
+) -> list[str]:
+    """What failed, what cannot be compared, and what the protocol and τ leave open."""
+    told = [trial.failure for trial in results.trials if trial.failure]
     if results.published and len(counts) > 1:
         told.append(
             "The file names no seeds, so nothing can be paired and strategies are not compared."

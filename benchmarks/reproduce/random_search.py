@@ -13,8 +13,9 @@ import sys
 
 from cifar10 import CIFAR10
 from modelnet40 import MODELNET40
+from paper import Reproduction
 from ppi import PPI
-from reproduction import Reproduction, main
+from reproduction import main
 
 
 def baseline(reproduction: Reproduction) -> Reproduction:

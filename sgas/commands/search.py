@@ -114,7 +114,6 @@ def run_search(
     from sgas.commands.pictures import draw_run
     from sgas.events import Both, Events
     from sgas.progress import ShowProgress
-    from sgas.schedule import Schedule
     from sgas.search import Search
 
     run_config, loop = settings.run, settings.loop

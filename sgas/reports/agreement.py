@@ -62,17 +62,28 @@ def draw_agreement(
     palette = palette_for(space.operations + space.published_only, groups)
     _add_heads(picture, operations, TOP, head)
     _add_rules(picture, topology.num_edges, len(operations), TOP + head)
-    for row, edge in enumerate(topology.edges):
-        y = TOP + head + row * CELL_HEIGHT
-        counts = [choices[edge.source, edge.step, op] for op in operations]
-        name = topology.edge_name(edge)
-        picture.add(text(MARGIN, y + 17, name, size=11), _sum(sum(counts), n, y))
-        for column, (op, count) in enumerate(zip(operations, counts, strict=True)):
-            if not count:
-                continue
-            said = f"{name} = {op}: {count} of {n}"
-            _add_field(picture, column, y, count / n, str(count), palette.colour(op), said)
+    columns = [(op, palette.colour(op)) for op in operations]
+    _add_rows(picture, topology, choices, columns, n, TOP + head)
     return picture.to_svg()
+
+
+def _add_rows(
+    picture: Picture,
+    topology: CellTopology,
+    choices: Counter[tuple[int, int, str]],
+    columns: Sequence[tuple[str, str]],
+    n: int,
+    top: float,
+) -> None:
+    """A row for each edge: its name, how often it was kept, and a field for each choice of it."""
+    for row, edge in enumerate(topology.edges):
+        y, name = top + row * CELL_HEIGHT, topology.edge_name(edge)
+        counts = [choices[edge.source, edge.step, op] for op, _ in columns]
+        picture.add(text(MARGIN, y + 17, name, size=11), _sum(sum(counts), n, y))
+        for column, ((op, colour), count) in enumerate(zip(columns, counts, strict=True)):
+            if count:
+                said = f"{name} = {op}: {count} of {n}"
+                _add_field(picture, column, y, count / n, str(count), colour, said)
 
 
 def _words(topology: CellTopology, choices: Counter[tuple[int, int, str]], n: int) -> str:

@@ -17,7 +17,8 @@ import imagenet
 import modelnet40
 import pytest
 import reproduction
-from reproduction import Reproduction, main
+from paper import DATA, Reproduction
+from reproduction import main
 from studies import write_study
 
 from sgas.cli import main as cli_main
@@ -184,7 +185,7 @@ def test_every_scale_asks_for_options_that_exist(
     size, package = found.scales[scale], __import__(found.family, fromlist=["FAMILY"])
     verb = ["train", found.cells[0][0]] if found.cells else ["sweep", "--seeds", size.seeds]
     dataset = size.dataset
-    if dataset.startswith(reproduction.DATA):  # any set of the same space has the same options
+    if dataset.startswith(DATA):  # any set of the same space has the same options
         dataset = SAME_SPACE[found.metric]
     words = [*verb, "--dataset", dataset, "--preset", size.preset, *size.options]
     assert cli_main(package.FAMILY, [*words, "--print_config"]) == 0, capsys.readouterr().err
