@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from sgas_gcn.compiled import runs_compiled
-from sgas_gcn.kernels.cpu_backend import operators
 from sgas_gcn.constants import EPS, MOMENTUM
+from sgas_gcn.kernels.cpu_backend import operators
 
 
 def pool_clouds(x: Tensor, num_clouds: int) -> Tensor:
