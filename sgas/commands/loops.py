@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from jsonargparse import ArgumentParser
 
+<<<<<<< HEAD
 from sgas.commands.common import Settings, with_absolute_paths
+=======
+from sgas.allocator import keep_freed_memory
+>>>>>>> gcn
 from sgas.config import RunConfig
 from sgas.errors import ConfigError, Interrupted
 from sgas.family import Family
@@ -112,7 +116,7 @@ def rehearse(network: Callable[[Any], Any], example: Any) -> None:
 def begin(
     family: Family, run: RunConfig, device: torch.device, config: Mapping[str, Any] | None
 ) -> None:
-    """Sets up threads and kernels: for a resumed run (`config`) those that it began with.
+    """Sets up memory, threads and kernels: for a resumed run (`config`) those that it began with.
 
     Sums are split over threads and each backend rounds in its own way; others would give other last
     bits. DeviceError where the kernels asked for cannot run.
@@ -121,6 +125,7 @@ def begin(
 
     from sgas.kernels import backend_for, use_kernels
 
+    keep_freed_memory()
     threads = run.threads if config is None else config["environment"]["threads"]
     if threads is not None:
         torch.set_num_threads(threads)
