@@ -11,11 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from jsonargparse import ArgumentParser
 
-<<<<<<< HEAD
-from sgas.commands.common import Settings, with_absolute_paths
-=======
 from sgas.allocator import keep_freed_memory
->>>>>>> gcn
+from sgas.commands.common import Settings, with_absolute_paths
 from sgas.config import RunConfig
 from sgas.errors import ConfigError, Interrupted
 from sgas.family import Family
