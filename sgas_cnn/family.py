@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from sgas.config import RunConfig
@@ -62,6 +63,12 @@ def _check_folder(folder: str) -> dict[str, Any]:
     return describe_folder(folder)
 
 
+def _keep_own(dataset: Any, test: Any, root: str) -> Path:
+    from sgas_cnn.own_data import keep_own
+
+    return keep_own(dataset, test, root)
+
+
 CIFAR10 = {"in_channels": 3, "num_classes": 10, "image_size": 32}
 
 FAMILY = Family(
@@ -81,6 +88,7 @@ FAMILY = Family(
     models=_models,
     paper_dimensions={"image": CIFAR10, "nasbench201": CIFAR10},
     check_folder=_check_folder,
+    keep_own=_keep_own,
     published_names=published_names,
     load_published=load_published,
 )

@@ -39,7 +39,7 @@ LAYERS = (
         "options",
         "progress",
     ),
-    ("schedule", "folders", "kernels"),
+    ("schedule", "folders", "kernels", "own_data"),
     ("strategies",),
     ("cell", "replay"),
     ("runs",),
@@ -51,7 +51,7 @@ LAYERS = (
     ("reports",),
     ("events",),
     ("commands",),
-    ("cli",),
+    ("cli", "interface"),
 )
 LAYER_OF = {name: level for level, names in enumerate(LAYERS) for name in names}
 HEAVY = ("torch", "torch_geometric", "sklearn", "scipy", "matplotlib", "jinja2")

@@ -12,7 +12,7 @@ import msgspec
 
 from sgas.commands.common import Settings, open_settings, print_json, resolve_device
 from sgas.errors import RunError
-from sgas.family import Family
+from sgas.family import Family, Network
 from sgas.genotype import Genotype
 from sgas.options import Flag, Positional, parse, parser_for
 from sgas.runs import Run
@@ -20,6 +20,7 @@ from sgas.runs import Run
 if TYPE_CHECKING:
     import torch
 
+WEIGHTS = "weights.safetensors"
 RUN = Positional("run", "run folder of a training that has ended")
 FLAGS = [
     Flag("json", "print one JSON object"),
@@ -49,17 +50,10 @@ def evaluate_run(family: Family, folder: Path, device_name: str = "auto") -> dic
 
     RunError where the folder is no training or has not been trained to its end.
     """
-    settings, config = open_settings(family, folder)
-    if settings.verb != "train":
-        raise RunError(f"{folder} is a search; train it first: {family.command} train {folder}")
-    if not (folder / "weights.safetensors").is_file():
-        raise RunError(
-            f"{folder} has not been trained to its end; go on with: {family.command} train "
-            f"--resume {folder}"
-        )
+    _open_trained(family, folder)
     kept, device = folder / "evaluation.json", resolve_device(device_name)
     if not kept.is_file():
-        _measure(family, folder, settings, msgspec.convert(config["genotype"], Genotype), device)
+        _measure(family, folder, device)
     try:
         evaluation: dict[str, Any] = json.loads(kept.read_text())
     except ValueError as error:
@@ -67,22 +61,47 @@ def evaluate_run(family: Family, folder: Path, device_name: str = "auto") -> dic
     return evaluation
 
 
-def _measure(
-    family: Family, folder: Path, settings: Settings, genotype: Genotype, device: torch.device
-) -> None:
-    """Opens the test split and writes evaluation.json."""
+def trained_network(family: Family, folder: Path) -> Network:
+    """The network of a trained run with its weights, on the CPU, in evaluation mode.
+
+    RunError where the run was not trained to its end or its weights are damaged.
+    """
+    settings, config = _open_trained(family, folder)
+    models = family.models(str(settings.run.space), settings.model, config["dimensions"])
+    genotype = msgspec.convert(config["genotype"], Genotype)
+    network = models.build_network(genotype, settings.loop.auxiliary)
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from sgas.loop import evaluate
-
-    task = family.open_task(settings.run, settings.model, settings.data)
-    network = task.build_network(genotype, settings.loop.auxiliary)
     try:
-        network.load_state_dict(load_file(folder / "weights.safetensors"))
+        network.load_state_dict(load_file(folder / WEIGHTS))
     except (SafetensorError, RuntimeError) as error:
         told = " ".join(str(error).split())
-        raise RunError(f"{folder / 'weights.safetensors'} is damaged: {told}") from None
+        raise RunError(f"{folder / WEIGHTS} is damaged: {told}") from None
+    network.eval()
+    return network
+
+
+def _open_trained(family: Family, folder: Path) -> tuple[Settings, dict[str, Any]]:
+    """Settings and config.json of a training that has ended."""
+    settings, config = open_settings(family, folder)
+    if settings.verb != "train":
+        raise RunError(f"{folder} is a search; train it first: {family.command} train {folder}")
+    if not (folder / WEIGHTS).is_file():
+        raise RunError(
+            f"{folder} has not been trained to its end; go on with: {family.command} train "
+            f"--resume {folder}"
+        )
+    return settings, config
+
+
+def _measure(family: Family, folder: Path, device: torch.device) -> None:
+    """Opens the test split and writes evaluation.json."""
+    from sgas.loop import evaluate
+
+    settings, _ = _open_trained(family, folder)
+    network = trained_network(family, folder)
+    task = family.open_task(settings.run, settings.model, settings.data)
     with Run.open(folder) as run:
         source = task.test_part(device)
         batch_size = settings.loop.batch_size
