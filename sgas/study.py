@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -56,6 +56,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     format: int
     parts: dict[str, Part]
+
+
+Change = Callable[[Mapping[str, Part]], Mapping[str, Part]]
 
 
 class StudyInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -162,12 +165,17 @@ def write_info(folder: Path, info: StudyInfo) -> None:
     write_text(folder / STUDY, _pretty(info))
 
 
-def change_parts(folder: Path, changes: Mapping[str, Part]) -> Manifest:
-    """Puts parts into the manifest, new ones at its end, and returns it as it is now."""
+def change_parts(folder: Path, changes: Mapping[str, Part] | Change) -> Manifest:
+    """Puts parts into the manifest, new ones at its end, and returns it as it is now.
+
+    `changes` may follow from the parts as they are: a function that is called under the lock.
+    """
     with hold(folder / LOCK):
         known = read_manifest(folder).parts if (folder / MANIFEST).exists() else {}
-        manifest = Manifest(1, {**known, **changes})
-        write_text(folder / MANIFEST, _pretty(manifest))
+        new = changes(known) if callable(changes) else changes
+        manifest = Manifest(1, {**known, **new})
+        if new:
+            write_text(folder / MANIFEST, _pretty(manifest))
     return manifest
 
 

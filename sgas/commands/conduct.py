@@ -34,6 +34,7 @@ def conduct(family: Family, folder: Path, names: Sequence[str], jobs: Jobs, agai
         while (waiting or running) and not stop.requested:
             free = len(waiting) if jobs.capacity is None else jobs.capacity - len(running)
             if waiting and free > 0:
+                _forget_failures(folder, waiting[:free])
                 started = jobs.start(waiting[:free])
                 waiting = waiting[free:]
                 _note_numbers(folder, started)
@@ -79,15 +80,18 @@ def _still_queued(folder: Path, names: Sequence[str], parts: Mapping[str, Part])
 
 def _put_right(folder: Path, names: Sequence[str]) -> None:
     """Parts that no process works on wait; parts whose files are gone are made again."""
-    parts, changes = read_manifest(folder).parts, {}
-    for name in names:
-        for phase in PHASES:
-            part = parts[f"{name}/{phase}"]
-            gone = part.state is State.DONE and not _evidence(folder / name, phase).is_file()
-            if gone or part.state is State.RUNNING:
-                changes[f"{name}/{phase}"] = Part(State.WAITING, part.log)
-    if changes:
-        change_parts(folder, changes)
+
+    def righted(parts: Mapping[str, Part]) -> dict[str, Part]:
+        changes = {}
+        for name in names:
+            for phase in PHASES:
+                part = parts[f"{name}/{phase}"]
+                gone = part.state is State.DONE and not _evidence(folder / name, phase).is_file()
+                if gone or part.state is State.RUNNING:
+                    changes[f"{name}/{phase}"] = Part(State.WAITING, part.log)
+        return changes
+
+    change_parts(folder, righted)
 
 
 def _evidence(entry: Path, phase: str) -> Path:
@@ -99,16 +103,31 @@ def _evidence(entry: Path, phase: str) -> Path:
     }[phase]
 
 
+def _forget_failures(folder: Path, names: Sequence[str]) -> None:
+    """Parts that failed wait again: their jobs are about to be started."""
+
+    def forgotten(parts: Mapping[str, Part]) -> dict[str, Part]:
+        return {
+            name: Part(State.WAITING, parts[name].log)
+            for name in (f"{entry}/{phase}" for entry in names for phase in PHASES)
+            if parts[name].state is State.FAILED
+        }
+
+    change_parts(folder, forgotten)
+
+
 def _note_numbers(folder: Path, started: Sequence[Job]) -> None:
     """Puts a cluster's number of each job into the manifest, for the next command to find it."""
-    parts, changes = read_manifest(folder).parts, {}
-    for job in started:
-        for phase in PHASES if job.number else ():
-            part = parts[f"{job.entry}/{phase}"]
-            if part.state in (State.WAITING, State.FAILED):
-                changes[f"{job.entry}/{phase}"] = Part(State.WAITING, part.log, None, job.number)
-    if changes:
-        change_parts(folder, changes)
+
+    def noted(parts: Mapping[str, Part]) -> dict[str, Part]:
+        return {
+            name: msgspec.structs.replace(parts[name], job=job.number)
+            for job in started
+            for name in (f"{job.entry}/{phase}" for phase in PHASES)
+            if job.number and parts[name].state is not State.DONE
+        }
+
+    change_parts(folder, noted)
 
 
 def _settle(folder: Path, running: Sequence[Job]) -> Iterator[Job]:
@@ -122,15 +141,17 @@ def _settle(folder: Path, running: Sequence[Job]) -> Iterator[Job]:
 
 
 def _mark_dead(folder: Path, job: Job, how: str) -> None:
-    parts = read_manifest(folder).parts
-    for phase in PHASES:
-        name = f"{job.entry}/{phase}"
-        if parts[name].state is State.DONE:
-            continue
-        if parts[name].state is not State.FAILED:
-            dead = msgspec.structs.replace(parts[name], state=State.FAILED, error=how)
-            change_parts(folder, {name: dead})
-        return
+    """Marks the first part that a dead job has left as failed."""
+
+    def marked(parts: Mapping[str, Part]) -> dict[str, Part]:
+        left = [f"{job.entry}/{phase}" for phase in PHASES]
+        left = [name for name in left if parts[name].state is not State.DONE]
+        if not left or parts[left[0]].state is State.FAILED:
+            return {}
+        dead = msgspec.structs.replace(parts[left[0]], state=State.FAILED, error=how)
+        return {left[0]: dead}
+
+    change_parts(folder, marked)
 
 
 def _stop(jobs: Jobs, running: list[Job]) -> None:
@@ -166,6 +187,9 @@ def _report(family: Family, folder: Path, names: Sequence[str]) -> int:
         if part.state is State.FAILED:
             where = folder / part.log if part.log else folder / "cluster"
             print(f"failed   {name}: {part.error} (log: {where})")
+    waiting = sum(part.state is State.WAITING for part in mine.values())
+    if waiting:
+        print(f"waiting  {waiting} parts, which were interrupted or follow one that was not done")
     if done < len(mine):
         print("next     the same command, which tries again what failed")
         return 1

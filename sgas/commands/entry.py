@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -71,12 +71,11 @@ def run_entry(study: Path, name: str, threads: int) -> int:
     # One that was told to stop may still be writing this entry: wait until it has ended.
     with StopSignal() as stop, hold(task.folder / ".lock"):
         for phase in PHASES:
-            part = read_manifest(study).parts[f"{name}/{phase}"]
-            if part.state is State.DONE:
+            if read_manifest(study).parts[f"{name}/{phase}"].state is State.DONE:
                 continue
             if stop.requested:
                 return INTERRUPTED
-            state = _run_phase(task, phase, part)
+            state = _run_phase(task, phase)
             if state is not State.DONE:
                 return FAILED if state is State.FAILED else INTERRUPTED
     return DONE
@@ -135,13 +134,16 @@ RUNNERS: dict[str, Callable[[EntryTask], None]] = {
 }
 
 
-def _run_phase(task: EntryTask, phase: str, part: Part) -> State:
+def _run_phase(task: EntryTask, phase: str) -> State:
     """Runs a phase with its output in its log, and puts how it ended into the manifest."""
-    log = f"{task.name}/{phase}.log"
+    name, log = f"{task.name}/{phase}", f"{task.name}/{phase}.log"
 
     def tell(state: State, error: str | None = None) -> State:
-        changed = msgspec.structs.replace(part, state=state, error=error, log=log)
-        change_parts(task.study, {f"{task.name}/{phase}": changed})
+        def told(parts: Mapping[str, Part]) -> dict[str, Part]:
+            now = {"state": state, "error": error, "log": log}
+            return {name: msgspec.structs.replace(parts[name], **now)}
+
+        change_parts(task.study, told)
         return state
 
     tell(State.RUNNING)

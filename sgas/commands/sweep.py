@@ -73,10 +73,10 @@ def main(family: Family, argv: Sequence[str]) -> int:
     folder = asked.folder
     names = [entry_name(s, n) for s in asked.sweep.strategy_names for n in asked.sweep.seed_numbers]
     fresh = not is_study(folder)
-    if not fresh:
-        _refuse_changes(folder, read_info(folder), asked.info)
-    elif asked.cluster.cluster != "slurm":  # there, device and data are another machine's
+    if fresh:
         _rehearse(family, asked)
+    else:
+        _refuse_changes(folder, read_info(folder), asked.info)
     jobs = _jobs(family, asked)
     _make_folder(folder)
     with hold(folder / OWN_LOCK, f"{folder} is being swept by another process"):
@@ -221,8 +221,10 @@ def _flat(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 def _rehearse(family: Family, asked: Asked) -> None:
     """Opens the data and builds both kinds of model once, so that what does not fit is told now."""
-    device = resolve_device(asked.search.run.device)
-    begin(family, asked.search.run, device, None)
+    # In Slurm's jobs, another machine's device counts; data is downloaded here, once for all.
+    device = resolve_device("cpu" if asked.cluster.cluster == "slurm" else asked.search.run.device)
+    if asked.cluster.cluster != "slurm":
+        begin(family, asked.search.run, device, None)
     for settings in (asked.search, asked.train):
         task = family.open_task(settings.run, settings.model, settings.data)
         require_batch(settings.loop.batch_size, task.smallest_batch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,18 @@ def test_changes_of_many_at_once_are_all_kept(folder: Path) -> None:
     parts = read_manifest(folder).parts
     assert [parts[f"random-{number}/search"].job for number in range(4)] == ["4"] * 4
     assert len(parts) == 10
+
+
+def test_changes_may_follow_from_the_parts_as_they_are(folder: Path) -> None:
+    def count(parts: Mapping[str, Part]) -> dict[str, Part]:
+        return {"cri2-0/search": Part(job=str(int(parts["cri2-0/search"].job or 0) + 1))}
+
+    threads = [threading.Thread(target=change_parts, args=(folder, count)) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert read_manifest(folder).parts["cri2-0/search"].job == "12"
 
 
 @pytest.mark.parametrize("name", ["study.json", "manifest.json"])
