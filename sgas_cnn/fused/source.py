@@ -85,9 +85,10 @@ class _Source(torch.autograd.Function):
                 m if b.whole else m[b.rows]
                 for b, m in zip(plan.branches, folded.matrices.unbind(), strict=True)
             ]
-        before, reads = rest[: plan.slots], [planes[i] for i in plan.plane_of]
+        started = [slot for slot in range(plan.slots) if rest[slot] is not None]
+        reads = [planes[i] for i in plan.plane_of]
         outs = backend.mixture(
-            before, reads, plan.slot_of, matrices, [b.first_row for b in plan.branches],
+            [rest[slot] for slot in started], started, reads, plan.slot_of, matrices, [b.first_row for b in plan.branches],
             images, coefficients, bias,
         )  # fmt: skip
         ctx.plan, ctx.training, ctx.scales_size = plan, training, len(scales)

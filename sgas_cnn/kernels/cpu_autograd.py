@@ -69,6 +69,7 @@ def _fake_depthwise_backward(*given: Any) -> Any:
 
 def _fake_mixture(
     before: Any,
+    before_slots: Any,
     planes: Any,
     slot_of: Any,
     matrices: Any,
@@ -155,8 +156,8 @@ def _depthwise_gradients(ctx: Any, from_planes: Any, from_mean: Any, from_covari
 
 
 def _keep_mixture(ctx: Any, inputs: Any, output: Any) -> None:
-    before, planes, ctx.slot_of, matrices, ctx.first_rows, linear, coefficients, _ = inputs
-    ctx.has_before = [x is not None for x in before]
+    _, ctx.before_slots, planes, ctx.slot_of, matrices, ctx.first_rows, linear, *others = inputs
+    coefficients, _ = others
     ctx.num = len(planes)
     ctx.save_for_backward(coefficients, *planes, *matrices, *linear)
 
@@ -179,8 +180,8 @@ def _mixture_gradients(ctx: Any, gradients: Any) -> Any:
         for slot, row, matrix in zip(ctx.slot_of, rows, matrices, strict=True)
     ]
     to_matrices = [part[row] for part, row in zip(crossed, rows, strict=True)]
-    to_before = [g if has else None for g, has in zip(gradients, ctx.has_before, strict=True)]
-    return to_before, to_planes, None, to_matrices, None, to_linear, linear_crossed, sums
+    to_before = [gradients[slot] for slot in ctx.before_slots]
+    return to_before, None, to_planes, None, to_matrices, None, to_linear, linear_crossed, sums
 
 
 def _keep_pool(ctx: Any, inputs: Any, output: Any) -> None:
@@ -221,7 +222,7 @@ def _depthwise_flops(
 
 
 def _mixture_flops(
-    before: Any, planes: Any, slot_of: Any, matrices: Any, *given: Any, **_: Any
+    before: Any, slots: Any, planes: Any, slot_of: Any, matrices: Any, *given: Any, **_: Any
 ) -> int:
     """Twice the multiply-adds of the matrix products."""
     pairs = zip(planes, matrices, strict=True)

@@ -113,7 +113,8 @@ def depthwise_backward(
 
 
 def mixture(
-    before: Sequence[Tensor | None],
+    before: Tensors,
+    before_slots: Numbers,
     planes: Tensors,
     slot_of: Numbers,
     matrices: Tensors,
@@ -124,12 +125,14 @@ def mixture(
 ) -> list[Tensor]:
     """The outputs of all slots: before + bias + Σ coefficient · linear + Σ matrix plane.
 
+    What was `before` is given for the slots that had something, which `before_slots` names.
+
     `coefficients` are `[slots, linear, C]`, `bias` `[slots, C]`; each plane goes to one slot, each
     linear image to all. A matrix `[rows, C]` gives the channels from its first row on.
     """
-    outs = []
+    outs, starts = [], dict(zip(before_slots, before, strict=True))
     for slot, constant in enumerate(bias):
-        total = before[slot]
+        total = starts.get(slot)
         for image, factor in zip(linear, coefficients[slot], strict=True):
             total = image * factor if total is None else torch.addcmul(total, image, factor)
         for plane, target, matrix, row in zip(planes, slot_of, matrices, first_rows, strict=True):

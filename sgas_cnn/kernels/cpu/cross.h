@@ -72,12 +72,12 @@ inline void pack_pixels(const T* from, long channels, long pixels, const T* shif
   }
 }
 
-// Adds the moments of one image [pixels][channels]: its mean [width], and to `sums` [width][width]
-// (upper part) the products of its deviations from that mean. Deviations from a mean of few pixels
-// keep their digits where |mean| is large beside the deviation.
+// Adds the moments of one image [pixels][channels]: a rounded mean [width], the sums of deviations
+// from it, and to `sums` [width][width] (upper part) their products. Deviations from a mean near
+// by keep their digits where |mean| is large beside them.
 template <class T>
 inline void add_moments(const T* image, long channels, long pixels, long width, T* scratch, T* mean,
-                        double* sums) {
+                        double* off, double* sums) {
   constexpr int L = LANES<T>;
   for (long c = 0; c < width; c += L) {
     const int lanes = static_cast<int>(std::min<long>(L, channels - c));
@@ -91,12 +91,18 @@ inline void add_moments(const T* image, long channels, long pixels, long width, 
     }
     for (; p < pixels; ++p) even += load(image + p * channels + c, lanes);
     store(mean + c, (even + odd) / static_cast<T>(pixels));
+    for (int i = 0; i < L; ++i) off[c + i] = 0;
   }
   const long chunk = chunk_of<T>(width);
   for (long p = 0; p < pixels; p += chunk) {
     const long count = std::min(chunk, pixels - p);
     pack_pixels(image + p * channels, channels, count, mean, width, scratch);
     add_cross(scratch, scratch, width, count, true, sums);
+    for (long c = 0; c < width; c += L) {
+      Vec<T> sum = {};
+      for (long i = 0; i < count; ++i) sum += load(scratch + i * width + c);
+      add_to<T>(off + c, sum);
+    }
   }
 }
 

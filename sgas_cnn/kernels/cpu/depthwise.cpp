@@ -34,16 +34,18 @@ struct Packed {
   std::vector<Buffer<T>> weights, matrices, shifts;
 };
 
-// One worker's moments of all planes; the means image by image.
+// One worker's moments of all planes; the means, and how far they are off, image by image.
 template <class T>
 struct Sums {
   Sums(long planes, long images, long width)
       : products(planes * width * width), means(planes * images * width),
-        scratch(chunk_of<T>(width) * width) {
+        off(planes * images * width), scratch(chunk_of<T>(width) * width) {
     products.zero(planes * width * width);
   }
   Buffer<double> products;
-  Buffer<T> means, scratch;
+  Buffer<T> means;
+  Buffer<double> off;
+  Buffer<T> scratch;
 };
 
 // The moments of a plane over all images from those of each (Chan et al., 1983).
@@ -56,23 +58,26 @@ void combine(const Size& size, long plane, long width, std::vector<std::unique_p
   const long workers = static_cast<long>(all.size());
   auto for_images = [&](auto use) {
     for (long w = 0; w < workers; ++w) {
-      const long first = w * images / workers, last = (w + 1) * images / workers;
-      const T* means = all[w]->means.get() + plane * (last - first) * width;
-      for (long n = first; n < last; ++n) use(means + (n - first) * width);
+      const long first = w * images / workers, count = (w + 1) * images / workers - first;
+      for (long n = 0; n < count; ++n) {
+        const long at = (plane * count + n) * width;
+        use(all[w]->means.get() + at, all[w]->off.get() + at);
+      }
     }
   };
-  for_images([&](const T* found) {
-    for (long c = 0; c < channels; ++c) mean[c] += found[c] / static_cast<double>(images);
+  for_images([&](const T* found, const double* off) {
+    for (long c = 0; c < channels; ++c) mean[c] += (found[c] + off[c] / pixels) / static_cast<double>(images);
   });
   for (auto& worker : all) {
     const double* found = worker->products.get() + plane * width * width;
     for (long i = 0; i < width * width; ++i) products[i] += found[i];
   }
   std::vector<double> apart(width, 0.0);
-  for_images([&](const T* found) {
-    for (long c = 0; c < channels; ++c) apart[c] = found[c] - mean[c];
+  for_images([&](const T* found, const double* off) {
+    for (long c = 0; c < channels; ++c) apart[c] = found[c] + off[c] / pixels - mean[c];
     for (long i = 0; i < channels; ++i) {
-      for (long j = i; j < channels; ++j) products[i * width + j] += pixels * apart[i] * apart[j];
+      const double left = pixels * apart[i], rounded = off[i] / pixels;
+      for (long j = i; j < channels; ++j) products[i * width + j] += left * apart[j] - rounded * off[j];
     }
   });
   const double scale = images ? 1 / (pixels * images) : 0;
@@ -125,9 +130,9 @@ void depthwise(const Depthwise<T>& given, const std::vector<T*>& planes, Moments
         convolve_plane(given.taps[i], size, input, packed.weights[i].get(), out);
         if (!moments.mean) continue;
         Sums<T>& mine = *sums[worker];
-        add_moments(out, channels, pixels, width, mine.scratch.get(),
-                    mine.means.get() + (i * (last - first) + n - first) * width,
-                    mine.products.get() + i * width * width);
+        const long at = (i * (last - first) + n - first) * width;
+        add_moments(out, channels, pixels, width, mine.scratch.get(), mine.means.get() + at,
+                    mine.off.get() + at, mine.products.get() + i * width * width);
       }
     }
   });

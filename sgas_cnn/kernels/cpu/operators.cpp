@@ -20,7 +20,6 @@ namespace {
 using at::Tensor;
 using Tensors = std::vector<Tensor>;
 using Maybe = std::optional<Tensor>;
-using Images = c10::List<std::optional<Tensor>>;
 
 Tensors packed(at::TensorList given) {
   Tensors all;
@@ -216,7 +215,7 @@ struct Mixed {
   int64_t slots;
 };
 
-Tensors mixture(const Images& before, at::TensorList planes, at::IntArrayRef slot_of,
+Tensors mixture(at::TensorList before, at::IntArrayRef before_slots, at::TensorList planes, at::IntArrayRef slot_of,
                 at::TensorList matrices, at::IntArrayRef first_rows, at::TensorList linear,
                 const Tensor& coefficients, const Tensor& bias) {
   TORCH_CHECK(planes.size() + linear.size() > 0, "there is nothing to mix");
@@ -233,13 +232,14 @@ Tensors mixture(const Images& before, at::TensorList planes, at::IntArrayRef slo
     TORCH_CHECK(first_rows[b] >= 0 && first_rows[b] + through[b].size(0) <= channels, "a matrix has rows beyond ", channels);
   }
   check_shape(shift, {slots, channels}, "bias");
-  Tensors starts, outs;
-  for (int64_t slot = 0; slot < slots; ++slot) {
-    const Maybe start = before.get(slot);
-    if (start) check_shape(*start, like.sizes(), "what was before");
-    starts.push_back(start ? start->contiguous() : at::empty({0}, like.options()));
-    outs.push_back(at::empty(like.sizes(), like.options()));
+  Tensors starts(slots, at::empty({0}, like.options())), outs;
+  TORCH_CHECK(before.size() == before_slots.size(), "there are ", before.size(), " images before and ", before_slots.size(), " slots");
+  for (std::size_t i = 0; i < before.size(); ++i) {
+    check_shape(before[i], like.sizes(), "what was before");
+    TORCH_CHECK(before_slots[i] >= 0 && before_slots[i] < slots, "a slot is ", before_slots[i], " of ", slots);
+    starts[before_slots[i]] = before[i].contiguous();
   }
+  for (int64_t slot = 0; slot < slots; ++slot) outs.push_back(at::empty(like.sizes(), like.options()));
   check_kind(like, starts);
   AT_DISPATCH_FLOATING_TYPES(like.scalar_type(), "mixture", [&] {
     sgas::Mixture<scalar_t> given = mixed.given<scalar_t>();
@@ -324,7 +324,7 @@ TORCH_LIBRARY(sgas_cnn, m) {
       "int[] offsets, int stride, Tensor? added, bool wants_inputs, bool[] wants_weights) "
       "-> (Tensor[], Tensor[], Tensor, Tensor)");
   m.def(
-      "mixture(Tensor?[] before, Tensor[] planes, int[] slot_of, Tensor[] matrices, int[] first_rows, "
+      "mixture(Tensor[] before, int[] before_slots, Tensor[] planes, int[] slot_of, Tensor[] matrices, int[] first_rows, "
       "Tensor[] linear, Tensor coefficients, Tensor bias) -> Tensor[]");
   m.def(
       "mixture_backward(Tensor[] gradients, Tensor[] planes, int[] slot_of, Tensor centres, "

@@ -41,7 +41,7 @@ void pool_image(const Size& size, const T* x, T* largest, T* average, long c, in
     for (long h = rows.first; h < rows.last; ++h) {
       for (long w = columns.first; w < columns.last; ++w) {
         const Vec<T> value = load(x + (h * size.width + w) * channels + c, lanes);
-        top = value <= top ? top : value;  // a number that is none wins, as in torch
+        top = (value > top) | (value != value) ? value : top;  // what is no number wins
         sum += value;
       }
     }
@@ -50,20 +50,23 @@ void pool_image(const Size& size, const T* x, T* largest, T* average, long c, in
   });
 }
 
-// Adds the mean of an image's pixels, and the sum of squared deviations from it.
+// The mean of an image's pixels, and the sum of squared deviations from it. The mean that is found
+// first is rounded; the sum of deviations from it puts both right.
 template <class T>
 void image_moments(const T* image, long channels, long pixels, int lanes, double* mean,
                    double* squares) {
-  Vec<T> sum = {}, square = {};
-  for (long p = 0; p < pixels; ++p) sum += load(image + p * channels, lanes);
-  sum /= static_cast<T>(pixels);
+  Vec<T> middle = {}, sum = {}, square = {};
+  for (long p = 0; p < pixels; ++p) middle += load(image + p * channels, lanes);
+  middle /= static_cast<T>(pixels);
   for (long p = 0; p < pixels; ++p) {
-    const Vec<T> apart = load(image + p * channels, lanes) - sum;
+    const Vec<T> apart = load(image + p * channels, lanes) - middle;
+    sum += apart;
     square += apart * apart;
   }
   for (int i = 0; i < lanes; ++i) {
-    mean[i] = sum[i];
-    squares[i] = square[i];
+    const double off = static_cast<double>(sum[i]) / static_cast<double>(pixels);
+    mean[i] = middle[i] + off;
+    squares[i] = square[i] - off * sum[i];
   }
 }
 
