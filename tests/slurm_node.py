@@ -19,6 +19,8 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from sgas.signals import StopSignal
+
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "squeue", "scancel", "scontrol")
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
 CONFIG = """
@@ -176,7 +178,8 @@ if __name__ == "__main__":
     reason = why_not()
     if reason is not None:
         sys.exit(f"slurm_node: {reason}")
-    with SlurmNode(Path(sys.argv[1]).resolve()) as node:
+    with SlurmNode(Path(sys.argv[1]).resolve()) as node, StopSignal() as stop:
         print("export " + " ".join(f"{name}={value}" for name, value in node.environ.items()))
         sys.stdout.flush()
-        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+        while not stop.requested:
+            signal.pause()
