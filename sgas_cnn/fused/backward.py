@@ -69,7 +69,9 @@ class SourceBackward:
         to_weights = None
         if self.wants_weights:
             to_weights = x.new_zeros(scales_size)
-            to_weights.index_add_(0, tables.linear, unfold_scales(linear_crossed, self.inverse).flatten())
+            to_weights.index_add_(
+                0, tables.linear, unfold_scales(linear_crossed, self.inverse).flatten()
+            )
             if branches is not None:
                 to_weights.index_add_(0, tables.branches, branches.scales)
             to_weights = to_weights[2:]

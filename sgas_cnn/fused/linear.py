@@ -30,7 +30,7 @@ POOLS = (Form.LARGEST, Form.AVERAGE)  # as the backends' pool returns them
 def linear_images(
     plan: SourcePlan, backend: Any, x: Tensor, training: bool, followers: Followers
 ) -> tuple[list[Tensor], Tensor, Tensor]:
-    """The image `[N, H/S, W/S, C]` of each form of the state `x`, and m and 1/σ `[Q, C]` of each."""
+    """Images `[N, H/S, W/S, C]` of the forms of the state `x`, and m and 1/σ `[Q, C]` of each."""
     pooled: list[Tensor] = []
     by_batch = training and plan.normed
     if plan.pools:

@@ -48,7 +48,7 @@ class Folded(NamedTuple):
 
 
 class Unfolded(NamedTuple):
-    """The gradients of a `Folded`, and how they reach d: dd = matrices' g + slopes d + constants."""
+    """Gradients of a `Folded`, and how they reach d: dd = matrices' g + slopes d + constants."""
 
     weights: Tensor
     scales: Tensor

@@ -106,7 +106,12 @@ class SourcePlan:
         taps = [b.taps.weight for b in (*self.taps, *doubled) if b.taps is not None]
         both = (*self.firsts, *self.branches)
         pointwise = [b.pointwise.weight for b in both]
-        affine = [p for name in ("weight", "bias") for b in both if (p := getattr(b.norm, name)) is not None]
+        affine = [
+            p
+            for name in ("weight", "bias")
+            for b in both
+            if (p := getattr(b.norm, name)) is not None
+        ]
         return [*taps, *pointwise, *affine]
 
     @cached_property

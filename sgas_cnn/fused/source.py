@@ -88,9 +88,16 @@ class _Source(torch.autograd.Function):
         started = [slot for slot in range(plan.slots) if rest[slot] is not None]
         reads = [planes[i] for i in plan.plane_of]
         outs = backend.mixture(
-            [rest[slot] for slot in started], started, reads, plan.slot_of, matrices, [b.first_row for b in plan.branches],
-            images, coefficients, bias,
-        )  # fmt: skip
+            [rest[slot] for slot in started],
+            started,
+            reads,
+            plan.slot_of,
+            matrices,
+            [branch.first_row for branch in plan.branches],
+            images,
+            coefficients,
+            bias,
+        )
         ctx.plan, ctx.training, ctx.scales_size = plan, training, len(scales)
         _keep(
             ctx,
@@ -172,9 +179,7 @@ def _fold(
     )
     if training:
         spread = unbiased(folded.var, pixels)
-        for branch, mean, var in zip(
-            branches, folded.mean.unbind(), spread.unbind(), strict=True
-        ):
+        for branch, mean, var in zip(branches, folded.mean.unbind(), spread.unbind(), strict=True):
             followers.add(branch.norm, mean, var, None if branch.whole else branch.rows)
     return folded
 

@@ -7,6 +7,7 @@ Dimensions as in `torch_backend`.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -62,8 +63,11 @@ def _fake_depthwise_backward(*given: Any) -> Any:
         for w, wanted in zip(weights, wants_weights, strict=True)
     ]
     channels = x.shape[3]
-    return to_inputs, to_weights, x.new_empty(mapped, channels, channels), x.new_empty(
-        mapped, channels
+    return (
+        to_inputs,
+        to_weights,
+        x.new_empty(mapped, channels, channels),
+        x.new_empty(mapped, channels),
     )
 
 
@@ -139,7 +143,9 @@ def _depthwise_gradients(ctx: Any, from_planes: Any, from_mean: Any, from_covari
         pixels = max(1, planes[0][..., 0].numel())
         slopes = (from_covariance + from_covariance.transpose(1, 2)) / pixels
         constants = from_mean / pixels - torch.einsum("ni,nij->nj", mean, slopes)
-    given = [torch.zeros_like(p) if g is None else g for g, p in zip(from_planes, planes, strict=True)]
+    given = [
+        torch.zeros_like(p) if g is None else g for g, p in zip(from_planes, planes, strict=True)
+    ]
     straight = torch.eye(planes[0].shape[-1], dtype=mean.dtype).expand(num, -1, -1)
     to_images, to_weights, crossed, sums = torch.ops.sgas_cnn.depthwise_backward(
         given, range(num), range(num), straight, planes, slopes, constants,
@@ -164,7 +170,11 @@ def _keep_mixture(ctx: Any, inputs: Any, output: Any) -> None:
 
 def _mixture_gradients(ctx: Any, gradients: Any) -> Any:
     coefficients, *images = ctx.saved_tensors
-    planes, matrices, linear = images[: ctx.num], images[ctx.num :][: ctx.num], images[2 * ctx.num :]
+    planes, matrices, linear = (
+        images[: ctx.num],
+        images[ctx.num :][: ctx.num],
+        images[2 * ctx.num :],
+    )
     like = images[0]
     gradients = [torch.zeros_like(like) if g is None else g for g in gradients]
     channels = like.shape[-1]
@@ -204,7 +214,7 @@ def _pool_gradients(ctx: Any, largest_gradient: Any, average_gradient: Any, *mom
     return gradient, None, None
 
 
-GRADIENTS = {
+GRADIENTS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "depthwise": (_depthwise_gradients, _keep_depthwise),
     "mixture": (_mixture_gradients, _keep_mixture),
     "pool": (_pool_gradients, _keep_pool),
@@ -229,4 +239,4 @@ def _mixture_flops(
     return 2 * sum(math.prod(plane) * rows for plane, (rows, _) in pairs)
 
 
-FLOPS = {"depthwise": _depthwise_flops, "mixture": _mixture_flops}
+FLOPS: dict[str, Callable[..., Any]] = {"depthwise": _depthwise_flops, "mixture": _mixture_flops}

@@ -105,8 +105,11 @@ def depthwise_backward(
         if wants_inputs:
             to_inputs = [reached if added is None else reached + added]
         channels = like.shape[-1]
-        return to_inputs, to_weights, like.new_empty(0, channels, channels), like.new_empty(
-            0, channels
+        return (
+            to_inputs,
+            to_weights,
+            like.new_empty(0, channels, channels),
+            like.new_empty(0, channels),
         )
     assert len(crossed) == num
     return to_inputs, to_weights, torch.stack(crossed), torch.stack(sums)
@@ -194,9 +197,7 @@ def pool(x: Tensor, stride: int, moments: bool) -> tuple[Tensor, Tensor, Tensor,
     average = _nhwc(F.avg_pool2d(image, 3, stride, padding=1, count_include_pad=False))
     if not moments:
         return largest, average, x.new_empty(0, x.shape[-1]), x.new_empty(0, x.shape[-1])
-    found = [
-        torch.var_mean(pooled.flatten(0, 2), 0, correction=0) for pooled in (largest, average)
-    ]
+    found = [torch.var_mean(pooled.flatten(0, 2), 0, correction=0) for pooled in (largest, average)]
     return largest, average, torch.stack([m for _, m in found]), torch.stack([v for v, _ in found])
 
 

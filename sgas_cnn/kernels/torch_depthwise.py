@@ -104,7 +104,7 @@ def depthwise_gradients(
     dilation: int,
     wanted: tuple[bool, bool],
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of `depthwise_conv` by `x` `[B, C, H, W]` and by `weight`, None where not wanted."""
+    """Gradients of `depthwise_conv` by `x` `[B, C, H, W]` and `weight`, None where not wanted."""
     grad = grad.contiguous(memory_format=torch.channels_last)
     if x.device.type == "cpu" and stride == 1 and x.numel():
         even = x.shape[2] % 2 == x.shape[3] % 2 == 0

@@ -46,9 +46,7 @@ def image(size: Size, dtype: torch.dtype, stride: int = 1) -> Tensor:
 
 def tolerance(dtype: torch.dtype) -> dict[str, float]:
     return (
-        {"rtol": 1e-10, "atol": 1e-11}
-        if dtype == torch.float64
-        else {"rtol": 1e-3, "atol": 2e-4}
+        {"rtol": 1e-10, "atol": 1e-11} if dtype == torch.float64 else {"rtol": 1e-3, "atol": 2e-4}
     )
 
 
@@ -149,7 +147,9 @@ def test_depthwise_backward_equals_autograd_of_the_plain_formula(
         pulled[plane] = pulled[plane] + gradients[which] @ matrix
     wanted = torch.autograd.grad(planes, leaves, pulled, allow_unused=True)
     by_leaf = {id(leaf): g for leaf, g in zip(leaves, wanted, strict=True)}
-    detached = [[t.detach() for t in v] if isinstance(v, list) and tensors_of(v) else v for v in given]
+    detached = [
+        [t.detach() for t in v] if isinstance(v, list) and tensors_of(v) else v for v in given
+    ]
     matrices, shifts = (t if t is None else t.detach() for t in detached[1:3])
     to_inputs, to_weights, crossed, sums = backend.depthwise_backward(
         gradients, [g for g, _ in reaching], [p for _, p in reaching], through,
@@ -188,7 +188,17 @@ def mixing(size: Size, dtype: torch.dtype) -> tuple[Any, ...]:
         torch.randn(shape, dtype=dtype) for shape in ((3, 2, channels), (3, channels))
     )
     before = [image(size, dtype)]
-    return before, [1], planes, [0, 0, 2], matrices, [0, 0, channels - half], linear, coefficients, bias
+    return (
+        before,
+        [1],
+        planes,
+        [0, 0, 2],
+        matrices,
+        [0, 0, channels - half],
+        linear,
+        coefficients,
+        bias,
+    )
 
 
 def plain_mixture(
@@ -250,9 +260,7 @@ def test_mixture_equals_the_plain_formula_and_its_gradients(
 @AT_ALL_SIZES
 @STRIDES
 @DTYPES
-def test_pool_equals_torch_s_own(
-    backend: Any, size: Size, stride: int, dtype: torch.dtype
-) -> None:
+def test_pool_equals_torch_s_own(backend: Any, size: Size, stride: int, dtype: torch.dtype) -> None:
     torch.manual_seed(3)
     x = image(size, dtype).mul(2).round().div(2).requires_grad_()  # many pixels are equal
     seen = x.permute(0, 3, 1, 2)
