@@ -59,17 +59,17 @@ def find(program: str) -> str | None:
 
 
 def why_not() -> str | None:
-    """Why no Slurm can be started here, or None where it can."""
+    """Why no Slurm is to be started here, or None where one is wanted and can be."""
+    if os.environ.get("SGAS_SLURM_TEST") != "1":
+        return (
+            "starts a Slurm node of its own and takes minutes: set SGAS_SLURM_TEST=1; as root on "
+            "Debian that installs what is missing"
+        )
     missing = [program for program in PROGRAMS if find(program) is None]
-    if missing and os.environ.get("SGAS_SLURM_TEST") == "1" and os.geteuid() == 0:
+    if missing and os.geteuid() == 0:
         install()
         missing = [program for program in PROGRAMS if find(program) is None]
-    if missing:
-        return (
-            f"no {', '.join(missing)} here: install {' '.join(PACKAGES)}, or set SGAS_SLURM_TEST=1 "
-            "as root on Debian to have them installed"
-        )
-    return None
+    return f"no {', '.join(missing)} here: install {' '.join(PACKAGES)}" if missing else None
 
 
 def install() -> None:
