@@ -25,8 +25,7 @@ def plain(layer: LinearNorm, norm: nn.BatchNorm1d, x: Tensor, slope: float) -> T
 @pytest.mark.parametrize("slope", [0.2, 0.0])
 def test_equals_the_plain_formula(slope: float, points: int, channels: int, training: bool) -> None:
     torch.manual_seed(channels)
-    activation = (lambda x: F.leaky_relu(x, slope)) if slope else F.relu
-    layer = LinearNorm(5, channels, activation).double().train(training)
+    layer = LinearNorm(5, channels, slope).double().train(training)
     norm = nn.BatchNorm1d(channels).double().train(training)
     for values in layer.norm.parameters():
         values.data.normal_()
@@ -48,7 +47,7 @@ def test_equals_the_plain_formula(slope: float, points: int, channels: int, trai
 
 @pytest.mark.usefixtures("backend")
 def test_float32_stays_float32_and_a_nan_is_seen() -> None:
-    layer = LinearNorm(4, 20, F.relu)
+    layer = LinearNorm(4, 20, 0.0)
     x = torch.randn(6, 4)
     x[2, 1] = float("nan")
     out = pool_layer(layer, x, 2, 0.0)
