@@ -22,7 +22,7 @@ PACKAGES = ("sgas", *FAMILIES)
 # other. A folder is in the layer as a whole.
 LAYERS = (
     ("__init__",),  # runs before any other module, and holds the version
-    ("errors", "files", "native"),
+    ("errors", "files", "native", "triton"),
     ("topology",),
     ("space",),
     ("genotype",),
@@ -40,7 +40,7 @@ LAYERS = (
     ("cli",),
 )
 LAYER_OF = {name: level for level, names in enumerate(LAYERS) for name in names}
-HEAVY = ("torch", "torch_geometric", "sklearn", "scipy", "matplotlib", "jinja2")
+HEAVY = ("torch", "triton", "torch_geometric", "sklearn", "scipy", "matplotlib", "jinja2")
 
 
 def module_name(path: Path) -> str:

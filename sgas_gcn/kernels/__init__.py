@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from sgas.kernels import backend_for
 from sgas_gcn.csr import CsrGraph
 from sgas_gcn.kernels import csr_backend, torch_backend
 from sgas_gcn.neighbors import NeighborGraph
@@ -55,5 +56,9 @@ def attention_sum(
 
 
 def _backend(graph: Graph) -> Any:
-    """The module that implements the primitives for a kind of graph."""
+    """The module that implements the primitives for a kind of graph, where it is."""
+    if backend_for(graph.sources.device, None) == "cuda":
+        from sgas_gcn.kernels import cuda_backend
+
+        return cuda_backend
     return csr_backend if isinstance(graph, CsrGraph) else torch_backend

@@ -1,0 +1,255 @@
+"""The primitives by Triton kernels, for both kinds of graph: on CUDA, or interpreted on any device.
+
+Each is an operator of torch (namespace `sgas_gcn_cuda`) with its gradient and its shapes for fake
+tensors. They are opaque to torch.compile, so that one form holds for compiled and interpreted
+kernels. Nothing of the size of the edges is kept for the backward pass. Sums run in float32, of
+float64 in float64. Gradients are exact and can be taken once. Dimensions: N nodes, E edges, D or
+m·C stacked channels (m edges of a cell, C channels each).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sgas_gcn.csr import CsrGraph
+from sgas_gcn.kernels.triton.attention import attention, attention_gradients
+from sgas_gcn.kernels.triton.maxima import chosen_sum, row_max
+from sgas_gcn.kernels.triton.relu_stats import relu_stats, relu_stats_gradients
+from sgas_gcn.kernels.triton.rows import wide
+from sgas_gcn.kernels.triton.sums import row_sum
+from sgas_gcn.neighbors import NeighborGraph
+
+# A graph as operators take it. Incoming: offsets, sources. Outgoing, of the edges sorted by source:
+# offsets, targets, edge numbers; empty where no gradient is wanted, so that nothing is sorted.
+Rows = Sequence[Tensor]
+NO_GRADIENTS = ([None] * 2, [None] * 3)  # what a backward pass returns for both
+
+
+def neighbor_sum(x: Tensor, graph: NeighborGraph | CsrGraph) -> Tensor:
+    """Sum of `x` `[N, D]` over the sources of each node: `[N, D]`."""
+    return _sum(x, _incoming(graph), _outgoing(graph, x))
+
+
+def neighbor_max(x: Tensor, graph: NeighborGraph | CsrGraph) -> Tensor:
+    """Maximum of `x` `[N, D]` over the sources of each node: `[N, D]`; the first of equals."""
+    return _max(x, _incoming(graph), _outgoing(graph, x))[0]
+
+
+def edge_relu_stats(
+    target: Tensor, source: Tensor, sign: Tensor, graph: NeighborGraph | CsrGraph
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Extrema `[N, D]` by `sign` `[D]`, sums and sums of squares `[D]` of ReLU(target + source)."""
+    outgoing = _outgoing(graph, target, source)
+    return _relu_stats(target, source, sign, _incoming(graph), outgoing)[:3]
+
+
+def attention_sum(
+    values: Tensor,
+    target_score: Tensor,
+    source_score: Tensor,
+    graph: NeighborGraph | CsrGraph,
+    slope: float,
+) -> Tensor:
+    """Sum of `values` `[N, m, C]` over the sources, weighted by attention: `[N, m, C]`."""
+    outgoing = _outgoing(graph, values, target_score, source_score)
+    return _attention(values, target_score, source_score, _incoming(graph), outgoing, slope)[0]
+
+
+def _incoming(graph: NeighborGraph | CsrGraph) -> list[Tensor]:
+    return [graph.offsets, graph.sources] if isinstance(graph, CsrGraph) else [*graph.rows]
+
+
+def _outgoing(graph: NeighborGraph | CsrGraph, *inputs: Tensor) -> list[Tensor]:
+    if not (torch.is_grad_enabled() and any(x.requires_grad for x in inputs)):
+        return []
+    if isinstance(graph, CsrGraph):
+        return [graph.out_offsets, graph.out_targets, graph.out_edges]
+    targets, offsets, edges = graph.transposed
+    return [offsets, targets, edges]
+
+
+@torch.library.custom_op("sgas_gcn_cuda::sum", mutates_args=())
+def _sum(x: Tensor, incoming: Sequence[Tensor], outgoing: Sequence[Tensor]) -> Tensor:
+    with torch.cuda.device_of(x):
+        return row_sum(x, incoming[0], incoming[1])
+
+
+@_sum.register_fake
+def _(x: Tensor, incoming: Rows, outgoing: Rows) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _sum_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[2])
+
+
+def _sum_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    offsets, targets, _ = ctx.saved_tensors
+    return _sum(grad, [offsets, targets], []), *NO_GRADIENTS
+
+
+_sum.register_autograd(_sum_backward, setup_context=_sum_context)
+
+
+@torch.library.custom_op("sgas_gcn_cuda::max", mutates_args=())
+def _max(
+    x: Tensor, incoming: Sequence[Tensor], outgoing: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    with torch.cuda.device_of(x):
+        return row_max(x, incoming[0], incoming[1])
+
+
+@_max.register_fake
+def _(x: Tensor, incoming: Rows, outgoing: Rows) -> tuple[Tensor, Tensor]:
+    best = torch.empty_like(x, memory_format=torch.contiguous_format)
+    return best, torch.empty_like(best, dtype=torch.int32)
+
+
+@torch.library.custom_op("sgas_gcn_cuda::max_backward", mutates_args=())
+def _max_gradient(grad: Tensor, chosen: Tensor, outgoing: Sequence[Tensor]) -> Tensor:
+    with torch.cuda.device_of(grad):
+        return chosen_sum(grad, chosen, *outgoing)
+
+
+@_max_gradient.register_fake
+def _(grad: Tensor, chosen: Tensor, outgoing: Rows) -> Tensor:
+    return torch.empty_like(grad, memory_format=torch.contiguous_format)
+
+
+def _max_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(output[1], *inputs[2])
+    ctx.mark_non_differentiable(output[1])
+
+
+def _max_backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Any, ...]:
+    chosen, *outgoing = ctx.saved_tensors
+    return _max_gradient(grad, chosen, outgoing), *NO_GRADIENTS
+
+
+_max.register_autograd(_max_backward, setup_context=_max_context)
+
+
+@torch.library.custom_op("sgas_gcn_cuda::relu_stats", mutates_args=())
+def _relu_stats(
+    target: Tensor,
+    source: Tensor,
+    sign: Tensor,
+    incoming: Sequence[Tensor],
+    outgoing: Sequence[Tensor],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    with torch.cuda.device_of(target):
+        return relu_stats(target, source, sign, incoming[0], incoming[1])
+
+
+@_relu_stats.register_fake
+def _(
+    target: Tensor, source: Tensor, sign: Tensor, incoming: Rows, outgoing: Rows
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    selected = torch.empty_like(target, memory_format=torch.contiguous_format)
+    total = target.new_empty(target.shape[1], dtype=torch.float64)
+    chosen = torch.empty_like(selected, dtype=torch.int32)
+    return selected, total, torch.empty_like(total), chosen
+
+
+@torch.library.custom_op("sgas_gcn_cuda::relu_stats_backward", mutates_args=())
+def _relu_stats_gradients(
+    grads: Sequence[Tensor],
+    saved: Sequence[Tensor],
+    incoming: Sequence[Tensor],
+    outgoing: Sequence[Tensor],
+) -> tuple[Tensor, Tensor]:
+    with torch.cuda.device_of(grads[0]):
+        return relu_stats_gradients(grads, saved, incoming, outgoing)
+
+
+@_relu_stats_gradients.register_fake
+def _(grads: Rows, saved: Rows, incoming: Rows, outgoing: Rows) -> tuple[Tensor, Tensor]:
+    target, source, _ = saved
+    return (
+        torch.empty_like(target, memory_format=torch.contiguous_format),
+        torch.empty_like(source, memory_format=torch.contiguous_format),
+    )
+
+
+def _relu_stats_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    target, source, _, incoming, outgoing = inputs
+    ctx.save_for_backward(target, source, output[3], *incoming, *outgoing)
+    ctx.mark_non_differentiable(output[3])
+
+
+def _relu_stats_backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+    saved = ctx.saved_tensors
+    found = _relu_stats_gradients(grads[:3], saved[:3], saved[3:5], saved[5:])
+    return *found, None, *NO_GRADIENTS
+
+
+_relu_stats.register_autograd(_relu_stats_backward, setup_context=_relu_stats_context)
+
+
+@torch.library.custom_op("sgas_gcn_cuda::attention", mutates_args=())
+def _attention(
+    values: Tensor,
+    target_score: Tensor,
+    source_score: Tensor,
+    incoming: Sequence[Tensor],
+    outgoing: Sequence[Tensor],
+    slope: float,
+) -> tuple[Tensor, Tensor]:
+    with torch.cuda.device_of(values):
+        return attention(values, target_score, source_score, incoming[0], incoming[1], slope)
+
+
+@_attention.register_fake
+def _(
+    values: Tensor,
+    target_score: Tensor,
+    source_score: Tensor,
+    incoming: Rows,
+    outgoing: Rows,
+    slope: float,
+) -> tuple[Tensor, Tensor]:
+    out = torch.empty_like(values, memory_format=torch.contiguous_format)
+    return out, out.new_empty(values.shape[:2], dtype=wide(values.dtype))
+
+
+@torch.library.custom_op("sgas_gcn_cuda::attention_backward", mutates_args=())
+def _attention_gradients(
+    grad: Tensor,
+    saved: Sequence[Tensor],
+    incoming: Sequence[Tensor],
+    outgoing: Sequence[Tensor],
+    slope: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    with torch.cuda.device_of(grad):
+        return attention_gradients(grad, saved, incoming, outgoing, slope)
+
+
+@_attention_gradients.register_fake
+def _(
+    grad: Tensor, saved: Rows, incoming: Rows, outgoing: Rows, slope: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    contiguous = torch.contiguous_format
+    return (
+        torch.empty_like(saved[0], memory_format=contiguous),
+        torch.empty_like(saved[1], memory_format=contiguous),
+        torch.empty_like(saved[2], memory_format=contiguous),
+    )
+
+
+def _attention_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    *scores, incoming, outgoing, ctx.slope = inputs
+    ctx.save_for_backward(*scores, output[1], *incoming, *outgoing[:2])
+    ctx.mark_non_differentiable(output[1])
+
+
+def _attention_backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Any, ...]:
+    saved = ctx.saved_tensors
+    found = _attention_gradients(grad, saved[:4], saved[4:6], saved[6:], ctx.slope)
+    return *found, *NO_GRADIENTS, None
+
+
+_attention.register_autograd(_attention_backward, setup_context=_attention_context)
