@@ -17,6 +17,7 @@ STRATEGY_NAMES = ("cri1", "cri2", "darts", "random")
 PROTOCOLS = ("clean", "paper")
 OPTIMIZERS = ("sgd", "adam")
 SCHEDULES = ("cosine", "linear")
+PRECISIONS = ("float32", "bf16")
 KERNELS = ("auto", "torch", "cpu", "cuda")
 
 
@@ -74,6 +75,12 @@ class RunConfig:
         "auto",
         "auto: the fastest that run here; torch: none compiled; cpu, cuda: these or an error",
         choices=KERNELS,
+    )
+    precision: str = option(
+        "float32",
+        "float32; bf16: products and convolutions in bfloat16 (autocast), all sums, statistics, "
+        "scores and weights in float32 or better",
+        choices=PRECISIONS,
     )
     out: str | None = option(None, "run folder; default runs/NAME, with a number where it exists")
     data_root: str = option("data", "folder that holds downloaded data sets")

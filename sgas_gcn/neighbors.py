@@ -95,8 +95,14 @@ def nearest(x: Tensor, width: int) -> Tensor:
     """The `width` nearest points of each point in its cloud, int64 `[B, P, width]`, nearest first.
 
     `x` is `[B, P, C]`; distances are squared Euclidean, less the row's own constant. Column 0 is
-    the point itself even where rounding or a duplicate would put another one first.
+    the point itself even where rounding or a duplicate would put another one first. Distances are
+    float32 at least, also under autocast: they are differences of larger numbers.
     """
+    with torch.autocast(x.device.type, enabled=False):
+        return _nearest(x.float() if x.dtype.itemsize < 4 else x, width)
+
+
+def _nearest(x: Tensor, width: int) -> Tensor:
     num_clouds, num_points, _ = x.shape
     index = torch.empty(num_clouds, num_points, width, dtype=torch.int64, device=x.device)
     clouds_at_once = max(1, DISTANCES_AT_ONCE // num_points**2)

@@ -91,6 +91,7 @@ def _search(
             parts=parts,
             seed=run_config.seed,
             device=device,
+            precision=run_config.precision,
             notes=notes,
             listener=progress,
         )

@@ -128,6 +128,7 @@ def _train(
             parts=parts,
             seed=run_config.seed,
             device=device,
+            precision=run_config.precision,
             listener=progress,
         )
         state = run.load_checkpoint() if folder is not None else None

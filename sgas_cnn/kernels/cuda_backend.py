@@ -22,13 +22,8 @@ from sgas_cnn.kernels.triton.weight_gradient import weight_gradient
 def depthwise_conv(x: Tensor, weight: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
     """`x` `[B, C, H, W]` with each channel convolved by its kernel in `weight` `[C, 1, k, k]`.
 
-    k is odd and the padding keeps the size at stride 1; at stride 2 it is halved, rounded up. Under
-    autocast both are taken in its type, as by torch's convolutions.
+    k is odd and the padding keeps the size at stride 1; at stride 2 it is halved, rounded up.
     """
-    device = x.device.type
-    if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(device)
-        x, weight = x.to(dtype), weight.to(dtype)
     return _depthwise(x, weight, stride, dilation)
 
 

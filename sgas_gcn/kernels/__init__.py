@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sgas.kernels import backend_for
 from sgas_gcn.csr import CsrGraph
 from sgas_gcn.kernels import csr_backend, torch_backend
+from sgas_gcn.kernels.autocast import InFloat32
 from sgas_gcn.neighbors import NeighborGraph
 
 Graph = NeighborGraph | CsrGraph
@@ -57,8 +59,10 @@ def attention_sum(
 
 def _backend(graph: Graph) -> Any:
     """The module that implements the primitives for a kind of graph, where it is."""
-    if backend_for(graph.sources.device, None) == "cuda":
+    device = graph.sources.device
+    if backend_for(device, None) == "cuda":
         from sgas_gcn.kernels import cuda_backend
 
         return cuda_backend
-    return csr_backend if isinstance(graph, CsrGraph) else torch_backend
+    backend = csr_backend if isinstance(graph, CsrGraph) else torch_backend
+    return InFloat32(backend, device) if torch.is_autocast_enabled(device.type) else backend
