@@ -14,7 +14,7 @@ from small_searches import SPACES, small_search
 from torch.utils._python_dispatch import TorchDispatchMode
 from triton_runs import run_alone
 
-from sgas.loop import run_network
+from sgas.loop import run_network, whole_steps
 
 spaces = pytest.mark.parametrize("space", SPACES)
 
@@ -69,6 +69,33 @@ def test_bf16_multiplies_in_bfloat16_and_hands_out_float32(space: str, tmp_path:
     out = run_network(small.search.supernet, inputs, "bf16", torch.device("cpu"))
     assert out.dtype == torch.float32
     assert seen == {torch.bfloat16}
+
+
+@spaces
+def test_a_fused_step_is_the_plain_one(space: str, tmp_path: Path) -> None:
+    """A fused step goes through memory in order: gradients have to lie as their parameters do."""
+    search = (small := small_search(tmp_path, space)).search
+    inputs, targets = small.batches[0]
+    search.task.labels.loss(search._logits(inputs), targets).backward()
+    weights = search.supernet.weights()
+    for weight in weights:
+        if weight.grad is not None:
+            in_order = weight.grad.as_strided(weight.shape, weight.stride())
+            assert torch.equal(in_order, weight.grad)
+    config = search.config
+    wanted = []
+    for weight in weights:
+        assert weight.grad is None or weight.grad.dtype == weight.dtype
+        grad = 0 if weight.grad is None else weight.grad + config.weight_decay * weight.detach()
+        wanted.append(weight.detach() - config.learning_rate * grad)
+    search.weight_optimizer.step()
+    torch.testing.assert_close([weight.detach() for weight in weights], wanted)
+    assert search.weight_optimizer.param_groups[0]["fused"] is True
+
+
+def test_elsewhere_optimisers_are_not_fused() -> None:
+    assert whole_steps(torch.device("mps")) == {"foreach": True}
+    assert whole_steps(torch.device("cuda")) == whole_steps(torch.device("cpu"))
 
 
 @spaces
