@@ -160,3 +160,17 @@ def test_nothing_of_the_size_of_the_edges_is_kept() -> None:
         ]
     assert kept and all(output.requires_grad for output in outputs)
     assert max(tensor.numel() for tensor in kept) <= 2 * nodes * max(channels, degree)
+
+
+def test_under_autocast_sums_are_of_float32() -> None:
+    """In bfloat16, 256 + 1 is 256."""
+    graph = NeighborGraph(torch.arange(300).expand(300, 300))
+    x = torch.ones(300, 1, dtype=torch.bfloat16, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        total = neighbor_sum(x, graph)
+        selected, sums, _ = edge_relu_stats(x, x, torch.ones(1), graph)
+    assert total.dtype == selected.dtype == torch.bfloat16
+    assert sums.item() == 2 * 300 * 300
+    (grad,) = torch.autograd.grad(sums.sum(), x)
+    assert grad.dtype == torch.bfloat16
+    torch.testing.assert_close(grad.float(), torch.full((300, 1), 600.0), rtol=4e-3, atol=0)
