@@ -42,7 +42,7 @@ class NeighborGraph:
         return self.sources.numel()
 
     @cached_property
-    def rows(self) -> tuple[Tensor, Tensor]:
+    def runs(self) -> tuple[Tensor, Tensor]:
         """The edges as compressed rows: where each node's run starts `[N + 1]`, and the sources."""
         starts = torch.arange(self.num_nodes + 1, device=self.sources.device)
         return starts.mul_(self.degree), self.sources.reshape(-1)

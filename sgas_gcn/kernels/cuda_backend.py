@@ -60,7 +60,7 @@ def attention_sum(
 
 
 def _incoming(graph: NeighborGraph | CsrGraph) -> list[Tensor]:
-    return [graph.offsets, graph.sources] if isinstance(graph, CsrGraph) else [*graph.rows]
+    return [graph.offsets, graph.sources] if isinstance(graph, CsrGraph) else [*graph.runs]
 
 
 def _outgoing(graph: NeighborGraph | CsrGraph, *inputs: Tensor) -> list[Tensor]:

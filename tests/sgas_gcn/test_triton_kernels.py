@@ -253,7 +253,7 @@ def test_large_scores_do_not_overflow() -> None:
 @primitives
 def test_nothing_of_the_size_of_the_edges_is_kept(name: str) -> None:
     graph = neighbor_graph(4, 50)
-    indices = {t.data_ptr() for t in (*graph.rows, *graph.transposed)}
+    indices = {t.data_ptr() for t in (*graph.runs, *graph.transposed)}
     kept: list[Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         PRIMITIVES[name][0](*inputs_of(name, 4, 3), graph)
@@ -275,7 +275,7 @@ def test_torch_knows_the_operator(name: str) -> None:
     from sgas_gcn.kernels import cuda_backend
 
     graph = neighbor_graph(3, 2)
-    incoming, inputs = [*graph.rows], inputs_of(name, 3, 2)
+    incoming, inputs = [*graph.runs], inputs_of(name, 3, 2)
     targets, offsets, edges = graph.transposed
     outgoing = [offsets, targets, edges]
     operator, arguments = {
