@@ -8,15 +8,19 @@ beside the family (`presets/`).
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from sgas.errors import ConfigError
+from sgas.errors import ConfigError, unknown_name
 
 STRATEGY_NAMES = ("cri1", "cri2", "darts", "random")
 PROTOCOLS = ("clean", "paper")
 OPTIMIZERS = ("sgd", "adam")
 SCHEDULES = ("cosine", "linear")
+CLUSTERS = ("slurm", "local")
+MAX_SEED = 2**31 - 1
+MAX_SEEDS = 10_000  # a range of more is a slip of the finger
 KERNELS = ("auto", "torch", "cpu", "cuda")
 
 
@@ -67,15 +71,30 @@ class RunConfig:
     dataset: str | None = option(None, "name of a data set, or path of a folder with your own")
     space: str | None = option(None, "search space, where the data set leaves a choice")
     preset: str | None = option(None, "named set of values for all other options")
-    seed: int = option(0, "seed that governs the whole run", low=0, high=2**31 - 1)
+    seed: int = option(
+        0,
+        "seed that governs the whole run",
+        low=0,
+        high=MAX_SEED,
+        verbs=("search", "train"),
+    )
     device: str = option("auto", "auto, cpu, cuda or cuda:N")
-    threads: int | None = option(None, "CPU threads (default: all that torch takes)", low=1)
+    threads: int | None = option(
+        None,
+        "CPU threads (default: all that torch takes)",
+        low=1,
+        verbs=("search", "train"),
+    )
     kernels: str = option(
         "auto",
         "auto: the fastest that run here; torch: none compiled; cpu, cuda: these or an error",
         choices=KERNELS,
     )
-    out: str | None = option(None, "run folder; default runs/NAME, with a number where it exists")
+    out: str | None = option(
+        None,
+        "run folder; default runs/NAME, with a number where it exists",
+        verbs=("search", "train"),
+    )
     data_root: str = option("data", "folder that holds downloaded data sets")
     protocol: str = option(
         "clean",
@@ -156,3 +175,70 @@ class TrainConfig:
                 f"learning_rate_min is {self.learning_rate_min}, above learning_rate "
                 f"{self.learning_rate}; lower it"
             )
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """A study: which searches it is made of, and how many run at once."""
+
+    strategies: str = option("cri1,cri2,darts,random", "strategies, with commas between")
+    seeds: str = option("0-9", "seeds and ranges of seeds, with commas between: 0-4,7")
+    out: str | None = option(None, "study folder; default studies/DATASET-PRESET")
+    jobs: int | None = option(
+        None, "searches and trainings at a time (default: 1; on Slurm: what it allows)", low=1
+    )
+    threads: int | None = option(
+        None, "CPU threads of each (default: the preset's, or the cores shared by all jobs)", low=1
+    )
+
+    def __post_init__(self) -> None:
+        validate(self)
+        names = self.strategy_names
+        for name in names:
+            if name not in STRATEGY_NAMES:
+                raise unknown_name("strategy in --strategies", name, STRATEGY_NAMES, ConfigError)
+        if not names or not self.seed_numbers:
+            raise ConfigError("--strategies and --seeds have to name one each at least")
+
+    @property
+    def strategy_names(self) -> tuple[str, ...]:
+        """The strategies, each once, in the order given."""
+        words = (word.strip() for word in self.strategies.split(","))
+        return tuple(dict.fromkeys(word for word in words if word))
+
+    @property
+    def seed_numbers(self) -> tuple[int, ...]:
+        """The seeds, each once, in the order given; ConfigError for what is no range of seeds."""
+        seeds: dict[int, None] = {}
+        for word in filter(None, (word.strip() for word in self.seeds.split(","))):
+            found = re.fullmatch(r"(\d{1,10})(?:-(\d{1,10}))?", word)
+            first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+            if not first <= last <= MAX_SEED or last - first >= MAX_SEEDS:
+                raise ConfigError(
+                    f"seeds is {self.seeds!r}; give whole numbers from 0 to {MAX_SEED} and ranges "
+                    f"of up to {MAX_SEEDS} of them, such as 0-9 or 0,3,5-7"
+                )
+            seeds.update(dict.fromkeys(range(first, last + 1)))
+        return tuple(seeds)
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    """Where the jobs of a study run, if not as children of the command; each is one search."""
+
+    cluster: str | None = option(
+        None, "slurm: submit to Slurm; local: as there, on this machine", choices=CLUSTERS
+    )
+    time: int = option(720, "minutes until a job is stopped, saved and put back", low=1)
+    memory: float | None = option(None, "GiB of memory of a job (default: the cluster's)", above=0)
+    cpus: int = option(1, "CPU cores of a job", low=1)
+    gpus: int = option(0, "GPUs of a job", low=0)
+    partition: str | None = option(None, "Slurm's partition")
+    account: str | None = option(None, "Slurm's account")
+    qos: str | None = option(None, "Slurm's quality of service")
+    constraint: str | None = option(None, "features that a node has to have")
+    setup: str | None = option(None, "shell command that a job begins with, as module load cuda")
+    requeues: int = option(100, "times that a job is put back after it was stopped", low=0)
+
+    def __post_init__(self) -> None:
+        validate(self)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sgas.config import RunConfig
@@ -150,13 +151,18 @@ class DatasetInfo:
 class Family:
     """A family as the command line sees it; nothing here needs torch.
 
+    `home` is the module whose FAMILY this is: jobs on other machines import it by that name.
     `model_configs` and `data_configs` are, for each search space, dataclasses whose fields become
     options. `space_of(dataset, space)` names the search space of a data set without loading it
-    (`space`: what the user asked for, or None). `open_task` loads the data set's training part and
-    may raise DataError or ConfigError. `library` are the compiled kernels, where there are some.
+    (`space`: what the user asked for, or None).
+    `open_task` loads the data set's training part and may raise DataError or ConfigError.
+    `keep_own(dataset, test, root)` puts data that a program holds in memory into a folder under
+    `root`, which is then a data set like any other. `library` are the compiled kernels, where there
+    are some.
     """
 
     name: str
+    home: str
     title: str
     package: str
     datasets: Mapping[str, DatasetInfo]
@@ -171,6 +177,7 @@ class Family:
     models: Callable[[str, Any, Mapping[str, int]], Models]
     paper_dimensions: Mapping[str, Mapping[str, int]]
     check_folder: Callable[[str], dict[str, Any]]
+    keep_own: Callable[[Any, Any, str], Path]
     published_names: Callable[[], tuple[str, ...]]
     load_published: Callable[[str], Genotype]
     library: Library | None = None

@@ -1,4 +1,4 @@
-"""What the search loop and the training loop share: steps, sums, stop signals, seeds, evaluation.
+"""What the search loop and the training loop share: steps, sums, seeds, evaluation.
 
 Dimensions: B samples a batch. Nothing inside a step waits for the device.
 """
@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-import signal
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import Any, Protocol
 
 import torch
@@ -19,32 +17,6 @@ from torch import Tensor, nn
 from sgas.data import Source, batches, in_order, stream_seed
 from sgas.errors import SgasError
 from sgas.labels import Labels
-
-
-class StopSignal:
-    """Turns SIGINT and SIGTERM into a flag that loops look at between steps. A context manager.
-
-    A second SIGINT interrupts at once, as usual.
-    """
-
-    def __init__(self) -> None:
-        self.requested = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> StopSignal:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            with contextlib.suppress(ValueError):  # not in the main thread: nothing to catch
-                self._before[number] = signal.signal(number, self._request)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _request(self, number: int, frame: FrameType | None) -> None:
-        if self.requested and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.requested = True
 
 
 class Listener(Protocol):

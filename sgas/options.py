@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from typing import Any, get_type_hints
 
@@ -38,6 +38,19 @@ class Flag:
     is_switch: bool = True
 
 
+@dataclasses.dataclass(frozen=True)
+class Nested:
+    """The options that another verb has of some config dataclasses, under its name.
+
+    `--train.epochs 5`; in a YAML file, a key `train` with the options below it. `without` names
+    the fields that are no options here.
+    """
+
+    verb: str
+    configs: tuple[type, ...]
+    without: tuple[str, ...] = ()
+
+
 def fields_of(config: type, verb: str) -> list[tuple[dataclasses.Field[Any], Any]]:
     """The fields of a config dataclass that are options of a verb, with their types."""
     hints = get_type_hints(config)
@@ -52,7 +65,7 @@ def parser_for(
     prog: str,
     verb: str,
     description: str,
-    sections: Mapping[str, type],
+    sections: Mapping[str, type | Nested],
     positionals: Sequence[Positional] = (),
     flags: Sequence[Flag] = (),
     epilog: str = "",
@@ -74,19 +87,32 @@ def parser_for(
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     if sections:
         parser.add_argument("--config", action="config", help="YAML file with values of options")
-    for title, config in sections.items():
+    for title, section in sections.items():
         group = parser.add_argument_group(title)
-        for spec, kind_of in fields_of(config, verb):
+        for name, spec, kind_of in _options_of(section, verb):
             choices = spec.metadata["choices"]
             wanted = {"choices": choices} if choices else {"type": kind_of}
             group.add_argument(
-                f"--{spec.name}",
+                f"--{name}",
                 default=spec.default,
                 help=_help(spec),
                 metavar=None if choices else _metavar(kind_of),
                 **wanted,
             )
     return parser
+
+
+def _options_of(
+    section: type | Nested, verb: str
+) -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:
+    """The options of a section: name, field and type of each."""
+    if not isinstance(section, Nested):
+        yield from ((spec.name, spec, kind) for spec, kind in fields_of(section, verb))
+        return
+    for config in section.configs:
+        for spec, kind in fields_of(config, section.verb):
+            if spec.name not in section.without:
+                yield f"{section.verb}.{spec.name}", spec, kind
 
 
 def _help(spec: dataclasses.Field[Any]) -> str:
@@ -127,14 +153,16 @@ def _one_line(parser: ArgumentParser, message: str, argv: Sequence[str]) -> str:
         r'Parser key "([^"]+)": Expected an? (?:<class \')?(\w+)\S* Got value: (.*)', text
     ):
         return f"--{found[1]} takes {_TYPE_NAMES.get(found[2], found[2])}, got {found[3]!r}"
-    if found := re.match(r"argument --(\w+): invalid choice: '?(.*?)'? \(choose from (.*)\)", text):
+    if found := re.match(
+        r"argument --([\w.]+): invalid choice: '?(.*?)'? \(choose from (.*)\)", text
+    ):
         choices = re.findall(r"[\w.-]+", found[3])
         return str(unknown_name(f"value of --{found[1]}", found[2], choices))
     if found := re.match(r'Parser key "config": File does not exist: (.*)', text):
         return f"the config file {found[1]} does not exist"
     if found := re.match(r'Parser key "config": Path is not a file: (.*)', text):
         return f"the config file {found[1]} is no file"
-    if found := re.match(r"argument (--\w+): expected one argument", text):
+    if found := re.match(r"argument (--[\w.]+): expected one argument", text):
         return f"{found[1]} takes a value; see {parser.prog} --help"
     if text.startswith("Problems parsing config"):
         return f"the config file is no YAML: {text.partition(': ')[2]}"

@@ -20,7 +20,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, Any
@@ -40,18 +40,36 @@ CONFIG_KEYS = {"family", "verb", "run", "loop", "model", "data", "dimensions", "
 SEAL_LENGTH = 4 + 32
 
 
-def free_folder(parent: Path, name: str) -> Path:
-    """`parent/name`, or the first of name-2, name-3, … that does not exist."""
+def numbered_folders(parent: Path, name: str) -> Iterator[Path]:
+    """Those of `parent/name`, name-2, name-3, … that exist, up to the first that does not."""
     candidate, number = parent / name, 1
     while candidate.exists():
+        yield candidate
         number += 1
         candidate = parent / f"{name}-{number}"
-    return candidate
+
+
+def free_folder(parent: Path, name: str) -> Path:
+    """`parent/name`, or the first of name-2, name-3, … that does not exist."""
+    taken = len(list(numbered_folders(parent, name)))
+    return parent / (f"{name}-{taken + 1}" if taken else name)
 
 
 def is_run(folder: Path) -> bool:
     """Whether a path is a run folder."""
-    return (folder / CONFIG).is_file()
+    try:
+        return (folder / CONFIG).is_file()
+    except OSError:  # a genotype's text, longer than a path may be
+        return False
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process is writing a run."""
+    try:
+        _lock(folder).close()
+    except RunError:
+        return True
+    return False
 
 
 def read_config(folder: Path) -> dict[str, Any]:

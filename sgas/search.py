@@ -24,7 +24,6 @@ from sgas.loop import (
     Listener,
     RandomState,
     Silent,
-    StopSignal,
     Tally,
     evaluate,
     frozen,
@@ -35,6 +34,7 @@ from sgas.records import EpochRecord
 from sgas.replay import empty_history, extend_history, open_edges, score_epoch
 from sgas.runs import Run
 from sgas.schedule import Schedule, cosine
+from sgas.signals import StopSignal
 from sgas.strategies import EpochView, strategy_named
 
 
@@ -118,7 +118,7 @@ class Search:
             lr=config.learning_rate,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
-            foreach=True,
+            fused=True,
         )
         self.alpha_optimizer = AlphaOptimizer(self.supernet.alphas, config)
 
@@ -128,27 +128,13 @@ class Search:
         made = max(cell.num_decided for cell in self.decisions.values())
         return self.config.batch_size + self.config.batch_increase * made
 
-    def _expected_costs(self) -> list[float]:
-        """Expected share of the work of each epoch, for the time left: falls as edges are decided.
-
-        An epoch costs its open edges and a part that no decision takes away (on an idle CPU, by the
-        point family's demo preset, about a quarter of the first epoch).
-        """
-        topology = self.space.topology(self.task.num_steps)
-        decides_early = self.config.strategy != "darts"
-        costs = []
-        for epoch in range(self.schedule.num_epochs):
-            made = sum(1 for e in self.schedule.decision_epochs if e < epoch and decides_early)
-            open_share = 1 - made / topology.num_decisions
-            costs.append(0.25 + 0.75 * open_share)
-        return costs
-
     def execute(self) -> Genotype:
         """Searches to the end and returns the genotype; Interrupted after a stop signal."""
         with StopSignal() as stop:
             if self.epoch == 0 and self.step == 0:
                 self._save()
-            self.listener.started(self.epoch, self._expected_costs())
+            costs = self.schedule.expected_costs(self.config.strategy)
+            self.listener.started(self.epoch, costs)
             while self.epoch < self.schedule.num_epochs:
                 self._train_epoch(stop)
                 self._end_epoch()

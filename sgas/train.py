@@ -23,7 +23,6 @@ from sgas.loop import (
     Listener,
     RandomState,
     Silent,
-    StopSignal,
     Tally,
     evaluate,
     require_finite,
@@ -31,15 +30,16 @@ from sgas.loop import (
 )
 from sgas.runs import Run
 from sgas.schedule import learning_rate
+from sgas.signals import StopSignal
 
 
 def make_optimizer(config: TrainConfig, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
     """The optimiser of a training; weight decay is added to the gradient, as published."""
     rate, decay = config.learning_rate, config.weight_decay
     if config.optimizer == "adam":
-        return torch.optim.Adam(weights, lr=rate, weight_decay=decay, foreach=True)
+        return torch.optim.Adam(weights, lr=rate, weight_decay=decay, fused=True)
     return torch.optim.SGD(
-        weights, lr=rate, momentum=config.momentum, weight_decay=decay, foreach=True
+        weights, lr=rate, momentum=config.momentum, weight_decay=decay, fused=True
     )
 
 

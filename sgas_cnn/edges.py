@@ -8,17 +8,19 @@ candidate operations.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from sgas.cell import dag_forward
+from sgas.cell import dag_extend
 from sgas.decisions import EdgeState, Status
 from sgas.genotype import CellGene
-from sgas.space import NONE, SearchSpace
+from sgas.space import SearchSpace
 from sgas.topology import CellTopology
+from sgas_cnn.fused.plan import SourcePlan, Use
+from sgas_cnn.fused.source import evaluate_source
 from sgas_cnn.ops.common import Operation, SourceState
 
 OperationTable = Mapping[str, Callable[[int, int, bool], Operation]]
@@ -65,15 +67,21 @@ def operations_of(space: SearchSpace, state: EdgeState) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class OperationGroup:
-    """All edges out of one state that hold one operation; they are evaluated together.
-
-    `places` are those of their weights, edge by edge (None: the edge holds nothing else).
-    """
+class Single:
+    """An operation that runs alone: its edge, and the place of its weight (None: it is 1)."""
 
     op: str
-    edges: tuple[int, ...]
-    places: tuple[int | None, ...]
+    edge: int
+    place: int | None
+
+
+@dataclass
+class Leaving:
+    """What leaves one state: the edges that are fused, in the plan's order, and the rest."""
+
+    plan: SourcePlan | None = None
+    fused: list[int] = field(default_factory=list)
+    singles: list[Single] = field(default_factory=list)
 
 
 class CellEdges(nn.ModuleList):
@@ -100,7 +108,7 @@ class CellEdges(nn.ModuleList):
             for edge in plan.edges
         )
         self.plan, self.channels, self.strides = plan, channels, tuple(strides)
-        self.names, self.candidates = tuple(table), tuple(candidates)
+        self.candidates = tuple(candidates)
         self._group()
 
     def restrict(self, kept: Sequence[Sequence[str]]) -> None:
@@ -120,35 +128,36 @@ class CellEdges(nn.ModuleList):
         return held
 
     def _group(self) -> None:
-        """Group the edges by what they read and hold."""
-        self.groups: list[list[OperationGroup]] = []
-        for source in range(len(self.strides)):
-            leaving = [e for e, edge in enumerate(self.plan.edges) if edge.source == source]
-            found = []
-            for op in self.names:
-                edges = tuple(edge for edge in leaving if self._contributes(edge, op))
-                if edges:
-                    places = tuple(self._place_of_weight(edge, op) for edge in edges)
-                    found.append(OperationGroup(op, edges, places))
-            self.groups.append(found)
+        """Sort the operations by the state they read, into those that are fused and the rest."""
+        self.leaving: list[Leaving] = []
+        for source, stride in enumerate(self.strides):
+            leaving, uses = Leaving(), list[Use]()
+            for edge, ends in enumerate(self.plan.edges):
+                if ends.source == source:
+                    uses += self._sort(edge, leaving)
+            if uses:
+                leaving.plan = SourcePlan(uses, len(leaving.fused), stride)
+            self.leaving.append(leaving)
 
-    def _contributes(self, edge: int, op: str) -> bool:
-        """True where an edge holds an operation that adds something to its output."""
-        held = self._held(edge)
-        return op in held and (op != NONE or len(held) == 1)
+    def _sort(self, edge: int, leaving: Leaving) -> list[Use]:
+        """Put the operations of an edge where they belong; the parts of those that are fused."""
+        uses: list[Use] = []
+        for name, op in self._held(edge).items():
+            place, parts = self._place_of_weight(edge, name), cast("Operation", op).parts()
+            alone = len(self._held(edge)) == 1
+            if parts is None or (alone and not parts):
+                leaving.singles.append(Single(name, edge, place))
+            else:
+                uses += [Use(len(leaving.fused), place, part) for part in parts]
+        if uses:
+            leaving.fused.append(edge)
+        return uses
 
     def _place_of_weight(self, edge: int, op: str) -> int | None:
         """Where the weight of an operation stands; None where the edge holds no other."""
         if len(self._held(edge)) == 1:
             return None
         return edge * len(self.candidates) + self.candidates.index(op)
-
-    def _scales(self, weights: Tensor | None) -> Sequence[Tensor | None]:
-        """The weights `[E, O]` one by one, edge by edge, each as `[C]`; None stands for ones."""
-        if weights is None:
-            return [None] * (len(self) * len(self.candidates))
-        # Batch norm's backward on the CPU misreads an expanded scalar as weight (torch 2.13).
-        return weights.flatten().unsqueeze(1).repeat(1, self.channels).unbind(0)
 
     def forward(
         self, inputs: Sequence[Tensor], weights: Tensor | None = None, drop_path: float = 0.0
@@ -160,23 +169,52 @@ class CellEdges(nn.ModuleList):
         image.
         """
         drop_path = drop_path if self.training else 0.0
-        scales = self._scales(weights)
 
-        def push(source: int, x: Tensor) -> dict[int, Tensor]:
+        def extend(source: int, x: Tensor, sums: Mapping[int, Tensor]) -> dict[int, Tensor]:
+            steps = dict(sums)
+            self._add_fused(self.leaving[source], x, weights, drop_path, steps)
             state = SourceState(x, self.strides[source])
-            steps: dict[int, Tensor] = {}
-            for group in self.groups[source]:
-                ops = [cast("Operation", self._held(edge)[group.op]) for edge in group.edges]
-                chosen = [scales[place] if place is not None else None for place in group.places]
-                outputs = type(ops[0]).evaluate(ops, state, chosen)
-                for edge, op, out in zip(group.edges, ops, outputs, strict=True):
-                    if drop_path > 0 and not op.skips:
-                        out = drop_images(out, drop_path)
-                    step = self.plan.edges[edge].step
-                    steps[step] = steps[step] + out if step in steps else out
+            for single in self.leaving[source].singles:
+                out = self._run_single(single, state, weights)
+                self._add(single.edge, out, drop_path, steps)
             return steps
 
-        return dag_forward(inputs, self.plan.num_steps, push)
+        return dag_extend(inputs, self.plan.num_steps, extend)
+
+    def _add_fused(
+        self,
+        leaving: Leaving,
+        x: Tensor,
+        weights: Tensor | None,
+        drop_path: float,
+        steps: dict[int, Tensor],
+    ) -> None:
+        """Add the outputs of the fused edges to the steps they enter."""
+        if leaving.plan is None:
+            return
+        before: list[Tensor | None] = []
+        for edge in leaving.fused:
+            joins = drop_path == 0  # else what was there before would be dropped too
+            before.append(steps.pop(self.plan.edges[edge].step, None) if joins else None)
+        outs = evaluate_source(leaving.plan, x, weights, before, self.training)
+        for edge, out in zip(leaving.fused, outs, strict=True):
+            self._add(edge, out, drop_path, steps)
+
+    def _run_single(self, single: Single, state: SourceState, weights: Tensor | None) -> Tensor:
+        """The output of an operation that runs alone, times its weight."""
+        op = cast("Operation", self._held(single.edge)[single.op])
+        if weights is None or single.place is None:
+            return op(state)
+        # Batch norm's backward on the CPU misreads an expanded scalar as weight (torch 2.13).
+        return op(state, weights.flatten()[single.place].repeat(self.channels))
+
+    def _add(self, edge: int, out: Tensor, drop_path: float, steps: dict[int, Tensor]) -> None:
+        """Add the output of an edge to the step it enters."""
+        ops = cast("Sequence[Operation]", list(self._held(edge).values()))
+        if drop_path > 0 and not all(op.skips for op in ops):
+            out = drop_images(out, drop_path)
+        step = self.plan.edges[edge].step
+        steps[step] = steps[step] + out if step in steps else out
 
 
 def drop_images(x: Tensor, probability: float) -> Tensor:

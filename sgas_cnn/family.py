@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from sgas.config import RunConfig
@@ -11,6 +12,7 @@ from sgas.family import DatasetInfo, Family, Models, Task
 from sgas_cnn.config import IMAGE_SPACE, NASBENCH201_SPACE, ImageModelConfig, NasBench201Config
 from sgas_cnn.data_config import ImageDataConfig
 from sgas_cnn.datasets import DATASETS
+from sgas_cnn.library import LIBRARY
 from sgas_cnn.published import load_published, published_names
 
 SPACES = {space.name: space for space in (IMAGE_SPACE, NASBENCH201_SPACE)}
@@ -62,10 +64,17 @@ def _check_folder(folder: str) -> dict[str, Any]:
     return describe_folder(folder)
 
 
+def _keep_own(dataset: Any, test: Any, root: str) -> Path:
+    from sgas_cnn.own_data import keep_own
+
+    return keep_own(dataset, test, root)
+
+
 CIFAR10 = {"in_channels": 3, "num_classes": 10, "image_size": 32}
 
 FAMILY = Family(
     name="cnn",
+    home="sgas_cnn.family",
     title="greedy architecture search for images",
     package="sgas_cnn",
     datasets={e.name: DatasetInfo(e.name, "images", e.help) for e in DATASETS.values()},
@@ -80,6 +89,8 @@ FAMILY = Family(
     models=_models,
     paper_dimensions={"image": CIFAR10, "nasbench201": CIFAR10},
     check_folder=_check_folder,
+    keep_own=_keep_own,
     published_names=published_names,
     load_published=load_published,
+    library=LIBRARY,
 )

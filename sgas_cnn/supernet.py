@@ -39,6 +39,7 @@ class ImageSupernet(nn.Module):
             {kind: nn.Parameter(ALPHA_SCALE * torch.randn(shape)) for kind in kinds}
         )
         self._decisions = dict.fromkeys(kinds, CellDecisions.none_yet(topology))
+        self._weights: list[nn.Parameter] | None = None
 
     @property
     def decisions(self) -> dict[str, CellDecisions]:
@@ -47,7 +48,10 @@ class ImageSupernet(nn.Module):
 
     def weights(self) -> list[nn.Parameter]:
         """All parameters but the alphas; after a decision, those that are left."""
-        return [value for name, value in self.named_parameters() if not name.startswith("alphas.")]
+        if self._weights is None:  # to walk through all modules costs as much as a forward pass
+            named = self.named_parameters()
+            self._weights = [value for name, value in named if not name.startswith("alphas.")]
+        return list(self._weights)
 
     def apply_decisions(self, decisions: Mapping[str, CellDecisions]) -> None:
         """Free the operations that `decisions` gives up; those that stay keep their parameters.
@@ -59,6 +63,7 @@ class ImageSupernet(nn.Module):
         for cell in self.cells:
             states = self._decisions[cell.kind].states
             cell.edges.restrict([operations_of(IMAGE_SPACE, state) for state in states])
+        self._weights = None
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits `[B, num_classes]` for images `[B, in_channels, H, W]`.

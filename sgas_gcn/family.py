@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from sgas.config import RunConfig
@@ -94,6 +95,12 @@ def _check_folder(folder: str) -> dict[str, Any]:
     return describe_folder(folder)
 
 
+def _keep_own(dataset: Any, test: Any, root: str) -> Path:
+    from sgas_gcn.own_data import keep_own
+
+    return keep_own(dataset, test, root)
+
+
 def _datasets() -> dict[str, DatasetInfo]:
     clouds = [DatasetInfo(e.name, "point clouds", e.help) for e in DATASETS.values()]
     graphs = [DatasetInfo(e.name, "graphs", e.help) for e in GRAPH_DATASETS.values()]
@@ -102,6 +109,7 @@ def _datasets() -> dict[str, DatasetInfo]:
 
 FAMILY = Family(
     name="gcn",
+    home="sgas_gcn.family",
     title="greedy architecture search for point clouds and graphs",
     package="sgas_gcn",
     datasets=_datasets(),
@@ -119,6 +127,7 @@ FAMILY = Family(
         GRAPH: {"in_channels": 50, "num_outputs": 121},
     },
     check_folder=_check_folder,
+    keep_own=_keep_own,
     published_names=published_names,
     load_published=load_published,
     library=LIBRARY,

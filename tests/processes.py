@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+from sgas.commands.jobs import PRELOAD
+
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["sgas.search", "sgas.train", "sgas_gcn.task"])
+CONTEXT.set_forkserver_preload([*PRELOAD, "sgas.commands.pictures", "sgas_gcn.task"])
 
 
 @dataclass(frozen=True)

@@ -22,22 +22,36 @@ PACKAGES = ("sgas", *FAMILIES)
 # other. A folder is in the layer as a whole.
 LAYERS = (
     ("__init__",),  # runs before any other module, and holds the version
-    ("errors", "files", "native", "allocator"),
+    ("errors", "files", "native", "allocator", "signals"),
     ("topology",),
     ("space",),
     ("genotype",),
     ("decisions",),
-    ("scoring", "config", "records", "data", "labels", "npz", "download", "options", "progress"),
-    ("schedule", "folders", "kernels"),
+    (
+        "scoring",
+        "statistics",
+        "config",
+        "records",
+        "data",
+        "labels",
+        "npz",
+        "download",
+        "options",
+        "progress",
+    ),
+    ("schedule", "folders", "kernels", "own_data"),
     ("strategies",),
     ("cell", "replay"),
     ("runs",),
-    ("family",),
+    ("family", "study"),
+    ("results",),
+    ("summary",),
     ("loop", "complexity"),
     ("search", "train"),
     ("reports",),
+    ("events",),
     ("commands",),
-    ("cli",),
+    ("cli", "interface"),
 )
 LAYER_OF = {name: level for level, names in enumerate(LAYERS) for name in names}
 HEAVY = ("torch", "torch_geometric", "sklearn", "scipy", "matplotlib", "jinja2")

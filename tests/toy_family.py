@@ -2,15 +2,19 @@
 
 It proves that the engine knows only cells, alphas, decisions and time, and keeps the engine's tests
 fast. TOY_SIGNAL=SIGKILL@40 makes the process send itself a signal when it draws its 40th training
-batch. Dimensions: N vectors, D features, C channels, E edges, O operations.
+batch; with TOY_TARGET=parent the process that started it gets it.
+
+Dimensions: N vectors, D features, C channels, E edges, O operations.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -151,6 +155,13 @@ class ToyNetwork(nn.Module):
         return logits
 
 
+def target() -> int:
+    """The process that TOY_SIGNAL is for."""
+    parent = multiprocessing.parent_process()
+    to_parent = os.environ.get("TOY_TARGET") == "parent" and parent is not None
+    return parent.pid if to_parent else os.getpid()
+
+
 class ToyTask:
     space = SPACE
     labels = OneClass()
@@ -181,7 +192,7 @@ class ToyTask:
         self.drawn += 1
         name, _, moment = os.environ.get("TOY_SIGNAL", "").partition("@")
         if moment and self.drawn == int(moment):
-            os.kill(os.getpid(), signal.Signals[name])
+            os.kill(target(), signal.Signals[name])
         return batch + self.data.noise * torch.randn(batch.shape, generator=generator)
 
     def _parts(self, fractions: tuple[float, ...], seed: int, device: Any) -> list[SubsetSource]:
@@ -225,6 +236,7 @@ def models(space: str, model: Any, dimensions: Mapping[str, int]) -> ToyTask:
 
 FAMILY = Family(
     name="toy",
+    home="toy_family",
     title="a family for tests",
     package="toy_presets",
     datasets={"blobs": DatasetInfo("blobs", "vectors", "three blobs of vectors")},
@@ -239,6 +251,7 @@ FAMILY = Family(
     models=models,
     paper_dimensions={SPACE.name: {"num_features": NUM_FEATURES, "num_classes": NUM_CLASSES}},
     check_folder=lambda folder: {"folder": folder, "problems": []},
+    keep_own=lambda dataset, test, root: Path(root),
     published_names=lambda: (),
     load_published=lambda name: Genotype(1, "toy", {}),
 )

@@ -18,8 +18,9 @@ from sgas.config import RunConfig, SearchConfig, TrainConfig
 from sgas.errors import DeviceError, GenotypeError, RunError, unknown_name
 from sgas.family import Family
 from sgas.genotype import Genotype
-from sgas.options import load_preset, presets, rebuild
+from sgas.options import build, load_preset, presets, rebuild
 from sgas.runs import is_run, read_config, read_genotype
+from sgas.study import Study, read_info, read_study
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +37,17 @@ class Settings:
     loop: Any
     model: Any
     data: Any
+
+
+def build_settings(family: Family, verb: str, space: str, values: Mapping[str, Any]) -> Settings:
+    """The settings of all options of a verb; ConfigError where one is out of range."""
+    return Settings(
+        verb,
+        build(RunConfig, values),
+        build(LOOPS[verb], values),
+        build(family.model_configs[space], values),
+        build(family.data_configs[space], values),
+    )
 
 
 def sections_of(family: Family, verb: str, space: str) -> dict[str, type]:
@@ -96,7 +108,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "sgas": __version__,
         "git_commit": _git_commit(),
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
@@ -121,8 +133,26 @@ def _git_commit() -> str | None:
     return described.stdout.strip() or None
 
 
+def with_absolute_paths(family: Family, run: RunConfig) -> RunConfig:
+    """The same configuration, to be used from any folder."""
+    dataset = str(run.dataset)
+    if dataset not in family.datasets:
+        dataset = str(Path(dataset).expanduser().resolve())
+    data_root = str(Path(run.data_root).expanduser().resolve())
+    return dataclasses.replace(run, dataset=dataset, data_root=data_root)
+
+
+def this_command(family: Family) -> str:
+    """The command that this process was started by."""
+    return shlex.join([family.command, *sys.argv[1:]])
+
+
 def config_json(
-    family: Family, settings: Settings, device: torch.device, **more: Any
+    family: Family,
+    settings: Settings,
+    device: torch.device,
+    command: str | None = None,
+    **more: Any,
 ) -> dict[str, Any]:
     """What config.json holds: everything needed to make the run again, and where it was made.
 
@@ -132,21 +162,15 @@ def config_json(
     from sgas.kernels import backend_for
 
     given = settings.run
-    dataset = str(given.dataset)
-    if dataset not in family.datasets:
-        dataset = str(Path(dataset).expanduser().resolve())
-    data_root = str(Path(given.data_root).expanduser().resolve())
     run = dataclasses.replace(
-        given,
-        dataset=dataset,
-        data_root=data_root,
+        with_absolute_paths(family, given),
         device=str(device),
         kernels=backend_for(device, family.library),
     )
     return {
         "family": family.name,
         "verb": settings.verb,
-        "command": shlex.join([family.command, *sys.argv[1:]]),
+        "command": command or this_command(family),
         "run": dataclasses.asdict(run),
         **{name: dataclasses.asdict(getattr(settings, name)) for name in ("loop", "model", "data")},
         **more,
@@ -189,6 +213,14 @@ def open_settings(
             f"{verb} is wanted"
         )
     return settings, config
+
+
+def open_study(family: Family, folder: Path) -> Study:
+    """The study of a folder, of this family; RunError where it is none."""
+    info = read_info(folder)
+    if info.family != family.name:
+        raise RunError(f"{folder} is a study of sgas-{info.family}; this is {family.command}")
+    return read_study(folder)
 
 
 def load_genotype(family: Family, name: str) -> Genotype:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -9,10 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from jsonargparse import ArgumentParser
 
 from sgas.allocator import keep_freed_memory
+from sgas.commands.common import Settings, with_absolute_paths
 from sgas.config import RunConfig
 from sgas.errors import ConfigError, Interrupted
 from sgas.family import Family
-from sgas.runs import Run
+from sgas.runs import Run, is_held, is_run, numbered_folders, read_config
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
     from sgas.progress import ShowProgress
 
 Result = TypeVar("Result")
+SHOWN, LONGEST = 4, 120  # differences that a refusal names, and letters of each
 
 
 def resume_only(parser: ArgumentParser, argv: Sequence[str]) -> Path | None:
@@ -37,6 +42,55 @@ def resume_only(parser: ArgumentParser, argv: Sequence[str]) -> Path | None:
             f"configuration: {parser.prog} --resume RUN"
         )
     return Path(folder[0])
+
+
+def run_to_go_on_with(
+    family: Family, settings: Settings, name: str, has_ended: Callable[[Path], bool], **more: Any
+) -> Path | None:
+    """The run that the same command began before, so that repeating it goes on; None without one.
+
+    With `out`, the run there, ended or not; ConfigError where it was begun with other options.
+    Without, the last of runs/NAME, NAME-2, … with these options that has not ended and that no
+    process is writing. `more` is compared too, as it stands in config.json.
+    """
+    found = None
+    if settings.run.out:
+        folder = Path(settings.run.out)
+        told = differences(family, settings, read_config(folder), more) if is_run(folder) else ""
+        if told:
+            raise ConfigError(
+                f"{folder} was begun with other options: {told}; give them as they were, or "
+                "another --out"
+            )
+        found = folder if is_run(folder) else None
+    else:
+        for folder in numbered_folders(Path("runs"), name):
+            same = is_run(folder) and not differences(family, settings, read_config(folder), more)
+            if same and not has_ended(folder) and not is_held(folder):
+                found = folder
+    if found is not None:
+        logging.getLogger("sgas").info("going on with %s, which the same command began", found)
+    return found
+
+
+def differences(
+    family: Family, settings: Settings, config: Mapping[str, Any], more: Mapping[str, Any]
+) -> str:
+    """What a run was begun with that is not as in `settings`, in words; empty where nothing is."""
+    run = dataclasses.asdict(with_absolute_paths(family, settings.run))
+    asked = {"family": family.name, "verb": settings.verb, **more}
+    kept: dict[str, Any] = {name: config.get(name) for name in asked}
+    for section in ("run", "loop", "model", "data"):
+        values = run if section == "run" else dataclasses.asdict(getattr(settings, section))
+        for name, value in values.items():
+            # A run keeps what `auto` found, and where it lies it tells by being there.
+            found_there = value == "auto" and name in ("device", "kernels")
+            if not found_there and name not in ("out", "preset", "data_root"):
+                asked[name], kept[name] = value, config[section].get(name)
+    # Through JSON, as the run's: there, tuples are lists.
+    asked = json.loads(json.dumps(asked))
+    told = [f"{n} was {kept[n]!r}, now {asked[n]!r}" for n in asked if asked[n] != kept[n]]
+    return "; ".join(text if len(text) < LONGEST else text.split(" ")[0] for text in told[:SHOWN])
 
 
 def require_batch(batch_size: int, smallest: int) -> None:

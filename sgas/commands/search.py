@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import ArgumentParser
+
 from sgas.commands.common import (
     Settings,
+    build_settings,
     config_json,
     epilog,
     open_settings,
@@ -15,44 +19,100 @@ from sgas.commands.common import (
     resolve_device,
     sections_of,
 )
-from sgas.commands.loops import begin, conclude, rehearse, require_batch, resume_only
-from sgas.config import RunConfig, SearchConfig
-from sgas.family import Family
-from sgas.options import Flag, build, parser_for, peek, resolve
-from sgas.runs import Run, free_folder
+from sgas.commands.loops import (
+    begin,
+    conclude,
+    rehearse,
+    require_batch,
+    resume_only,
+    run_to_go_on_with,
+)
+from sgas.family import Family, SearchParts, Task
+from sgas.genotype import Genotype
+from sgas.options import Flag, parser_for, peek, resolve
+from sgas.runs import Run, free_folder, read_metrics
+from sgas.schedule import Schedule
 
 FLAGS = [Flag("resume", "run folder to go on with; takes no other option", is_switch=False)]
 
 
+@dataclass(frozen=True)
+class Searched:
+    """What a search that has ended left: the genotype, its run folder, the pictures in it."""
+
+    genotype: Genotype
+    folder: Path
+    pictures: list[Path]
+
+
 def main(family: Family, argv: Sequence[str]) -> int:
     """Runs `search` and returns 0; errors are raised."""
+    parser = parser_of(family, argv)
+    folder = resume_only(parser, argv)
+    if folder is not None:
+        found = resume_search(family, folder)
+    else:
+        found = begin_search(family, settings_of(family, parser, argv))
+    print(found.genotype.to_text())
+    print(f"run      {found.folder}")
+    print(f"genotype {found.folder / 'genotype.json'}")
+    for path in found.pictures:
+        if path.suffix == ".html" or path.name.startswith("cell-"):
+            print(f"picture  {path}")
+    print(f"next     {family.command} train {found.folder}")
+    return 0
+
+
+def parser_of(family: Family, argv: Sequence[str]) -> ArgumentParser:
+    """The parser of `search` for the data set that a command names."""
     dataset = peek(argv, "dataset") or family.default_dataset
     space = family.space_of(dataset, peek(argv, "space"))
     sections = sections_of(family, "search", space)
     about = "Search a cell. What is found stands in the run folder: genotype.json, cell-*.svg."
     told = epilog(family, "search", dataset, space)
-    parser = parser_for(family.command, "search", about, sections, flags=FLAGS, epilog=told)
-    folder = resume_only(parser, argv)
-    if folder is not None:
-        settings, config = open_settings(family, folder, "search")
-        return _search(family, settings, config, folder)
+    return parser_for(family.command, "search", about, sections, flags=FLAGS, epilog=told)
+
+
+def settings_of(family: Family, parser: ArgumentParser, argv: Sequence[str]) -> Settings:
+    """The resolved configuration that a command asks for, presets included."""
     values = resolve(parser, argv, lambda first: preset_values(family, "search", first))
-    settings = Settings(
-        "search",
-        build(RunConfig, values),
-        build(SearchConfig, values),
-        build(family.model_configs[space], values),
-        build(family.data_configs[space], values),
-    )
-    return _search(family, settings, None, None)
+    return build_settings(family, "search", values["space"], values)
 
 
-def _search(
-    family: Family, settings: Settings, config: dict[str, Any] | None, folder: Path | None
-) -> int:
+def begin_search(family: Family, settings: Settings) -> Searched:
+    """Searches in a new run, or goes on with the one that was begun with the same settings."""
+
+    def has_ended(folder: Path) -> bool:
+        topology = family.spaces[str(settings.run.space)].topology(settings.model.num_steps)
+        lines, last = read_metrics(folder), Schedule.of(settings.loop, topology).last_epoch
+        return bool(lines) and lines[-1]["epoch"] == last and (folder / "report.html").is_file()
+
+    folder = run_to_go_on_with(family, settings, _name(settings), has_ended)
+    return run_search(family, settings) if folder is None else resume_search(family, folder)
+
+
+def resume_search(family: Family, folder: Path) -> Searched:
+    """Goes on with the search of a run folder; where it had ended, draws its pictures again."""
+    settings, config = open_settings(family, folder, "search")
+    return run_search(family, settings, config, folder)
+
+
+def run_search(
+    family: Family,
+    settings: Settings,
+    config: dict[str, Any] | None = None,
+    folder: Path | None = None,
+    command: str | None = None,
+) -> Searched:
+    """Searches in a new run, or goes on in `folder`, whose configuration is `config`.
+
+    Interrupted after a stop signal, with the state in the run. `command` is written into a new run
+    as what made it (None: the words of this process).
+    """
     device = resolve_device(settings.run.device)
     begin(family, settings.run, device, config)
     from sgas.commands.pictures import draw_run
+    from sgas.events import Both, Events
     from sgas.progress import ShowProgress
     from sgas.search import Search
 
@@ -64,24 +124,16 @@ def _search(
     parts = task.search_parts(
         run_config.protocol, run_config.seed, loop.validation_fraction, device
     )
-    notes = {
-        "dataset": run_config.dataset,
-        "strategy": loop.strategy,
-        "seed": run_config.seed,
-        "protocol": run_config.protocol,
-    }
     if folder is None:
-        name = f"{Path(str(run_config.dataset)).resolve().name}-{loop.strategy}-{run_config.seed}"
-        out = Path(run_config.out) if run_config.out else free_folder(Path("runs"), name)
-        run = Run.create(
-            out,
-            config_json(family, settings, device, dimensions=task.dimensions, parts=parts.label),
-        )
+        made = config_json(family, settings, device, command, **_facts(task, parts))
+        run = Run.create(_out(settings), made)
     else:
         run = Run.open(folder)
     topology = task.space.topology(task.num_steps)
     total = topology.num_decisions * len(task.space.cell_kinds)
-    with run, ShowProgress("search", total, task.labels.primary_metric) as progress:
+    progress = ShowProgress("search", total, task.labels.primary_metric)
+    events = Events(run, task.space, Schedule.of(loop, topology), family.operation_groups)
+    with run, progress, events:
         progress.console.print(f"run   {run.folder}", soft_wrap=True)
         progress.console.print(f"data  {run_config.dataset} · {parts.label}", soft_wrap=True)
         search = Search(
@@ -91,19 +143,36 @@ def _search(
             parts=parts,
             seed=run_config.seed,
             device=device,
-            notes=notes,
-            listener=progress,
+            notes=_notes(settings),
+            listener=Both(progress, events),
         )
         state = run.load_checkpoint() if folder is not None else None
         if state is not None:
             search.restore(state)
         genotype = conclude(family, run, search.execute, progress)
         written = draw_run(family, run.folder, run.folder)
-    print(genotype.to_text())
-    print(f"run      {run.folder}")
-    print(f"genotype {run.folder / 'genotype.json'}")
-    for path in written:
-        if path.suffix == ".html" or path.name.startswith("cell-"):
-            print(f"picture  {path}")
-    print(f"next     {family.command} train {run.folder}")
-    return 0
+    return Searched(genotype, run.folder, written)
+
+
+def _facts(task: Task, parts: SearchParts) -> dict[str, Any]:
+    return {"dimensions": task.dimensions, "parts": parts.label}
+
+
+def _notes(settings: Settings) -> dict[str, Any]:
+    run = settings.run
+    return {
+        "dataset": run.dataset,
+        "strategy": settings.loop.strategy,
+        "seed": run.seed,
+        "protocol": run.protocol,
+    }
+
+
+def _name(settings: Settings) -> str:
+    run = settings.run
+    return f"{Path(str(run.dataset)).resolve().name}-{settings.loop.strategy}-{run.seed}"
+
+
+def _out(settings: Settings) -> Path:
+    run = settings.run
+    return Path(run.out) if run.out else free_folder(Path("runs"), _name(settings))

@@ -1,4 +1,4 @@
-"""`show GENOTYPE|RUN`: pictures, table of operations, parameters, FLOPs, latency."""
+"""`show GENOTYPE|RUN|STUDY`: pictures, table of operations, parameters, FLOPs, latency; a page."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ from sgas.options import (
     resolve,
 )
 from sgas.runs import is_run
+from sgas.study import is_study
 
-TARGET = Positional("target", "published name, genotype file or run folder")
+TARGET = Positional("target", "published name, genotype file, run or study folder")
 FLAGS = [
     Flag("json", "print one JSON object"),
     Flag("preset", "preset of the network's size (default: the run's, or paper)", is_switch=False),
@@ -34,8 +35,12 @@ FLAGS = [
 
 def main(family: Family, argv: Sequence[str]) -> int:
     """Runs `show` and returns 0; errors are raised."""
-    about = "Draw a genotype or a run and say what its network costs."
+    about = "Draw a genotype or a run and say what its network costs; write the page of a study."
     target = first_positional(argv)
+    if target is not None and is_study(Path(target)):
+        from sgas.commands import study_page
+
+        return study_page.main(family, argv)
     asks = target is None or "--help" in argv or "-h" in argv
     genotype = None if asks else load_genotype(family, str(target))
     space = genotype.space if genotype else next(iter(family.spaces))

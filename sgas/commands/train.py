@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from jsonargparse import ArgumentParser
 
 from sgas.commands.common import (
     Settings,
+    build_settings,
     config_json,
     epilog,
     genotype_label,
@@ -19,12 +22,18 @@ from sgas.commands.common import (
     resolve_device,
     sections_of,
 )
-from sgas.commands.loops import begin, conclude, rehearse, require_batch, resume_only
-from sgas.config import RunConfig, TrainConfig
+from sgas.commands.loops import (
+    begin,
+    conclude,
+    rehearse,
+    require_batch,
+    resume_only,
+    run_to_go_on_with,
+)
 from sgas.errors import ConfigError
-from sgas.family import Family
+from sgas.family import Family, Task
 from sgas.genotype import Genotype
-from sgas.options import Flag, Positional, build, first_positional, parser_for, peek, resolve
+from sgas.options import Flag, Positional, first_positional, parser_for, peek, resolve
 from sgas.runs import Run, free_folder, is_run, read_config
 
 GENOTYPE = Positional(
@@ -33,29 +42,66 @@ GENOTYPE = Positional(
 FLAGS = [Flag("resume", "run folder to go on with; takes no other argument", is_switch=False)]
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What a training that has ended left: its figures, and the run folder with the weights."""
+
+    result: dict[str, Any]
+    folder: Path
+
+
 def main(family: Family, argv: Sequence[str]) -> int:
     """Runs `train` and returns 0; errors are raised."""
+    parser = parser_of(family, argv)
+    folder = resume_only(parser, argv)
+    if folder is not None:
+        trained = resume_training(family, folder)
+    else:
+        settings, name = settings_of(family, parser, argv)
+        genotype = load_genotype(family, name)
+        trained = begin_training(family, settings, genotype, genotype_label(name, genotype))
+    print(f"run      {trained.folder}")
+    for name, value in trained.result.items():
+        print(f"{name:<10} {value}")
+    print(f"next     {family.command} evaluate {trained.folder}")
+    return 0
+
+
+def parser_of(family: Family, argv: Sequence[str]) -> ArgumentParser:
+    """The parser of `train` for the data set and the genotype that a command names."""
     about = "Train the network of a genotype from scratch and keep its last epoch."
     dataset, space = _data(family, argv)
     sections = sections_of(family, "train", space)
     told = epilog(family, "train", dataset, space)
-    parser = parser_for(family.command, "train", about, sections, [GENOTYPE], FLAGS, told)
-    folder = resume_only(parser, argv)
-    if folder is not None:
-        settings, config = open_settings(family, folder, "train")
-        genotype = msgspec.convert(config["genotype"], Genotype)
-        return _train(family, settings, genotype, "", config, folder)
+    return parser_for(family.command, "train", about, sections, [GENOTYPE], FLAGS, told)
+
+
+def settings_of(
+    family: Family, parser: ArgumentParser, argv: Sequence[str]
+) -> tuple[Settings, str]:
+    """The resolved configuration that a command asks for, and the genotype as it was given."""
     values = resolve(parser, argv, lambda first: _preset(family, first))
-    settings = Settings(
-        "train",
-        build(RunConfig, values),
-        build(TrainConfig, values),
-        build(family.model_configs[space], values),
-        build(family.data_configs[space], values),
-    )
-    genotype = load_genotype(family, values["genotype"])
-    label = genotype_label(values["genotype"], genotype)
-    return _train(family, settings, genotype, label, None, None)
+    return build_settings(family, "train", values["space"], values), values["genotype"]
+
+
+def begin_training(family: Family, settings: Settings, genotype: Genotype, label: str) -> Trained:
+    """Trains in a new run, or goes on with the one that was begun with the same settings."""
+
+    def has_ended(folder: Path) -> bool:
+        return (folder / "result.json").is_file()
+
+    name, plain = _name(settings, label), msgspec.to_builtins(genotype)
+    folder = run_to_go_on_with(family, settings, name, has_ended, genotype=plain)
+    if folder is not None:
+        return resume_training(family, folder)
+    return run_training(family, settings, genotype, label)
+
+
+def resume_training(family: Family, folder: Path) -> Trained:
+    """Goes on with the training of a run folder."""
+    settings, config = open_settings(family, folder, "train")
+    genotype = msgspec.convert(config["genotype"], Genotype)
+    return run_training(family, settings, genotype, "", config, folder)
 
 
 def _preset(family: Family, values: dict[str, Any]) -> dict[str, Any]:
@@ -78,18 +124,25 @@ def _data(family: Family, argv: Sequence[str]) -> tuple[str, str]:
     return dataset, family.space_of(dataset, peek(argv, "space") or known.get("space"))
 
 
-def _train(
+def run_training(
     family: Family,
     settings: Settings,
     genotype: Genotype,
-    label: str,
-    config: dict[str, Any] | None,
-    folder: Path | None,
-) -> int:
+    label: str = "",
+    config: dict[str, Any] | None = None,
+    folder: Path | None = None,
+    command: str | None = None,
+) -> Trained:
+    """Trains in a new run, named by `label`, or goes on in `folder`, whose configuration is given.
+
+    Interrupted after a stop signal, with the state in the run. `command` is written into a new run
+    as what made it (None: the words of this process).
+    """
     device = resolve_device(settings.run.device)
     begin(family, settings.run, device, config)
     from safetensors.torch import save as to_safetensors
 
+    from sgas.events import Both, Events
     from sgas.progress import ShowProgress
     from sgas.train import Training
 
@@ -105,17 +158,14 @@ def _train(
         rehearse(task.build_network(genotype, loop.auxiliary).eval(), task.example_input())
     parts = task.train_parts(run_config.protocol, run_config.seed, loop.validation_fraction, device)
     if folder is None:
-        dataset = Path(str(run_config.dataset)).resolve().name
-        known = label if label.startswith(dataset) else f"{dataset}-{label}"
-        name = f"{known}-train-{run_config.seed}"
-        out = Path(run_config.out) if run_config.out else free_folder(Path("runs"), name)
         plain = msgspec.to_builtins(genotype)
-        run = Run.create(
-            out, config_json(family, settings, device, dimensions=task.dimensions, genotype=plain)
-        )
+        facts = {"dimensions": task.dimensions, "genotype": plain}
+        made = config_json(family, settings, device, command, **facts)
+        run = Run.create(_out(settings, label), made)
     else:
         run = Run.open(folder)
-    with run, ShowProgress("train", 0, task.labels.primary_metric) as progress:
+    progress = ShowProgress("train", 0, task.labels.primary_metric)
+    with run, progress, Events(run) as events:
         run.write_text("genotype.json", genotype.to_json())
         progress.console.print(f"run   {run.folder}", soft_wrap=True)
         if genotype.meta.get("final") is False:
@@ -128,7 +178,7 @@ def _train(
             parts=parts,
             seed=run_config.seed,
             device=device,
-            listener=progress,
+            listener=Both(progress, events),
         )
         state = run.load_checkpoint() if folder is not None else None
         if state is not None:
@@ -136,13 +186,31 @@ def _train(
         network = conclude(family, run, training.execute, progress)
         weights = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
         run.write_bytes("weights.safetensors", to_safetensors(weights))
-        result = _result(run, task.labels.primary_metric, settings)
+        result = {**_result(run, task.labels.primary_metric, settings), **_cost(task, genotype)}
         run.write_json("result.json", result)
-    print(f"run      {run.folder}")
-    for name, value in result.items():
-        print(f"{name:<8} {value}")
-    print(f"next     {family.command} evaluate {run.folder}")
-    return 0
+    return Trained(result, run.folder)
+
+
+def _name(settings: Settings, label: str) -> str:
+    dataset = Path(str(settings.run.dataset)).resolve().name
+    known = label if label.startswith(dataset) else f"{dataset}-{label}"
+    return f"{known}-train-{settings.run.seed}"
+
+
+def _out(settings: Settings, label: str) -> Path:
+    run = settings.run
+    return Path(run.out) if run.out else free_folder(Path("runs"), _name(settings, label))
+
+
+def _cost(task: Task, genotype: Genotype) -> dict[str, int]:
+    """Parameters and FLOPs of one sample of the network as it is used: no auxiliary head."""
+    from sgas.complexity import num_flops, num_parameters
+
+    network = task.build_network(genotype, False)
+    return {
+        "parameters": num_parameters(network),
+        "flops": num_flops(network, task.example_input()),
+    }
 
 
 def _result(run: Run, metric: str, settings: Settings) -> dict[str, Any]:

@@ -1,33 +1,50 @@
-"""Pictures and the report of a search. Every `draw_…` returns the text of one SVG element."""
+"""Pictures, tables and pages of searches and studies.
 
+Every `draw_…` returns the text of one SVG element.
+"""
+
+from sgas.reports.agreement import draw_agreement
 from sgas.reports.alphas import draw_alphas
 from sgas.reports.cell import Replay, draw_cell, draw_genotype, draw_replay
 from sgas.reports.curves import draw_curves, draw_margin
 from sgas.reports.html import (
     CellReport,
     Fact,
+    Group,
     ReportData,
     Snippet,
+    StudyData,
     Table,
     render_report,
+    render_study,
     write_report,
 )
+from sgas.reports.ranks import draw_ranks
+from sgas.reports.standings import tables_of, to_csv, to_markdown
 from sgas.reports.timeline import draw_timeline
 
 __all__ = [
     "CellReport",
     "Fact",
+    "Group",
     "Replay",
     "ReportData",
     "Snippet",
+    "StudyData",
     "Table",
+    "draw_agreement",
     "draw_alphas",
     "draw_cell",
     "draw_curves",
     "draw_genotype",
     "draw_margin",
+    "draw_ranks",
     "draw_replay",
     "draw_timeline",
     "render_report",
+    "render_study",
+    "tables_of",
+    "to_csv",
+    "to_markdown",
     "write_report",
 ]

@@ -1,9 +1,12 @@
-"""The report of a run: one HTML file with everything in it that asks no network for anything."""
+"""The report of a run and the page of a study: one HTML file each, with everything in it.
+
+Neither asks any network for anything.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sgas.files import write_text
@@ -68,8 +71,47 @@ class ReportData:
     citation: str = ""
 
 
+@dataclass(frozen=True)
+class Group:
+    """Pictures under one heading, and a line on what they are."""
+
+    title: str
+    caption: str
+    pictures: Sequence[str]
+
+
+@dataclass(frozen=True)
+class StudyData:
+    """All that the page of a study shows; what is empty has no section.
+
+    `tables` by their titles; `scatter` is the picture of ranks; `agreement` are pictures for each
+    strategy and kind of cell, and `cells` has a group a run.
+    """
+
+    title: str
+    sentence: str
+    verdict: Sequence[Fact] = ()
+    warnings: Sequence[str] = ()
+    tables: Mapping[str, Table] = field(default_factory=dict)
+    scatter: str = ""
+    agreement: Sequence[str] = ()
+    cells: Sequence[Group] = ()
+    commands: Sequence[Snippet] = ()
+    stamp: Sequence[Fact] = ()
+    citation: str = ""
+
+
 def render_report(data: ReportData) -> str:
     """The HTML text of a report."""
+    return _render("report.html.j2", report=data)
+
+
+def render_study(data: StudyData) -> str:
+    """The HTML text of the page of a study."""
+    return _render("study.html.j2", study=data)
+
+
+def _render(template: str, **data: object) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -81,7 +123,7 @@ def render_report(data: ReportData) -> str:
         lstrip_blocks=True,
     )
     environment.filters["svg"] = Markup
-    return plain(environment.get_template("report.html.j2").render(report=data))
+    return plain(environment.get_template(template).render(**data))
 
 
 def write_report(path: str | Path, data: ReportData) -> Path:

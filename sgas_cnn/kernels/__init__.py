@@ -1,9 +1,29 @@
-"""Depthwise convolution in the forms that are fast: the primitive of the candidate operations.
+"""The primitives that fused cells are made of, in plain torch and compiled for the CPU.
 
-Operations import from here and nowhere deeper, so that another implementation of a primitive
-changes this module alone.
+Whoever computes asks `backend_of` for a tensor's device and calls the module that comes back; all
+backends have the functions of `torch_backend`, with the same arguments. Images are `[N, H, W, C]`
+in this package, contiguous: the channels-last memory of `[N, C, H, W]`.
 """
 
-from sgas_cnn.kernels.torch_backend import depthwise_conv, join_phases, split_phases
+from __future__ import annotations
 
-__all__ = ["depthwise_conv", "join_phases", "split_phases"]
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sgas.kernels import backend_for
+from sgas_cnn.kernels import cpu_backend, torch_backend
+from sgas_cnn.kernels.torch_depthwise import depthwise_conv
+from sgas_cnn.library import LIBRARY
+
+__all__ = ["BACKENDS", "backend_of", "depthwise_conv"]
+
+BACKENDS: dict[str, Any] = {"torch": torch_backend, "cpu": cpu_backend}
+COMPILED_TYPES = (torch.float32, torch.float64)
+
+
+def backend_of(x: Tensor) -> Any:
+    """The module that computes on tensors like `x`; DeviceError as from `backend_for`."""
+    name = backend_for(x.device, LIBRARY)
+    return BACKENDS["torch" if x.dtype not in COMPILED_TYPES else name]

@@ -13,7 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sgas_cnn.kernels import join_phases, split_phases
+from sgas_cnn.fused.parts import Part
+from sgas_cnn.fused.projection import relu_conv
+from sgas_cnn.kernels.torch_depthwise import join_phases, split_phases
 
 MOMENTUM = 0.1
 EPS = 1e-5
@@ -133,6 +135,8 @@ class ConvNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The normalised `[B, out_channels, H/S, W/S]`."""
+        if self.relu and self.lin.kernel_size == (1, 1) and self.lin.stride == (1, 1):
+            return self.norm(relu_conv(x, self.lin.weight))
         return self.norm(self.lin(F.relu(x) if self.relu else x))
 
 
@@ -156,6 +160,10 @@ class Operation(nn.Module):
     ) -> list[Tensor]:
         """Outputs `[B, C, H/S, W/S]` of several operations on one state, times `scales` `[C]`."""
         return [op(state, scale) for op, scale in zip(ops, scales, strict=True)]
+
+    def parts(self) -> Sequence[Part] | None:
+        """What the operation is the sum of, if it can be fused with others; None: it runs alone."""
+        return None
 
     def forward(self, state: SourceState, scale: Tensor | None = None) -> Tensor:
         """The output `[B, C, H/S, W/S]` on a state, times `scale` `[C]`."""

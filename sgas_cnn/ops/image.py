@@ -12,19 +12,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from operator import attrgetter
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sgas_cnn.fused.parts import Branch, Form, Linear, Part
+from sgas_cnn.fused.projection import relu_conv
 from sgas_cnn.kernels import depthwise_conv
 from sgas_cnn.ops.common import BatchNorm, Operation, SourceState, conv, copy_statistics
 
 
 class Zero(Operation):
     """`none`: zeros. In a mixture it only takes softmax mass from the others."""
+
+    def parts(self) -> Sequence[Part]:
+        """None that add anything."""
+        return ()
 
     def forward(self, state: SourceState, scale: Tensor | None = None) -> Tensor:
         """Zeros `[B, C, H/S, W/S]`."""
@@ -34,9 +39,7 @@ class Zero(Operation):
 class Pool(Operation):
     """The pooling `form` of the state; while searching, its BN."""
 
-    def __init__(
-        self, channels: int, stride: int, affine: bool, *, form: Callable[[SourceState], Tensor]
-    ) -> None:
+    def __init__(self, channels: int, stride: int, affine: bool, *, form: Form) -> None:
         super().__init__(channels, stride, affine)
         self.form = form
         self.norm = None if affine else BatchNorm(channels, affine=False)
@@ -50,11 +53,16 @@ class Pool(Operation):
         The norms of these edges have always seen the same input, so one speaks for all.
         """
         first, *others = [op.norm for op in ops]
-        pooled = ops[0].form(state)
+        largest = ops[0].form is Form.LARGEST
+        pooled = state.max_pooled if largest else state.avg_pooled
         if first is not None:
             pooled = first(pooled)
             copy_statistics(first, others)
         return [scaled(pooled, scale) for scale in scales]
+
+    def parts(self) -> Sequence[Part]:
+        """The pooling."""
+        return (Linear(self.form, self.norm),)
 
     def forward(self, state: SourceState, scale: Tensor | None = None) -> Tensor:
         """The output `[B, C, H/S, W/S]`."""
@@ -65,6 +73,10 @@ class SkipConnect(Operation):
     """x."""
 
     skips = True
+
+    def parts(self) -> Sequence[Part]:
+        """The state."""
+        return (Linear(Form.STATE),)
 
     def forward(self, state: SourceState, scale: Tensor | None = None) -> Tensor:
         """The state `[B, C, H, W]`."""
@@ -86,11 +98,22 @@ class FactorizedReduce(Operation):
         self.odd = conv(in_channels or channels, channels // 2)
         self.norm = BatchNorm(channels, affine)
 
+    def parts(self) -> Sequence[Part] | None:
+        """Even and odd pixels, each with half of the channels; None where C changes."""
+        if self.even.in_channels != self.channels:
+            return None
+        half = self.even.out_channels
+        return (
+            Branch(None, self.even, self.norm),
+            Branch(None, self.odd, self.norm, offset=1, first_row=half),
+        )
+
     def forward(self, state: SourceState, scale: Tensor | None = None) -> Tensor:
         """The output `[B, C, H/2, W/2]` for a state of any number of channels."""
-        h = state.relu
-        odd = F.pad(h, (0, h.shape[3] % 2, 0, h.shape[2] % 2))[:, :, 1::2, 1::2]
-        return self.norm(torch.cat([self.even(h[:, :, ::2, ::2]), self.odd(odd)], dim=1), scale)
+        x = state.x
+        odd = F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))[:, :, 1::2, 1::2]
+        halves = relu_conv(x[:, :, ::2, ::2], self.even.weight), relu_conv(odd, self.odd.weight)
+        return self.norm(torch.cat(halves, dim=1), scale)
 
 
 def skip_connect(channels: int, stride: int, affine: bool) -> Operation:
@@ -113,6 +136,11 @@ class SepConv(Operation):
         self.pw2 = conv(channels, channels)
         self.norm2 = BatchNorm(channels, affine)
 
+    def parts(self) -> Sequence[Part]:
+        """The second convolution, of the first."""
+        first = Branch(self.dw1, self.pw1, self.norm1)
+        return (Branch(self.dw2, self.pw2, self.norm2, first=first),)
+
     def forward(self, state: SourceState, scale: Tensor | None = None) -> Tensor:
         """The output `[B, C, H/S, W/S]`."""
         first = depthwise_conv(state.relu, self.dw1.weight, self.stride)
@@ -131,6 +159,10 @@ class DilConv(Operation):
         self.dw = depthwise(channels, kernel)
         self.pw = conv(channels, channels)
         self.norm = BatchNorm(channels, affine)
+
+    def parts(self) -> Sequence[Part]:
+        """The convolution."""
+        return (Branch(self.dw, self.pw, self.norm, dilation=2),)
 
     def forward(self, state: SourceState, scale: Tensor | None = None) -> Tensor:
         """The output `[B, C, H/S, W/S]`."""
@@ -168,8 +200,8 @@ def depthwise(channels: int, kernel: int) -> nn.Conv2d:
 
 IMAGE_OPERATIONS: dict[str, Callable[[int, int, bool], Operation]] = {
     "none": Zero,
-    "max_pool_3x3": partial(Pool, form=attrgetter("max_pooled")),
-    "avg_pool_3x3": partial(Pool, form=attrgetter("avg_pooled")),
+    "max_pool_3x3": partial(Pool, form=Form.LARGEST),
+    "avg_pool_3x3": partial(Pool, form=Form.AVERAGE),
     "skip_connect": skip_connect,
     "sep_conv_3x3": partial(SepConv, kernel=3),
     "sep_conv_5x5": partial(SepConv, kernel=5),

@@ -8,11 +8,12 @@ A new operation is a class and a line in `NASBENCH201_TABLE`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from torch import Tensor
 
+from sgas_cnn.fused.parts import Branch, Form, Linear, Part
 from sgas_cnn.ops.common import BatchNorm, Operation, SourceState, conv
 from sgas_cnn.ops.image import SkipConnect, Zero, scaled
 
@@ -25,6 +26,12 @@ class NorConv(Operation):
         self.lin = conv(channels, channels, kernel)
         self.norm = BatchNorm(channels, affine)
 
+    def parts(self) -> Sequence[Part] | None:
+        """The pixels and their 1 × 1 convolution; None with more taps."""
+        if self.lin.kernel_size != (1, 1):
+            return None
+        return (Branch(None, self.lin, self.norm),)
+
     def forward(self, state: SourceState, scale: Tensor | None = None) -> Tensor:
         """The output `[B, C, H, W]`."""
         return self.norm(self.lin(state.relu), scale)
@@ -32,6 +39,10 @@ class NorConv(Operation):
 
 class AvgPool(Operation):
     """The mean of 3 × 3 pixels, those outside the image left out."""
+
+    def parts(self) -> Sequence[Part]:
+        """The pooling."""
+        return (Linear(Form.AVERAGE),)
 
     def forward(self, state: SourceState, scale: Tensor | None = None) -> Tensor:
         """The output `[B, C, H, W]`."""

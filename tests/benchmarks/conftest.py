@@ -1,8 +1,9 @@
-"""Puts benchmarks/ on the path, where Python itself puts it for a script of that folder."""
+"""Puts benchmarks/ and its scripts' folder on the path, where Python puts them for a script."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+sys.path += [str(BENCHMARKS), str(BENCHMARKS / "reproduce")]

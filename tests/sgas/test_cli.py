@@ -201,7 +201,9 @@ def test_debug_shows_the_traceback(here: Path, capsys: pytest.CaptureFixture[str
     assert status == 2 and "Traceback" in err
 
 
-@pytest.mark.parametrize("verb", [[], ["search"], ["train"], ["show"], ["replay"], ["doctor"]])
+@pytest.mark.parametrize(
+    "verb", [[], ["search"], ["train"], ["sweep"], ["show"], ["replay"], ["doctor"]]
+)
 def test_help_answers_fast_and_without_torch(verb: list[str]) -> None:
     code = (
         "import sys, sgas_gcn.cli as cli\n"

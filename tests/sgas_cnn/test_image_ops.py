@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sgas_cnn.config import IMAGE_SPACE, OPERATIONS
-from sgas_cnn.kernels import depthwise_conv, join_phases, split_phases
+from sgas_cnn.kernels.torch_depthwise import depthwise_conv, join_phases, split_phases
 from sgas_cnn.ops.common import BatchNorm, Operation, SourceState
 from sgas_cnn.ops.image import IMAGE_OPERATIONS
 

@@ -1,0 +1,295 @@
+"""`sweep`: searches by several strategies and seeds, trains and evaluates what each found.
+
+Everything stands in one study folder (`sgas.study`). The same command goes on with it; what is
+done is not done again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from jsonargparse import ArgumentParser
+
+from sgas.commands.common import (
+    LOOPS,
+    Settings,
+    build_settings,
+    environment,
+    epilog,
+    resolve_device,
+    this_command,
+    with_absolute_paths,
+)
+from sgas.commands.conduct import conduct
+from sgas.commands.jobs import Jobs, LocalJobs
+from sgas.commands.loops import begin, require_batch
+from sgas.config import ClusterConfig, RunConfig, SweepConfig
+from sgas.errors import ConfigError, RunError
+from sgas.family import Family
+from sgas.options import Nested, build, load_preset, parser_for, peek, resolve
+from sgas.study import (
+    LOCK,
+    MANIFEST,
+    PHASES,
+    Part,
+    StudyInfo,
+    change_parts,
+    entry_name,
+    hold,
+    is_study,
+    read_info,
+    read_manifest,
+    write_info,
+)
+
+VERBS = ("search", "train")
+OWN_LOCK = ".lock"
+SHOWN = 4  # differences that a refusal names
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a command asks for: the study as it would be begun, and how it is to run."""
+
+    info: StudyInfo
+    sweep: SweepConfig
+    cluster: ClusterConfig
+    search: Settings
+    train: Settings
+    threads: int
+    folder: Path
+
+
+def main(family: Family, argv: Sequence[str]) -> int:
+    """Runs `sweep`: 0 where all parts are done, 1 where one failed; errors are raised."""
+    asked = _asked(family, argv)
+    folder = asked.folder
+    names = [entry_name(s, n) for s in asked.sweep.strategy_names for n in asked.sweep.seed_numbers]
+    fresh = not is_study(folder)
+    if fresh:
+        _rehearse(family, asked)
+    else:
+        _refuse_changes(folder, read_info(folder), asked.info)
+    jobs = _jobs(family, asked)
+    _make_folder(folder)
+    with hold(folder / OWN_LOCK, f"{folder} is being swept by another process"):
+        _write(folder, asked.info, names, fresh)
+        return conduct(family, folder, names, jobs, _again(family, argv))
+
+
+def _asked(family: Family, argv: Sequence[str]) -> Asked:
+    """The resolved options of a command; ConfigError for what cannot be used."""
+    dataset = peek(argv, "dataset") or family.default_dataset
+    space = family.space_of(dataset, peek(argv, "space"))
+    parser = _parser(family, dataset, space)
+    preset_threads: list[int] = []
+    values = resolve(parser, argv, lambda first: _preset(family, first, preset_threads))
+    sweep, cluster = build(SweepConfig, values), build(ClusterConfig, values)
+    run = build(RunConfig, {**values, "out": None, "threads": None})
+    settings = {
+        verb: dataclasses.replace(build_settings(family, verb, space, values[verb]), run=run)
+        for verb in VERBS
+    }
+    name = f"{Path(str(run.dataset)).resolve().name}-{run.preset}"
+    return Asked(
+        _info(family, settings, sweep),
+        sweep,
+        cluster,
+        settings["search"],
+        settings["train"],
+        _threads(sweep, cluster, preset_threads),
+        Path(sweep.out) if sweep.out else Path("studies") / name,
+    )
+
+
+def _parser(family: Family, dataset: str, space: str) -> ArgumentParser:
+    about = (
+        "Search by several strategies and seeds, train and evaluate what each found. The same "
+        "command goes on where it stopped; parts that are done are not done again."
+    )
+    sections: dict[str, type | Nested] = {
+        "study": SweepConfig,
+        "run": RunConfig,
+        "where the jobs run": ClusterConfig,
+    }
+    for verb in VERBS:
+        configs = (LOOPS[verb], family.model_configs[space], family.data_configs[space])
+        sections[f"{verb} ({space})"] = Nested(verb, configs, without=("strategy",))
+    told = epilog(family, "sweep", dataset, space)
+    return parser_for(family.command, "sweep", about, sections, epilog=told)
+
+
+def _preset(family: Family, values: dict[str, Any], preset_threads: list[int]) -> dict[str, Any]:
+    """The preset's values for both verbs, by dotted name; its threads go to `preset_threads`."""
+    dataset = values["dataset"] = values["dataset"] or family.default_dataset
+    space = values["space"] = family.space_of(dataset, values["space"])
+    name = values["preset"] = values["preset"] or family.default_preset(dataset, space)
+    found = {}
+    for verb in VERBS:
+        for key, value in load_preset(family.package, space, name, verb).items():
+            if key == "threads":
+                preset_threads.append(value)
+            else:
+                found[f"{verb}.{key}"] = value
+    return found
+
+
+def _threads(sweep: SweepConfig, cluster: ClusterConfig, preset: Sequence[int]) -> int:
+    """CPU threads of a job: as asked, else its share of the cores, as far as the preset wants."""
+    if sweep.threads is not None:
+        return sweep.threads
+    if cluster.cluster == "slurm":
+        share = cluster.cpus
+    else:
+        share = max(1, _num_cores() // (sweep.jobs or 1))
+    return min([share, *preset])
+
+
+def _num_cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _info(family: Family, settings: Mapping[str, Settings], sweep: SweepConfig) -> StudyInfo:
+    run = with_absolute_paths(family, settings["search"].run)
+    sections = {verb: _sections(dataclasses.replace(settings[verb], run=run)) for verb in VERBS}
+    return StudyInfo(
+        format=1,
+        family=family.name,
+        home=family.home,
+        dataset=str(run.dataset),
+        space=str(run.space),
+        preset=str(run.preset),
+        protocol=run.protocol,
+        strategies=list(sweep.strategy_names),
+        seeds=list(sweep.seed_numbers),
+        search=sections["search"],
+        train=sections["train"],
+        command=this_command(family),
+        environment={},
+    )
+
+
+def _sections(settings: Settings) -> dict[str, Any]:
+    """A run's sections without what differs from job to job: seed, strategy, threads, folder."""
+    own = ("seed", "strategy", "threads", "out")
+    parts = {name: getattr(settings, name) for name in ("run", "loop", "model", "data")}
+    return {
+        name: {key: value for key, value in dataclasses.asdict(part).items() if key not in own}
+        for name, part in parts.items()
+    }
+
+
+def _refuse_changes(folder: Path, before: StudyInfo, now: StudyInfo) -> None:
+    """ConfigError where a study was begun with other options; strategies and seeds may be added."""
+    told = [f"{name} was {old!r}, now {new!r}" for name, old, new in _differences(before, now)]
+    if told:
+        more = f" and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
+        raise ConfigError(
+            f"{folder} was begun with other options: {'; '.join(told[:SHOWN])}{more}; give them as "
+            "they were, or another --out"
+        )
+
+
+def _differences(before: StudyInfo, now: StudyInfo) -> Iterator[tuple[str, Any, Any]]:
+    for name in ("family", "dataset", "space", "protocol"):
+        if getattr(before, name) != getattr(now, name):
+            yield name, getattr(before, name), getattr(now, name)
+    shared = ("dataset", "space", "protocol", "preset", "data_root")
+    for verb in VERBS:
+        old, new = _flat(getattr(before, verb)), _flat(getattr(now, verb))
+        for name in dict.fromkeys([*old, *new]):
+            section, _, key = name.partition(".")
+            if old.get(name) != new.get(name) and not (section == "run" and key in shared):
+                shown = key if section == "run" else f"{verb}.{key}"
+                yield shown, old.get(name), new.get(name)
+
+
+def _flat(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """All values of a study's sections by `section.key`."""
+    return {f"{name}.{key}": v for name, part in sections.items() for key, v in part.items()}
+
+
+def _rehearse(family: Family, asked: Asked) -> None:
+    """Opens the data and builds both kinds of model once, so that what does not fit is told now."""
+    # In Slurm's jobs, another machine's device counts; data is downloaded here, once for all.
+    device = resolve_device("cpu" if asked.cluster.cluster == "slurm" else asked.search.run.device)
+    if asked.cluster.cluster != "slurm":
+        begin(family, asked.search.run, device, None)
+    for settings in (asked.search, asked.train):
+        task = family.open_task(settings.run, settings.model, settings.data)
+        require_batch(settings.loop.batch_size, task.smallest_batch)
+        if settings.verb == "search":
+            task.build_supernet()
+            fraction = settings.loop.validation_fraction
+            task.search_parts(settings.run.protocol, asked.sweep.seed_numbers[0], fraction, device)
+
+
+def _jobs(family: Family, asked: Asked) -> Jobs:
+    if asked.cluster.cluster is not None:
+        from sgas.commands.cluster import ClusterJobs
+
+        return ClusterJobs(asked.folder.resolve(), asked.threads, asked.cluster, asked.sweep.jobs)
+    given = {field.name: field.default for field in dataclasses.fields(ClusterConfig)}
+    changed = [name for name, value in given.items() if getattr(asked.cluster, name) != value]
+    if changed:
+        raise ConfigError(
+            f"{changed[0]} is for jobs on a cluster: add --cluster slurm, or leave it"
+        )
+    capacity = asked.sweep.jobs or 1
+    return LocalJobs(asked.folder.resolve(), family.home, asked.threads, capacity, _gpus(asked))
+
+
+def _gpus(asked: Asked) -> list[str]:
+    """The GPUs that jobs take in turn: all that there are where the device says just auto, cuda."""
+    if asked.search.run.device not in ("auto", "cuda"):
+        return []
+    import torch
+
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return shown.split(",") if shown else [str(n) for n in range(torch.cuda.device_count())]
+
+
+def _make_folder(folder: Path) -> None:
+    """Makes the folder of a study; RunError where something else is in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        others = {path.name for path in folder.iterdir()} - {LOCK, MANIFEST, OWN_LOCK, "cluster"}
+    except OSError as error:
+        raise RunError(f"cannot make the study folder {folder}: {error.strerror}") from None
+    if others and not is_study(folder):
+        raise RunError(f"{folder} exists already and is no study; give another --out")
+
+
+def _write(folder: Path, info: StudyInfo, names: Sequence[str], fresh: bool) -> None:
+    """Puts what was asked for into the folder; strategies and seeds of a study may only grow."""
+    known = read_manifest(folder).parts if (folder / MANIFEST).exists() else {}
+    wanted = [f"{name}/{phase}" for name in names for phase in PHASES]
+    new = {name: Part() for name in wanted if name not in known}
+    if new:
+        change_parts(folder, new)
+    before = None if fresh else read_info(folder)
+    if before is not None and not new:
+        return
+    import torch
+
+    old = before or info
+    grown = {
+        "strategies": list(dict.fromkeys([*old.strategies, *info.strategies])),
+        "seeds": list(dict.fromkeys([*old.seeds, *info.seeds])),
+        "environment": environment(torch.device("cpu")),
+    }
+    write_info(folder, msgspec.structs.replace(info, **grown))
+
+
+def _again(family: Family, argv: Sequence[str]) -> str:
+    return shlex.join([family.command, "sweep", *argv])

@@ -1,0 +1,159 @@
+"""`table STUDY`: strategies side by side, rank correlation, comparisons; or the paper's runs."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sgas.commands.common import open_study
+from sgas.errors import ConfigError, RunError, unknown_name
+from sgas.family import Family
+from sgas.files import write_text
+from sgas.options import Flag, Positional, parse, parser_for, peek
+
+if TYPE_CHECKING:
+    from sgas.summary import Summary
+
+STUDY = Positional("study", "study folder that sweep wrote; none with --published")
+FORMATS = ("text", "markdown", "csv", "json")
+FLAGS = [
+    Flag("json", "print one JSON object, as --format json"),
+    Flag("format", f"{', '.join(FORMATS)} (default: text)", is_switch=False),
+    Flag("out", "file for the table instead of standard output", is_switch=False),
+    Flag("metric", "figure to compare: accuracy, micro_f1, …, error, loss", is_switch=False),
+    Flag("picture", "SVG file for the two ranks (default: ranks.svg in the study)", False),
+    Flag("published", "the paper's runs on this data set instead of a study", is_switch=False),
+]
+
+
+def main(family: Family, argv: Sequence[str]) -> int:
+    """Runs `table` and returns 0; errors are raised."""
+    about = (
+        "Say what a study found: per strategy mean ± SD, best and worst over the seeds; Kendall's "
+        "τ-b between the figures of search and test split; strategies in pairs."
+    )
+    positionals = [] if peek(argv, "published") else [STUDY]
+    parser = parser_for(family.command, "table", about, {}, positionals, FLAGS)
+    values = parse(parser, argv)
+    shape = _format(values)
+    from sgas.results import published_results, results_of
+    from sgas.summary import summarise
+
+    picture = Path(values["picture"]) if values["picture"] else None
+    if values["published"]:
+        if values["metric"]:
+            raise ConfigError("--metric has no meaning with --published: the paper chose its own")
+        command = shlex.join([family.command, "table", *argv])
+        summary = summarise(published_results(family.package, values["published"], command))
+    else:
+        study = open_study(family, Path(values["study"]))
+        summary = summarise(results_of(study, values["metric"]))
+        picture = picture or study.folder / "ranks.svg"
+    text = _TEXTS[shape](summary)
+    if values["out"]:
+        _write(Path(values["out"]), text)
+    else:
+        print(text, end="")
+    drawn = _draw(summary, picture, asked=bool(values["picture"]))
+    if drawn and (shape == "text" or values["out"]):
+        print(f"picture  {drawn}")
+    return 0
+
+
+def _format(values: dict[str, Any]) -> str:
+    shape: str = values["format"] or ("json" if values["json"] else "text")
+    if shape not in FORMATS:
+        raise unknown_name("value of --format", shape, FORMATS, error=ConfigError)
+    if values["json"] and shape != "json":
+        raise ConfigError(f"--json and --format {shape} exclude each other; give one of them")
+    return shape
+
+
+def _draw(summary: Summary, path: Path | None, asked: bool) -> Path | None:
+    """The path of the picture of ranks; None where there is nothing to draw or no room for it.
+
+    A study that may only be read is no reason to fail, unless the picture was asked for.
+    """
+    from sgas.reports import draw_ranks
+
+    if path is None or not (summary.ranks or asked):
+        return None
+    try:
+        _write(path, draw_ranks(summary))
+    except RunError:
+        if asked:
+            raise
+        return None
+    return path
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, text)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror}") from None
+
+
+def _plain(summary: Summary) -> str:
+    """The tables for a terminal, or for a file or pipe as wide as they need."""
+    import sys
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from sgas.reports import tables_of
+    from sgas.reports.standings import IN_WORDS
+    from sgas.summary import stamp_of
+
+    terminal = Console().is_terminal
+    console = Console(highlight=False, width=None if terminal else 160, file=sys.stdout)
+    with console.capture() as captured:
+        console.print(f"[bold]{summary.results.title}[/bold]")
+        console.print(summary.verdict)
+        for warning in summary.warnings:
+            console.print(f"note  {warning}", markup=False)
+        for title, table in tables_of(summary, runs=False).items():
+            console.print(f"\n[bold]{title}[/bold]")
+            shown = Table()
+            for head in table.header:
+                left = head in (table.header[0], IN_WORDS)
+                shown.add_column(head, justify="left" if left else "right")
+            for row in table.rows:
+                shown.add_row(*row)
+            console.print(shown)
+        for line in summary.results.notes:
+            console.print(line, markup=False)
+        for name, value in stamp_of(summary).items():
+            console.print(f"{name:<10}  {value}", markup=False, soft_wrap=True)
+    return captured.get()
+
+
+def _markdown(summary: Summary) -> str:
+    from sgas.reports import to_markdown
+
+    return to_markdown(summary)
+
+
+def _csv(summary: Summary) -> str:
+    from sgas.reports import to_csv
+
+    return to_csv(summary)
+
+
+def _json(summary: Summary) -> str:
+    import json
+
+    from sgas.summary import stamp_of
+
+    return json.dumps({**summary.to_dict(), "stamp": dict(stamp_of(summary))}, indent=2) + "\n"
+
+
+_TEXTS: dict[str, Callable[[Summary], str]] = {
+    "text": _plain,
+    "markdown": _markdown,
+    "csv": _csv,
+    "json": _json,
+}

@@ -1,0 +1,102 @@
+// An image as the depthwise kernels read it: blocks of L channels, each padded with zeros.
+#pragma once
+
+#include <algorithm>
+
+#include "kernels.h"
+#include "pointwise.h"
+#include "simd.h"
+
+namespace sgas {
+
+template <class T>
+class Padded {
+ public:
+  Padded(long height, long width, long channels, long border)
+      : height(height), width(width), border(border), row((width + 2 * border) * LANES<T>),
+        block((height + 2 * border) * row), blocks(blocks_of<T>(channels)),
+        memory_(blocks * block) {
+    memory_.zero(blocks * block);
+  }
+
+  // Pixel (h, w) of a block; from -border on.
+  T* at(long b, long h, long w) {
+    return memory_.get() + b * block + (h + border) * row + (w + border) * LANES<T>;
+  }
+
+  void clear() { memory_.zero(blocks * block); }
+
+  // Fills the inside with change(vector) of `image` [height][width][channels].
+  template <class Change>
+  void fill(const T* image, long channels, Change change) {
+    constexpr int L = LANES<T>;
+    for (long b = 0; b < blocks; ++b) {
+      const int lanes = static_cast<int>(std::min<long>(L, channels - b * L));
+      for (long h = 0; h < height; ++h) {
+        const T* from = image + h * width * channels + b * L;
+        T* to = at(b, h, 0);
+        if (lanes == L) {
+          for (long w = 0; w < width; ++w) store(to + w * L, change(load(from + w * channels)));
+        } else {
+          for (long w = 0; w < width; ++w)
+            store(to + w * L, change(load(from + w * channels, lanes)));
+        }
+      }
+    }
+  }
+
+  // Fills the inside with change(bias + the sum of terms), of pixels in the image's order.
+  template <class Change>
+  void fill_mapped(const Term<T>* terms, int count, const T* bias, Change change) {
+    constexpr int L = LANES<T>;
+    for (long h = 0; h < height; ++h) {
+      T* to = at(0, h, 0) - h * width * L;
+      map_pixels(terms, count, bias, blocks * L, h * width, (h + 1) * width,
+                 [&](long pixel, long b, Vec<T> value) {
+                   store(to + b * block + pixel * L, change(value));
+                 });
+    }
+  }
+
+  const long height, width, border, row, block, blocks;
+
+ private:
+  Buffer<T> memory_;
+};
+
+// `rows` x `columns` numbers with rows of the next multiple of L; `transposed` reads [columns][rows].
+template <class T>
+void pack_matrix(const T* from, long rows, long columns, bool transposed, T* to) {
+  const long width = blocks_of<T>(columns) * LANES<T>;
+  for (long r = 0; r < rows; ++r) {
+    for (long c = 0; c < width; ++c) {
+      const T value = c >= columns ? T(0) : transposed ? from[c * rows + r] : from[r * columns + c];
+      to[r * width + c] = value;
+    }
+  }
+}
+
+// Weights [C][K * K] as [block][K * K][L], the taps in reverse order where `flipped`.
+template <class T>
+void pack_taps(const T* from, long channels, int taps, bool flipped, T* to) {
+  constexpr int L = LANES<T>;
+  for (long c = 0; c < blocks_of<T>(channels) * L; ++c) {
+    for (int t = 0; t < taps; ++t) {
+      const T value = c >= channels ? T(0) : !from ? T(1) : from[c * taps + (flipped ? taps - 1 - t : t)];
+      to[(c / L * taps + t) * L + c % L] = value;
+    }
+  }
+}
+
+// How far the taps reach beyond the image.
+inline long border_of(const std::vector<Taps>& all) {
+  long border = 0;
+  for (const Taps& taps : all)
+    border = std::max<long>(border, taps.dilation * (taps.kernel / 2) + taps.offset);
+  return border;
+}
+
+// The pixel of the padded input where the taps of output (0, 0) begin.
+inline long start_of(const Taps& taps) { return taps.offset - taps.dilation * (taps.kernel / 2); }
+
+}  // namespace sgas

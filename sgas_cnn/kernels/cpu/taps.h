@@ -1,0 +1,142 @@
+// Depthwise convolutions of one image and one block of L channels: K x K taps, dilation D, stride S.
+// The input is padded with zeros; weights are [K * K][L]. `row` is the distance of two rows.
+#pragma once
+
+#include <stdexcept>
+#include <type_traits>
+
+#include "simd.h"
+
+namespace sgas {
+
+// R outputs of a row at once, so that the loaded weights and inputs serve several of them.
+template <class T, int K, int D, int S, int R>
+inline void gather_taps(const T* in, long row, const T* weight, Vec<T>* sum) {
+  constexpr int L = LANES<T>;
+  for (int kh = 0; kh < K; ++kh) {
+#pragma GCC unroll 7
+    for (int kw = 0; kw < K; ++kw) {
+      const Vec<T> tap = load(weight + (kh * K + kw) * L);
+      const T* from = in + kh * D * row + kw * D * L;
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) sum[r] += tap * load(from + r * S * L);
+    }
+  }
+}
+
+// out[h][w] = sum of taps, or += with ADD. `pixel` is the distance of two pixels of the output.
+template <class T, int K, int D, int S, bool ADD, int R>
+inline void convolve_run(const T* in, long row, const T* weight, T* out, long pixel, int lanes) {
+  Vec<T> sum[R];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) sum[r] = ADD ? load(out + r * pixel) : Vec<T>{};
+  gather_taps<T, K, D, S, R>(in, row, weight, sum);
+  if (ADD || lanes == LANES<T>) {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) store(out + r * pixel, sum[r]);
+  } else {
+    for (int r = 0; r < R; ++r) store(out + r * pixel, sum[r], lanes);
+  }
+}
+
+template <class T, int K, int D, int S, bool ADD>
+void convolve(const T* in, long row, const T* weight, T* out, long out_row, long pixel, int lanes,
+              long height, long width) {
+  constexpr int L = LANES<T>;
+  for (long h = 0; h < height; ++h) {
+    const T* from = in + h * S * row;
+    T* to = out + h * out_row;
+    long w = 0;
+    for (; w + 8 <= width; w += 8)
+      convolve_run<T, K, D, S, ADD, 8>(from + w * S * L, row, weight, to + w * pixel, pixel, lanes);
+    for (; w + 4 <= width; w += 4)
+      convolve_run<T, K, D, S, ADD, 4>(from + w * S * L, row, weight, to + w * pixel, pixel, lanes);
+    for (; w < width; ++w)
+      convolve_run<T, K, D, S, ADD, 1>(from + w * S * L, row, weight, to + w * pixel, pixel, lanes);
+  }
+}
+
+// The transpose of convolve, for strides above 1: each gradient is spread over its taps.
+template <class T, int K, int D, int S>
+void spread(const T* gradient, long gradient_row, const T* weight, T* out, long row, long height,
+            long width) {
+  constexpr int L = LANES<T>;
+  for (long h = 0; h < height; ++h) {
+    for (int kh = 0; kh < K; ++kh) {
+      T* to = out + (h * S + kh * D) * row;
+      for (long w = 0; w < width; ++w) {
+        const Vec<T> g = load(gradient + h * gradient_row + w * L);
+#pragma GCC unroll 7
+        for (int kw = 0; kw < K; ++kw) {
+          T* at = to + (w * S + kw * D) * L;
+          store(at, load(at) + g * load(weight + (kh * K + kw) * L));
+        }
+      }
+    }
+  }
+}
+
+// sums[tap] += sum over pixels of gradient * input: the gradient of the weight. ROWS rows of taps
+// are summed at once, as many as registers hold.
+template <class T, int K, int D, int S, int ROWS>
+inline void sum_tap_rows(const T* in, long row, const T* gradient, long gradient_row, T* sums,
+                         long height, long width) {
+  constexpr int L = LANES<T>;
+  Vec<T> sum[ROWS * K] = {};
+  for (long h = 0; h < height; ++h) {
+    for (long w = 0; w < width; ++w) {
+      const Vec<T> g = load(gradient + h * gradient_row + w * L);
+      const T* from = in + h * S * row + w * S * L;
+#pragma GCC unroll 7
+      for (int kh = 0; kh < ROWS; ++kh) {
+#pragma GCC unroll 7
+        for (int kw = 0; kw < K; ++kw) {
+          sum[kh * K + kw] += g * load(from + kh * D * row + kw * D * L);
+        }
+      }
+    }
+  }
+  for (int t = 0; t < ROWS * K; ++t) store(sums + t * L, load(sums + t * L) + sum[t]);
+}
+
+template <class T, int K, int D, int S>
+void sum_taps(const T* in, long row, const T* gradient, long gradient_row, T* sums, long height,
+              long width) {
+  constexpr int ROWS = K == 7 ? 3 : K;
+  int kh = 0;
+  for (; kh + ROWS <= K; kh += ROWS)
+    sum_tap_rows<T, K, D, S, ROWS>(in + kh * D * row, row, gradient, gradient_row,
+                                   sums + kh * K * LANES<T>, height, width);
+  for (; kh < K; ++kh)
+    sum_tap_rows<T, K, D, S, 1>(in + kh * D * row, row, gradient, gradient_row,
+                                sums + kh * K * LANES<T>, height, width);
+}
+
+template <int N>
+using Constant = std::integral_constant<int, N>;
+
+template <int K, class Call>
+void with_constants(int dilation, int stride, Call call) {
+  if (dilation == 1 && stride == 1) return call(Constant<K>{}, Constant<1>{}, Constant<1>{});
+  if (dilation == 1) return call(Constant<K>{}, Constant<1>{}, Constant<2>{});
+  if (stride == 1) return call(Constant<K>{}, Constant<2>{}, Constant<1>{});
+  return call(Constant<K>{}, Constant<2>{}, Constant<2>{});
+}
+
+// Calls call(K, D, S) with the numbers as types; operators.cpp admits no others.
+template <class Call>
+void with_constants(int kernel, int dilation, int stride, Call call) {
+  switch (kernel) {
+    case 1:
+      return with_constants<1>(1, stride, call);
+    case 3:
+      return with_constants<3>(dilation, stride, call);
+    case 5:
+      return with_constants<5>(dilation, stride, call);
+    case 7:
+      return with_constants<7>(dilation, stride, call);
+  }
+  throw std::logic_error("no such kernel size");
+}
+
+}  // namespace sgas

@@ -1,0 +1,179 @@
+"""TensorBoard events are read back and say what the run folder says; they never stop a run."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from toy_family import FAMILY
+
+from sgas.cli import main
+from sgas.records import EpochRecord
+from sgas.reports.raster import SUPERSAMPLED, rasterise
+from sgas.reports.svg import Picture, Style, tag, text
+from sgas.runs import read_metrics, read_records
+
+pytest.importorskip("tensorboard", reason="tensorboard is an extra and not installed")
+TEXT = "decisions/text_summary"
+QUICK = ("--warmup_epochs", "1", "--decision_interval", "1", "--final_epochs", "0")
+
+
+def search(out: str, *more: str) -> None:
+    assert main(FAMILY, ["search", *QUICK, "--out", out, *more]) == 0
+
+
+def events_of(folder: Path) -> Any:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(folder / "tensorboard"), {"images": 0, "tensors": 0, "scalars": 0})
+    found.Reload()
+    return found
+
+
+def series(events: Any, tag_name: str) -> dict[int, float]:
+    return {event.step: event.value for event in events.Scalars(tag_name)}
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A search that has ended."""
+    run = tmp_path_factory.mktemp("events") / "run"
+    search(str(run))
+    return run
+
+
+def test_a_search_can_be_read_back(folder: Path) -> None:
+    events, metrics, records = events_of(folder), read_metrics(folder), read_records(folder)
+    assert series(events, "loss/validation") == pytest.approx(
+        {line["epoch"]: line["validation_loss"] for line in metrics}
+    )
+    assert series(events, "loop/learning_rate")[0] == pytest.approx(metrics[0]["learning_rate"])
+    normal = [record for record in records if record.cell == "normal"]
+    alphas = np.array(normal[0].alphas[0])
+    expected = np.exp(alphas) / np.exp(alphas).sum()
+    tags = [f"normal-ck-2-to-n1/{op}" for op in ("none", "skip", "linear", "tanh", "gate")]
+    assert [series(events, name)[0] for name in tags] == pytest.approx(list(expected), abs=1e-6)
+    for score in ("importance", "certainty", "stability"):
+        found = series(events, f"normal-{score}/ck-2-to-n1")
+        assert found[0] == pytest.approx(getattr(normal[0], score)[0], abs=1e-6)
+    decided = [record.epoch for record in normal if record.edge is not None]
+    assert [image.step for image in events.Images("cell/normal")] == decided
+    told = [event.tensor_proto.string_val[0].decode() for event in events.Tensors(TEXT)]
+    count = sum(record.edge is not None for record in records)
+    assert len(told) == count and all("score" in line for line in told)
+
+
+def open_until(records: list[EpochRecord], edge: int) -> int:
+    """The last epoch whose record still scores an edge as open, its own decision included."""
+    return max(r.epoch for r in records if r.states[edge] == "undecided" or r.edge == edge)
+
+
+def test_edges_are_told_until_they_are_decided_or_pruned(folder: Path) -> None:
+    normal = [r for r in read_records(folder) if r.cell == "normal"]
+    events = events_of(folder)
+    names = ["ck-2-to-n1", "ck-1-to-n1", "ck-2-to-n2", "ck-1-to-n2", "n1-to-n2"]
+    for edge, name in enumerate(names):
+        assert max(series(events, f"normal-score/{name}")) == open_until(normal, edge)
+
+
+def test_the_picture_of_a_decision_is_a_picture(folder: Path) -> None:
+    from PIL import Image
+
+    first = events_of(folder).Images("cell/normal")[0]
+    image = np.asarray(Image.open(io.BytesIO(first.encoded_image_string)))
+    assert image.shape == (first.height, first.width, 3)
+    assert len(np.unique(image.reshape(-1, 3), axis=0)) > 20
+
+
+def test_a_training_can_be_read_back(folder: Path, here: Path) -> None:
+    assert main(FAMILY, ["train", str(folder), "--out", "trained", "--epochs", "2"]) == 0
+    events, metrics = events_of(here / "trained"), read_metrics(here / "trained")
+    expected = {line["epoch"]: line["train_accuracy"] for line in metrics}
+    assert series(events, "accuracy/train") == pytest.approx(expected)
+
+
+def test_a_resumed_search_has_each_epoch_once(here: Path) -> None:
+    from processes import command
+
+    stopped = command(["search", *QUICK, "--out", "run"], here, TOY_SIGNAL="SIGTERM@30")
+    assert stopped.status == 130, stopped.err
+    assert main(FAMILY, ["search", "--resume", "run"]) == 0
+    steps = [event.step for event in events_of(here / "run").Scalars("loss/train")]
+    # Files of one second are read in the order of process numbers, which may begin anew.
+    assert sorted(steps) == [line["epoch"] for line in read_metrics(here / "run")]
+
+
+def test_where_events_fail_the_search_goes_on(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object, **more: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter.add_scalar", full)
+    search("run")
+    log = (here / "run" / "log.txt").read_text()
+    assert log.count("no more TensorBoard events: OSError: No space left on device") == 1
+    assert json.loads((here / "run" / "genotype.json").read_text())["meta"]["final"] is True
+
+
+def test_without_tensorboard_nothing_of_it_is_imported(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sgas.events.find_spec", lambda name: None)
+    for name in ("tensorboard", "torch.utils.tensorboard"):
+        monkeypatch.setitem(sys.modules, name, None)  # an import of it raises ImportError
+    search("run")
+    assert not (here / "run" / "tensorboard").exists()
+    assert "TensorBoard" not in (here / "run" / "log.txt").read_text()
+
+
+def painted(*markup: str) -> np.ndarray:
+    picture = Picture(40, 30, "t", "d")
+    picture.add(*markup)
+    return rasterise(picture.to_svg())
+
+
+def test_shapes_are_painted_where_they_are() -> None:
+    red: Style = {"fill": "#ff0000"}
+    found = painted(tag("rect", x=10, y=5, width=10, height=10, **red))
+    assert found.shape == (30, 40, 3)
+    assert found[10, 15].tolist() == [255, 0, 0] and found[10, 30].tolist() == [255, 255, 255]
+    moved = painted(tag("g", tag("rect", width=8, height=8, **red), transform="translate(20 12)"))
+    assert moved[16, 24].tolist() == [255, 0, 0] and moved[2, 2].tolist() == [255, 255, 255]
+    inherited = painted(tag("g", tag("circle", cx=20, cy=15, r=5), fill="#00ff00"))
+    assert inherited[15, 20].tolist() == [0, 255, 0]
+    half = painted(tag("rect", width=40, height=30, fill="#000000", fill_opacity=".5"))
+    assert half[15, 15].tolist() == [128, 128, 128]
+    hidden = painted(tag("g", tag("rect", width=40, height=30, **red), display="none"))
+    assert (hidden == 255).all()
+
+
+def test_paths_and_dashes_are_painted() -> None:
+    line = painted(tag("path", d="M0 10h40", stroke="#0000ff", stroke_width=2))
+    assert (line[10, 2:38] == [0, 0, 255]).all() and (line[20] == 255).all()
+    dashed = painted(tag("path", d="M0 10h40", stroke="#0000ff", stroke_dasharray="8 8"))
+    dark = (dashed[10, :, 0] < 128).astype(int)
+    assert abs(np.diff(dark)).sum() == 4  # 8 on, 8 off: five runs over a width of 40
+    triangle = painted(tag("path", d="M5 5l20 20h-20z", fill="#0000ff"))
+    assert triangle[20, 10].tolist() == [0, 0, 255] and triangle[8, 20].tolist() == [255] * 3
+    curve = painted(
+        tag("path", d="M0 0C0 30 40 30 40 0", stroke="#0000ff", stroke_width=3, fill="none")
+    )
+    assert (curve[21:24, 20, 0] < 128).any()  # at t = 1/2: three quarters of 30
+
+
+def test_text_is_painted_at_its_anchor() -> None:
+    left = (painted(text(20, 20, "MM")) < 128).any((0, 2))
+    right = (painted(text(20, 20, "MM", anchor="end")) < 128).any((0, 2))
+    assert left[20:].any() and not left[:19].any()
+    assert right[:20].any() and not right[22:].any()
+    assert SUPERSAMPLED > 1

@@ -1,0 +1,219 @@
+"""The Python interface: the verbs' rules and runs, and data of one's own from memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import Dataset, TensorDataset
+from torch_geometric.data import Data
+from toy_family import FAMILY
+
+from sgas.cli import main
+from sgas.errors import ConfigError, DataError, InputError
+from sgas.interface import SearchResult, search, train
+from sgas.runs import is_run
+from sgas_cnn.family import FAMILY as IMAGES
+from sgas_gcn.family import FAMILY as GRAPHS
+
+QUICK = {"warmup_epochs": 1, "decision_interval": 1, "final_epochs": 0}
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_search_is_what_the_command_makes(here: Path) -> None:
+    found = search(FAMILY, "blobs", strategy="cri1", seed=4, **QUICK)
+    assert found.folder == Path("runs/blobs-cri1-4")
+    assert len(found.history) == 5 and found.history[-1]["decided"] == 8
+    assert len(found.decisions) == 8
+    assert {record.cell for record in found.decisions} == {"normal", "reduce"}
+    assert found.genotype.meta["strategy"] == "cri1" and found.genotype.meta["final"] is True
+    words = [f"--{name}={value}" for name, value in QUICK.items()]
+    assert main(FAMILY, ["search", "--strategy=cri1", "--seed=4", "--out=mine", *words]) == 0
+    assert SearchResult.from_run(FAMILY, "mine").decisions == found.decisions
+
+
+def test_a_training_of_a_result_a_genotype_and_a_folder_agree() -> None:
+    found = search(FAMILY, strategy="random", **QUICK)
+    results = [
+        train(FAMILY, given, "blobs", epochs=2, auxiliary=True, out=f"trained-{number}")
+        for number, given in enumerate((found, found.genotype, found.folder, str(found.folder)))
+    ]
+    assert all(result.result == results[0].result for result in results)
+    assert len(results[0].history) == 2 and results[0].result["parameters"] > 0
+    first, again = results[0].evaluate(), results[0].evaluate()
+    assert first == again and 0 <= first["accuracy"] <= 1
+    network = results[0].network()
+    logits = network(torch.zeros(7, 5))
+    assert logits.shape == (7, 3) and torch.equal(logits, results[1].network()(torch.zeros(7, 5)))
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda: search(FAMILY, batch_sise=3), "unknown option --batch_sise; did you mean"),
+        (lambda: search(FAMILY, batch_size="many"), "--batch_size takes a whole number"),
+        (lambda: search(FAMILY, preset="tinny"), "did you mean tiny?"),
+        (lambda: search(FAMILY, resume="run"), "the same call goes on with its run"),
+        (lambda: search(FAMILY, "blobs", test=[1]), "test goes with data in memory"),
+        (lambda: train(FAMILY, "nothing"), "unknown genotype 'nothing'"),
+        (lambda: SearchResult.from_run(FAMILY, "nowhere"), "nowhere is not a run"),
+    ],
+)
+def test_bad_input_is_told_as_by_the_command(here: Path, call: Any, told: str) -> None:
+    with pytest.raises(InputError, match=told.replace("?", r"\?")):
+        call()
+    assert list(here.iterdir()) == []
+
+
+class Clouds(Dataset):
+    classes = ("ball", "rod")
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, number: int) -> tuple[torch.Tensor, int]:
+        draw = torch.Generator().manual_seed(number)
+        points = torch.randn(32, 3, generator=draw)
+        return points * torch.tensor([1.0, 1.0, 1 + 4.0 * (number % 2)]), number % 2
+
+
+SMALL_POINTS = {"num_points": 16, "k": 2, "channels": 4, "emb_dims": 8, "batch_size": 4}
+
+
+def test_clouds_in_memory_become_a_folder_that_the_command_line_opens(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    mine = {"preset": "demo", **SMALL_POINTS, **QUICK}
+    found = search(GRAPHS, Clouds(24), test=Clouds(8), **mine)
+    trained = train(GRAPHS, found, preset="demo", epochs=1, **SMALL_POINTS)
+    assert trained.evaluate()["samples"] == 8
+    (folder,) = Path("data/own").iterdir()
+    assert folder.name.startswith("clouds-")
+    capsys.readouterr()
+    assert main(GRAPHS, ["check", str(folder)]) == 0
+    assert "ball" in capsys.readouterr().out
+    search(GRAPHS, Clouds(24), test=Clouds(8), strategy="random", **mine)
+    assert list(Path("data/own").iterdir()) == [folder]  # equal data is kept once
+
+
+@pytest.mark.parametrize("form", ["float tensors", "bytes", "pair of arrays"])
+def test_images_in_memory_keep_their_values(form: str) -> None:
+    from sgas_cnn.datasets import load_images
+
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 256, (12, 8, 9, 3), dtype=np.uint8)
+    labels = np.arange(12) % 3
+    dataset: Any = (images, labels)
+    if form == "float tensors":
+        tensors = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
+        dataset = TensorDataset(tensors, torch.from_numpy(labels))
+    elif form == "bytes":
+        dataset = list(zip(images, labels.tolist(), strict=True))
+    folder = IMAGES.keep_own(dataset, dataset, "data")
+    for split in ("train", "test"):
+        arrays = load_images(str(folder), split, "data", 0)
+        assert np.array_equal(arrays.inputs, images) and np.array_equal(arrays.labels, labels)
+
+
+def graph(nodes: int, **more: Any) -> Data:
+    x = torch.arange(nodes * 2).view(nodes, 2).float()
+    around = torch.arange(nodes)
+    there = torch.stack([around, (around + 1) % nodes])
+    edges = torch.cat([there, there.flip(0)], dim=1)
+    return Data(x=x, edge_index=edges, y=around % 3, **more)
+
+
+def test_graphs_in_memory_keep_nodes_edges_and_splits() -> None:
+    from sgas_gcn.datasets.graphs import load_graphs
+
+    folder = GRAPHS.keep_own([graph(6), graph(9), graph(5)], [graph(7)], "data")
+    split = load_graphs(str(folder), "train", "data", 0)
+    assert [len(one.x) for one in split.graphs] == [6, 9, 5] and not split.multi_label
+    assert split.graphs[1].edges.tolist() == graph(9).edge_index.tolist()
+    assert split.graphs[1].targets.tolist() == graph(9).y.tolist()
+    (test,) = load_graphs(str(folder), "test", "data", 0).graphs
+    assert test.x.tolist() == graph(7).x.tolist()
+
+
+def test_one_graph_in_memory_keeps_its_masks() -> None:
+    from sgas_gcn.datasets.graphs import load_graphs
+
+    masks = {
+        name: torch.isin(torch.arange(30) // 3 % 3, torch.tensor(number))
+        for number, name in enumerate(("train_mask", "val_mask", "test_mask"))
+    }
+    folder = GRAPHS.keep_own(graph(30, **masks), None, "data")
+    for number, split in enumerate(("train", "val", "test")):
+        (part,) = load_graphs(str(folder), split, "data", 0).graphs
+        assert part.nodes is not None
+        assert part.nodes.tolist() == [n for n in range(30) if n // 3 % 3 == number]
+        assert part.edges.tolist() == graph(30).edge_index.tolist()
+
+
+def cloud(number: int) -> Data:
+    return Data(pos=torch.full((4, 3), float(number)), y=torch.tensor([number % 2]))
+
+
+def test_pygs_clouds_are_clouds() -> None:
+    from sgas_gcn.datasets import load_points
+
+    folder = GRAPHS.keep_own([cloud(number) for number in range(8)], None, "data")
+    arrays = load_points(str(folder), "train", "data", None, 0)
+    assert arrays.inputs[:, 0, 0].tolist() == list(range(8))
+    assert arrays.labels.tolist() == [0, 1] * 4
+
+
+points = np.zeros((4, 5, 3), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("family", "dataset", "told"),
+    [
+        (GRAPHS, [], "the data set is empty"),
+        (GRAPHS, 3, "the data set is int, which has no length"),
+        (GRAPHS, [points[0]], "item 0 of the data set is ndarray"),
+        (GRAPHS, [(points[0], 0.5)], "label 0 is 0.5; give one whole number"),
+        (GRAPHS, (points, np.zeros(3, int)), r"the clouds have shape \[4, 5, 3\], the labels"),
+        (GRAPHS, [(points[0], 0), (points[0, :3], 0)], r"cloud 1 has shape \[3, 3\], cloud 0"),
+        (GRAPHS, Data(x=torch.ones(3, 2)), "the graph has no edge_index, y"),
+        (IMAGES, [(torch.full((3, 8, 8), 2.0), 0)], "image 0 is float32 from 2 to 2; give uint8"),
+    ],
+)
+def test_data_that_cannot_be_kept_is_one_clear_error(
+    here: Path, family: Any, dataset: Any, told: str
+) -> None:
+    with pytest.raises(DataError, match=told):
+        family.keep_own(dataset, None, "data")
+    assert list(here.iterdir()) == []
+
+
+def test_an_interrupted_call_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sgas.errors import Interrupted
+
+    with monkeypatch.context() as patched:
+        patched.setenv("TOY_SIGNAL", "SIGTERM@20")
+        with pytest.raises(Interrupted, match="go on with: sgas-toy search --resume"):
+            search(FAMILY, **QUICK)
+    found = search(FAMILY, **QUICK)
+    assert found.folder == Path("runs/blobs-cri2-0") and is_run(found.folder)
+    whole = search(FAMILY, out="whole", **QUICK)
+    assert whole.decisions == found.decisions
+
+
+def test_a_result_is_read_from_a_search_alone() -> None:
+    trained = train(FAMILY, search(FAMILY, **QUICK), epochs=1)
+    with pytest.raises(InputError, match="is a run of sgas-toy train"):
+        SearchResult.from_run(FAMILY, trained.folder)
+    with pytest.raises(ConfigError, match="was begun with other options"):
+        train(FAMILY, trained.genotype, epochs=2, out=str(trained.folder))

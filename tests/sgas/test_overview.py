@@ -1,0 +1,75 @@
+"""The time left of a study follows from the seconds that a unit of work took so far."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from toy_family import FAMILY
+
+from sgas.commands.overview import Overview, Watched
+from sgas.study import PHASES, Part, State, StudyInfo
+
+INFO = StudyInfo(
+    format=1,
+    family="toy",
+    home="toy_family",
+    dataset="blobs",
+    space="toy",
+    preset="tiny",
+    protocol="clean",
+    strategies=["cri1"],
+    seeds=[0, 1],
+    search={"loop": {"warmup_epochs": 0, "decision_interval": 1}, "model": {"num_steps": 2}},
+    train={"loop": {"epochs": 4}},
+    command="",
+    environment={},
+)
+NAMES = ("cri1-0", "cri1-1")
+
+
+def epochs(run: Path, count: int, seconds: float) -> None:
+    """A run of which `count` epochs are over, after `seconds` in all."""
+    run.mkdir(parents=True, exist_ok=True)
+    lines = [{"epoch": n, "seconds": seconds, "validation_accuracy": 0.5} for n in range(count)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def parts(**states: State) -> dict[str, Part]:
+    known = {name.replace("_", "-", 1).replace("_", "/"): state for name, state in states.items()}
+    names = [f"{name}/{phase}" for name in NAMES for phase in PHASES]
+    return {name: Part(known.get(name, State.WAITING)) for name in names}
+
+
+def left(overview: Overview, capsys: pytest.CaptureFixture[str], now: dict[str, Part]) -> str:
+    overview.show(now, 1, 1)
+    return capsys.readouterr().err.strip().splitlines()[-1].rpartition("left ")[2]
+
+
+def test_time_left_is_known_once_each_phase_was_timed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Overview(FAMILY, tmp_path, INFO, NAMES) as overview:
+        overview.show(parts(), 0, 1)
+        assert left(overview, capsys, parts(cri1_0_search=State.RUNNING)) == "?"
+        epochs(tmp_path / "cri1-0/search", 9, 100)
+        done = {"cri1_0_search": State.DONE}
+        assert left(overview, capsys, parts(**done)) == "at least 1:40"  # the other search
+        epochs(tmp_path / "cri1-0/train", 4, 40)
+        done |= {"cri1_0_train": State.DONE, "cri1_0_evaluate": State.DONE}
+        assert left(overview, capsys, parts(**done)) == "2:20"
+        epochs(tmp_path / "cri1-1/search", 9, 100)
+        done |= {"cri1_1_search": State.DONE, "cri1_1_train": State.DONE}
+        epochs(tmp_path / "cri1-1/train", 4, 40)
+        assert left(overview, capsys, parts(**done, cri1_1_evaluate=State.DONE)) == "0:00"
+
+
+def test_a_running_part_is_timed_from_where_it_went_on(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, [1.0] * 10, State.RUNNING)
+    watched.began, watched.epochs_then, watched.epochs = time.monotonic() - 6, 4, 7
+    seconds, units = watched.pace()
+    assert seconds == pytest.approx(6, abs=1) and units == 3 and watched.left == 3
+    watched.state = State.WAITING
+    assert watched.pace() == (0.0, 0.0)

@@ -1,0 +1,297 @@
+"""`table STUDY` and `show STUDY`: the same figures in every form, and what they cannot say."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import statistics
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+from studies import drawn_genotype, write_study
+from toy_family import FAMILY, SPACE
+
+from sgas.cli import main
+from sgas.errors import InputError
+from sgas.reports import draw_agreement, draw_ranks, tables_of
+from sgas.reports.agreement import choices_of
+from sgas.results import Results, Trial, results_of
+from sgas.study import Part, State, change_parts, read_study
+from sgas.summary import summarise
+
+SVG = "{http://www.w3.org/2000/svg}"
+GAIN = {"cri1": 0.03, "cri2": 0.05, "random": 0.0}
+
+
+def accuracy(strategy: str, seed: int) -> float:
+    return 0.80 + GAIN[strategy] + 0.001 * ((seed * 7) % 10)
+
+
+def of_search(strategy: str, seed: int) -> float:
+    return accuracy(strategy, seed) - 0.2
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    return write_study(
+        tmp_path / "study", FAMILY, accuracy, validation=of_search, seeds=range(10), num_steps=2
+    )
+
+
+def run(argv: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    status = main(FAMILY, argv)
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
+
+
+def table_json(argv: list[str], capsys: pytest.CaptureFixture[str]) -> dict:
+    status, out, err = run(["table", *argv, "--json"], capsys)
+    assert status == 0, err
+    return json.loads(out)
+
+
+def test_the_figures_are_those_of_the_runs(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = table_json([str(study)], capsys)
+    by_name = {row["strategy"]: row for row in found["strategies"]}
+    values = [100 * accuracy("cri2", seed) for seed in range(10)]
+    test = by_name["cri2"]["test"]
+    assert test["n"] == 10 and test["mean"] == pytest.approx(statistics.fmean(values))
+    assert test["sd"] == pytest.approx(statistics.stdev(values))
+    assert (test["best"], test["worst"]) == pytest.approx((max(values), min(values)))
+    assert by_name["cri2"]["search_seconds"] == 61.0
+    assert by_name["cri2"]["parameters"] == pytest.approx(1004.5)
+    assert by_name["cri2"]["flops"] == pytest.approx(2004.5)
+    assert by_name["cri2"]["best_run"] == "cri2-7"  # 7 * 7 % 10 is 9
+    taus = {row["strategy"]: row["correlation"]["tau"] for row in found["ranks"]}
+    assert taus == {"cri1": 1.0, "cri2": 1.0, "random": 1.0, "all": 1.0}
+    assert all(row["correlation"]["p_value"] < 0.001 for row in found["ranks"])
+    against = {(r["first"], r["second"]): r for r in found["comparisons"]}
+    pair = against["cri2", "random"]
+    assert pair["difference"]["mean"] == pytest.approx(5.0)
+    assert "cri2 is better than random by 5.00 % over 10 seeds" in pair["verdict"]
+    assert "cri2 is better than cri1 by 2.00 %" in against["cri1", "cri2"]["verdict"]
+    assert "best mean of 3 strategies" in found["verdict"] and "cri2" in found["verdict"]
+
+
+def test_every_form_names_what_it_rests_on(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    named = ("sgas-toy sweep --dataset blobs", "clean", "torch 2.13.0", "0, 1, 2, 3", "cpu")
+    for shape in ("text", "markdown", "json"):
+        status, out, err = run(["table", str(study), "--format", shape], capsys)
+        assert status == 0, err
+        assert all(word in out for word in named), (shape, out)
+        assert "85.45" in out  # the mean of cri2, in percent
+    status, out, _ = run(["table", str(study), "--format", "csv"], capsys)
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert [row["name"] for row in rows if row["row"] == "strategy"] == ["cri1", "cri2", "random"]
+    cri2 = next(row for row in rows if row["name"] == "cri2" and row["row"] == "strategy")
+    assert float(cri2["mean"]) == pytest.approx(85.45) and cri2["seeds"] == "0 1 2 3 4 5 6 7 8 9"
+    assert cri2["protocol"] == "clean" and cri2["command"].startswith("sgas-toy sweep")
+    assert sum(row["row"] == "comparison" for row in rows) == 3
+
+
+def test_a_file_takes_the_table_and_the_picture_lies_in_the_study(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out_file = tmp_path / "new" / "table.md"
+    argv = ["table", str(study), "--format", "markdown", "--out", str(out_file)]
+    status, out, err = run(argv, capsys)
+    assert status == 0, err
+    assert out == f"picture  {study / 'ranks.svg'}\n"
+    assert "| cri2 | 10 | 85.45 ± 0.30 |" in out_file.read_text()
+    assert (study / "ranks.svg").read_text().startswith("<svg")
+
+
+def test_where_the_picture_cannot_be_written_the_table_is_printed_all_the_same(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (study / "ranks.svg").mkdir()
+    status, out, err = run(["table", str(study)], capsys)
+    assert status == 0 and "85.45" in out and "picture" not in out, err
+    status, out, err = run(["table", str(study), "--picture", str(study / "ranks.svg")], capsys)
+    assert status == 2 and "cannot write" in err and err.count("\n") == 1
+
+
+def test_few_seeds_and_no_random_baseline_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_study(
+        tmp_path / "few", FAMILY, accuracy, strategies=("cri1", "cri2"), seeds=(0, 1, 2)
+    )
+    found = table_json([str(folder)], capsys)
+    told = " ".join(found["warnings"])
+    assert "Fewer than ten seeds (cri1 3, cri2 3)" in told
+    assert "No random baseline stands beside" in told
+    verdict = found["comparisons"][0]["verdict"]
+    assert verdict == (
+        "n = 3 is too small to tell cri1 from cri2: no outcome could have given p below 0.25."
+    )
+    ten = table_json([str(folder), "--metric", "error"], capsys)
+    assert ten["strategies"][1]["test"]["mean"] == pytest.approx(14.6, abs=0.2)
+    assert "cri2: error" in ten["verdict"]
+
+
+def test_ten_seeds_with_a_baseline_have_no_such_warning(study: Path) -> None:
+    told = " ".join(summarise(results_of(read_study(study))).warnings)
+    assert "Fewer than ten" not in told and "No random baseline" not in told
+
+
+def test_protocol_paper_is_labelled_and_has_its_best_epoch(tmp_path: Path) -> None:
+    folder = write_study(
+        tmp_path / "paper",
+        FAMILY,
+        accuracy,
+        protocol="paper",
+        result={"best_test_epoch_accuracy": 0.91},
+    )
+    summary = summarise(results_of(read_study(folder)))
+    assert any("Protocol paper" in warning for warning in summary.warnings)
+    assert summary.strategies[0].best_epoch.mean == pytest.approx(91.0)
+    header = next(iter(tables_of(summary).values())).header
+    assert "best test epoch" in header
+
+
+def test_failed_and_unfinished_runs_are_told_and_left_out(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed = Part(State.FAILED, log="cri1-0/train.log", error="out of memory")
+    change_parts(study, {"cri1-0/train": failed, "cri1-0/evaluate": Part()})
+    found = table_json([str(study)], capsys)
+    by_name = {row["strategy"]: row for row in found["strategies"]}
+    assert by_name["cri1"]["test"]["n"] == 9 and by_name["cri1"]["asked"] == 10
+    told = " ".join(found["warnings"])
+    assert "1 of 30 runs have no test figure yet" in told
+    assert "cri1-0/train failed: out of memory" in told
+    pair = next(r for r in found["comparisons"] if r["first"] == "cri1")
+    assert pair["difference"]["n"] == 9 and 0 not in pair["seeds"]
+
+
+def test_a_study_without_any_figure_has_a_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_study(tmp_path / "empty", FAMILY, accuracy, seeds=(0,))
+    waiting = {f"{s}-0/{p}": Part() for s in GAIN for p in ("search", "train", "evaluate")}
+    change_parts(folder, waiting)
+    status, out, err = run(["table", str(folder)], capsys)
+    assert status == 0, err
+    assert "No run has been evaluated on the test split yet." in out
+    status, out, err = run(["show", str(folder)], capsys)
+    assert status == 0 and (folder / "report.html").is_file(), err
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["table"], "study is missing"),
+        (["table", "nowhere"], "nowhere is not a study"),
+        (["table", "study", "--format", "html"], "unknown value of --format 'html'"),
+        (["table", "study", "--metric", "acuracy"], "did you mean accuracy?"),
+        (["table", "study", "--json", "--format", "csv"], "exclude each other"),
+        (["table", "--published", "cifar"], "no published runs"),
+        (["table", "--published", "x", "--metric", "error"], "no meaning with --published"),
+        (["table", "other"], "is a study of sgas-cnn; this is sgas-toy"),
+        (["show", "study", "--preset", "small"], "unknown option --preset"),
+    ],
+)
+def test_bad_input_is_one_line(
+    study: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    argv: list[str],
+    told: str,
+) -> None:
+    monkeypatch.chdir(study.parent)
+    info = (study / "study.json").read_text().replace('"family": "toy"', '"family": "cnn"')
+    other = study.parent / "other"
+    other.mkdir()
+    (other / "study.json").write_text(info)
+    (other / "manifest.json").write_bytes((study / "manifest.json").read_bytes())
+    status, out, err = run(argv, capsys)
+    assert status == 2 and not out, out
+    assert told in err and err.count("\n") == 1, err
+
+
+def test_the_page_holds_everything_and_asks_no_network(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = run(["show", str(study), "--json"], capsys)
+    assert status == 0, err
+    pictures = json.loads(out)["pictures"]
+    assert {Path(path).name for path in pictures} >= {
+        "report.html", "ranks.svg", "agreement-cri2-normal.svg", "agreement-cri2-reduce.svg"
+    }  # fmt: skip
+    page = (study / "report.html").read_text()
+    for entry in read_study(study).entries:
+        assert f"<figcaption>{entry.name}<small>" in page
+    for words in ("sgas-toy sweep --dataset blobs", "arXiv:1912.00195", "85.45 ± 0.30", "τ-b"):
+        assert words in page
+    asked = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"')\s>]+)""", page)
+    assert asked == ["data:,"]
+    assert page.index("best mean of 3") < page.index("Strategies (accuracy") < page.index("cri1-0")
+    for svg in re.findall(r"<svg.*?</svg>", page, re.S):
+        ElementTree.fromstring(svg)
+
+
+def test_the_page_of_twelve_runs_is_small(tmp_path: Path) -> None:
+    from sgas_cnn.family import FAMILY as IMAGES
+
+    strategies = ("cri1", "cri2", "darts", "random")
+    folder = write_study(
+        tmp_path / "twelve",
+        IMAGES,
+        lambda strategy, seed: 0.9 + 0.001 * seed + 0.003 * strategies.index(strategy),
+        validation=lambda strategy, seed: 0.8 + 0.001 * seed,
+        strategies=strategies,
+        seeds=(0, 1, 2),
+        num_steps=4,
+        space="image",
+    )
+    assert main(IMAGES, ["show", str(folder)]) == 0
+    assert (folder / "report.html").stat().st_size < 300_000
+
+
+def test_the_scatter_shows_each_run_at_its_ranks() -> None:
+    figures = {"a-0": (1.0, 10.0), "a-1": (2.0, 30.0), "b-0": (3.0, 20.0), "b-1": (3.0, None)}
+    trials = tuple(
+        Trial(name, name[0], int(name[2]), search=search, test=test)
+        for name, (search, test) in figures.items()
+    )
+    results = Results("t", "blobs", "clean", "accuracy", "%", True, trials, {})
+    root = ElementTree.fromstring(draw_ranks(summarise(results)))
+    said = [g.findtext(f"{SVG}title") for g in root.iter(f"{SVG}g")]
+    assert said == [
+        "a-0: 1.00 in the search, 10.00 after training",
+        "a-1: 2.00 in the search, 30.00 after training",
+        "b-0: 3.00 in the search, 20.00 after training",
+    ]
+    discs = {g.findtext(f"{SVG}title"): g.find(f"{SVG}circle") for g in root.iter(f"{SVG}g")}
+    first, second = discs[said[0]], discs[said[1]]
+    assert first is not None and second is not None
+    assert float(first.get("cx")) > float(second.get("cx"))  # the worse of the search to the right
+    assert float(first.get("cy")) > float(second.get("cy"))  # and the worse after training below
+
+
+def test_agreement_counts_edges_and_operations() -> None:
+    genotypes = [drawn_genotype(SPACE, 3, seed) for seed in (1, 1, 2)]
+    cells = [genotype.cells["normal"] for genotype in genotypes]
+    counted = choices_of(cells, SPACE)
+    by_hand: dict[tuple[int, int, str], int] = {}
+    for cell in cells:
+        for step in range(3):
+            for edge in cell.edges[2 * step : 2 * step + 2]:
+                key = (edge.source, step, edge.op)
+                by_hand[key] = by_hand.get(key, 0) + 1
+    assert dict(counted) == by_hand and sum(counted.values()) == 18
+    root = ElementTree.fromstring(draw_agreement(genotypes, SPACE, "normal", "cri2"))
+    said = {g.findtext(f"{SVG}title") for g in root.iter(f"{SVG}g")}
+    assert len(said) == len(counted)
+    most = max(counted, key=lambda key: counted[key])
+    assert any(f"= {most[2]}: {counted[most]} of 3" in words for words in said)
+
+
+def test_agreement_needs_cells_of_one_size() -> None:
+    mixed = [drawn_genotype(SPACE, steps, 0) for steps in (2, 3)]
+    with pytest.raises(InputError, match=r"got \[2, 3\]"):
+        draw_agreement(mixed, SPACE, "normal", "cri2")

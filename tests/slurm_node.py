@@ -1,0 +1,185 @@
+"""A real Slurm of one node in a folder of its own: munge, controller and node, stopped at the end.
+
+    python tests/slurm_node.py FOLDER      starts it, prints how to use it, stops it on Ctrl-C
+
+Nothing of the system is changed: keys, sockets, ports, logs and state are all in the folder. The
+programs are Debian's packages slurmctld, slurmd, slurm-client and munge. They are never installed
+unasked: SGAS_SLURM_TEST=1 installs them where they are missing and this is root on Debian.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+
+from sgas.signals import StopSignal
+
+PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "squeue", "scancel", "scontrol")
+PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
+CONFIG = """
+ClusterName=sgas
+SlurmctldHost={node}(127.0.0.1)
+SlurmctldPort={controller_port}
+SlurmdPort={node_port}
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge/socket,cred_expire=5
+CredType=cred/munge
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+MpiDefault=none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+SlurmdParameters=config_overrides
+SchedulerParameters=sched_interval=2,bf_interval=2
+ReturnToService=2
+KillWait=10
+NodeName={node} NodeAddr=127.0.0.1 CPUs=4 RealMemory=8000 State=UNKNOWN
+PartitionName=main Nodes={node} Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+def find(program: str) -> str | None:
+    """Where a program is; daemons are often not on a user's path."""
+    return shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+
+
+def why_not() -> str | None:
+    """Why no Slurm is to be started here, or None where one is wanted and can be."""
+    if os.environ.get("SGAS_SLURM_TEST") != "1":
+        return (
+            "starts a Slurm node of its own and takes minutes: set SGAS_SLURM_TEST=1; as root on "
+            "Debian that installs what is missing"
+        )
+    missing = [program for program in PROGRAMS if find(program) is None]
+    if missing and os.geteuid() == 0:
+        install()
+        missing = [program for program in PROGRAMS if find(program) is None]
+    return f"no {', '.join(missing)} here: install {' '.join(PACKAGES)}" if missing else None
+
+
+def install() -> None:
+    """Installs Debian's packages, without starting their services."""
+    environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    subprocess.run(["apt-get", "update", "-qq"], env=environ, check=False)
+    command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *PACKAGES]
+    subprocess.run(command, env=environ, check=False)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class SlurmNode:
+    """The three daemons, as a context manager; `environ` is what Slurm's commands need."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.daemons: list[subprocess.Popen[bytes]] = []
+        self.environ = {"SLURM_CONF": str(folder / "slurm.conf")}
+
+    def __enter__(self) -> SlurmNode:
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _start(self) -> None:
+        munge = self.folder / "munge"
+        for name in ("munge", "state", "spool"):
+            (self.folder / name).mkdir(mode=0o755, parents=True)
+        (munge / "key").write_bytes(os.urandom(128))
+        (munge / "key").chmod(0o400)
+        user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True)
+        text = CONFIG.format(
+            node=socket.gethostname().partition(".")[0],
+            folder=self.folder,
+            user=user.stdout.strip(),
+            controller_port=free_port(),
+            node_port=free_port(),
+        )
+        (self.folder / "slurm.conf").write_text(text)
+        places = ("key-file=key", "socket=socket", "pid-file=pid", "log-file=log", "seed-file=seed")
+        options = [
+            f"--{name}={munge / file}" for name, file in (place.split("=") for place in places)
+        ]
+        self._daemon("munged", "--foreground", "--force", *options)
+        self._until(lambda: (munge / "socket").exists(), "munged")
+        self._daemon("slurmctld", "-D")
+        self._daemon("slurmd", "-D")
+        self._until(lambda: "idle" in self.run("sinfo", "-h", "-o", "%T"), "the node")
+
+    def _daemon(self, program: str, *options: str) -> None:
+        environ = {**os.environ, **self.environ}
+        with open(self.folder / f"{program}.out", "wb") as out:
+            process = subprocess.Popen(
+                [str(find(program)), *options], env=environ, stdout=out, stderr=out
+            )
+        self.daemons.append(process)
+
+    def _until(self, holds: object, what: str, seconds: float = 60) -> None:
+        end = time.monotonic() + seconds
+        while not holds():  # type: ignore[operator]
+            if time.monotonic() > end or any(d.poll() is not None for d in self.daemons):
+                logs = "\n".join(
+                    f"{path.name}: {path.read_text(errors='replace')[-800:]}"
+                    for path in sorted(self.folder.glob("*.out"))
+                    + sorted(self.folder.glob("*.log"))
+                )
+                raise RuntimeError(f"{what} did not come up\n{logs}")
+            time.sleep(0.2)
+
+    def run(self, *command: str) -> str:
+        """What one of Slurm's commands prints; empty where it fails."""
+        environ = {**os.environ, **self.environ}
+        return subprocess.run(command, env=environ, capture_output=True, text=True).stdout
+
+    def stop(self) -> None:
+        """Cancels what runs and ends the daemons, those that were started last first."""
+        if len(self.daemons) == 3:
+            self.run("scancel", "--full", "--user", str(os.getuid()))
+        for process in reversed(self.daemons):
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self.daemons.clear()
+
+
+if __name__ == "__main__":
+    reason = why_not()
+    if reason is not None:
+        sys.exit(f"slurm_node: {reason}")
+    with SlurmNode(Path(sys.argv[1]).resolve()) as node, StopSignal() as stop:
+        print("export " + " ".join(f"{name}={value}" for name, value in node.environ.items()))
+        sys.stdout.flush()
+        while not stop.requested:
+            signal.pause()

@@ -1,0 +1,95 @@
+"""Writes study folders as `sweep` leaves them, without a search: genotypes drawn, figures given."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sgas.family import Family
+from sgas.genotype import CellGene, EdgeGene, Genotype
+from sgas.space import SearchSpace
+from sgas.study import PHASES, Part, State, StudyInfo, change_parts, write_info
+
+Figure = Callable[[str, int], float]
+
+
+def drawn_genotype(space: SearchSpace, num_steps: int, seed: int) -> Genotype:
+    """A genotype of a space, drawn."""
+    draw, topology = np.random.default_rng(seed), space.topology(num_steps)
+    cells = {}
+    for kind in space.cell_kinds:
+        edges = []
+        for step in range(num_steps):
+            num_sources = topology.state_of(step)
+            kept = sorted(draw.choice(num_sources, topology.kept_into(step), replace=False))
+            edges += [EdgeGene(str(draw.choice(space.operations[1:])), int(s)) for s in kept]
+        cells[kind] = CellGene(tuple(edges), topology.concat)
+    return Genotype(1, space.name, cells)
+
+
+def write_study(
+    folder: Path,
+    family: Family,
+    test: Figure,
+    *,
+    validation: Figure = lambda strategy, seed: 0.5,
+    strategies: Sequence[str] = ("cri1", "cri2", "random"),
+    seeds: Sequence[int] = (0, 1, 2, 3),
+    num_steps: int = 3,
+    space: str | None = None,
+    protocol: str = "clean",
+    metric: str = "accuracy",
+    result: dict[str, Any] | None = None,
+) -> Path:
+    """A study whose parts are all done; `test` and `validation` give the figures in [0, 1]."""
+    chosen = family.spaces[space or next(iter(family.spaces))]
+    folder.mkdir(parents=True)
+    write_info(
+        folder,
+        StudyInfo(
+            format=1,
+            family=family.name,
+            home="toy_family",
+            dataset="blobs",
+            space=chosen.name,
+            preset="tiny",
+            protocol=protocol,
+            strategies=list(strategies),
+            seeds=list(seeds),
+            search={},
+            train={},
+            command=f"{family.command} sweep --dataset blobs",
+            environment={"torch": "2.13.0", "sgas": "0.1", "python": "3.11", "device": "cpu"},
+        ),
+    )
+    done, parts = Part(State.DONE), {}
+    for place, strategy in enumerate(strategies):
+        for seed in seeds:
+            entry = folder / f"{strategy}-{seed}"
+            genotype = drawn_genotype(chosen, num_steps, 100 * place + seed)
+            _write_search(entry / "search", genotype, metric, validation(strategy, seed))
+            _write_training(entry / "train", metric, test(strategy, seed), seed, result or {})
+            parts.update({f"{entry.name}/{phase}": done for phase in PHASES})
+    change_parts(folder, parts)
+    return folder
+
+
+def _write_search(run: Path, genotype: Genotype, metric: str, validation: float) -> None:
+    run.mkdir(parents=True)
+    (run / "config.json").write_text("{}")
+    (run / "genotype.json").write_text(genotype.to_json())
+    line = {"epoch": 0, f"validation_{metric}": validation, "validation_loss": 1.0, "seconds": 61.0}
+    (run / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+
+
+def _write_training(run: Path, metric: str, test: float, seed: int, result: dict[str, Any]) -> None:
+    run.mkdir(parents=True)
+    (run / "config.json").write_text("{}")
+    (run / "metrics.jsonl").write_text(json.dumps({"epoch": 0, "seconds": 122.0}) + "\n")
+    cost = {"parameters": 1000 + seed, "flops": 2000 + seed}
+    (run / "result.json").write_text(json.dumps({**result, **cost}))
+    (run / "evaluation.json").write_text(json.dumps({"loss": 0.7, metric: test, "samples": 60}))

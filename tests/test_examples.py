@@ -1,0 +1,40 @@
+"""Every example runs as it is written, with fewer and shorter epochs than its preset has."""
+
+from __future__ import annotations
+
+import functools
+import runpy
+from pathlib import Path
+
+import pytest
+
+import sgas.interface
+
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+SHORT = {"warmup_epochs": 0, "decision_interval": 1, "final_epochs": 0}
+SMALL: dict[str, dict[str, int]] = {
+    "search_and_train": {"num_points": 32, "channels": 4, "batch_size": 270},
+    "own_images": {"channels": 4, "num_cells": 3, "batch_size": 315},
+}
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_runs(
+    example: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = SMALL.get(example.stem, {})
+    for name, short in (("search", SHORT), ("train", {"epochs": 1})):
+        smaller = functools.partial(getattr(sgas.interface, name), **short, **small)
+        monkeypatch.setattr(sgas.interface, name, smaller)
+    runpy.run_path(str(example))
+    out = capsys.readouterr().out
+    assert "accuracy" in out
+    assert len(list((tmp_path / "runs").glob("*/evaluation.json"))) == 1
+
+
+def test_there_are_examples() -> None:
+    assert len(EXAMPLES) >= 3
