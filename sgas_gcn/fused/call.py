@@ -38,13 +38,14 @@ class State:
     """One state in one pass: features `x` `[N, C]`, neighbours, and the gradients found so far.
 
     `full` says that something besides the edges' weights will need a gradient; where it is False
-    only what those need is kept, and only they are computed.
+    only what those need is kept, and only they are computed. `needs_scale` says that those do.
     """
 
     x: Tensor
     neighbors: Any
     training: bool
     full: bool
+    needs_scale: bool
     needs_x: bool = False
     needs_weights: bool = False
     grad_x: Tensor | None = None

@@ -49,7 +49,8 @@ class SkipConnect(Form):
     def backward(cls, call: Call, grad: Tensor, kept: Kept) -> None:
         """Leaves the gradients."""
         state = call.state
-        call.grad_scale = call.per_edge(pointwise.column_sums(grad, state.x, None)[1])
+        if state.needs_scale:
+            call.grad_scale = call.per_edge(pointwise.column_sums(grad, state.x, None)[1])
         if state.needs_x:
             for edge, part in enumerate(grad.split(state.x.shape[1], dim=1)):
                 state.add(part * 1 if call.scale is None else part * call.scale[edge])
@@ -144,7 +145,7 @@ class EdgeConv(Form):
     BN's statistics are of all E edges, and its maximum is at the extremum y of R(A x_i + B x_j) by
     the sign of γ. The edge that has it takes w k G where y > 0; all edges with a positive value h
     take f1 + f2 h, by the factors of `norms` with n = E. A node without edges has y = 0, no shift,
-    and no part in Σ G.
+    and no part in Σ G. A x and B x are not kept but computed again: one product for two matrices.
     """
 
     parameters = ("lin.weight", *NORM)
@@ -171,7 +172,7 @@ class EdgeConv(Form):
         coefs = coefficients(call, torch.stack([total, squares]), graph.num_edges)
         mask = cls.mask(state)
         kind = pointwise.AFFINE if mask is None else pointwise.MASKED
-        return Term(y, coefs, kind, mask), (y, coefs, *((maps, *kept) if state.full else ()))
+        return Term(y, coefs, kind, mask), (y, coefs, *((maps, *kept[2:]) if state.full else ()))
 
     @classmethod
     def backward(cls, call: Call, grad: Tensor, kept: Kept) -> None:
@@ -184,11 +185,11 @@ class EdgeConv(Form):
         call.grad_scale = call.per_edge(of_scale)
         if not state.full:
             return
-        maps, *stats = others
-        assert maps is not None
+        maps, *stats = (t for t in others if t is not None)
+        projected = (state.x @ maps.t()).chunk(2, dim=1)
         selected = grad * factors[0].to(grad.dtype)
         grad_target, grad_source = halves.stats_backward(
-            selected, factors[1], factors[2] / 2, tuple(t for t in stats if t is not None), graph
+            selected, factors[1], factors[2] / 2, (*projected, *stats), graph
         )
         first, second = maps.chunk(2)
         if state.needs_x:

@@ -128,7 +128,10 @@ class GAT(Form):
             h.unflatten(1, (m, -1)), target, source, state.neighbors.with_self, LEAKY_SLOPE
         )
         out = out.flatten(1)
-        return Term(out), (out, *((y, coefs, weight, matrix, *kept) if state.full else ()))
+        return Term(out), (
+            out if state.needs_scale else None,
+            *((y, coefs, weight, matrix, *kept) if state.full else ()),
+        )
 
     @staticmethod
     def _normalised(y: Tensor, coefs: Tensor) -> Tensor:
@@ -140,8 +143,8 @@ class GAT(Form):
         """Leaves the gradients."""
         state, m = call.state, call.num_edges
         values, *others = kept
-        assert values is not None
-        call.grad_scale = call.per_edge(pointwise.column_sums(grad, values, None)[1])
+        if values is not None:
+            call.grad_scale = call.per_edge(pointwise.column_sums(grad, values, None)[1])
         if not state.full:
             return
         y, coefs, weight, matrix, *attention = (t for t in others if t is not None)

@@ -152,7 +152,7 @@ class _StateFunction(Function):
     ) -> Tensor:
         needs = ctx.needs_input_grad
         full = tracked and (needs[4] or any(needs[6:]))
-        state = State(x, neighbors, training, full)
+        state = State(x, neighbors, training, full, tracked and needs[5])
         packed, terms, lengths = _Packed(), [], []
         packed.add([x, scale])
         for call, member in zip(plan.calls(state, scale, weights), plan.members, strict=True):
@@ -181,7 +181,8 @@ class _StateFunction(Function):
         assert x is not None
         needs_weights = any(needs[6:])
         full = needs[4] or needs_weights
-        state = State(x, ctx.neighbors, ctx.training, full, needs[4], needs_weights)
+        needed = (needs[5], needs[4], needs_weights)
+        state = State(x, ctx.neighbors, ctx.training, full, *needed)
         kept = [next(groups) for _ in plan.members]
         (inverse,) = next(groups)
         assert inverse is not None
@@ -224,7 +225,7 @@ def columns_of(grad: Tensor, slots: Sequence[int], channels: int) -> Tensor:
 
 def scale_gradient(calls: Sequence[Call], scale: Tensor | None) -> Tensor | None:
     """The gradient of the edges' weights, of all calls one after the other."""
-    if scale is None:
+    if scale is None or not calls[0].state.needs_scale:
         return None
     parts = [
         scale.new_zeros(call.num_edges) if call.grad_scale is None else call.grad_scale
