@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.library import register_autograd, register_fake
 
 from sgas_gcn.csr import CsrGraph
+from sgas_gcn.kernels.pointwise_torch import LENGTH
 from sgas_gcn.neighbors import NeighborGraph
 
 Graph = NeighborGraph | CsrGraph
@@ -50,6 +51,8 @@ def attention_sum(
 @cache
 def operators() -> Any:
     """`torch.ops.sgas_gcn`, with gradients and shapes; the library has to be loaded before."""
+    for name, shapes in COLUMN_OPERATORS.items():
+        register_fake(f"sgas_gcn::{name}", shapes)
     for name, (fake, autograd) in OPERATORS.items():
         register_fake(f"sgas_gcn::{name}", fake)
         if autograd is not None:
@@ -91,6 +94,34 @@ def _pool_shapes(x: Tensor, sign: Tensor, clouds: int, slope: float) -> tuple[Te
     points = extremum.new_empty(extremum.shape, dtype=torch.int32)
     total = extremum.new_empty(extremum.shape, dtype=torch.float64)
     return extremum, points, total, _like(total)
+
+
+def _doubles(like: Tensor, *shape: int) -> Tensor:
+    """Sums and coefficients."""
+    return like.new_empty(shape, dtype=torch.float64)
+
+
+def _coefficient_shape(weight: list[Tensor]) -> Tensor:
+    return _doubles(weight[0], 4, len(weight) * weight[0].shape[0])
+
+
+def _gradient_shapes(sums: Tensor, coefs: Tensor, *others: Any) -> tuple[Tensor, ...]:
+    columns = coefs.shape[1]
+    return _doubles(sums, 3, columns), others[-1].new_empty(2, columns), _doubles(sums, columns)
+
+
+def _norm_backward_shapes(
+    grad: Tensor, y: Tensor, coefs: Tensor, scale: Tensor | None, edges: int, *_: Any
+) -> tuple[Tensor, Tensor]:
+    return y.new_empty(2, y.shape[1]), _doubles(y, edges)
+
+
+def _mixture_shapes(
+    values: list[Tensor], coefs: Any, kinds: list[int], slots: Any, counts: list[int], *others: Any
+) -> tuple[Tensor, Tensor]:
+    rows, num_slots, channels = others[2]
+    lengths = sum(count for kind, count in zip(kinds, counts, strict=True) if kind == LENGTH)
+    return values[0].new_empty(rows, num_slots * channels), values[0].new_empty(rows, lengths)
 
 
 # What an operator saves for its gradient. The last arguments are always the rows of the graph,
@@ -181,4 +212,17 @@ OPERATORS: dict[str, tuple[Fake, Autograd | None]] = {
         lambda grad, values, target, source, *others: (_like(values), _like(target), _like(source)),
         None,
     ),
+}
+
+# Operators of columns (`pointwise`) have no gradient of their own: by name, their results' shapes.
+COLUMN_OPERATORS: dict[str, Fake] = {
+    "relu_sums_": (lambda h, slope: _doubles(h, 2, h.shape[1])),
+    "relu_norm_": (lambda h, slope, weight, *others: _coefficient_shape(weight)),
+    "relu_norm_backward": _norm_backward_shapes,
+    "norm_coefficients": (lambda sums, count, weight, *_: _coefficient_shape(weight)),
+    "column_sums": (lambda grad, y, mask: _doubles(grad, 2, grad.shape[1])),
+    "norm_gradients": _gradient_shapes,
+    "apply_factors": (lambda *_: None),
+    "mixture": _mixture_shapes,
+    "length_backward": (lambda grad, y, coefs, inverse, *_: _doubles(y, inverse.shape[1])),
 }
