@@ -44,7 +44,7 @@ class Library:
     def load(self) -> str | None:
         """None where the operators are there; else why not, in one line.
 
-        Builds them on the first call that finds none in the cache (about half a minute); calls
+        Builds them on the first call that finds none in the cache (a minute of CPU time); calls
         after the first cost nothing.
         """
         return _load(self)
@@ -98,7 +98,7 @@ def _build(library: Library, folder: Path, built: Path) -> None:
     """
     for left in folder.glob("build-*"):
         shutil.rmtree(left, ignore_errors=True)
-    logger.info("building the kernels of %s, once on this machine (under a minute)", library.name)
+    logger.info("building the kernels of %s, once on this machine (a minute)", library.name)
     work = Path(tempfile.mkdtemp(prefix="build-", dir=folder))
     try:
         from torch.utils.cpp_extension import load
