@@ -20,7 +20,7 @@ from typing import Any
 
 from sgas.commands import search as search_verb
 from sgas.commands import train as train_verb
-from sgas.commands.common import genotype_label, load_genotype, open_settings
+from sgas.commands.common import command_of, genotype_label, load_genotype, open_settings
 from sgas.commands.evaluate import evaluate_run, trained_network
 from sgas.errors import ConfigError
 from sgas.family import Family, Network
@@ -88,7 +88,8 @@ def search(
     """
     argv = _words(family, dataset, test, options)
     settings = search_verb.settings_of(family, search_verb.parser_of(family, argv), argv)
-    return SearchResult.from_run(family, search_verb.begin_search(family, settings).folder)
+    command = command_of(family, "search", argv)
+    return SearchResult.from_run(family, search_verb.begin_search(family, settings, command).folder)
 
 
 def train(
@@ -112,7 +113,9 @@ def train(
         name = genotype_label(given, found)
     argv = [given, *_words(family, dataset, test, options)]
     settings, _ = train_verb.settings_of(family, train_verb.parser_of(family, argv), argv)
-    trained = train_verb.begin_training(family, settings, found, name)
+    words = [found.to_text() if isinstance(genotype, Genotype) else given, *argv[1:]]
+    command = command_of(family, "train", words)
+    trained = train_verb.begin_training(family, settings, found, name, command)
     return TrainResult(family, trained.folder, found, trained.result, read_metrics(trained.folder))
 
 

@@ -162,6 +162,23 @@ def target() -> int:
     return parent.pid if to_parent else os.getpid()
 
 
+def send(number: signal.Signals, process: int) -> None:
+    """Sends a signal; where it asks a parent to stop, waits until the parent has told us so.
+
+    Else a job as short as these may be over before it hears of it.
+    """
+    if process == os.getpid() or number == signal.SIGKILL:
+        os.kill(process, number)
+        return
+    stops = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, stops)
+    os.kill(process, number)
+    heard = signal.sigtimedwait(stops, 30)
+    if heard is not None:
+        os.kill(os.getpid(), heard.si_signo)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, stops)
+
+
 class ToyTask:
     space = SPACE
     labels = OneClass()
@@ -192,7 +209,7 @@ class ToyTask:
         self.drawn += 1
         name, _, moment = os.environ.get("TOY_SIGNAL", "").partition("@")
         if moment and self.drawn == int(moment):
-            os.kill(target(), signal.Signals[name])
+            send(signal.Signals[name], target())
         return batch + self.data.noise * torch.randn(batch.shape, generator=generator)
 
     def _parts(self, fractions: tuple[float, ...], seed: int, device: Any) -> list[SubsetSource]:

@@ -8,8 +8,7 @@ import os
 import platform
 import shlex
 import subprocess
-import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -142,16 +141,16 @@ def with_absolute_paths(family: Family, run: RunConfig) -> RunConfig:
     return dataclasses.replace(run, dataset=dataset, data_root=data_root)
 
 
-def this_command(family: Family) -> str:
-    """The command that this process was started by."""
-    return shlex.join([family.command, *sys.argv[1:]])
+def command_of(family: Family, verb: str, argv: Sequence[str]) -> str:
+    """The command of a verb and its words, as a shell takes it."""
+    return shlex.join([family.command, verb, *argv])
 
 
 def config_json(
     family: Family,
     settings: Settings,
     device: torch.device,
-    command: str | None = None,
+    command: str,
     **more: Any,
 ) -> dict[str, Any]:
     """What config.json holds: everything needed to make the run again, and where it was made.
@@ -170,7 +169,7 @@ def config_json(
     return {
         "family": family.name,
         "verb": settings.verb,
-        "command": command or this_command(family),
+        "command": command,
         "run": dataclasses.asdict(run),
         **{name: dataclasses.asdict(getattr(settings, name)) for name in ("loop", "model", "data")},
         **more,

@@ -12,6 +12,7 @@ from jsonargparse import ArgumentParser
 from sgas.commands.common import (
     Settings,
     build_settings,
+    command_of,
     config_json,
     epilog,
     open_settings,
@@ -52,7 +53,9 @@ def main(family: Family, argv: Sequence[str]) -> int:
     if folder is not None:
         found = resume_search(family, folder)
     else:
-        found = begin_search(family, settings_of(family, parser, argv))
+        found = begin_search(
+            family, settings_of(family, parser, argv), command_of(family, "search", argv)
+        )
     print(found.genotype.to_text())
     print(f"run      {found.folder}")
     print(f"genotype {found.folder / 'genotype.json'}")
@@ -79,8 +82,11 @@ def settings_of(family: Family, parser: ArgumentParser, argv: Sequence[str]) -> 
     return build_settings(family, "search", values["space"], values)
 
 
-def begin_search(family: Family, settings: Settings) -> Searched:
-    """Searches in a new run, or goes on with the one that was begun with the same settings."""
+def begin_search(family: Family, settings: Settings, command: str) -> Searched:
+    """Searches in a new run, or goes on with the one that was begun with the same settings.
+
+    `command` is written into a new run as what made it.
+    """
 
     def has_ended(folder: Path) -> bool:
         topology = family.spaces[str(settings.run.space)].topology(settings.model.num_steps)
@@ -88,7 +94,9 @@ def begin_search(family: Family, settings: Settings) -> Searched:
         return bool(lines) and lines[-1]["epoch"] == last and (folder / "report.html").is_file()
 
     folder = run_to_go_on_with(family, settings, _name(settings), has_ended)
-    return run_search(family, settings) if folder is None else resume_search(family, folder)
+    if folder is not None:
+        return resume_search(family, folder)
+    return run_search(family, settings, command=command)
 
 
 def resume_search(family: Family, folder: Path) -> Searched:
@@ -102,12 +110,12 @@ def run_search(
     settings: Settings,
     config: dict[str, Any] | None = None,
     folder: Path | None = None,
-    command: str | None = None,
+    command: str = "",
 ) -> Searched:
     """Searches in a new run, or goes on in `folder`, whose configuration is `config`.
 
     Interrupted after a stop signal, with the state in the run. `command` is written into a new run
-    as what made it (None: the words of this process).
+    as what made it.
     """
     device = resolve_device(settings.run.device)
     begin(family, settings.run, device, config)

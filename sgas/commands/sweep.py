@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +20,10 @@ from sgas.commands.common import (
     LOOPS,
     Settings,
     build_settings,
+    command_of,
     environment,
     epilog,
     resolve_device,
-    this_command,
     with_absolute_paths,
 )
 from sgas.commands.conduct import conduct
@@ -81,7 +80,7 @@ def main(family: Family, argv: Sequence[str]) -> int:
     _make_folder(folder)
     with hold(folder / OWN_LOCK, f"{folder} is being swept by another process"):
         _write(folder, asked.info, names, fresh)
-        return conduct(family, folder, names, jobs, _again(family, argv))
+        return conduct(family, folder, names, jobs, asked.info.command)
 
 
 def _asked(family: Family, argv: Sequence[str]) -> Asked:
@@ -99,7 +98,7 @@ def _asked(family: Family, argv: Sequence[str]) -> Asked:
     }
     name = f"{Path(str(run.dataset)).resolve().name}-{run.preset}"
     return Asked(
-        _info(family, settings, sweep),
+        _info(family, settings, sweep, command_of(family, "sweep", argv)),
         sweep,
         cluster,
         settings["search"],
@@ -159,7 +158,9 @@ def _num_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _info(family: Family, settings: Mapping[str, Settings], sweep: SweepConfig) -> StudyInfo:
+def _info(
+    family: Family, settings: Mapping[str, Settings], sweep: SweepConfig, command: str
+) -> StudyInfo:
     run = with_absolute_paths(family, settings["search"].run)
     sections = {verb: _sections(dataclasses.replace(settings[verb], run=run)) for verb in VERBS}
     return StudyInfo(
@@ -174,7 +175,7 @@ def _info(family: Family, settings: Mapping[str, Settings], sweep: SweepConfig) 
         seeds=list(sweep.seed_numbers),
         search=sections["search"],
         train=sections["train"],
-        command=this_command(family),
+        command=command,
         environment={},
     )
 
@@ -289,7 +290,3 @@ def _write(folder: Path, info: StudyInfo, names: Sequence[str], fresh: bool) -> 
         "environment": environment(torch.device("cpu")),
     }
     write_info(folder, msgspec.structs.replace(info, **grown))
-
-
-def _again(family: Family, argv: Sequence[str]) -> str:
-    return shlex.join([family.command, "sweep", *argv])

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sgas.commands.common import open_study
+from sgas.commands.common import command_of, open_study
 from sgas.errors import ConfigError, RunError, unknown_name
 from sgas.family import Family
 from sgas.files import write_text
@@ -45,7 +44,7 @@ def main(family: Family, argv: Sequence[str]) -> int:
     if values["published"]:
         if values["metric"]:
             raise ConfigError("--metric has no meaning with --published: the paper chose its own")
-        command = shlex.join([family.command, "table", *argv])
+        command = command_of(family, "table", argv)
         summary = summarise(published_results(family.package, values["published"], command))
     else:
         study = open_study(family, Path(values["study"]))

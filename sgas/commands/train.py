@@ -13,6 +13,7 @@ from jsonargparse import ArgumentParser
 from sgas.commands.common import (
     Settings,
     build_settings,
+    command_of,
     config_json,
     epilog,
     genotype_label,
@@ -59,7 +60,8 @@ def main(family: Family, argv: Sequence[str]) -> int:
     else:
         settings, name = settings_of(family, parser, argv)
         genotype = load_genotype(family, name)
-        trained = begin_training(family, settings, genotype, genotype_label(name, genotype))
+        label, command = genotype_label(name, genotype), command_of(family, "train", argv)
+        trained = begin_training(family, settings, genotype, label, command)
     print(f"run      {trained.folder}")
     for name, value in trained.result.items():
         print(f"{name:<10} {value}")
@@ -84,8 +86,13 @@ def settings_of(
     return build_settings(family, "train", values["space"], values), values["genotype"]
 
 
-def begin_training(family: Family, settings: Settings, genotype: Genotype, label: str) -> Trained:
-    """Trains in a new run, or goes on with the one that was begun with the same settings."""
+def begin_training(
+    family: Family, settings: Settings, genotype: Genotype, label: str, command: str
+) -> Trained:
+    """Trains in a new run, or goes on with the one that was begun with the same settings.
+
+    `command` is written into a new run as what made it.
+    """
 
     def has_ended(folder: Path) -> bool:
         return (folder / "result.json").is_file()
@@ -94,7 +101,7 @@ def begin_training(family: Family, settings: Settings, genotype: Genotype, label
     folder = run_to_go_on_with(family, settings, name, has_ended, genotype=plain)
     if folder is not None:
         return resume_training(family, folder)
-    return run_training(family, settings, genotype, label)
+    return run_training(family, settings, genotype, label, command=command)
 
 
 def resume_training(family: Family, folder: Path) -> Trained:
@@ -131,12 +138,12 @@ def run_training(
     label: str = "",
     config: dict[str, Any] | None = None,
     folder: Path | None = None,
-    command: str | None = None,
+    command: str = "",
 ) -> Trained:
     """Trains in a new run, named by `label`, or goes on in `folder`, whose configuration is given.
 
     Interrupted after a stop signal, with the state in the run. `command` is written into a new run
-    as what made it (None: the words of this process).
+    as what made it.
     """
     device = resolve_device(settings.run.device)
     begin(family, settings.run, device, config)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from toy_family import FAMILY
 from sgas.cli import main
 from sgas.errors import ConfigError, DataError, InputError
 from sgas.interface import SearchResult, search, train
-from sgas.runs import is_run
+from sgas.runs import is_run, read_config
 from sgas_cnn.family import FAMILY as IMAGES
 from sgas_gcn.family import FAMILY as GRAPHS
 
@@ -53,6 +55,19 @@ def test_a_training_of_a_result_a_genotype_and_a_folder_agree() -> None:
     network = results[0].network()
     logits = network(torch.zeros(7, 5))
     assert logits.shape == (7, 3) and torch.equal(logits, results[1].network()(torch.zeros(7, 5)))
+
+
+def test_the_command_in_a_run_makes_it_again(here: Path) -> None:
+    found = search(FAMILY, "blobs", strategy="cri1", **QUICK)
+    trained = train(FAMILY, found.genotype, "blobs", epochs=2)
+    for number, run in enumerate((found.folder, trained.folder)):
+        program, *words = shlex.split(read_config(run)["command"])
+        assert program == FAMILY.command
+        assert main(FAMILY, [*words, "--out", f"again-{number}"]) == 0
+        assert (here / f"again-{number}" / "genotype.json").is_file()
+    assert SearchResult.from_run(FAMILY, "again-0").decisions == found.decisions
+    figures = json.loads(Path("again-1/result.json").read_text())
+    assert figures == json.loads((trained.folder / "result.json").read_text())
 
 
 @pytest.mark.parametrize(

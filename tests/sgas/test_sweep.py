@@ -45,7 +45,7 @@ def test_a_study_holds_every_run_and_figure(undisturbed: Path) -> None:
         assert entry.failure is None and entry.search_folder and entry.train_folder
         config = json.loads((entry.train_folder / "config.json").read_text())
         assert config["run"]["seed"] == entry.seed
-        assert config["command"].startswith("sgas-toy ")
+        assert config["command"].startswith("sgas-toy sweep --strategies cri1,random ")
         for phase in PHASES:
             assert (undisturbed / entry.name / f"{phase}.log").read_text()
 
