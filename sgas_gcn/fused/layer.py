@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
@@ -41,9 +40,10 @@ class _LinearNorm(Function):
         gamma: Tensor,
         beta: Tensor,
     ) -> Tensor:
-        y = F.linear(x, weight, bias)
         statistics = ([buffers[0]], [buffers[1]], training, MOMENTUM, EPS)
-        coefs = pointwise.relu_norm_(y, negative_slope, [gamma], [beta], *statistics)
+        y, coefs = pointwise.linear_norm(
+            [x], weight, bias, negative_slope, [gamma], [beta], *statistics
+        )
         one_term = ([pointwise.AFFINE], [0], [1], None, None, (len(y), 1, y.shape[1]), 0.0)
         out, _ = pointwise.mixture([y], [coefs], *one_term)
         ctx.training, ctx.negative_slope = training, negative_slope
@@ -55,14 +55,17 @@ class _LinearNorm(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, y, coefs = ctx.saved_tensors
         needs_x, needs_weight, needs_bias, needs_norm, _ = ctx.needs_input_grad[3:]
-        grad_h = torch.empty_like(y)
-        (of_gamma, of_beta), _ = pointwise.relu_norm_backward(
-            grad, y, coefs, None, 1, ctx.training, ctx.negative_slope, grad_h
+        grad_x = torch.zeros_like(x, memory_format=torch.contiguous_format) if needs_x else None
+        (of_gamma, of_beta), _, of_weight, of_bias = pointwise.linear_norm_backward(
+            *(grad, y, coefs, None, 1, ctx.training, ctx.negative_slope, [x], weight),
+            [] if grad_x is None else [grad_x],
+            needs_weight,
+            needs_bias,
         )
         return (
             *(None, None, None),
-            grad_h @ weight if needs_x else None,
-            grad_h.t() @ x if needs_weight else None,
-            grad_h.sum(0) if needs_bias else None,
+            grad_x,
+            of_weight if needs_weight else None,
+            of_bias if needs_bias else None,
             *((of_gamma, of_beta) if needs_norm else (None, None)),
         )
