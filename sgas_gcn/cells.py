@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from sgas.cell import dag_forward
+from sgas.cell import dag_extend
 from sgas_gcn.affine import Affine, Features, reduced, with_ones
 from sgas_gcn.config import GraphModelConfig, PointModelConfig
 from sgas_gcn.constants import EPS, MOMENTUM
@@ -204,17 +204,41 @@ class Cell(nn.Module):
         """
         scales = self._scales(weights)
 
-        def push(source: int, x: Tensor) -> dict[int, Tensor]:
+        def extend(source: int, x: Tensor, sums: Mapping[int, Tensor]) -> dict[int, Tensor]:
             plan = self.plans[source]
+            if drop_path is None and not plan.others:
+                return self._added(plan, x, neighbors, scales, sums)
             outputs = self._outputs(plan, x, neighbors, scales)
             if drop_path is not None and outputs:
                 dropped = drop_path(torch.stack(outputs, dim=1)).unbind(1)
                 choices = zip(plan.skips, outputs, dropped, strict=True)
                 outputs = [out if skips else without for skips, out, without in choices]
-            return self._by_step(plan, outputs)
+            return self._by_step(plan, outputs, sums)
 
-        states = dag_forward([self.pre0(s0), self.pre1(s1)], self.num_steps, push)
+        states = dag_extend([self.pre0(s0), self.pre1(s1)], self.num_steps, extend)
         return torch.cat([states[state] for state in self.concat], dim=1)
+
+    def _added(
+        self,
+        plan: StatePlan,
+        x: Tensor,
+        neighbors: Any,
+        scales: Iterator[Tensor | None],
+        sums: Mapping[int, Tensor],
+    ) -> dict[int, Tensor]:
+        """The sums `[N, C]` of the steps that a fused plan reaches, added to as they are made."""
+        if plan.fused is None:
+            return {}
+        steps = [self.links[edge][1] for edge in plan.edges]
+        # Of edges into one step, the first adds to what there is.
+        bases = [
+            None if step in steps[:number] else sums.get(step) for number, step in enumerate(steps)
+        ]
+        outputs = plan.fused.outputs(x, neighbors, next(scales), self.training, bases)
+        found: dict[int, Tensor] = {}
+        for step, out in zip(steps, outputs, strict=True):
+            found[step] = found[step] + out if step in found else out
+        return found
 
     def _outputs(
         self, plan: StatePlan, x: Tensor, neighbors: Any, scales: Iterator[Tensor | None]
@@ -223,22 +247,25 @@ class Cell(nn.Module):
         outputs: dict[int, Tensor] = {}
         if plan.fused is not None:
             found = plan.fused.outputs(x, neighbors, next(scales), self.training)
-            outputs = dict(zip(plan.edges, found.unbind(1), strict=True))
+            outputs = dict(zip(plan.edges, found, strict=True))
         state = SourceState(x, neighbors)
         for group in plan.others:
             ops = [self._held(edge)[group.op] for edge in group.edges]
-            found = self.operations[group.op].evaluate(ops, state, next(scales))
-            for edge, part in zip(group.edges, found.unbind(1), strict=True):
+            parts = self.operations[group.op].evaluate(ops, state, next(scales)).unbind(1)
+            for edge, part in zip(group.edges, parts, strict=True):
                 outputs[edge] = outputs[edge] + part if edge in outputs else part
         return [outputs[edge] for edge in plan.edges]
 
-    def _by_step(self, plan: StatePlan, outputs: Sequence[Tensor]) -> dict[int, Tensor]:
-        """The contributions `[N, C]` to each step, from the outputs of a plan's edges."""
-        steps: dict[int, Tensor] = {}
+    def _by_step(
+        self, plan: StatePlan, outputs: Sequence[Tensor], sums: Mapping[int, Tensor]
+    ) -> dict[int, Tensor]:
+        """The sums `[N, C]` of the steps that a plan reaches, from the outputs of its edges."""
+        found: dict[int, Tensor] = {}
         for edge, out in zip(plan.edges, outputs, strict=True):
             step = self.links[edge][1]
-            steps[step] = steps[step] + out if step in steps else out
-        return steps
+            so_far = found.get(step, sums.get(step))
+            found[step] = out if so_far is None else so_far + out
+        return found
 
 
 def drop_clouds(x: Tensor, probability: float, num_clouds: int) -> Tensor:

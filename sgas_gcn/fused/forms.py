@@ -41,11 +41,8 @@ class SkipConnect(Form):
     def backward(cls, call: Call, grad: Tensor, kept: Kept) -> None:
         """Leaves the gradients."""
         state = call.state
-        if state.needs_scale:
-            call.grad_scale = call.per_edge(pointwise.column_sums(grad, state.x, None)[1])
-        if state.needs_x:
-            for edge, part in enumerate(grad.split(state.x.shape[1], dim=1)):
-                state.add(part * 1 if call.scale is None else part * call.scale[edge])
+        buffer = state.grad_buffer() if state.needs_x else None
+        call.grad_scale = pointwise.skip_backward(grad, state.x, call.scale, buffer)
 
 
 class Conv1x1(Form):
@@ -181,24 +178,14 @@ class EdgeConv(Form):
             call.gradients["norm.weight"], call.gradients["norm.bias"] = affine
 
 
-def attention_map(attention: Tensor, num_edges: int) -> Tensor:
-    """The matrix `[m·C, 2m]` by which nodes `[N, m·C]` get their scores as targets, as sources.
+def attention_vectors(attention: Tensor, num_edges: int) -> Tensor:
+    """`[2, m·C]`: what scores of targets and of sources are products with, all edges in a row.
 
     `attention` are the edges' vectors `[2C]`, target first, one after the other.
     """
-    vectors = attention.view(num_edges, 2, -1)
-    out = attention.new_zeros(num_edges, vectors.shape[2], 2, num_edges)
-    out.diagonal(dim1=0, dim2=3).copy_(vectors.permute(2, 1, 0))
-    return out.flatten(0, 1).flatten(1, 2)
+    return attention.view(num_edges, 2, -1).transpose(0, 1).reshape(2, -1)
 
 
-def scores(h: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """The scores `[N, m]` of nodes `h` `[N, m·C]` as targets and as sources."""
-    target, source = (h @ matrix).chunk(2, dim=1)
-    return target.contiguous(), source.contiguous()
-
-
-def attention_map_gradient(h: Tensor, grad_scores: Tensor, num_edges: int) -> Tensor:
-    """The gradient of the edges' attention vectors, one after the other, from `[N, 2m]`."""
-    found = (grad_scores.t() @ h).view(2, num_edges, num_edges, -1)
-    return found.diagonal(dim1=1, dim2=2).permute(2, 0, 1).flatten()
+def attention_gradient(of_vectors: Tensor, num_edges: int, like: Tensor) -> Tensor:
+    """The gradient of the edges' vectors, one after the other, from that of `[2, m·C]`."""
+    return of_vectors.view(2, num_edges, -1).transpose(0, 1).flatten().to(like.dtype)

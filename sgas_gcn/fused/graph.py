@@ -131,14 +131,14 @@ class GAT(Form):
         state, m = call.state, call.num_edges
         weight = call.stacked("proj.weight")
         h = state.x @ weight.t()
-        matrix = forms.attention_map(call.stacked("att"), m)
-        target, source = forms.scores(h, matrix)
+        vectors = forms.attention_vectors(call.stacked("att"), m)
+        scores = pointwise.head_dots(h, vectors, vectors.new_zeros(2, m), m)
         out, kept = halves.attention_forward(
-            h.unflatten(1, (m, -1)), target, source, state.neighbors.with_self, LEAKY_SLOPE
+            h.unflatten(1, (m, -1)), *scores, state.neighbors.with_self, LEAKY_SLOPE
         )
         y = out.flatten(1)
         coefs = relu_norm(call, y)
-        return Term(y, coefs), (y, coefs, *((h, weight, matrix, *kept) if state.full else ()))
+        return Term(y, coefs), (y, coefs, *((h, weight, vectors, *kept) if state.full else ()))
 
     @classmethod
     def backward(cls, call: Call, grad: Tensor, kept: Kept) -> None:
@@ -149,19 +149,20 @@ class GAT(Form):
         grad_sum = relu_norm_backward(call, grad, y, coefs, call.scale)
         if grad_sum is None:
             return
-        h, weight, matrix, *attention = (t for t in others if t is not None)
-        found = halves.attention_backward(
+        h, weight, vectors, *attention = (t for t in others if t is not None)
+        grad_h, *of_scores = halves.attention_backward(
             grad_sum.unflatten(1, (m, -1)),
             h.unflatten(1, (m, -1)),
             tuple(attention),
             state.neighbors.with_self,
             LEAKY_SLOPE,
+            None,
+            vectors,
         )
-        grad_scores = torch.cat(found[1:], dim=1)
-        grad_h = found[0].flatten(1).addmm_(grad_scores, matrix.t())
         if state.needs_weights:
-            call.gradients["att"] = forms.attention_map_gradient(h, grad_scores, m)
-        call.linear_backward("proj.weight", grad_h, weight)
+            found = pointwise.head_dots_backward(h, *of_scores)
+            call.gradients["att"] = forms.attention_gradient(found, m, h)
+        call.linear_backward("proj.weight", grad_h.flatten(1), weight)
 
 
 class SAGE(Form):

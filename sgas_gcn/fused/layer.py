@@ -44,8 +44,8 @@ class _LinearNorm(Function):
         y, coefs = pointwise.linear_norm(
             [x], weight, bias, negative_slope, [gamma], [beta], *statistics
         )
-        one_term = ([pointwise.AFFINE], [0], [1], None, None, (len(y), 1, y.shape[1]), 0.0)
-        out, _ = pointwise.mixture([y], [coefs], *one_term)
+        one_term = ([pointwise.AFFINE], [0], [1], None, None, [None], y.shape[1], 0.0)
+        (out,), _ = pointwise.mixture([y], [coefs], *one_term)
         ctx.training, ctx.negative_slope = training, negative_slope
         ctx.save_for_backward(x, weight, y, coefs)
         return out

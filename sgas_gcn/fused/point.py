@@ -5,6 +5,7 @@ n(i) are the neighbours of point i without i. Dimensions: N nodes, m edges, C ch
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from sgas_gcn.constants import LEAKY_SLOPE, NORM_FLOOR
 from sgas_gcn.fused import forms
 from sgas_gcn.fused.call import Aggregate, Call, Form, Kept, State, Term
-from sgas_gcn.fused.norms import NORM, linear_norm, linear_norm_backward, relu_norm_backward
+from sgas_gcn.fused.norms import NORM, linear_norm, linear_norm_backward
 from sgas_gcn.kernels import halves, messages, pointwise
 from sgas_gcn.neighbors import NeighborGraph, Neighbors
 
@@ -106,8 +107,10 @@ class SemiGCN(Form):
 class GAT(Form):
     """Σ over i and n(i) of a_ij h_j with h = BN(R(W x)) and a the softmax of node scores att · h.
 
-    The gradient of h is what comes through the sum, and through both scores; BN's backward pass
-    takes it in the place of G. h is a norm away from y = R(W x), which alone is kept.
+    With y = R(W x) and h = s y + t: the a_ij sum to 1, so that the sum is s Σ a_ij y_j + t, and a
+    score is (att s) · y + att · t. Neither h nor its gradient times s is ever made. The gradient of
+    h is what comes through the sum, and through both scores; BN's backward pass takes it in the
+    place of G.
     """
 
     parameters = ("lin.weight", "att", *NORM)
@@ -118,51 +121,67 @@ class GAT(Form):
         state, m = call.state, call.num_edges
         weight = call.stacked("lin.weight")
         y, coefs = linear_norm(call, [state.x], weight)
-        h = cls._normalised(y, coefs)
-        matrix = forms.attention_map(call.stacked("att"), m)
-        target, source = forms.scores(h, matrix)
+        vectors = forms.attention_vectors(call.stacked("att"), m)
+        slope, shift = coefs[:2].to(y.dtype)
+        shifts = (vectors * shift).view(2, m, -1).sum(2)
+        scores = pointwise.head_dots(y, vectors * slope, shifts, m)
         out, kept = halves.attention_forward(
-            h.unflatten(1, (m, -1)), target, source, state.neighbors.with_self, LEAKY_SLOPE
+            y.unflatten(1, (m, -1)), *scores, state.neighbors.with_self, LEAKY_SLOPE
         )
         out = out.flatten(1)
-        return Term(out), (
+        return Term(out, coefs), (
             out if state.needs_scale else None,
-            *((y, coefs, weight, matrix, *kept) if state.full else ()),
+            coefs,
+            *((y, weight, vectors, *kept) if state.full else ()),
         )
-
-    @staticmethod
-    def _normalised(y: Tensor, coefs: Tensor) -> Tensor:
-        slope, shift = coefs[:2].to(y.dtype)
-        return torch.addcmul(shift, y, slope)
 
     @classmethod
     def backward(cls, call: Call, grad: Tensor, kept: Kept) -> None:
         """Leaves the gradients."""
         state, m = call.state, call.num_edges
-        values, *others = kept
+        values, coefs, *others = kept
+        assert coefs is not None
         if values is not None:
-            call.grad_scale = call.per_edge(pointwise.column_sums(grad, values, None)[1])
+            sums = pointwise.column_sums(grad, values, None)
+            norm = (coefs, call.scale, len(grad), state.training, values)
+            call.grad_scale = call.per_edge(pointwise.norm_gradients(sums, *norm)[2])
         if not state.full:
             return
-        y, coefs, weight, matrix, *attention = (t for t in others if t is not None)
-        h = cls._normalised(y, coefs)
-        found = halves.attention_backward(
+        y, weight, vectors, *attention = (t for t in others if t is not None)
+        grad_norm, *of_scores = halves.attention_backward(
             grad.unflatten(1, (m, -1)),
-            h.unflatten(1, (m, -1)),
+            y.unflatten(1, (m, -1)),
             tuple(attention),
             state.neighbors.with_self,
             LEAKY_SLOPE,
+            coefs[0].to(y.dtype),
+            vectors,
         )
-        grad_scores = torch.cat(found[1:], dim=1)
-        grad_norm = found[0].flatten(1).addmm_(grad_scores, matrix.t())
         if state.needs_weights:
-            of_vectors = forms.attention_map_gradient(h, grad_scores, m)
-            if call.scale is not None:
-                of_vectors = (of_vectors.view(m, -1) * call.scale.view(m, 1)).flatten()
-            call.gradients["att"] = of_vectors
-        grad_h = relu_norm_backward(call, grad_norm, y, coefs, call.scale, of_scale=False)
-        assert grad_h is not None
-        call.linear_backward("lin.weight", grad_h, weight)
+            call.gradients["att"] = cls._vectors_gradient(call, y, coefs, of_scores)
+        of_scale = call.grad_scale
+        linear_norm_backward(
+            call,
+            "lin.weight",
+            grad_norm.flatten(1),
+            (y, coefs, weight),
+            [state.x],
+            lambda: [state.grad_buffer()],
+        )
+        call.grad_scale = of_scale
+
+    @staticmethod
+    def _vectors_gradient(
+        call: Call, y: Tensor, coefs: Tensor, of_scores: Sequence[Tensor]
+    ) -> Tensor:
+        """Σ h · the gradient of a score, for both kinds of scores, times the edges' scale."""
+        m = call.num_edges
+        found = pointwise.head_dots_backward(y, *of_scores).view(2, m, -1)
+        totals = torch.stack([of.sum(0, dtype=torch.float64) for of in of_scores]).unsqueeze(2)
+        found = found * coefs[0].view(m, -1) + totals * coefs[1].view(m, -1)
+        if call.scale is not None:
+            found = found * call.scale.view(m, 1)
+        return forms.attention_gradient(found, m, y)
 
 
 class SAGE(Form):

@@ -76,11 +76,22 @@ class Plan:
         """How many operations on edges there are, each of which has a weight."""
         return sum(len(member.slots) for member in self.members)
 
-    def outputs(self, x: Tensor, neighbors: Any, scale: Tensor | None, training: bool) -> Tensor:
-        """What the edges put out, `[N, M, C]`, with `scale` `[operations on edges]` the weights."""
+    def outputs(
+        self,
+        x: Tensor,
+        neighbors: Any,
+        scale: Tensor | None,
+        training: bool,
+        bases: Sequence[Tensor | None] | None = None,
+    ) -> tuple[Tensor, ...]:
+        """What each of the M edges puts out, `[N, C]`, on top of its base `[N, C]` if it has one.
+
+        `scale` `[operations on edges]` are the weights (None: 1).
+        """
         weights = [table[name] for member in self.members for table, name in member.owners]
         tracked = torch.is_grad_enabled()
-        return _StateFunction.apply(self, neighbors, training, tracked, x, scale, *weights)
+        given = bases or [None] * self.num_slots
+        return _StateFunction.apply(self, neighbors, training, tracked, x, scale, *given, *weights)
 
     def calls(self, state: State, scale: Tensor | None, weights: Sequence[Tensor]) -> list[Call]:
         """A call for each member."""
@@ -94,13 +105,17 @@ class Plan:
         return calls
 
     def mixture(
-        self, terms: Sequence[Term | None], scale: Tensor | None, x: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The sum of the terms `[N, M·C]`, and the inverse lengths of those over their length."""
-        shape = (len(x), self.num_slots, x.shape[1])
+        self,
+        terms: Sequence[Term | None],
+        scale: Tensor | None,
+        x: Tensor,
+        bases: Sequence[Tensor | None],
+    ) -> tuple[Sequence[Tensor], Tensor]:
+        """The sums of the terms `[N, C]`, and the inverse lengths of those over their length."""
         given = [(term, member) for term, member in zip(terms, self.members, strict=True) if term]
         if not given:
-            return x.new_zeros(len(x), self.num_slots * x.shape[1]), x.new_empty(len(x), 0)
+            sums = [torch.zeros_like(x) if base is None else base.clone() for base in bases]
+            return sums, x.new_empty(len(x), 0)
         masks = [term.mask for term, _ in given if term.mask is not None]
         return pointwise.mixture(
             [term.values for term, _ in given],
@@ -110,7 +125,8 @@ class Plan:
             [len(member.slots) for _, member in given],
             scale,
             masks[0] if masks else None,
-            shape,
+            bases,
+            x.shape[1],
             NORM_FLOOR,
         )
 
@@ -148,10 +164,11 @@ class _StateFunction(Function):
         tracked: bool,
         x: Tensor,
         scale: Tensor | None,
-        *weights: Tensor,
-    ) -> Tensor:
+        *others: Tensor,
+    ) -> tuple[Tensor, ...]:
         needs = ctx.needs_input_grad
-        full = tracked and (needs[4] or any(needs[6:]))
+        bases, weights = others[: plan.num_slots], others[plan.num_slots :]
+        full = tracked and (needs[4] or any(needs[6 + plan.num_slots :]))
         state = State(x, neighbors, training, full, tracked and needs[5])
         packed, terms, lengths = _Packed(), [], []
         packed.add([x, scale])
@@ -161,7 +178,7 @@ class _StateFunction(Function):
             terms.append(term)
             is_length = term is not None and term.kind == pointwise.LENGTH
             lengths.append(len(member.modules) if is_length else 0)
-        out, inverse = plan.mixture(terms, scale, x)
+        outs, inverse = plan.mixture(terms, scale, x, bases)
         packed.add([inverse])
         if full:
             for aggregate, value in state.aggregates.items():
@@ -169,17 +186,18 @@ class _StateFunction(Function):
         ctx.plan, ctx.neighbors, ctx.training, ctx.lengths = plan, neighbors, training, lengths
         ctx.sizes, ctx.aggregates = packed.sizes, [*state.aggregates] if full else []
         ctx.save_for_backward(*packed.tensors)
-        return out.unflatten(1, (plan.num_slots, -1))
+        return tuple(outs)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         plan: Plan = ctx.plan
         needs = ctx.needs_input_grad
         groups = _Packed.groups(ctx.sizes, ctx.saved_tensors)
         x, scale = next(groups)
         assert x is not None
-        needs_weights = any(needs[6:])
+        of_weights = needs[6 + plan.num_slots :]
+        needs_weights = any(of_weights)
         full = needs[4] or needs_weights
         needed = (needs[5], needs[4], needs_weights)
         state = State(x, ctx.neighbors, ctx.training, full, *needed)
@@ -187,8 +205,8 @@ class _StateFunction(Function):
         (inverse,) = next(groups)
         assert inverse is not None
         restore(state, ctx.aggregates, groups)
-        calls = plan.calls(state, scale, [x] * (len(needs) - 6))
-        columns = grad.flatten(1)
+        calls = plan.calls(state, scale, [x] * len(of_weights))
+        columns = grads[0].contiguous() if len(grads) == 1 else torch.cat(grads, dim=1)
         place = 0
         for call, member, own, count in zip(calls, plan.members, kept, ctx.lengths, strict=True):
             call.inverse, place = inverse[:, place : place + count], place + count
@@ -199,7 +217,11 @@ class _StateFunction(Function):
             for call, member in zip(calls, plan.members, strict=True)
             for g in member.gradients(call)
         ]
-        return None, None, None, None, state.grad_x, scale_gradient(calls, scale), *found
+        of_bases = [
+            grad if wanted else None for grad, wanted in zip(grads, needs[6:], strict=False)
+        ]
+        of_scale = scale_gradient(calls, scale)
+        return None, None, None, None, state.grad_x, of_scale, *of_bases, *found
 
 
 def restore(

@@ -166,12 +166,19 @@ def _linear_norm_backward_shapes(
     return y.new_empty(2, columns), _doubles(y, edges), *grads
 
 
+def _head_dots_shapes(values: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+    first = values.new_empty(values.shape[0], heads)
+    return first, _like(first)
+
+
 def _mixture_shapes(
     values: list[Tensor], coefs: Any, kinds: list[int], slots: Any, counts: list[int], *others: Any
-) -> tuple[Tensor, Tensor]:
-    rows, num_slots, channels = others[2]
+) -> tuple[list[Tensor], Tensor]:
+    _, _, bases, channels, _ = others
+    rows = values[0].shape[0]
     lengths = sum(count for kind, count in zip(kinds, counts, strict=True) if kind == LENGTH)
-    return values[0].new_empty(rows, num_slots * channels), values[0].new_empty(rows, lengths)
+    outs = [values[0].new_empty(rows, channels) for _ in bases]
+    return outs, values[0].new_empty(rows, lengths)
 
 
 # What an operator saves for its gradient. The last arguments are always the rows of the graph,
@@ -229,7 +236,7 @@ def _grad_stats(ctx: Any, selected: Tensor, _: Any, total: Tensor, squares: Tens
 
 
 def _grad_attention(ctx: Any, grad: Tensor, _: Any) -> Gradients:
-    given = (grad, *ctx.saved_tensors, ctx.degree, ctx.slope)
+    given = (grad, *ctx.saved_tensors, ctx.degree, ctx.slope, None, None)
     return *operators().attention_sum_backward(*given), *ROWS, None
 
 
@@ -277,9 +284,12 @@ COLUMN_OPERATORS: dict[str, Fake] = {
     "linear_norm_backward": _linear_norm_backward_shapes,
     "norm_coefficients": (lambda sums, count, weight, *_: _coefficient_shape(weight)),
     "column_sums": (lambda grad, y, mask: _doubles(grad, 2, grad.shape[1])),
+    "head_dots": (lambda values, vectors, shifts, heads: _head_dots_shapes(values, heads)),
+    "head_dots_backward": (lambda values, *_: _doubles(values, 2, values.shape[1])),
     "norm_gradients": _gradient_shapes,
     "apply_factors": (lambda *_: None),
     "mixture": _mixture_shapes,
+    "skip_backward": (lambda grad, x, *_: _doubles(x, grad.shape[1] // x.shape[1])),
     "length_backward": (lambda grad, y, coefs, inverse, *_: _doubles(y, inverse.shape[1])),
 }
 

@@ -110,13 +110,29 @@ def attention_forward(
 
 
 def attention_backward(
-    grad: Tensor, values: Tensor, kept: Kept, graph: Graph, slope: float
+    grad: Tensor,
+    values: Tensor,
+    kept: Kept,
+    graph: Graph,
+    slope: float,
+    factors: Tensor | None,
+    vectors: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of the values `[N, m, C]` and of both scores `[N, m]`."""
+    """The gradients of the values `[N, m, C]` and of both scores `[N, m]`.
+
+    Scores are products of the values with `vectors` `[2, m·C]` (`pointwise.head_dots`), by which
+    their gradients go on to the values. `values` may be given without their `factors` `[m·C]`.
+    """
     if runs_compiled(grad):
-        given = (grad, values, *kept, *graph.rows, slope)
+        given = (grad, values, *kept, *graph.rows, slope, factors, vectors)
         return operators().attention_sum_backward(*given)
+    if factors is not None:
+        values = values * factors.view(values.shape[1:])
     function = _functions(graph).AttentionSum
     if function is torch_backend.AttentionSum:
         values = values.reshape(-1, values.shape[2])
-    return function.backward(_Context(graph, (values, *kept), slope), grad)[:3]
+    context = _Context(graph, (values, *kept), slope)
+    grad_values, *of_scores = function.backward(context, grad)[:3]
+    for found, vector in zip(of_scores, vectors.view(2, *grad.shape[1:]), strict=True):
+        grad_values.addcmul_(found.unsqueeze(2), vector)
+    return grad_values, of_scores[0], of_scores[1]

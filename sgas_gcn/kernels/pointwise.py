@@ -23,6 +23,8 @@ __all__ = [
     "MASKED",
     "apply_factors",
     "column_sums",
+    "head_dots",
+    "head_dots_backward",
     "length_backward",
     "linear_norm",
     "linear_norm_backward",
@@ -32,6 +34,7 @@ __all__ = [
     "relu_norm_",
     "relu_norm_backward",
     "relu_sums_",
+    "skip_backward",
 ]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -55,8 +58,11 @@ column_sums = _compiled(pointwise_torch.column_sums)
 norm_gradients = _compiled(pointwise_torch.norm_gradients)
 relu_norm_ = _compiled(pointwise_torch.relu_norm_)
 relu_norm_backward = _compiled(pointwise_torch.relu_norm_backward)
+head_dots = _compiled(pointwise_torch.head_dots)
+head_dots_backward = _compiled(pointwise_torch.head_dots_backward)
 linear_norm = _compiled(pointwise_torch.linear_norm)
 linear_norm_backward = _compiled(pointwise_torch.linear_norm_backward)
 apply_factors = _compiled(pointwise_torch.apply_factors)
+skip_backward = _compiled(pointwise_torch.skip_backward)
 mixture = _compiled(pointwise_torch.mixture)
 length_backward = _compiled(pointwise_torch.length_backward)

@@ -191,6 +191,24 @@ def linear_norm_backward(
     return affine, of_scale, grad_weight, grad_h.sum(0) if of_bias else nothing[:, 0]
 
 
+def head_dots(values: Tensor, vectors: Tensor, shifts: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+    """Σ over each head's channels of `values` `[N, D]` · each of two vectors, plus a shift.
+
+    `vectors` is `[2, D]`, `shifts` `[2, heads]`; two `[N, heads]`.
+    """
+    parts = values.unflatten(1, (heads, -1))
+    both = vectors.view(2, heads, -1)
+    first, second = ((parts * both[i]).sum(2).add_(shifts[i]) for i in range(2))
+    return first, second
+
+
+def head_dots_backward(values: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """Float64 `[2, D]`: the gradients of the vectors, from those of both results `[N, heads]`."""
+    parts = values.unflatten(1, (first.shape[1], -1))
+    found = [(parts * of.unsqueeze(2)).sum(0, dtype=torch.float64) for of in (first, second)]
+    return torch.stack(found).flatten(1)
+
+
 def mixture(
     values: Sequence[Tensor],
     coefficients: Sequence[Tensor | None],
@@ -199,19 +217,21 @@ def mixture(
     counts: Sequence[int],
     scale: Tensor | None,
     mask: Tensor | None,
-    shape: Sequence[int],
+    bases: Sequence[Tensor | None],
+    channels: int,
     floor: float,
-) -> tuple[Tensor, Tensor]:
-    """Sums of terms: `[N, M·C]` for `shape` (N, M, C), and inverse lengths of the LENGTH terms.
+) -> tuple[list[Tensor], Tensor]:
+    """Sums of terms `[N, C]` for each of M slots, and inverse lengths of the LENGTH terms.
 
-    Term t has counts[t] pieces, each of which is added to the columns of its slot (`slots`, one
-    for each piece), times the entry of `scale` `[pieces]`. A piece is slope · y + shift with y C
-    columns of values[t] (or all of it for each piece: BROADCAST) and the coefficients' first two
-    rows (None: y itself); MASKED has its shift only where `mask` `[N]` is 1; LENGTH is divided
-    by its length, at least `floor`. The inverse lengths are `[N, L]`, one for each LENGTH piece.
+    Term t has counts[t] pieces, each of which is added to its slot (`slots`, one for each piece),
+    times the entry of `scale` `[pieces]`, on top of the slot's base `[N, C]`, if there is one. A
+    piece is slope · y + shift with y C columns of values[t] (or all of it for each piece:
+    BROADCAST) and the coefficients' first two rows (None: y itself); MASKED has its shift only
+    where `mask` `[N]` is 1; LENGTH is divided by its length, at least `floor`. The inverse lengths
+    are `[N, L]`, one for each LENGTH piece.
     """
-    num_rows, num_slots, channels = shape
-    out = values[0].new_zeros(num_rows, num_slots, channels)
+    size = (len(values[0]), channels)
+    outs = [values[0].new_zeros(size) if base is None else base.clone() for base in bases]
     lengths = []
     piece = 0
     for y, coefs, kind, count in zip(values, coefficients, kinds, counts, strict=True):
@@ -226,10 +246,20 @@ def mixture(
                 length = torch.linalg.vector_norm(part, dim=1, keepdim=True)
                 lengths.append(length.clamp_min(floor).reciprocal())
                 part = part * lengths[-1]
-            out[:, slots[piece]] += part if scale is None else part * scale[piece]
+            outs[slots[piece]] += part if scale is None else part * scale[piece]
             piece += 1
-    inverse = torch.cat(lengths, dim=1) if lengths else out.new_zeros(num_rows, 0)
-    return out.flatten(1), inverse
+    return outs, torch.cat(lengths, dim=1) if lengths else values[0].new_zeros(size[0], 0)
+
+
+def skip_backward(grad: Tensor, x: Tensor, scale: Tensor | None, grad_x: Tensor | None) -> Tensor:
+    """Backward of scale · x for each of m edges: float64 `[m]`, the gradient of the scale.
+
+    `grad` is `[N, m·C]`; that of x is added to `grad_x` if given.
+    """
+    parts = grad.unflatten(1, (-1, x.shape[1]))
+    if grad_x is not None:
+        grad_x += (parts if scale is None else parts * scale.unsqueeze(1)).sum(1)
+    return (parts * x.unsqueeze(1)).sum((0, 2), dtype=torch.float64)
 
 
 def length_backward(

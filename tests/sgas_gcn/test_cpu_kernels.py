@@ -80,7 +80,8 @@ class Arguments:
             return (values, heads, heads.flip(0), *rows, 0.2)
         if operator == "attention_sum_backward":
             weights = ops.attention_sum(values, heads, heads, *rows, 0.2)[1]
-            return (values, values, heads, heads, weights, *rows, 0.2)
+            vectors = self.matrix(2, HEADS * self.channels)
+            return (values, values, heads, heads, weights, *rows, 0.2, vectors[0], vectors)
         if operator.startswith(("sage", "edge_conv")):
             return self.of_messages(operator)
         assert operator in ("neighbor_sum", "neighbor_sum_backward", "neighbor_max")

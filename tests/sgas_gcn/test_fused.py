@@ -134,7 +134,7 @@ def test_where_only_the_edges_weights_need_gradients_less_is_kept(
 
         scale = weights.flatten()[: plan.num_pieces]
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            out = plan.outputs(x, neighbors, scale, training=True)
+            out = torch.stack(plan.outputs(x, neighbors, scale, training=True))
         gradients.append(torch.autograd.grad(out.square().sum(), weights)[0])
         kept.append(sizes)
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-10, atol=1e-10)

@@ -98,6 +98,14 @@ def linear_norm_backward_of_bias(given: Arguments) -> tuple[Any, ...]:
     return *first[:6], 0.2, *first[7:9], [], False, True
 
 
+def head_dots(given: Arguments) -> tuple[Any, ...]:
+    return given.matrix(), given.numbers(2, given.columns), given.numbers(2, EDGES), EDGES
+
+
+def head_dots_backward(given: Arguments) -> tuple[Any, ...]:
+    return given.matrix(), given.numbers(given.rows, EDGES), given.numbers(given.rows, EDGES)
+
+
 def norm_coefficients(given: Arguments) -> tuple[Any, ...]:
     sums = given.doubles(2, given.columns)
     return sums, given.rows, *given.norms(), False, 0.1, 1e-5
@@ -123,15 +131,24 @@ def apply_factors(given: Arguments) -> tuple[Any, ...]:
 
 
 def mixture(given: Arguments) -> tuple[Any, ...]:
-    """Terms of all kinds; the third edge holds one operation alone."""
+    """Terms of all kinds; the second edge has nothing to start from."""
     one = given.matrix()[:, : given.channels]
     values = [given.matrix(), given.matrix(), one, given.activations(), given.activations()]
     coefs = [given.coefficients(), given.coefficients(), None, given.coefficients(), None]
     kinds, counts = [AFFINE, MASKED, BROADCAST, LENGTH, LENGTH], [3, 3, 2, 3, 3]
     slots = [0, 1, 2, 1, 0, 2, 1, 0, 0, 1, 2, 2, 1, 0]
     mask = (given.numbers(given.rows) > 0).to(given.dtype)
-    shape = [given.rows, EDGES, given.channels]
-    return values, coefs, kinds, slots, counts, given.numbers(len(slots)), mask, shape, 1e-12
+    scale, bases = given.numbers(len(slots)), [one.clone(), None, one[:, : given.channels]]
+    return values, coefs, kinds, slots, counts, scale, mask, bases, given.channels, 1e-12
+
+
+def skip_backward(given: Arguments) -> tuple[Any, ...]:
+    x, grad_x = given.matrix()[:, : given.channels], given.numbers(given.rows, given.channels)
+    return given.matrix(), x, given.numbers(EDGES), grad_x
+
+
+def skip_backward_of_scale(given: Arguments) -> tuple[Any, ...]:
+    return *skip_backward(given)[:2], None, None
 
 
 def length_backward(given: Arguments) -> tuple[Any, ...]:
@@ -159,6 +176,8 @@ CASES: dict[str, tuple[str, Callable[[Arguments], tuple[Any, ...]]]] = {
     "relu_sums_": ("relu_sums_", relu_sums),
     "relu_norm_": ("relu_norm_", relu_norm),
     "relu_norm_backward": ("relu_norm_backward", relu_norm_backward),
+    "head_dots": ("head_dots", head_dots),
+    "head_dots_backward": ("head_dots_backward", head_dots_backward),
     "linear_norm": ("linear_norm", linear_norm),
     "linear_norm_backward": ("linear_norm_backward", linear_norm_backward),
     "linear_norm_backward of bias": ("linear_norm_backward", linear_norm_backward_of_bias),
@@ -168,6 +187,8 @@ CASES: dict[str, tuple[str, Callable[[Arguments], tuple[Any, ...]]]] = {
     "norm_gradients": ("norm_gradients", norm_gradients),
     "apply_factors": ("apply_factors", apply_factors),
     "mixture": ("mixture", mixture),
+    "skip_backward": ("skip_backward", skip_backward),
+    "skip_backward of scale": ("skip_backward", skip_backward_of_scale),
     "length_backward": ("length_backward", length_backward),
     "length_backward of norms": ("length_backward", length_backward_of_norms),
 }

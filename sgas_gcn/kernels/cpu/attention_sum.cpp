@@ -3,10 +3,13 @@
 //
 // Alone the weights, one number for each edge and head, are kept. Backward, with w the weights and
 // d_e = <grad_i, value_j> for edge e from j to i: the score's gradient is w_e (d_e − Σ w d) times
-// the slope of the leaky ReLU, and a value's Σ w_e grad_i over the edges that leave it.
+// the slope of the leaky ReLU, and a value's Σ w_e grad_i over the edges that leave it. The values
+// may stand for values times factors by column (and plus a constant, which changes no gradient).
 
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
+
+#include <vector>
 
 #include "lanes.h"
 #include "rows.h"
@@ -87,16 +90,32 @@ T dot(const T* a, const T* b, int64_t channels) {
   return sum;
 }
 
+// A row of one head times factors; without them the row itself.
+template <class T>
+const T* scaled(const T* row, const T* factors, int64_t channels, std::vector<T>& buffer) {
+  if (factors == nullptr) return row;
+  over_channels<T>(channels, [&](auto block, int64_t c) {
+    using B = decltype(block);
+    for (int u = 0; u < B::count; u++) {
+      B::store(buffer.data() + c, u, B::load(row + c, u) * B::load(factors + c, u));
+    }
+  });
+  return buffer.data();
+}
+
 // The gradients of each edge's score, `[E, m]`, and their sums by target.
 template <class T, class Index>
 void score_gradients(const T* grad, int64_t grad_stride, const T* values, int64_t stride,
-                     int64_t channels, const Scores<T>& scores, const T* weights,
+                     const T* factors, int64_t channels, const Scores<T>& scores, const T* weights,
                      const Rows<Index>& rows, T* by_edge, T* by_target) {
   const int64_t heads = scores.heads;
   at::parallel_for(0, rows.count, grain_of(heads * channels), [&](int64_t begin, int64_t end) {
+    std::vector<T> buffer(channels);
     for (int64_t i = begin; i < end; i++) {
       for (int64_t head = 0; head < heads; head++) {
-        const T* row = grad + i * grad_stride + head * channels;
+        const T* row = scaled(grad + i * grad_stride + head * channels,
+                              factors == nullptr ? nullptr : factors + head * channels, channels,
+                              buffer);
         T mean = 0, sum = 0;
         for (Index edge = rows.offsets[i]; edge < rows.offsets[i + 1]; edge++) {
           const T* value = values + rows.sources[edge] * stride + head * channels;
@@ -117,11 +136,12 @@ void score_gradients(const T* grad, int64_t grad_stride, const T* values, int64_
   });
 }
 
-// The gradients of the values, and of the source scores.
+// The gradients of the values, and of the source scores; those of the scores go on to the values
+// by the vectors `[2, m·C]` that made them, if these are given.
 template <class T, class Index>
 void source_gradients(const T* grad, int64_t grad_stride, int64_t heads, int64_t channels,
-                      const T* weights, const T* by_edge, const Rows<Index>& rows,
-                      T* grad_values, T* by_source) {
+                      const T* weights, const T* by_edge, const T* by_target, const T* vectors,
+                      const Rows<Index>& rows, T* grad_values, T* by_source) {
   at::parallel_for(0, rows.count, grain_of(heads * channels), [&](int64_t begin, int64_t end) {
     for (int64_t j = begin; j < end; j++) {
       const Index first = rows.out_offsets[j], last = rows.out_offsets[j + 1];
@@ -138,6 +158,13 @@ void source_gradients(const T* grad, int64_t grad_stride, int64_t heads, int64_t
             const T* row = grad + rows.out_targets[at] * grad_stride + head * channels + c;
             const auto weight = B::fill(weights[rows.out_edges[at] * heads + head]);
             for (int u = 0; u < B::count; u++) sum[u] += weight * B::load(row, u);
+          }
+          if (vectors != nullptr) {
+            const auto one = B::fill(by_target[j * heads + head]), two = B::fill(score);
+            const T *first = vectors + head * channels + c, *second = first + heads * channels;
+            for (int u = 0; u < B::count; u++) {
+              sum[u] += one * B::load(first, u) + two * B::load(second, u);
+            }
           }
           T* to = grad_values + (j * heads + head) * channels + c;
           for (int u = 0; u < B::count; u++) B::store(to, u, sum[u]);
@@ -173,13 +200,17 @@ std::tuple<Tensor, Tensor> attention_sum(const Tensor& given, const Tensor& targ
 
 std::tuple<Tensor, Tensor, Tensor> attention_sum_backward(
     const Tensor& given_grad, const Tensor& given, const Tensor& target_score,
-    const Tensor& source_score, const Tensor& weights, SGAS_GRAPH_ARGUMENTS, double slope) {
+    const Tensor& source_score, const Tensor& weights, SGAS_GRAPH_ARGUMENTS, double slope,
+    const std::optional<Tensor>& factors, const std::optional<Tensor>& vectors) {
   check_graph(given.size(0), offsets, sources, out_offsets, out_targets, out_edges, degree);
   const Tensor grad = with_dense_rows(given_grad), values = with_dense_rows(given);
   const Tensor target = target_score.contiguous(), source = source_score.contiguous();
   const int64_t heads = values.size(1), channels = values.size(2);
   TORCH_CHECK(grad.sizes() == values.sizes() && weights.is_contiguous() &&
-                  weights.numel() == sources.numel() * heads,
+                  weights.numel() == sources.numel() * heads &&
+                  (!factors || (factors->is_contiguous() && factors->numel() == heads * channels)) &&
+                  (!vectors ||
+                   (vectors->is_contiguous() && vectors->numel() == 2 * heads * channels)),
               "what attention_sum gave has to come back as it was");
   Tensor by_edge = at::empty(weights.sizes(), weights.options());
   Tensor grad_values = at::empty(values.sizes(), values.options());
@@ -192,10 +223,13 @@ std::tuple<Tensor, Tensor, Tensor> attention_sum_backward(
                                   static_cast<scalar_t>(slope)};
     const auto* g = grad.const_data_ptr<scalar_t>();
     const auto* w = weights.const_data_ptr<scalar_t>();
-    auto* edge_gradients = by_edge.mutable_data_ptr<scalar_t>();
-    score_gradients(g, grad.stride(0), values.const_data_ptr<scalar_t>(), values.stride(0),
-                    channels, scores, w, rows, edge_gradients, by_target.mutable_data_ptr<scalar_t>());
-    source_gradients(g, grad.stride(0), heads, channels, w, edge_gradients, rows,
+    auto* of_edges = by_edge.mutable_data_ptr<scalar_t>();
+    auto* of_targets = by_target.mutable_data_ptr<scalar_t>();
+    const auto* by = factors ? factors->const_data_ptr<scalar_t>() : nullptr;
+    const auto* made_by = vectors ? vectors->const_data_ptr<scalar_t>() : nullptr;
+    score_gradients(g, grad.stride(0), values.const_data_ptr<scalar_t>(), values.stride(0), by,
+                    channels, scores, w, rows, of_edges, of_targets);
+    source_gradients(g, grad.stride(0), heads, channels, w, of_edges, of_targets, made_by, rows,
                      grad_values.mutable_data_ptr<scalar_t>(),
                      by_source.mutable_data_ptr<scalar_t>());
   });
@@ -210,7 +244,7 @@ TORCH_LIBRARY_FRAGMENT(sgas_gcn, m) {
   m.def(
       "attention_sum_backward(Tensor grad, Tensor values, Tensor target_score, "
       "Tensor source_score, Tensor weights, " SGAS_GRAPH_SCHEMA
-      ", float slope) -> (Tensor grad_values, Tensor grad_target, Tensor grad_source)");
+      ", float slope, Tensor? factors, Tensor? vectors) -> (Tensor grad_values, Tensor grad_target, Tensor grad_source)");
 }
 
 TORCH_LIBRARY_IMPL(sgas_gcn, CPU, m) {

@@ -27,6 +27,8 @@ struct Piece {
 
 template <class T>
 struct Slot {
+  View<T> out;
+  View<const T> base;  // no data: none
   std::vector<Piece<T>> pieces;
   std::vector<T> shift, masked;
 };
@@ -89,8 +91,10 @@ T inverse_length(const Piece<T>& piece, const T* y, int64_t channels, T floor) {
 
 template <class T>
 void mix_row(int64_t row, const std::vector<Slot<T>>& slots, int64_t channels, T counted, T floor,
-             T* inverse, T* out) {
+             T* inverse) {
   for (const auto& slot : slots) {
+    T* out = slot.out.row(row);
+    const T* base = slot.base.data == nullptr ? nullptr : slot.base.row(row);
     T by[32];
     const size_t num_pieces = slot.pieces.size();
     for (size_t p = 0; p < num_pieces; p++) {
@@ -108,6 +112,7 @@ void mix_row(int64_t row, const std::vector<Slot<T>>& slots, int64_t channels, T
       for (int u = 0; u < B::count; u++) {
         sum[u] = B::load(slot.shift.data() + c, u) +
                  B::fill(counted) * B::load(slot.masked.data() + c, u);
+        if (base != nullptr) sum[u] += B::load(base + c, u);
       }
       for (size_t p = 0; p < num_pieces; p++) {
         const auto& piece = slot.pieces[p];
@@ -121,16 +126,15 @@ void mix_row(int64_t row, const std::vector<Slot<T>>& slots, int64_t channels, T
       }
       for (int u = 0; u < B::count; u++) B::store(out + c, u, sum[u]);
     });
-    out += channels;
   }
 }
 
-std::tuple<Tensor, Tensor> mixture(at::TensorList values, const Coefficients& coefficients,
+std::tuple<std::vector<Tensor>, Tensor> mixture(at::TensorList values, const Coefficients& coefficients,
                                    at::IntArrayRef kinds, at::IntArrayRef places,
                                    at::IntArrayRef counts, const std::optional<Tensor>& scale,
-                                   const std::optional<Tensor>& mask, at::IntArrayRef shape,
-                                   double floor) {
-  const int64_t num_rows = shape[0], num_slots = shape[1], channels = shape[2];
+                                   const std::optional<Tensor>& mask, const Coefficients& bases,
+                                   int64_t channels, double floor) {
+  const int64_t num_rows = values[0].size(0), num_slots = static_cast<int64_t>(bases.size());
   int64_t num_lengths = 0;
   for (size_t term = 0; term < values.size(); term++) {
     check_dense_rows(values[term], "each of values");
@@ -138,28 +142,39 @@ std::tuple<Tensor, Tensor> mixture(at::TensorList values, const Coefficients& co
     if (kinds[term] == LENGTH) num_lengths += counts[term];
   }
   TORCH_CHECK(places.size() <= 32 * static_cast<size_t>(num_slots), "too many pieces for a slot");
-  Tensor out = at::empty({num_rows, num_slots * channels}, values[0].options());
+  std::vector<Tensor> outs;
+  for (int64_t slot = 0; slot < num_slots; slot++) {
+    outs.push_back(at::empty({num_rows, channels}, values[0].options()));
+    const std::optional<Tensor> base = bases.get(slot);
+    if (!base) continue;
+    check_dense_rows(*base, "each of bases");
+    TORCH_CHECK(base->sizes() == outs[slot].sizes(), "a base has to be of the sum's shape");
+  }
   Tensor inverse = at::empty({num_rows, num_lengths}, values[0].options());
-  AT_DISPATCH_FLOATING_TYPES(out.scalar_type(), "mixture", [&] {
+  AT_DISPATCH_FLOATING_TYPES(inverse.scalar_type(), "mixture", [&] {
     std::vector<scalar_t> numbers;
     int64_t lengths = 0;
     const Tensor weights = scale ? scale->contiguous() : Tensor();
     const scalar_t* by = scale ? weights.const_data_ptr<scalar_t>() : nullptr;
     const scalar_t* counted = mask ? mask->const_data_ptr<scalar_t>() : nullptr;
-    const auto slots = slots_of<scalar_t>(values, coefficients, kinds, places, counts, by,
+    auto slots = slots_of<scalar_t>(values, coefficients, kinds, places, counts, by,
                                           num_slots, channels, numbers, lengths);
     for (const auto& slot : slots) TORCH_CHECK(slot.pieces.size() <= 32, "too many pieces");
-    const auto to = writing<scalar_t>(out);
+    for (int64_t slot = 0; slot < num_slots; slot++) {
+      slots[slot].out = writing<scalar_t>(outs[slot]);
+      const std::optional<Tensor> base = bases.get(slot);
+      slots[slot].base = base ? reading<scalar_t>(*base) : View<const scalar_t>{nullptr, 0};
+    }
     scalar_t* found = inverse.mutable_data_ptr<scalar_t>();
     const int64_t work = static_cast<int64_t>(places.size()) * channels;
     at::parallel_for(0, num_rows, grain_of(work), [&](int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; row++) {
         mix_row<scalar_t>(row, slots, channels, counted == nullptr ? 0 : counted[row],
-                          static_cast<scalar_t>(floor), found + row * num_lengths, to.row(row));
+                          static_cast<scalar_t>(floor), found + row * num_lengths);
       }
     });
   });
-  return {out, inverse};
+  return {outs, inverse};
 }
 
 }  // namespace
@@ -211,10 +226,67 @@ Tensor length_backward(const Tensor& grad, const Tensor& y,
   return partial.sum(0);
 }
 
+namespace {
+
+// Some rows of one edge: returns Σ G x, and adds weight · G to the gradient of x.
+template <class T>
+double skip_rows(View<const T> grad, View<const T> x, View<T> grad_x, T weight, int64_t channels,
+                 int64_t first, int64_t last) {
+  double along = 0;
+  for (int64_t row = first; row < last; row++) {
+    const T *g = grad.row(row), *own = x.row(row);
+    over_channels<T>(channels, [&](auto block, int64_t c) {
+      using B = decltype(block);
+      typename B::Value sum = {};
+      for (int u = 0; u < B::count; u++) {
+        const auto value = B::load(g + c, u);
+        sum += value * B::load(own + c, u);
+        if (grad_x.data == nullptr) continue;
+        T* to = grad_x.row(row) + c;
+        B::store(to, u, B::load(to, u) + B::fill(weight) * value);
+      }
+      along += B::total(sum);
+    });
+  }
+  return along;
+}
+
+Tensor skip_backward(const Tensor& grad, const Tensor& x, const std::optional<Tensor>& scale,
+                     std::optional<Tensor> grad_x) {
+  check_dense_rows(grad, "grad");
+  check_dense_rows(x, "x");
+  if (grad_x) check_dense_rows(*grad_x, "grad_x");
+  const int64_t num_rows = x.size(0), channels = x.size(1), edges = grad.size(1) / channels;
+  const int64_t chunks = (num_rows + ROWS_OF_A_CHUNK - 1) / ROWS_OF_A_CHUNK;
+  Tensor partial = at::zeros({chunks, edges}, x.options().dtype(at::kDouble));
+  const Tensor weights = scale ? scale->contiguous() : Tensor();
+  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "skip_backward", [&] {
+    const auto g = reading<scalar_t>(grad), own = reading<scalar_t>(x);
+    const View<scalar_t> to = grad_x ? writing<scalar_t>(*grad_x) : View<scalar_t>{nullptr, 0};
+    const scalar_t* by = scale ? weights.const_data_ptr<scalar_t>() : nullptr;
+    double* sums = partial.mutable_data_ptr<double>();
+    at::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t chunk = begin; chunk < end; chunk++) {
+        const int64_t last = std::min(num_rows, (chunk + 1) * ROWS_OF_A_CHUNK);
+        for (int64_t e = 0; e < edges; e++) {
+          sums[chunk * edges + e] = skip_rows<scalar_t>(
+              {g.data + e * channels, g.stride}, own, to, by == nullptr ? scalar_t(1) : by[e],
+              channels, chunk * ROWS_OF_A_CHUNK, last);
+        }
+      }
+    });
+  });
+  return partial.sum(0);
+}
+
+}  // namespace
+
 TORCH_LIBRARY_FRAGMENT(sgas_gcn, m) {
   m.def(
       "mixture(Tensor[] values, Tensor?[] coefficients, int[] kinds, int[] slots, int[] counts, "
-      "Tensor? scale, Tensor? mask, int[] shape, float floor) -> (Tensor out, Tensor inverse)");
+      "Tensor? scale, Tensor? mask, Tensor?[] bases, int channels, float floor) -> (Tensor[] outs, "
+      "Tensor inverse)");
+  m.def("skip_backward(Tensor grad, Tensor x, Tensor? scale, Tensor(a!)? grad_x) -> Tensor");
   m.def(
       "length_backward(Tensor grad, Tensor y, Tensor? coefficients, Tensor inverse, "
       "Tensor? scale, float floor, Tensor(a!)? out) -> Tensor");
@@ -223,6 +295,7 @@ TORCH_LIBRARY_FRAGMENT(sgas_gcn, m) {
 TORCH_LIBRARY_IMPL(sgas_gcn, CPU, m) {
   m.impl("mixture", mixture);
   m.impl("length_backward", length_backward);
+  m.impl("skip_backward", skip_backward);
 }
 
 }  // namespace sgas

@@ -108,10 +108,11 @@ void spread(const Matrix<T>& x, int64_t clouds, int64_t size, int64_t channels, 
           auto grad_a = B::load(constant + at + c, u) + B::load(factor + at + c, u) * a;
           const auto chosen = B::load_integer(points + at + c, u);
           grad_a += chosen == point ? B::load(grad + at + c, u) : zero;
-          B::store(grad_x + i * channels + c, u, value > zero ? grad_a : leak * grad_a);
+          B::stream(grad_x + i * channels + c, u, value > zero ? grad_a : leak * grad_a);
         }
       });
     }
+    finish_streams();
   });
 }
 
