@@ -121,6 +121,8 @@ Tensor column_sums(const Tensor& grad, const Tensor& y, const std::optional<Tens
             using B = decltype(block);
             for (; row < stop; row++) {
               const auto by = B::fill(counted == nullptr ? 1 : counted[row]);
+              B::prefetch(g.row(row + ROWS_AHEAD) + first + c);
+              B::prefetch(values.row(row + ROWS_AHEAD) + c);
               for (int u = 0; u < B::count; u++) {
                 const auto of = B::load(g.row(row) + first + c, u);
                 total[u] += of * by;

@@ -14,6 +14,8 @@
 
 namespace sgas {
 
+constexpr int64_t ROWS_AHEAD = 16;  // that are asked for
+
 // From so many bytes on, a result will not be in the cache any more when it is read.
 constexpr int64_t STREAMED_BYTES = 1 << 20;
 
@@ -47,6 +49,14 @@ struct Block {
     V value;
     std::memcpy(&value, from + number * lanes, sizeof value);
     return value;
+  }
+
+  // Asks for what will be read some rows later. Where a core reads alone, the memory gave up to
+  // twice as much by it as by the processor's own guesses.
+  static void prefetch(const T* from) {
+    if constexpr (!single) {
+      for (int u = 0; u < count; u++) __builtin_prefetch(from + u * lanes);
+    }
   }
 
   static void store(T* to, int number, V value) {

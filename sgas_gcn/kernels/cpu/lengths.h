@@ -29,6 +29,8 @@ T length_row(const Edge<T>& edge, int64_t row, int64_t channels, T inverse, T fl
   over_channels<T>(channels, [&](auto block, int64_t c) {
     using B = decltype(block);
     typename B::Value sum = {};
+    B::prefetch(edge.grad.row(row + ROWS_AHEAD) + c);
+    B::prefetch(edge.y.row(row + ROWS_AHEAD) + c);
     for (int u = 0; u < B::count; u++) sum += B::load(g + c, u) * z_of(block, c, u);
     along += B::total(sum);
   });

@@ -138,6 +138,8 @@ void before_relu(View<const T> grad, View<const T> y, const Padded<T>& factors, 
     over_channels<T>(factors.columns, [&](auto block, int64_t c) {
       using B = decltype(block);
       const auto zero = B::fill(0), slope = B::fill(negative_slope);
+      B::prefetch(y.row(row + ROWS_AHEAD) + c);
+      B::prefetch(grad.row(row + ROWS_AHEAD) + c);
       for (int u = 0; u < B::count; u++) {
         const auto value = B::load(y.row(row) + c, u);
         const auto found = B::load(one + c, u) * B::load(grad.row(row) + c, u) +

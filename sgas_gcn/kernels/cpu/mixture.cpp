@@ -117,6 +117,7 @@ void mix_row(int64_t row, const std::vector<Slot<T>>& slots, int64_t channels, T
       for (size_t p = 0; p < num_pieces; p++) {
         const auto& piece = slot.pieces[p];
         const T* y = piece.y.row(row) + c;
+        B::prefetch(piece.y.row(row + ROWS_AHEAD) + c);
         for (int u = 0; u < B::count; u++) {
           const auto product = B::load(piece.slope + c, u) * B::load(y, u);
           sum[u] += piece.number < 0

@@ -44,6 +44,7 @@ void visit_tile(const Matrix<T>& x, int64_t start, int64_t first, int64_t last, 
     }
     for (int64_t i = first; i < last; i++) {
       const T* row = x.row(start + i) + channel + c;
+      B::prefetch(row + ROWS_AHEAD * x.stride);
       const auto point = B::fill_integer(i);
       for (int u = 0; u < B::count; u++) {
         const Value value = B::load(row, u);
@@ -101,6 +102,7 @@ void spread(const Matrix<T>& x, int64_t clouds, int64_t size, int64_t channels, 
       over_channels<T>(channels, [&](auto block, int64_t c) {
         using B = decltype(block);
         const auto zero = B::fill(0), leak = B::fill(slope);
+        B::prefetch(x.row(i + 1) + c);
         const auto point = B::fill_integer(number);
         for (int u = 0; u < B::count; u++) {
           const auto value = B::load(x.row(i) + c, u);
