@@ -1,6 +1,6 @@
 """SourcePlan: the parts of all operations on the edges that leave one state, in order for fusion.
 
-A plane is the result of a depthwise convolution, a slot the output of an edge.
+A slot is the output of an edge.
 """
 
 from __future__ import annotations
@@ -28,20 +28,35 @@ class Use:
 
 
 class Tables(NamedTuple):
-    """Places of the scales of branches `[n]` and of linear parts `[slots · forms]`; the slot and
-    the plane of each branch `[n]`."""
+    """Places of the scales of branches `[n]` and of linear parts `[slots · forms]`; the slot of
+    each branch `[n]`."""
 
     branches: Tensor
     linear: Tensor
     slots: Tensor
-    planes: Tensor
+
+
+class Numbers(NamedTuple):
+    """What separable convolutions are beside their weights, as backends take it."""
+
+    dilations: list[int]
+    offsets: list[int]
+    first_rows: list[int]
+    stride: int
+
+
+class Weights(NamedTuple):
+    """The weights of separable convolutions."""
+
+    taps: list[Tensor]
+    pointwise: list[Tensor]
 
 
 class SourcePlan:
     """Everything about a source state that does not change until the next decision.
 
-    `branches` come with those that have a `first` before the `direct` ones; `plane_of` is the plane
-    that each reads: one of its own, but pixels as they are are shared.
+    `branches` come with those that have a `first` before the direct ones. `taps` are what reads the
+    state itself: the firsts, then the direct ones.
     """
 
     def __init__(self, uses: Sequence[Use], slots: int, stride: int) -> None:
@@ -53,7 +68,7 @@ class SourcePlan:
         self.slot_of = [u.slot for u in ordered]
         self.places = [u.place for u in ordered]
         self.firsts = [b.first for b in self.branches[: self.num_doubled] if b.first is not None]
-        self._order_planes()
+        self.taps: list[Branch] = self.firsts + self.branches[self.num_doubled :]
         self.linear_uses = [u for u in uses if isinstance(u.part, Linear)]
         self.forms: list[Form] = []
         self.form_norms: list[list[Any]] = []
@@ -68,24 +83,6 @@ class SourcePlan:
             assert alike, "a form of a state is normed on all edges or on none"
         self._tables: dict[torch.device, Tables] = {}
 
-    def _order_planes(self) -> None:
-        """The direct branches' planes, each once."""
-        self.direct: list[Branch] = []
-        self.plane_of = list(range(self.num_doubled))
-        known: dict[Any, int] = {}
-        for branch in self.branches[self.num_doubled :]:
-            key = branch.taps or ("pixels", branch.offset)
-            if key not in known:
-                known[key] = self.num_doubled + len(self.direct)
-                self.direct.append(branch)
-            self.plane_of.append(known[key])
-        self.planes_shared = self.plane_of != list(range(len(self.branches)))
-
-    @cached_property
-    def taps(self) -> list[Branch]:
-        """What is convolved with the state itself: the firsts, then the direct planes."""
-        return self.firsts + self.direct
-
     @cached_property
     def pools(self) -> list[Form]:
         """The poolings that are needed."""
@@ -99,40 +96,50 @@ class SourcePlan:
     def parameters(self) -> list[nn.Parameter]:
         """All that is trained, in the order in which `source` gives out gradients.
 
-        Taps of the firsts, of the direct planes and of the second convolutions; pointwise weights
-        of the firsts and of the branches; norms' weights and biases of both, where they are.
+        Of `taps`, then of the second convolutions: taps, pointwise weights; norms' weights, and
+        their biases, where they are.
         """
-        doubled = self.branches[: self.num_doubled]
-        taps = [b.taps.weight for b in (*self.taps, *doubled) if b.taps is not None]
-        both = (*self.firsts, *self.branches)
-        pointwise = [b.pointwise.weight for b in both]
+        taps = [b.taps.weight for b in self.convolutions if b.taps is not None]
+        pointwise = [b.pointwise.weight for b in self.convolutions]
         affine = [
             p
             for name in ("weight", "bias")
-            for b in both
+            for b in self.convolutions
             if (p := getattr(b.norm, name)) is not None
         ]
         return [*taps, *pointwise, *affine]
 
     @cached_property
+    def convolutions(self) -> list[Branch]:
+        """`taps` and the second convolutions."""
+        return self.taps + self.branches[: self.num_doubled]
+
+    @cached_property
     def num_taps(self) -> int:
         """How many of the parameters are taps."""
-        return sum(branch.taps is not None for branch in (*self.taps, *self.firsts))
+        return sum(branch.taps is not None for branch in self.convolutions)
 
     @cached_property
-    def dilations(self) -> list[int]:
-        """Of the convolutions of the state."""
-        return [branch.dilation for branch in self.taps]
+    def first_taps(self) -> Numbers:
+        """Dilations, offsets and first rows of the convolutions of the state, and the stride."""
+        return _numbers(self.taps, self.stride)
 
     @cached_property
-    def offsets(self) -> list[int]:
-        """Of the convolutions of the state."""
-        return [branch.offset for branch in self.taps]
+    def second_taps(self) -> Numbers:
+        """Those of the second convolutions."""
+        second = self.branches[: self.num_doubled]
+        return Numbers([1] * len(second), [0] * len(second), [b.first_row for b in second], 1)
 
-    def weights_of_taps(self, x: Tensor, taps: Sequence[Tensor]) -> list[Tensor]:
-        """The weights of the convolutions of the state, empty for pixels as they are."""
-        given = iter(taps)
-        return [x.new_empty(0) if b.taps is None else next(given) for b in self.taps]
+    def weights(self, x: Tensor, parameters: Sequence[Any]) -> tuple[Weights, Weights]:
+        """The weights of the convolutions of the state and of the second ones, of `parameters`.
+
+        Taps are empty for pixels as they are.
+        """
+        nothing, given = x.new_empty(0), iter(parameters[: self.num_taps])
+        taps = [nothing if b.taps is None else next(given) for b in self.convolutions]
+        pointwise = list(parameters[self.num_taps :][: len(taps)])
+        num = len(self.taps)
+        return Weights(taps[:num], pointwise[:num]), Weights(taps[num:], pointwise[num:])
 
     def tables(self, device: torch.device) -> Tables:
         """Where everything stands, as tensors on a device."""
@@ -142,7 +149,7 @@ class SourcePlan:
                 assert isinstance(use.part, Linear)
                 at = use.slot * len(self.forms) + self.forms.index(use.part.form)
                 linear[at] = _place(use.place)
-            found = ([_place(p) for p in self.places], linear, self.slot_of, self.plane_of)
+            found = ([_place(p) for p in self.places], linear, self.slot_of)
             self._tables[device] = Tables(
                 *(torch.tensor(numbers, dtype=torch.int64, device=device) for numbers in found)
             )
@@ -154,9 +161,13 @@ def _place(place: int | None) -> int:
     return ONE if place is None else place + 2
 
 
-def square_weights(branches: list[Branch]) -> Tensor:
-    """The pointwise weights of branches, `[n, C, C]`; rows that a branch does not give are zero."""
-    return stacked(branches, [b.pointwise.weight for b in branches]).flatten(2)
+def _numbers(convolutions: list[Branch], stride: int) -> Numbers:
+    return Numbers(
+        [b.dilation for b in convolutions],
+        [b.offset for b in convolutions],
+        [b.first_row for b in convolutions],
+        stride,
+    )
 
 
 def running_moments(branches: list[Branch]) -> tuple[Tensor, Tensor]:

@@ -1,17 +1,16 @@
 """All operations on all edges that leave one state, as one autograd function.
 
-    out_e = before_e + Σ_b (M_b F_b + bias_b) + Σ_q coefficient_eq Q_q
+    out_e = before_e + Σ_b (s_b y_b + bias_b) + Σ_q coefficient_eq Q_q
 
-F_b are the depthwise convolutions that end in a pointwise one and its norm, Q_q the state and its
-poolings. `norms` gives M_b and bias_b from the moments of F_b, so that pointwise convolution, norm
-and mixture are one product. For separable convolutions F = taps * R(M₁ S + bias₁) with
-S = taps₁ * R(x), and M₁ folded likewise.
+y_b = W (taps * R(x)) are the convolutions of the state, Q_q the state and its poolings. `norms`
+gives s_b and bias_b from the moments of y_b: norm and mixture are one factor for each channel. For
+separable convolutions y = W (taps * R(s₁ h + bias₁)) with h = W₁ (taps₁ * R(x)), and s₁ likewise.
 
-Backward, with g_e the gradient of slot e: Σ g_e (F_b − m)', Σ g_e Q and Σ g_e give the gradients of
-weights, norms and alphas and the coefficients by which F_b joins its own gradient; then
-dF = M' g + S F + c is made image by image where it is convolved back, first to S, then to x.
+Backward, with g_e the gradient of slot e: Σ g_e (y_b − m), Σ g_e Q and Σ g_e give the gradients of
+norms and alphas and the coefficients of dy = s g + S y + c. That is made again where it is used,
+some rows of an image at a time, and goes on through W' and the taps, first to h, then to x.
 
-Kept for it: x, S, F and the poolings. What lies between is made again, an image at a time.
+Kept for it: x, h, y and the poolings. taps * R(·) is made again where W wants a gradient.
 Dimensions: N images, H × W pixels, C channels, E edges of the cell, O candidates.
 """
 
@@ -28,7 +27,7 @@ from sgas_cnn.fused.backward import SourceBackward
 from sgas_cnn.fused.linear import linear_images
 from sgas_cnn.fused.norms import Folded, fold
 from sgas_cnn.fused.parts import Branch
-from sgas_cnn.fused.plan import SourcePlan, affine_of, running_moments, square_weights
+from sgas_cnn.fused.plan import SourcePlan, affine_of, running_moments
 from sgas_cnn.fused.statistics import Followers, unbiased
 from sgas_cnn.kernels import backend_of
 
@@ -69,46 +68,35 @@ class _Source(torch.autograd.Function):
         constants = [x.new_ones(1), x.new_zeros(1)]
         scales = torch.cat(constants if weights is None else [*constants, weights])
         tables = plan.tables(x.device)
-        taps = rest[plan.slots :][: plan.num_taps]
-        halves, planes, first, folded = _branches(
-            plan, backend, x, training, taps, scales[tables.branches], followers
+        parameters = rest[plan.slots :]
+        halves, outputs, first, folded = _branches(
+            plan, backend, x, training, parameters, scales[tables.branches], followers
         )
         images, mean, inverse = linear_images(plan, backend, x, training, followers)
         followers.update()
         linear_scales = scales[tables.linear].view(plan.slots, len(plan.forms))
         coefficients = linear_scales.unsqueeze(-1) * inverse
         bias = -(coefficients * mean).sum(1)
-        matrices: list[Tensor] = []
+        factors = x.new_empty(0, x.shape[-1])
         if folded is not None:
             bias = bias.index_add(0, tables.slots, folded.bias)
-            matrices = [
-                m if b.whole else m[b.rows]
-                for b, m in zip(plan.branches, folded.matrices.unbind(), strict=True)
-            ]
+            factors = folded.factors
         started = [slot for slot in range(plan.slots) if rest[slot] is not None]
-        reads = [planes[i] for i in plan.plane_of]
         outs = backend.mixture(
-            [rest[slot] for slot in started],
-            started,
-            reads,
-            plan.slot_of,
-            matrices,
-            [branch.first_row for branch in plan.branches],
-            images,
-            coefficients,
-            bias,
-        )
+            [rest[slot] for slot in started], started, outputs, plan.slot_of, factors,
+            images, coefficients, bias,
+        )  # fmt: skip
         ctx.plan, ctx.training, ctx.scales_size = plan, training, len(scales)
         _keep(
             ctx,
             x=[x],
             halves=halves if _goes_deeper(ctx) else [],
-            planes=planes,
+            outputs=outputs,
             images=[image for image in images if image is not x],
             linear=[mean, inverse, linear_scales],
             first=[] if first is None else first,
             folded=[] if folded is None else folded,
-            taps=taps,
+            weights=parameters[: plan.num_taps + len(plan.convolutions)],
         )
         return tuple(outs)
 
@@ -129,36 +117,34 @@ def _branches(
     backend: Any,
     x: Tensor,
     training: bool,
-    taps: Sequence[Any],
+    parameters: Sequence[Any],
     scales: Tensor,
     followers: Followers,
 ) -> tuple[list[Tensor], list[Tensor], Folded | None, Folded | None]:
-    """S and F of all branches, and the norms folded behind them."""
+    """h and y of all branches, and the norms folded behind them."""
     if not plan.branches:
         return [], [], None, None
     num = plan.num_doubled
-    weights = plan.weights_of_taps(x, taps)
-    planes, *moments = backend.depthwise(
-        [x], None, None, weights, plan.dilations, plan.offsets, plan.stride, training
+    weights, second_weights = plan.weights(x, parameters)
+    dilations, offsets, rows, stride = plan.first_taps
+    outputs, *moments = backend.separable(
+        [x], None, None, weights.taps, dilations, offsets, weights.pointwise, rows, stride, training
     )
-    halves, final = planes[:num], planes[num:]
-    pixels = planes[0][..., 0].numel()
+    halves, outputs = outputs[:num], outputs[num:]
+    pixels = (outputs or halves)[0][..., 0].numel()
     first = None
     if num:
-        parts = [part[:num] for part in moments]
-        first = _fold(plan.firsts, parts, None, training, pixels, followers)
-        second, *others = backend.depthwise(
-            halves, first.matrices, first.bias, taps[len(taps) - num :], [1] * num, [0] * num, 1,
-            training,
+        found = [part[:num] for part in moments]
+        first = _fold(plan.firsts, found, None, training, pixels, followers)
+        dilations, offsets, rows, stride = plan.second_taps
+        second, *others = backend.separable(
+            halves, first.factors, first.bias, second_weights.taps, dilations, offsets,
+            second_weights.pointwise, rows, stride, training,
         )  # fmt: skip
-        final = [*second, *final]
-        moments = [
-            torch.cat([a, b[num:]]) if training else a for a, b in zip(others, moments, strict=True)
-        ]
-    if plan.planes_shared and training:
-        moments = [part[plan.tables(x.device).planes] for part in moments]
+        outputs = [*second, *outputs]
+        moments = [torch.cat([a, b[num:]]) for a, b in zip(others, moments, strict=True)]
     folded = _fold(plan.branches, moments, scales, training, pixels, followers)
-    return halves, final, first, folded
+    return halves, outputs, first, folded
 
 
 def _fold(
@@ -170,18 +156,12 @@ def _fold(
     followers: Followers,
 ) -> Folded:
     """The norms of branches, folded; in training mode their running statistics follow."""
-    folded = fold(
-        square_weights(branches),
-        (moments[0], moments[1]) if training else None,
-        None if training else running_moments(branches),
-        affine_of(branches),
-        scales,
-    )
+    mean, var = moments if training else running_moments(branches)
     if training:
-        spread = unbiased(folded.var, pixels)
-        for branch, mean, var in zip(branches, folded.mean.unbind(), spread.unbind(), strict=True):
-            followers.add(branch.norm, mean, var, None if branch.whole else branch.rows)
-    return folded
+        spread = unbiased(var, pixels)
+        for branch, m, v in zip(branches, mean.unbind(), spread.unbind(), strict=True):
+            followers.add(branch.norm, m, v, None if branch.whole else branch.rows)
+    return fold(mean, var, affine_of(branches), scales)
 
 
 def _nhwc(image: Tensor) -> Tensor:

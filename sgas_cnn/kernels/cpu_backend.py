@@ -14,14 +14,16 @@ from torch import Tensor
 from sgas_cnn.kernels import cpu_autograd
 
 
-def depthwise(*given: Any) -> tuple[list[Tensor], Tensor, Tensor]:
-    """As `torch_backend.depthwise`."""
-    return _operators().depthwise(*given)
+def separable(*given: Any) -> tuple[list[Tensor], Tensor, Tensor]:
+    """As `torch_backend.separable`."""
+    return _operators().separable(*given)
 
 
-def depthwise_backward(*given: Any) -> tuple[list[Tensor], list[Tensor], Tensor, Tensor]:
-    """As `torch_backend.depthwise_backward`."""
-    return _operators().depthwise_backward(*given)
+def separable_backward(
+    *given: Any,
+) -> tuple[list[Tensor], list[Tensor], list[Tensor], Tensor, Tensor]:
+    """As `torch_backend.separable_backward`."""
+    return _operators().separable_backward(*given)
 
 
 def mixture(*given: Any) -> list[Tensor]:

@@ -9,38 +9,39 @@
 
 namespace sgas {
 
-// R outputs of a row at once, so that the loaded weights and inputs serve several of them.
+// R outputs of a row at once. At stride 1 a row of inputs is held while all its taps are taken.
 template <class T, int K, int D, int S, int R>
 inline void gather_taps(const T* in, long row, const T* weight, Vec<T>* sum) {
   constexpr int L = LANES<T>;
+  constexpr int HELD = S == 1 && D * (K - 1) + R <= 16 ? D * (K - 1) + R : 0;
   for (int kh = 0; kh < K; ++kh) {
+    const T* from = in + kh * D * row;
+    Vec<T> held[HELD + 1];
+#pragma GCC unroll 16
+    for (int i = 0; i < HELD; ++i) held[i] = load(from + i * L);
 #pragma GCC unroll 7
     for (int kw = 0; kw < K; ++kw) {
       const Vec<T> tap = load(weight + (kh * K + kw) * L);
-      const T* from = in + kh * D * row + kw * D * L;
 #pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) sum[r] += tap * load(from + r * S * L);
+      for (int r = 0; r < R; ++r)
+        sum[r] += tap * (HELD ? held[(r + kw * D) % (HELD + 1)] : load(from + (r * S + kw * D) * L));
     }
   }
 }
 
 // out[h][w] = sum of taps, or += with ADD. `pixel` is the distance of two pixels of the output.
 template <class T, int K, int D, int S, bool ADD, int R>
-inline void convolve_run(const T* in, long row, const T* weight, T* out, long pixel, int lanes) {
+inline void convolve_run(const T* in, long row, const T* weight, T* out, long pixel) {
   Vec<T> sum[R];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) sum[r] = ADD ? load(out + r * pixel) : Vec<T>{};
   gather_taps<T, K, D, S, R>(in, row, weight, sum);
-  if (ADD || lanes == LANES<T>) {
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) store(out + r * pixel, sum[r]);
-  } else {
-    for (int r = 0; r < R; ++r) store(out + r * pixel, sum[r], lanes);
-  }
+  for (int r = 0; r < R; ++r) store(out + r * pixel, sum[r]);
 }
 
 template <class T, int K, int D, int S, bool ADD>
-void convolve(const T* in, long row, const T* weight, T* out, long out_row, long pixel, int lanes,
+void convolve(const T* in, long row, const T* weight, T* out, long out_row, long pixel,
               long height, long width) {
   constexpr int L = LANES<T>;
   for (long h = 0; h < height; ++h) {
@@ -48,11 +49,11 @@ void convolve(const T* in, long row, const T* weight, T* out, long out_row, long
     T* to = out + h * out_row;
     long w = 0;
     for (; w + 8 <= width; w += 8)
-      convolve_run<T, K, D, S, ADD, 8>(from + w * S * L, row, weight, to + w * pixel, pixel, lanes);
+      convolve_run<T, K, D, S, ADD, 8>(from + w * S * L, row, weight, to + w * pixel, pixel);
     for (; w + 4 <= width; w += 4)
-      convolve_run<T, K, D, S, ADD, 4>(from + w * S * L, row, weight, to + w * pixel, pixel, lanes);
+      convolve_run<T, K, D, S, ADD, 4>(from + w * S * L, row, weight, to + w * pixel, pixel);
     for (; w < width; ++w)
-      convolve_run<T, K, D, S, ADD, 1>(from + w * S * L, row, weight, to + w * pixel, pixel, lanes);
+      convolve_run<T, K, D, S, ADD, 1>(from + w * S * L, row, weight, to + w * pixel, pixel);
   }
 }
 
