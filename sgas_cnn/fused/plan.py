@@ -11,11 +11,15 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sgas_cnn.fused.parts import Branch, Form, Linear, Part, stacked
 
-ONE, ZERO = 0, 1  # places of the constants before the weights
+EPS = 1e-5
+MOMENTUM = 0.1
+ONE, ZERO = -1, -2  # places that stand for weights of 1 and 0
+POOLS = (Form.LARGEST, Form.AVERAGE)  # as the backends' pool returns them
 
 
 @dataclass(frozen=True)
@@ -25,15 +29,6 @@ class Use:
     slot: int
     place: int | None
     part: Part
-
-
-class Tables(NamedTuple):
-    """Places of the scales of branches `[n]` and of linear parts `[slots · forms]`; the slot of
-    each branch `[n]`."""
-
-    branches: Tensor
-    linear: Tensor
-    slots: Tensor
 
 
 class Numbers(NamedTuple):
@@ -52,6 +47,14 @@ class Weights(NamedTuple):
     pointwise: list[Tensor]
 
 
+class Rows(NamedTuple):
+    """What `fold` takes of a plan: rows of the moments, places of weights, slots."""
+
+    row_of: list[int]
+    places: list[int]
+    slot_of: list[int]
+
+
 class SourcePlan:
     """Everything about a source state that does not change until the next decision.
 
@@ -66,7 +69,7 @@ class SourcePlan:
         self.slots, self.stride, self.num_doubled = slots, stride, len(doubled)
         self.branches: list[Branch] = [u.part for u in ordered]  # type: ignore[misc]
         self.slot_of = [u.slot for u in ordered]
-        self.places = [u.place for u in ordered]
+        self.places = [ONE if u.place is None else u.place for u in ordered]
         self.firsts = [b.first for b in self.branches[: self.num_doubled] if b.first is not None]
         self.taps: list[Branch] = self.firsts + self.branches[self.num_doubled :]
         self.linear_uses = [u for u in uses if isinstance(u.part, Linear)]
@@ -81,7 +84,6 @@ class SourcePlan:
         for norms in self.form_norms:
             alike = all((norm is None) == (norms[0] is None) for norm in norms)
             assert alike, "a form of a state is normed on all edges or on none"
-        self._tables: dict[torch.device, Tables] = {}
 
     @cached_property
     def pools(self) -> list[Form]:
@@ -141,24 +143,76 @@ class SourcePlan:
         num = len(self.taps)
         return Weights(taps[:num], pointwise[:num]), Weights(taps[num:], pointwise[num:])
 
-    def tables(self, device: torch.device) -> Tables:
-        """Where everything stands, as tensors on a device."""
-        if device not in self._tables:
-            linear = [ZERO] * (self.slots * len(self.forms))
-            for use in self.linear_uses:
-                assert isinstance(use.part, Linear)
-                at = use.slot * len(self.forms) + self.forms.index(use.part.form)
-                linear[at] = _place(use.place)
-            found = ([_place(p) for p in self.places], linear, self.slot_of)
-            self._tables[device] = Tables(
-                *(torch.tensor(numbers, dtype=torch.int64, device=device) for numbers in found)
-            )
-        return self._tables[device]
+    @cached_property
+    def rows_of_firsts(self) -> Rows:
+        """The norms of the firsts."""
+        num = self.num_doubled
+        return Rows(list(range(num)), [ONE] * num, list(range(num)))
 
+    @cached_property
+    def rows(self) -> Rows:
+        """All that is mixed: branches, then the forms of each slot.
 
-def _place(place: int | None) -> int:
-    """The place among the constants and the weights."""
-    return ONE if place is None else place + 2
+        The moments are those of `convolutions`, then of the poolings.
+        """
+        num, known = self.num_doubled, len(self.convolutions)
+        row_of = [len(self.taps) + i for i in range(num)] + list(range(num, len(self.taps)))
+        places, slot_of = list(self.places), list(self.slot_of)
+        for slot in range(self.slots):
+            for form, norms in zip(self.forms, self.form_norms, strict=True):
+                row_of.append(-1 if norms[0] is None else known + POOLS.index(form))
+                places.append(ZERO)
+                slot_of.append(slot)
+        for use in self.linear_uses:
+            assert isinstance(use.part, Linear)
+            at = len(self.branches) + use.slot * len(self.forms) + self.forms.index(use.part.form)
+            places[at] = ONE if use.place is None else use.place
+        return Rows(row_of, places, slot_of)
+
+    def split(self, factors: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of the branches `[n, C]` and of the forms `[slots, Q, C]`."""
+        num = len(self.branches)
+        return factors[:num], factors[num:].view(self.slots, len(self.forms), factors.shape[1])
+
+    @cached_property
+    def followers(self) -> tuple[list[Any], list[int], list[int], list[int]]:
+        """The norms, the row of the moments that each follows, and from and to which channel."""
+        convolutions = self.convolutions
+        norms = [b.norm for b in convolutions]
+        rows = list(range(len(norms)))
+        first = [b.rows.start for b in convolutions]
+        last = [b.rows.stop for b in convolutions]
+        for form, others in zip(self.forms, self.form_norms, strict=True):
+            if others[0] is not None:
+                norms += others
+                rows += [len(convolutions) + POOLS.index(form)] * len(others)
+                first += [0] * len(others)
+                last += [len(norm.running_mean) for norm in others]
+        return norms, rows, first, last
+
+    def follow(self, backend: Any, mean: Tensor, var: Tensor, pixels: int) -> None:
+        """The running moments of all norms follow those of a batch of P `pixels`."""
+        norms, *where = self.followers
+        buffers = [norm._buffers for norm in norms]  # a module's own look-up is slow
+        running = [[held[name] for held in buffers] for name in ("running_mean", "running_var")]
+        backend.follow(*running, mean, var, *where, pixels / max(1, pixels - 1), MOMENTUM)
+
+    def running_moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The running moments in the place of those of a batch."""
+        found = []
+        for name, value in (("running_mean", 0.0), ("running_var", 1.0)):
+            parts = []
+            if self.convolutions:
+                given = [getattr(b.norm, name) for b in self.convolutions]
+                parts.append(stacked(self.convolutions, given, value))
+            if self.normed:
+                pooled = [x.new_full((x.shape[-1],), value)] * len(POOLS)
+                for form, norms in zip(self.forms, self.form_norms, strict=True):
+                    if norms[0] is not None:
+                        pooled[POOLS.index(form)] = getattr(norms[0], name)
+                parts.append(torch.stack(pooled))
+            found.append(torch.cat(parts) if parts else x.new_empty(0, x.shape[-1]))
+        return found[0], found[1]
 
 
 def _numbers(convolutions: list[Branch], stride: int) -> Numbers:
@@ -170,23 +224,18 @@ def _numbers(convolutions: list[Branch], stride: int) -> Numbers:
     )
 
 
-def running_moments(branches: list[Branch]) -> tuple[Tensor, Tensor]:
-    """The running means and variances of the norms of branches, `[n, C]` each."""
-    return (
-        stacked(branches, [b.norm.running_mean for b in branches]),  # type: ignore[misc]
-        stacked(branches, [b.norm.running_var for b in branches], 1.0),  # type: ignore[misc]
-    )
+def affine_of(branches: list[Branch], others: int) -> tuple[Tensor | None, Tensor | None]:
+    """Weights and biases of the norms of branches, then ones and zeros for `others`, `[n, C]` each.
 
-
-def affine_of(branches: list[Branch]) -> tuple[Tensor, Tensor] | None:
-    """Weights and biases of the norms of branches, `[n, C]` each; None where all have none."""
+    None where no branch has them.
+    """
     if all(b.norm.weight is None for b in branches):
-        return None
+        return None, None
     found = []
     for name, value in (("weight", 1.0), ("bias", 0.0)):
         given = [getattr(b.norm, name) for b in branches]
         size = branches[0].channels
         like = next(x for x in given if x is not None)
         rows = [like.new_full((size,), value) if x is None else x for x in given]
-        found.append(stacked(branches, rows))
+        found.append(F.pad(stacked(branches, rows), (0, 0, 0, others), value=value))
     return found[0], found[1]

@@ -95,6 +95,22 @@ def _fake_mixture_backward(
     )
 
 
+def _fake_fold(mean: Tensor, var: Tensor, row_of: Any, *given: Any) -> Any:
+    slots, channels = given[5], mean.shape[1]
+    rows = [mean.new_empty(len(row_of), channels) for _ in range(3)]
+    return rows[0], mean.new_empty(slots, channels), rows[1], rows[2]
+
+
+def _fake_unfold(factors: Tensor, *given: Any) -> Any:
+    weights = given[5]
+    count = 0 if weights is None else weights.numel()
+    return factors.new_empty(count), *(factors.new_empty(factors.shape) for _ in range(4))
+
+
+def _fake_follow(*given: Any) -> None:
+    return None
+
+
 def _fake_pool(x: Tensor, stride: int, moments: bool) -> Any:
     shape = (2 if moments else 0, x.shape[3])
     return _half_image(x, stride), _half_image(x, stride), x.new_empty(shape), x.new_empty(shape)
@@ -109,6 +125,9 @@ FAKES = {
     "separable_backward": _fake_separable_backward,
     "mixture": _fake_mixture,
     "mixture_backward": _fake_mixture_backward,
+    "fold": _fake_fold,
+    "unfold": _fake_unfold,
+    "follow": _fake_follow,
     "pool": _fake_pool,
     "pool_backward": _fake_pool_backward,
 }

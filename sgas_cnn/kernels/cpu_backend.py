@@ -1,4 +1,5 @@
-"""The primitives as compiled operators, `torch.ops.sgas_cnn`; what they compute says torch_backend.
+"""The primitives as compiled operators, `torch.ops.sgas_cnn`; what they compute say torch_backend
+and torch_norms.
 
 `register` gives the operators their gradients and their shapes, once the library is loaded: they
 then work under autograd, fake tensors and torch.compile by themselves too.
@@ -34,6 +35,21 @@ def mixture(*given: Any) -> list[Tensor]:
 def mixture_backward(*given: Any) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
     """As `torch_backend.mixture_backward`."""
     return _operators().mixture_backward(*given)
+
+
+def fold(*given: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As `torch_norms.fold`."""
+    return _operators().fold(*given)
+
+
+def unfold(*given: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """As `torch_norms.unfold`."""
+    return _operators().unfold(*given)
+
+
+def follow(*given: Any) -> None:
+    """As `torch_norms.follow`."""
+    _operators().follow(*given)
 
 
 def pool(*given: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -13,6 +13,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sgas_cnn.kernels.torch_depthwise import depthwise_conv, depthwise_gradients
+from sgas_cnn.kernels.torch_norms import fold, follow, unfold
+
+__all__ = [
+    "fold",
+    "follow",
+    "mixture",
+    "mixture_backward",
+    "pool",
+    "pool_backward",
+    "separable",
+    "separable_backward",
+    "unfold",
+]
 
 Tensors = Sequence[Tensor]
 Numbers = Sequence[int]

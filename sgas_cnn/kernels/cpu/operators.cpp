@@ -2,65 +2,14 @@
 //
 // Images are [N, H, W, C]; other layouts are copied first. What each operator computes stands in the
 // file of its kernel; gradients and shapes for torch.compile are registered in cpu_backend.py.
-#include <ATen/Dispatch.h>
 #include <ATen/core/List.h>
-#include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
-#include <torch/library.h>
 
-#include <optional>
-#include <tuple>
-#include <vector>
-
+#include "arguments.h"
 #include "kernels.h"
 
 namespace {
 
-using at::Tensor;
-using Tensors = std::vector<Tensor>;
-using Maybe = std::optional<Tensor>;
-
-Tensors packed(at::TensorList given) {
-  Tensors all;
-  for (const Tensor& tensor : given) all.push_back(tensor.contiguous());
-  return all;
-}
-
-Maybe packed(const Maybe& given) { return given ? Maybe(given->contiguous()) : given; }
-
-// All tensors have the dtype of the first and lie on the CPU.
-void check_kind(const Tensor& first, at::TensorList others) {
-  TORCH_CHECK(first.scalar_type() == at::kFloat || first.scalar_type() == at::kDouble,
-              "sgas_cnn takes float32 and float64, not ", first.scalar_type());
-  for (const Tensor& tensor : others) {
-    TORCH_CHECK(tensor.scalar_type() == first.scalar_type() && tensor.is_cpu(),
-                "sgas_cnn takes tensors of one dtype on the CPU, not ", tensor.scalar_type(), " on ",
-                tensor.device(), " beside ", first.scalar_type());
-  }
-}
-
-void check_shape(const Tensor& tensor, at::IntArrayRef shape, const char* name) {
-  TORCH_CHECK(tensor.sizes() == shape, name, " has shape ", tensor.sizes(), ", not ", shape);
-}
-
-template <class T>
-std::vector<T*> pointers(const Tensors& tensors) {
-  std::vector<T*> all;
-  for (const Tensor& tensor : tensors) all.push_back(tensor.numel() ? tensor.data_ptr<T>() : nullptr);
-  return all;
-}
-
-template <class T>
-std::vector<const T*> readable(const Tensors& tensors) {
-  const std::vector<T*> all = pointers<T>(tensors);
-  return {all.begin(), all.end()};
-}
-
-template <class T>
-const T* pointer(const Maybe& tensor) {
-  return tensor ? tensor->const_data_ptr<T>() : nullptr;
-}
+using namespace sgas::operators;
 
 sgas::Size size_of(const Tensor& images, long stride) {
   TORCH_CHECK(images.dim() == 4, "images have shape ", images.sizes(), ", not [N, H, W, C]");
