@@ -95,6 +95,17 @@ def _fake_mixture_backward(
     )
 
 
+def _fake_projection(x: Tensor, weight: Tensor, moments: bool) -> Any:
+    output = x.new_empty(*x.shape[:3], weight.shape[0])
+    return output, *(x.new_empty(int(moments), weight.shape[0]) for _ in range(2))
+
+
+def _fake_projection_backward(*given: Any) -> Any:
+    x, weight, wants_x, wants_weight = given[5:]
+    pairs = (x, wants_x), (weight, wants_weight)
+    return tuple(t.new_empty(t.shape if wanted else 0) for t, wanted in pairs)
+
+
 def _fake_fold(mean: Tensor, var: Tensor, row_of: Any, *given: Any) -> Any:
     slots, channels = given[5], mean.shape[1]
     rows = [mean.new_empty(len(row_of), channels) for _ in range(3)]
@@ -125,6 +136,8 @@ FAKES = {
     "separable_backward": _fake_separable_backward,
     "mixture": _fake_mixture,
     "mixture_backward": _fake_mixture_backward,
+    "projection": _fake_projection,
+    "projection_backward": _fake_projection_backward,
     "fold": _fake_fold,
     "unfold": _fake_unfold,
     "follow": _fake_follow,
@@ -150,9 +163,7 @@ def _separable_gradients(ctx: Any, from_outputs: Any, from_mean: Any, from_varia
     scales, shifts = through if mapped else (None, None)
     slopes = constants = None
     if ctx.moments:
-        pixels = max(1, outputs[0][..., 0].numel())
-        slopes = 2 * from_variance / pixels
-        constants = from_mean / pixels - slopes * mean
+        slopes, constants = _corrections(outputs[0], mean, from_mean, from_variance)
     given = [
         torch.zeros_like(p) if g is None else g for g, p in zip(from_outputs, outputs, strict=True)
     ]
@@ -189,6 +200,29 @@ def _mixture_gradients(ctx: Any, gradients: Any) -> Any:
     return to_before, None, to_parts, None, crossed, to_linear, linear_crossed, sums
 
 
+def _keep_projection(ctx: Any, inputs: Any, output: Any) -> None:
+    x, weight, ctx.moments = inputs
+    ctx.save_for_backward(x, weight, *output[:2])
+
+
+def _projection_gradients(ctx: Any, gradient: Any, from_mean: Any, from_variance: Any) -> Any:
+    x, weight, output, mean = ctx.saved_tensors
+    slopes = constants = None
+    if ctx.moments:
+        slopes, constants = _corrections(output, mean, from_mean, from_variance)
+    given = mean.new_ones(1, len(weight)), output, slopes, constants, x, weight
+    return *torch.ops.sgas_cnn.projection_backward(gradient, *given, True, True), None
+
+
+def _corrections(
+    output: Tensor, mean: Tensor, from_mean: Tensor, from_variance: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The slopes and constants by which moments give gradients to the output."""
+    pixels = max(1, output[..., 0].numel())
+    slopes = 2 * from_variance / pixels
+    return slopes, from_mean / pixels - slopes * mean
+
+
 def _keep_pool(ctx: Any, inputs: Any, output: Any) -> None:
     x, ctx.stride, ctx.moments = inputs
     largest, average, mean, _ = output
@@ -199,10 +233,7 @@ def _pool_gradients(ctx: Any, largest_gradient: Any, average_gradient: Any, *mom
     x, largest, average, mean = ctx.saved_tensors
     slopes = constants = x.new_zeros(2, x.shape[3])
     if ctx.moments:
-        from_mean, from_variance = moments
-        pixels = max(1, largest[..., 0].numel())
-        slopes = 2 * from_variance / pixels
-        constants = from_mean / pixels - slopes * mean
+        slopes, constants = _corrections(largest, mean, *moments)
     gradient = torch.ops.sgas_cnn.pool_backward(
         x, largest, average, largest_gradient, average_gradient, slopes, constants, None, ctx.stride
     )
@@ -212,6 +243,7 @@ def _pool_gradients(ctx: Any, largest_gradient: Any, average_gradient: Any, *mom
 GRADIENTS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "separable": (_separable_gradients, _keep_separable),
     "mixture": (_mixture_gradients, _keep_mixture),
+    "projection": (_projection_gradients, _keep_projection),
     "pool": (_pool_gradients, _keep_pool),
 }
 
@@ -236,4 +268,12 @@ def _separable_flops(
     return total
 
 
-FLOPS: dict[str, Callable[..., Any]] = {"separable": _separable_flops}
+def _projection_flops(x: Any, weight: Any, *given: Any, **_: Any) -> int:
+    """Twice the multiply-adds of the product."""
+    return 2 * math.prod(x) * weight[0]
+
+
+FLOPS: dict[str, Callable[..., Any]] = {
+    "separable": _separable_flops,
+    "projection": _projection_flops,
+}

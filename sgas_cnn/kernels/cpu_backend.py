@@ -27,6 +27,16 @@ def separable_backward(
     return _operators().separable_backward(*given)
 
 
+def projection(*given: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """As `torch_backend.projection`."""
+    return _operators().projection(*given)
+
+
+def projection_backward(*given: Any) -> tuple[Tensor, Tensor]:
+    """As `torch_backend.projection_backward`."""
+    return _operators().projection_backward(*given)
+
+
 def mixture(*given: Any) -> list[Tensor]:
     """As `torch_backend.mixture`."""
     return _operators().mixture(*given)

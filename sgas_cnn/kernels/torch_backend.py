@@ -22,6 +22,8 @@ __all__ = [
     "mixture_backward",
     "pool",
     "pool_backward",
+    "projection",
+    "projection_backward",
     "separable",
     "separable_backward",
     "unfold",
@@ -130,6 +132,49 @@ def separable_backward(
         nothing = like.new_empty(0, like.shape[-1])
         return to_inputs, to_taps, to_pointwise, nothing, nothing.clone()
     return to_inputs, to_taps, to_pointwise, torch.stack(crossed), torch.stack(sums)
+
+
+def projection(x: Tensor, weight: Tensor, moments: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """y = W R(x) `[N, H, W, C]` of `x` `[N, H, W, I]`, and with `moments` those of y, `[1, C]`.
+
+    `weight` is W `[C, I, 1, 1]`; the moments are mean and biased variance, else empty.
+    """
+    output = F.linear(F.relu(x), weight.flatten(1))
+    if not moments:
+        nothing = x.new_empty(0, len(weight))
+        return output, nothing, nothing.clone()
+    mean, var = _moments(output)
+    return output, mean.unsqueeze(0), var.unsqueeze(0)
+
+
+def projection_backward(
+    gradient: Tensor,
+    factors: Tensor,
+    output: Tensor,
+    slopes: Tensor | None,
+    constants: Tensor | None,
+    x: Tensor,
+    weight: Tensor,
+    wants_x: bool,
+    wants_weight: bool,
+) -> tuple[Tensor, Tensor]:
+    """The gradients of `projection` by x and W, empty where not wanted.
+
+    dy = factor g + slope y + constant, `[1, C]` each; `output` y is read where there is a slope.
+    """
+    gradient = gradient * factors
+    if slopes is not None:
+        gradient = gradient + output * slopes
+    if constants is not None:
+        gradient = gradient + constants
+    to_x = to_weight = x.new_empty(0)
+    if wants_x:
+        reached = gradient @ weight.flatten(1)
+        to_x = torch.where(x <= 0, torch.zeros_like(x), reached)
+    if wants_weight:
+        products = gradient.flatten(0, 2).t() @ F.relu(x).flatten(0, 2)
+        to_weight = products.view(weight.shape)
+    return to_x, to_weight
 
 
 def mixture(

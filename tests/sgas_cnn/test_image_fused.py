@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sgas.errors import DeviceError
@@ -13,7 +14,7 @@ from sgas.kernels import use_kernels
 from sgas_cnn.config import OPERATIONS
 from sgas_cnn.edges import CellEdge, CellEdges, CellPlan
 from sgas_cnn.kernels import BACKENDS, backend_of
-from sgas_cnn.ops.common import BatchNorm, SourceState
+from sgas_cnn.ops.common import BatchNorm, ConvNorm, SourceState
 from sgas_cnn.ops.image import IMAGE_OPERATIONS
 
 STEPS = 2
@@ -94,3 +95,23 @@ def test_fused_edges_equal_each_operation_alone(
     plain = results(edges, lambda: one_by_one(edges, x, weights), leaves)
     for a, b in zip(ours, plain, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10 * float(b.detach().abs().max()))
+
+
+@pytest.mark.parametrize("affine", [False, True], ids=["search", "derived"])
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+def test_a_projection_equals_its_layers(kernels: str, affine: bool, training: bool) -> None:
+    torch.manual_seed(1)
+    layer = ConvNorm(20, 7, affine=affine).double().train(training)
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter)
+    x = torch.randn(3, 20, 5, 6, dtype=torch.float64, requires_grad=True)
+    leaves, found = [x, *layer.parameters()], []
+    for run in (lambda: layer(x), lambda: layer.norm(layer.lin(F.relu(x)))):
+        layer.norm.running_mean.fill_(0.1)
+        layer.norm.running_var.fill_(0.7)
+        out = run()
+        loss = (out * torch.arange(out.numel()).view(out.shape).cos()).sum()
+        running = layer.norm.running_mean.clone(), layer.norm.running_var.clone()
+        found.append([out, *torch.autograd.grad(loss, leaves), *running])
+    for ours, plain in zip(*found, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-9, atol=1e-10)

@@ -196,6 +196,37 @@ def close_to_scale(ours: Tensor, wanted: Tensor, dtype: torch.dtype) -> None:
     )
 
 
+@AT_ALL_SIZES
+@DTYPES
+@pytest.mark.parametrize("out_channels", [2, 16, 35])
+def test_projection_equals_the_plain_formula_and_its_gradients(
+    backend: Any, size: Size, dtype: torch.dtype, out_channels: int
+) -> None:
+    torch.manual_seed(6)
+    x = image(size, dtype).requires_grad_()
+    weight = torch.randn(out_channels, size[0], 1, 1, dtype=dtype, requires_grad=True)
+    plain = torch.einsum("nhwc,oc->nhwo", F.relu(x), weight.flatten(1))
+    found = x.detach(), weight.detach()
+    output, mean, var = backend.projection(*found, True)
+    rows = plain.flatten(0, 2)
+    wanted = plain, rows.mean(0, keepdim=True), rows.var(0, correction=0, keepdim=True)
+    for ours, exact in zip((output, mean, var), wanted, strict=True):
+        close_to_scale(ours, exact.detach(), dtype)
+    assert backend.projection(*found, False)[1].numel() == 0
+    gradient = torch.randn_like(output)
+    factors, slopes, constants = torch.randn(3, 1, out_channels, dtype=dtype)
+    for corrections in ((slopes, constants), (None, None)):
+        pulled = gradient * factors
+        if corrections[0] is not None:
+            pulled = pulled + plain.detach() * slopes + constants
+        exact = torch.autograd.grad(plain, (x, weight), pulled, retain_graph=True)
+        given = gradient, factors, output, *corrections, *found
+        for ours, by in zip(backend.projection_backward(*given, True, True), exact, strict=True):
+            close_to_scale(ours, by, dtype)
+    assert backend.projection_backward(*given, False, True)[0].numel() == 0
+    assert backend.projection_backward(*given, True, False)[1].numel() == 0
+
+
 def mixing(size: Size, dtype: torch.dtype) -> tuple[Any, ...]:
     """The arguments of a mixture of three slots; one has something before, one has no part."""
     channels = size[0]
@@ -370,7 +401,7 @@ def test_a_number_that_is_none_is_not_hidden(backend: Any) -> None:
 
 
 SMALL = (3, 2, 4, 5)
-OPERATORS = ["separable", "separable mapped", "mixture", "pool"]
+OPERATORS = ["separable", "separable mapped", "projection", "mixture", "pool"]
 
 
 def operator_and_arguments(name: str) -> tuple[Any, tuple[Any, ...]]:
@@ -380,6 +411,8 @@ def operator_and_arguments(name: str) -> tuple[Any, tuple[Any, ...]]:
     operators = torch.ops.sgas_cnn
     if name == "mixture":
         given: tuple[Any, ...] = mixing(SMALL, torch.float64)
+    elif name == "projection":
+        given = image(SMALL, torch.float64), torch.randn(4, 3, 1, 1, dtype=torch.float64), True
     elif name == "pool":
         given = image(SMALL, torch.float64), 2, True
     else:

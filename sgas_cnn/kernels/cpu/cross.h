@@ -7,7 +7,7 @@ namespace sgas {
 
 // I rows and J blocks of columns.
 template <class T, int I, int J>
-inline void cross_tile(const T* a, const T* b, long width, long pixels, double* sums) {
+inline void cross_tile(const T* a, long rows, const T* b, long width, long pixels, double* sums) {
   constexpr int L = LANES<T>;
   Vec<T> sum[I][J] = {};
   for (long p = 0; p < pixels; ++p) {
@@ -16,7 +16,7 @@ inline void cross_tile(const T* a, const T* b, long width, long pixels, double* 
     for (int j = 0; j < J; ++j) column[j] = load(b + p * width + j * L);
 #pragma GCC unroll 16
     for (int i = 0; i < I; ++i) {
-      const T value = a[p * width + i];
+      const T value = a[p * rows + i];
 #pragma GCC unroll 2
       for (int j = 0; j < J; ++j) sum[i][j] += value * column[j];
     }
@@ -26,22 +26,23 @@ inline void cross_tile(const T* a, const T* b, long width, long pixels, double* 
   }
 }
 
-// sums[i][j] += a[p][i] * b[p][j] over pixels; all are `width` wide, a multiple of L.
+// sums[i][j] += a[p][i] * b[p][j] over pixels; a is `rows` wide, b `width`, both multiples of L.
 template <class T>
-inline void add_cross(const T* a, const T* b, long width, long pixels, double* sums) {
+inline void add_cross(const T* a, long rows, const T* b, long width, long pixels, double* sums) {
   constexpr int L = LANES<T>;
   const long blocks = width / L;
   if (blocks == 1) {
-    for (long i = 0; i < width; i += L) cross_tile<T, L, 1>(a + i, b, width, pixels, sums + i * width);
+    for (long i = 0; i < rows; i += L)
+      cross_tile<T, L, 1>(a + i, rows, b, width, pixels, sums + i * width);
     return;
   }
   for (long block = 0; block < blocks; block += 2) {
-    for (long i = 0; i < width; i += 8) {
+    for (long i = 0; i < rows; i += 8) {
       double* to = sums + i * width + block * L;
       if (block + 1 < blocks)
-        cross_tile<T, 8, 2>(a + i, b + block * L, width, pixels, to);
+        cross_tile<T, 8, 2>(a + i, rows, b + block * L, width, pixels, to);
       else
-        cross_tile<T, 8, 1>(a + i, b + block * L, width, pixels, to);
+        cross_tile<T, 8, 1>(a + i, rows, b + block * L, width, pixels, to);
     }
   }
 }

@@ -74,6 +74,26 @@ template <class T>
 void separable_backward(const Separable<T>& given, const SeparableBackward<T>& back,
                         const SeparableGradients<T>& wanted);
 
+// y = W R(x) of pixels [in_channels]; the gradient of y is factor * gradient + slope * y + constant.
+template <class T>
+struct Projection {
+  long images, pixels, in_channels, channels;
+  const T *x, *weight;  // weight [channels][in_channels]
+};
+
+template <class T>
+void projection(const Projection<T>& given, T* output, Moments<T> moments);
+
+template <class T>
+struct ProjectionBackward {
+  const T *gradient, *factors, *output;
+  const T *slopes, *constants;  // null: zero; output is read where there are slopes
+};
+
+template <class T>
+void projection_backward(const Projection<T>& given, const ProjectionBackward<T>& back, T* to_x,
+                         T* to_weight);  // null: not wanted
+
 // out[slot] = before + bias + sum of factor * image of the slot + sum of coefficient * linear.
 template <class T>
 struct Mixture {

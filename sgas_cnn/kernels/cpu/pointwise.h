@@ -72,6 +72,29 @@ inline void map_pixels(const T* pixels, long stride, long channels, const T* mat
     map_block<T, 1, 0>(pixels, stride, channels, matrix, width, count, block, take);
 }
 
+// The gradient of outputs [pixel][channels] as [pixel][width]: factor * gradient + slope * output +
+// constant, by rows that are `width` wide. Slopes and output, and constants, may be null.
+template <class T>
+void output_gradient(const T* gradient, const T* output, const T* factors, const T* slopes,
+                     const T* constants, long channels, long width, long count, T* to) {
+  constexpr int L = LANES<T>;
+  for (long c = 0; c < width; c += L) {
+    const int lanes = static_cast<int>(std::min<long>(L, channels - c));
+    const Vec<T> factor = load(factors + c), constant = constants ? load(constants + c) : Vec<T>{};
+    if (!slopes) {
+      for (long p = 0; p < count; ++p)
+        store(to + p * width + c, factor * load(gradient + p * channels + c, lanes) + constant);
+      continue;
+    }
+    const Vec<T> slope = load(slopes + c);
+    for (long p = 0; p < count; ++p) {
+      const long at = p * channels + c;
+      store(to + p * width + c,
+            factor * load(gradient + at, lanes) + (slope * load(output + at, lanes) + constant));
+    }
+  }
+}
+
 // A pointwise weight as [C in][width] (`transposed`: as [C out][width]); zero rows are not given.
 template <class T>
 void pack_rows(const Rows<T>& from, long channels, bool transposed, T* to) {

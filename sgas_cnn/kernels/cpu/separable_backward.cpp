@@ -111,30 +111,16 @@ class Backward {
     if (!wanted_.pointwise[i]) return;
     convolve_rows(given_.taps[i], size_, mine.input, bank_.weights[i].get(), first, rows,
                   mine.inner.get(), width_);
-    add_cross(mine.outer.get(), mine.inner.get(), width_, count,
+    add_cross(mine.outer.get(), width_, mine.inner.get(), width_, count,
               mine.products.get() + first_product_[i] * width_ * width_);
   }
 
   // z of some pixels, as [pixel][width].
-  void gradient_of_output(long i, long from, long count, T* to) {
-    constexpr int L = LANES<T>;
-    for (long c = 0; c < width_; c += L) {
-      const int lanes = static_cast<int>(std::min<long>(L, channels_ - c));
-      const Vec<T> factor = load(factors_.get() + i * width_ + c);
-      const Vec<T> constant = back_.constants ? load(constants_.get() + i * width_ + c) : Vec<T>{};
-      const T* gradient = back_.gradients[i] + from + c;
-      if (!back_.slopes) {
-        for (long p = 0; p < count; ++p)
-          store(to + p * width_ + c, factor * load(gradient + p * channels_, lanes) + constant);
-        continue;
-      }
-      const Vec<T> slope = load(slopes_.get() + i * width_ + c);
-      const T* output = back_.outputs[i] + from + c;
-      for (long p = 0; p < count; ++p) {
-        const Vec<T> given = load(gradient + p * channels_, lanes);
-        store(to + p * width_ + c, factor * given + (slope * load(output + p * channels_, lanes) + constant));
-      }
-    }
+  void gradient_of_output(long i, long from, long count, T* to) const {
+    const T* output = back_.slopes ? back_.outputs[i] + from : nullptr;
+    output_gradient(back_.gradients[i] + from, output, factors_.get() + i * width_,
+                    back_.slopes ? slopes_.get() + i * width_ : nullptr,
+                    back_.constants ? constants_.get() + i * width_ : nullptr, channels_, width_, count, to);
   }
 
   void through_taps(Worker& mine, long i) {
