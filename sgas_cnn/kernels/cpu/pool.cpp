@@ -2,11 +2,11 @@
 //
 // The mean is over the pixels inside the image. Of equal pixels the first in the window takes the
 // gradient of the largest.
+#include <algorithm>
 #include <limits>
-#include <memory>
-#include <vector>
 
 #include "kernels.h"
+#include "moments.h"
 #include "simd.h"
 #include "threads.h"
 
@@ -50,67 +50,25 @@ void pool_image(const Size& size, const T* x, T* largest, T* average, long c, in
   });
 }
 
-// The mean of an image's pixels, and the sum of squared deviations from it. The mean that is found
-// first is rounded; the sum of deviations from it puts both right.
-template <class T>
-void image_moments(const T* image, long channels, long pixels, int lanes, double* mean,
-                   double* squares) {
-  Vec<T> middle = {}, sum = {}, square = {};
-  for (long p = 0; p < pixels; ++p) middle += load(image + p * channels, lanes);
-  middle /= static_cast<T>(pixels);
-  for (long p = 0; p < pixels; ++p) {
-    const Vec<T> apart = load(image + p * channels, lanes) - middle;
-    sum += apart;
-    square += apart * apart;
-  }
-  for (int i = 0; i < lanes; ++i) {
-    const double off = static_cast<double>(sum[i]) / static_cast<double>(pixels);
-    mean[i] = middle[i] + off;
-    squares[i] = square[i] - off * sum[i];
-  }
-}
-
-// Mean and biased variance [C] from those of the images [N][C], Chan et al. (1983).
-template <class T>
-void combine(const Size& size, const double* means, const double* squares, T* mean, T* variance) {
-  const double pixels = static_cast<double>(size.out_height() * size.out_width());
-  const long images = size.images, channels = size.channels;
-  for (long c = 0; c < channels; ++c) {
-    double middle = 0, sum = 0;
-    for (long n = 0; n < images; ++n) middle += means[n * channels + c] / static_cast<double>(images);
-    for (long n = 0; n < images; ++n) {
-      const double apart = means[n * channels + c] - middle;
-      sum += squares[n * channels + c] + pixels * apart * apart;
-    }
-    mean[c] = static_cast<T>(middle);
-    variance[c] = static_cast<T>(images ? sum / (pixels * images) : 0);
-  }
-}
-
 }  // namespace
 
 template <class T>
-void pool(const Size& size, const T* x, T* largest, T* average, T* mean, T* variance) {
+void pool(const Size& size, const T* x, T* largest, T* average, Moments<T> moments) {
   const long channels = size.channels, pixels = size.out_height() * size.out_width();
   const long in = size.height * size.width * channels, out = pixels * channels;
-  std::vector<double> means(2 * size.images * channels), squares(2 * size.images * channels);
+  ImageMoments found(moments.mean ? 2 : 0, size.images, channels);
   share_images(size.images, num_workers(size.images), [&](long, long first, long last) {
     for (long n = first; n < last; ++n) {
+      T* pooled[2] = {largest + n * out, average + n * out};
       for (long c = 0; c < channels; c += LANES<T>) {
         const int lanes = static_cast<int>(std::min<long>(LANES<T>, channels - c));
-        T* pooled[2] = {largest + n * out, average + n * out};
         pool_image(size, x + n * in, pooled[0], pooled[1], c, lanes);
-        for (long i = 0; mean && i < 2; ++i) {
-          const long at = (i * size.images + n) * channels + c;
-          image_moments(pooled[i] + c, channels, pixels, lanes, &means[at], &squares[at]);
-        }
       }
+      for (long i = 0; moments.mean && i < 2; ++i) found.add(i, n, pooled[i], pixels);
     }
   });
-  for (long i = 0; mean && i < 2; ++i) {
-    const long at = i * size.images * channels;
-    combine(size, means.data() + at, squares.data() + at, mean + i * channels, variance + i * channels);
-  }
+  for (long i = 0; moments.mean && i < 2; ++i)
+    found.give_out(i, pixels, moments.mean + i * channels, moments.variance + i * channels);
 }
 
 template <class T>
@@ -154,8 +112,8 @@ void pool_backward(const Size& size, const PoolBackward<T>& given, T* gradient) 
   });
 }
 
-template void pool(const Size&, const float*, float*, float*, float*, float*);
-template void pool(const Size&, const double*, double*, double*, double*, double*);
+template void pool(const Size&, const float*, float*, float*, Moments<float>);
+template void pool(const Size&, const double*, double*, double*, Moments<double>);
 template void pool_backward(const Size&, const PoolBackward<float>&, float*);
 template void pool_backward(const Size&, const PoolBackward<double>&, double*);
 

@@ -93,7 +93,15 @@ inline Vec<T> where_positive(Vec<T> input, Vec<T> gradient) {
 // Sums are kept in double, so that their error does not grow with the number of images.
 template <class T>
 inline void add_to(double* sums, Vec<T> value) {
-  for (int i = 0; i < LANES<T>; ++i) sums[i] += static_cast<double>(value[i]);
+  constexpr int D = LANES<double>;
+  typedef T Part __attribute__((vector_size(D * sizeof(T))));
+  typedef double Wide __attribute__((vector_size(D * sizeof(double))));
+  for (int i = 0; i < LANES<T>; i += D) {
+    Part part;
+    std::memcpy(&part, reinterpret_cast<const T*>(&value) + i, sizeof(part));
+    const Wide wide = __builtin_convertvector(part, Wide);
+    store(sums + i, load(sums + i) + wide);
+  }
 }
 
 // Memory that begins at a vector's boundary; not initialised.

@@ -1,0 +1,74 @@
+// The depthwise half of separable convolutions: weights in the order of vectors, rows of taps * u.
+#pragma once
+
+#include <vector>
+
+#include "kernels.h"
+#include "padded.h"
+#include "pointwise.h"
+#include "taps.h"
+
+namespace sgas {
+
+// Rows of an image that are taken at once: few enough for the cache, and for sums in float.
+template <class T>
+inline long rows_at_once(const Size& size, long width) {
+  const long pixels = std::clamp(16384L / static_cast<long>(width * sizeof(T)), 32L, 256L);
+  return std::clamp(pixels / std::max(1L, size.out_width()), 1L, std::max(1L, size.out_height()));
+}
+
+// What all workers read of separable convolutions; `transposed` as a pointwise backward reads it.
+template <class T>
+struct Bank {
+  Bank(const Separable<T>& given, bool transposed)
+      : width(blocks_of<T>(given.size.channels) * LANES<T>),
+        rows(rows_at_once<T>(given.size, width)),
+        scales(padded_rows(given.scales, given.taps.size(), given.size.channels)),
+        shifts(padded_rows(given.shifts, given.taps.size(), given.size.channels)) {
+    const long channels = given.size.channels;
+    for (std::size_t i = 0; i < given.taps.size(); ++i) {
+      const int taps = given.taps[i].kernel * given.taps[i].kernel;
+      weights.emplace_back(taps * width);
+      pack_taps(given.weights[i], channels, taps, false, weights[i].get());
+      pointwise.emplace_back(channels * width);
+      pack_rows(given.pointwise[i], channels, transposed, pointwise[i].get());
+    }
+  }
+
+  // u of image n: R(x), or R(scale * x + shift) of convolution i.
+  void fill_input(const Separable<T>& given, long i, long n, Padded<T>& input) const {
+    constexpr int L = LANES<T>;
+    const long channels = given.size.channels;
+    const T* image = given.inputs[i] + n * given.size.height * given.size.width * channels;
+    if (given.shared()) {
+      input.fill(image, channels, [](Vec<T> value, long) { return relu<T>(value); });
+      return;
+    }
+    const T *scale = scales.get() + i * width, *shift = shifts.get() + i * width;
+    input.fill(image, channels, [&](Vec<T> value, long b) {
+      return relu<T>(load(scale + b * L) * value + load(shift + b * L));
+    });
+  }
+
+  const long width, rows;
+  const Buffer<T> scales, shifts;
+  std::vector<Buffer<T>> weights, pointwise;
+};
+
+// Rows [first, first + rows) of taps * u, as pixels [width].
+template <class T>
+void convolve_rows(const Taps& taps, const Size& size, Padded<T>& input, const T* weights,
+                   long first, long rows, T* to, long width) {
+  constexpr int L = LANES<T>;
+  const long start = start_of(taps), at = first * size.stride + start;
+  const int count = taps.kernel * taps.kernel;
+  for (long b = 0; b < input.blocks; ++b) {
+    with_constants(taps.kernel, taps.dilation, size.stride, [&](auto k, auto d, auto s) {
+      convolve<T, k, d, s, false>(input.at(b, at, start), input.row, weights + b * count * L,
+                                  to + b * L, size.out_width() * width, width, rows,
+                                  size.out_width());
+    });
+  }
+}
+
+}  // namespace sgas
