@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from sgas.cell import dag_forward
+from sgas_gcn.affine import Affine, Features, reduced, with_ones
 from sgas_gcn.config import GraphModelConfig, PointModelConfig
-from sgas_gcn.constants import EPS
+from sgas_gcn.constants import EPS, MOMENTUM
 from sgas_gcn.fused.layer import linear_norm
 from sgas_gcn.fused.state import Member, Plan
 from sgas_gcn.ops.common import BatchNorm, Operation, SourceState
@@ -33,7 +34,7 @@ STEM_MULTIPLE = 3  # channels of the stem, in units of C
 
 
 class LinearNorm(nn.Module):
-    """BN(leaky ReLU(W x)) on `[N, in_channels]`: `[N, out_channels]`. Activation before norm.
+    """BN(leaky ReLU(W x)) on features `[N, in_channels]`: `[N, out_channels]`; activation first.
 
     `negative_slope` is the activation's: 0 is a ReLU, 1 none.
     """
@@ -50,9 +51,10 @@ class LinearNorm(nn.Module):
         self.norm = BatchNorm(out_channels)
         self.negative_slope = negative_slope
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Features) -> Tensor:
         """The normalised `[N, out_channels]`."""
-        return linear_norm(x, self.lin, self.norm, self.negative_slope)
+        inputs, weight = reduced(x, self.lin.weight)
+        return linear_norm(inputs, weight, self.lin.bias, self.norm, self.negative_slope)
 
 
 @dataclass(frozen=True)
@@ -189,8 +191,8 @@ class Cell(nn.Module):
 
     def forward(
         self,
-        s0: Tensor,
-        s1: Tensor,
+        s0: Features,
+        s1: Features,
         neighbors: Any,
         weights: Tensor | None = None,
         drop_path: DropPath | None = None,
@@ -282,22 +284,43 @@ def build_cells(
 class Stem(LinearNorm):
     """The layer before the first cell: BN(W x), an affine map."""
 
+    def _affine(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """BN's scale s `[D]` and shift, so that the output is s W x + shift; mean and variance.
+
+        In training these are W μ and diag(W Σ Wᵀ), with the mean and the covariance of x
+        `[N, in_channels]`. All float64.
+        """
+        weight = self.lin.weight.double()
+        mean, variance = self.norm.running_mean.double(), self.norm.running_var.double()
+        if self.training:
+            centre = x.double().mean(0)
+            centred = x.double() - centre
+            covariance = centred.t() @ centred / len(x)
+            mean, variance = weight @ centre, ((weight @ covariance) * weight).sum(1)
+        scale = self.norm.weight * (variance + EPS).rsqrt()
+        return scale, self.norm.bias - scale * mean, mean, variance
+
+    def affine(self, x: Tensor) -> Affine:
+        """The output for `[N, in_channels]` as an affine map; moves the running statistics."""
+        scale, shift, mean, variance = self._affine(x)
+        if self.training:
+            with torch.no_grad():
+                unbiased = variance * (len(x) / max(len(x) - 1, 1))
+                self.norm.running_mean.lerp_(mean.to(self.norm.running_mean), MOMENTUM)
+                self.norm.running_var.lerp_(unbiased.to(self.norm.running_var), MOMENTUM)
+        matrix = torch.cat([self.lin.weight * scale.unsqueeze(1), shift.unsqueeze(1)], dim=1)
+        return Affine(with_ones(x), matrix.to(x.dtype))
+
     @torch.no_grad()
     def coordinates(self, x: Tensor) -> Tensor:
         """Coordinates `[N, in_channels]` with the distances of the stem's outputs for `x`.
 
-        With s the scale of BN, outputs differ by s W (x_i - x_j), and that is as long as
-        R (x_i - x_j) for the QR decomposition of s W. Computed in float64.
+        Outputs differ by s W (x_i - x_j), and that is as long as R (x_i - x_j) for the QR
+        decomposition of s W. Computed in float64.
         """
-        points, weight = x.double(), self.lin.weight.double()
-        variance = self.norm.running_var.double()
-        if self.training:
-            centred = points - points.mean(0)
-            covariance = centred.t() @ centred / len(x)
-            variance = ((weight @ covariance) * weight).sum(1)
-        scale = self.norm.weight * (variance + EPS).rsqrt()
-        triangle = torch.linalg.qr(weight * scale.unsqueeze(1), mode="r").R
-        return (points @ triangle.t()).to(x.dtype)
+        scale = self._affine(x)[0]
+        triangle = torch.linalg.qr(self.lin.weight * scale.unsqueeze(1), mode="r").R
+        return (x.double() @ triangle.t()).to(x.dtype)
 
 
 def build_stem(config: ModelConfig, in_channels: int) -> Stem:
@@ -307,16 +330,16 @@ def build_stem(config: ModelConfig, in_channels: int) -> Stem:
 
 def forward_cells(
     cells: Sequence[Cell],
-    stem: Tensor,
-    neighbors_of: Callable[[int, Tensor], Neighborhood],
-    run: Callable[[Cell, Tensor, Tensor, Neighborhood], Tensor],
-) -> list[Tensor]:
+    stem: Features,
+    neighbors_of: Callable[[int, Features], Neighborhood],
+    run: Callable[[Cell, Features, Features, Neighborhood], Tensor],
+) -> list[Features]:
     """The stem's output and those of all cells; the first cell reads the stem twice.
 
     `neighbors_of(number, s0)` are the neighbours of a cell, from the first of its inputs before
     any layer.
     """
-    outputs = [stem]
+    outputs: list[Features] = [stem]
     s0 = s1 = stem
     for number, cell in enumerate(cells):
         s0, s1 = s1, run(cell, s0, s1, neighbors_of(number, s0))

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sgas_gcn.affine import Features
 from sgas_gcn.cells import RELU, STEM_MULTIPLE, Cell, LinearNorm
 from sgas_gcn.config import PointModelConfig
 from sgas_gcn.constants import LEAKY_SLOPE
@@ -36,14 +37,14 @@ def build_heads(
 
 
 def classify(
-    outputs: Sequence[Tensor],
+    outputs: Sequence[Features],
     fusion: nn.Module,
     heads: Sequence[nn.Module],
     num_clouds: int,
     dropout: float,
 ) -> Tensor:
     """Logits `[B, num_classes]` from the outputs of stem and cells, dropout between the heads."""
-    x = pool_layer(fusion, torch.cat(tuple(outputs), dim=1), num_clouds, LEAKY_SLOPE)
+    x = pool_layer(fusion, outputs, num_clouds, LEAKY_SLOPE)
     for head in heads[:-1]:
         x = F.dropout(head(x), dropout, fusion.training)
     return heads[-1](x)
@@ -61,9 +62,9 @@ class AuxiliaryHead(nn.Module):
         self.pre = LinearNorm(in_channels, AUXILIARY_CHANNELS, RELU)
         self.lin = nn.Linear(2 * AUXILIARY_CHANNELS, num_classes)
 
-    def forward(self, x: Tensor, num_clouds: int) -> Tensor:
+    def forward(self, x: Features, num_clouds: int) -> Tensor:
         """The logits."""
-        return self.lin(pool_layer(self.pre, x, num_clouds, 0.0))
+        return self.lin(pool_layer(self.pre, [x], num_clouds, 0.0))
 
 
 class NodeClassifier(nn.Module):

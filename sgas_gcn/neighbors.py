@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sgas.errors import ConfigError, DataError
+from sgas_gcn.affine import Features
 from sgas_gcn.compiled import runs_compiled
 from sgas_gcn.rows import Rows, rows_of_constant_degree
 
@@ -171,18 +172,20 @@ class CellNeighbors:
         self._clouds = (num_clouds, num_points)
         self._k, self._num_cells, self._given = k, num_cells, given
         self._stem_coordinates = stem_coordinates
-        self._searched: tuple[Tensor, Tensor] | None = None
+        self._searched: tuple[Features, Tensor] | None = None
 
-    def of_cell(self, cell: int, features: Tensor) -> Neighbors:
+    def of_cell(self, cell: int, features: Features) -> Neighbors:
         """The neighbourhoods for a cell whose first input, before any layer, is `[N, C]`."""
         if self._given is not None:
             return Neighbors.from_local(self._given[cell])
         if self._searched is None or self._searched[0] is not features:
             largest = min(2, self._num_cells) if cell == 0 else cell + 1
             width = search_width(self._k, largest)
-            x = features.detach()
             if cell < 2 and self._stem_coordinates is not None:
                 x = self._stem_coordinates()
+            else:
+                assert isinstance(features, Tensor), "only the stem's output is an affine map"
+                x = features.detach()
             index = nearest(x.view(*self._clouds, -1), width)
             self._searched = (features, index)
         return dilate(self._searched[1], self._k, cell + 1)

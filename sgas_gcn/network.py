@@ -87,7 +87,7 @@ class PointNetwork(nn.Module):
             drop_path = partial(drop_clouds, probability=self.drop_path, num_clouds=num_clouds)
         outputs = forward_cells(
             self.cells,
-            self.stem(inputs),
+            self.stem.affine(inputs),
             search.of_cell,
             lambda cell, s0, s1, graph: cell(s0, s1, graph, drop_path=drop_path),
         )

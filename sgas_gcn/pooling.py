@@ -5,13 +5,16 @@ Dimensions: B clouds, N points of all clouds together, D channels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sgas_gcn.affine import Features, reduced_parts
 from sgas_gcn.compiled import runs_compiled
 from sgas_gcn.constants import EPS, MOMENTUM
+from sgas_gcn.fused.layer import linear_norm
 from sgas_gcn.kernels.cpu_backend import operators
 
 
@@ -21,17 +24,21 @@ def pool_clouds(x: Tensor, num_clouds: int) -> Tensor:
     return torch.cat([clouds.max(dim=1).values, clouds.mean(dim=1)], dim=1)
 
 
-def pool_layer(layer: Any, x: Tensor, num_clouds: int, negative_slope: float) -> Tensor:
+def pool_layer(
+    layer: Any, parts: Sequence[Features], num_clouds: int, negative_slope: float
+) -> Tensor:
     """`pool_clouds` of BN(leaky ReLU(W x)) `[B, 2D]`, for a layer with this slope where negative.
 
+    x are the `parts` side by side; the layer has no bias.
     BN is affine with the sign of its weight, so largest and mean value are those of the largest, or
     smallest, and mean activation. Compiled, the activations are read once: alone W x is kept.
     """
-    if not runs_compiled(x):
-        return pool_clouds(layer(x), num_clouds)
     norm = layer.norm
+    x, weight = reduced_parts(parts, layer.lin.weight)
+    if not runs_compiled(x):
+        return pool_clouds(linear_norm(x, weight, None, norm, negative_slope), num_clouds)
     sign = torch.where(norm.weight.detach() < 0, -1.0, 1.0)
-    found = operators().pool_activation(layer.lin(x), sign, num_clouds, negative_slope)
+    found = operators().pool_activation(x @ weight.t(), sign, num_clouds, negative_slope)
     extremum, _, total, squares = found
     mean, var = norm.running_mean.double(), norm.running_var.double()
     if norm.training:

@@ -127,7 +127,7 @@ class PointSupernet(Supernet):
         weights = self.mixture_weights()
         outputs = forward_cells(
             self.cells,
-            self.stem(inputs),
+            self.stem.affine(inputs),
             search.of_cell,
             lambda cell, s0, s1, graph: cell(s0, s1, graph, weights),
         )

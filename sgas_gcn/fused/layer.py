@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
@@ -19,10 +19,12 @@ from sgas_gcn.constants import EPS, MOMENTUM
 from sgas_gcn.kernels import pointwise
 
 
-def linear_norm(x: Tensor, linear: nn.Linear, norm: Any, negative_slope: float) -> Tensor:
+def linear_norm(
+    x: Tensor, weight: Tensor, bias: Tensor | None, norm: Any, negative_slope: float
+) -> Tensor:
     """BN(leaky ReLU(W x + b)) `[N, D]`; in training the running statistics of `norm` move."""
     buffers = (norm.running_mean, norm.running_var)
-    given = (x, linear.weight, linear.bias, norm.weight, norm.bias)
+    given = (x, weight, bias, norm.weight, norm.bias)
     return _LinearNorm.apply(buffers, norm.training, negative_slope, *given)
 
 

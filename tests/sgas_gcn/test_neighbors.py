@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from sgas.errors import ConfigError, DataError
+from sgas_gcn.affine import reduced_parts
 from sgas_gcn.cells import build_stem
 from sgas_gcn.compiled import LIBRARY
 from sgas_gcn.config import PointModelConfig
@@ -96,6 +98,31 @@ def test_the_stem_s_coordinates_have_the_distances_of_its_output(
     coordinates = stem.coordinates(points)
     out = stem(points)
     torch.testing.assert_close(torch.pdist(coordinates), torch.pdist(out))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_stem_s_affine_map_is_its_output(training: bool) -> None:
+    torch.manual_seed(0)
+    stem = build_stem(PointModelConfig(channels=8), 3).double().train(training)
+    stem.norm.weight.data.normal_()
+    stem.norm.bias.data.normal_()
+    stem.norm.running_mean.normal_()
+    stem.norm.running_var.uniform_(0.5, 2)
+    plain = copy.deepcopy(stem)
+    points = torch.randn(50, 3, dtype=torch.float64) + 3
+    readers = torch.randn(5, 24 + 7, dtype=torch.float64)
+    other = torch.randn(50, 7, dtype=torch.float64)
+    inputs, weight = reduced_parts([stem.affine(points), other], readers)
+    ours, wanted = inputs @ weight.t(), torch.cat([plain(points), other], dim=1) @ readers.t()
+    torch.testing.assert_close(ours, wanted, rtol=1e-10, atol=1e-10)
+    assert inputs.shape == (50, 4 + 7)
+    grad = torch.randn_like(wanted)
+    found = torch.autograd.grad(ours, list(stem.parameters()), grad)
+    expected = torch.autograd.grad(wanted, list(plain.parameters()), grad)
+    for one, two in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-9, atol=1e-9)
+    for one, two in zip(stem.buffers(), plain.buffers(), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-10, atol=1e-10)
 
 
 def test_no_gradient_runs_through_the_search() -> None:

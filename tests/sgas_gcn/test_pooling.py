@@ -33,7 +33,7 @@ def test_equals_the_plain_formula(slope: float, points: int, channels: int, trai
     layer.norm.running_var.uniform_(0.5, 2)
     norm.load_state_dict(layer.norm.state_dict(), strict=False)
     x = torch.randn(CLOUDS * points, 5, dtype=torch.float64, requires_grad=True)
-    ours, wanted = pool_layer(layer, x, CLOUDS, slope), plain(layer, norm, x, slope)
+    ours, wanted = pool_layer(layer, [x], CLOUDS, slope), plain(layer, norm, x, slope)
     torch.testing.assert_close(ours, wanted, rtol=1e-10, atol=1e-10)
     grad = torch.randn_like(wanted)
     inputs = [x, layer.lin.weight]
@@ -50,5 +50,5 @@ def test_float32_stays_float32_and_a_nan_is_seen() -> None:
     layer = LinearNorm(4, 20, 0.0)
     x = torch.randn(6, 4)
     x[2, 1] = float("nan")
-    out = pool_layer(layer, x, 2, 0.0)
+    out = pool_layer(layer, [x], 2, 0.0)
     assert out.dtype == torch.float32 and out.shape == (2, 40) and out.isnan().all()

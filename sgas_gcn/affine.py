@@ -1,0 +1,45 @@
+"""Features that are an affine map of fewer numbers, and products that never write them down.
+
+The stem of point clouds maps 3 coordinates to 3C channels. A layer that reads its output A p + b
+has W (A p + b) = (W A) p + W b: a product with a point's coordinates and a 1. Gradients come to W,
+A and b by way of the small matrices W A and W b.
+Dimensions: N rows, D features, c numbers that they come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """Features inputs · matrixᵀ: `inputs` `[N, c + 1]`, the last a 1, `matrix` `[D, c + 1]`."""
+
+    inputs: Tensor
+    matrix: Tensor
+
+
+Features = Tensor | Affine
+
+
+def with_ones(x: Tensor) -> Tensor:
+    """`x` `[N, c]` and a column of ones: `[N, c + 1]`."""
+    return torch.cat([x, x.new_ones(len(x), 1)], dim=1)
+
+
+def reduced(x: Features, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """A matrix and a weight whose product is that of the features and `weight` `[out, D]`."""
+    return (x.inputs, weight @ x.matrix) if isinstance(x, Affine) else (x, weight)
+
+
+def reduced_parts(parts: Sequence[Features], weight: Tensor) -> tuple[Tensor, Tensor]:
+    """`reduced` of features side by side."""
+    widths = [len(part.matrix) if isinstance(part, Affine) else part.shape[1] for part in parts]
+    pairs = [
+        reduced(part, own) for part, own in zip(parts, weight.split(widths, dim=1), strict=True)
+    ]
+    return torch.cat([x for x, _ in pairs], dim=1), torch.cat([own for _, own in pairs], dim=1)
