@@ -50,6 +50,12 @@ class NeighborGraph:
         return rows_of_constant_degree(self.sources)
 
     @cached_property
+    def runs(self) -> tuple[Tensor, Tensor]:
+        """The edges as compressed rows: where each node's run starts `[N + 1]`, and the sources."""
+        starts = torch.arange(self.num_nodes + 1, device=self.sources.device)
+        return starts.mul_(self.degree), self.sources.reshape(-1)
+
+    @cached_property
     def columns(self) -> tuple[Tensor, ...]:
         """The sources column by column: `degree` contiguous tensors `[N]`."""
         return self.sources.t().contiguous().unbind(0)

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sgas_gcn.compiled import runs_compiled
+from sgas_gcn.compiled import kernels_for
 from sgas_gcn.csr import CsrGraph
 from sgas_gcn.kernels import cpu_backend, csr_backend, torch_backend
 from sgas_gcn.neighbors import NeighborGraph
@@ -57,6 +57,11 @@ def attention_sum(
 
 def _backend(x: Tensor, graph: Graph) -> Any:
     """The module that implements the primitives for a tensor and a kind of graph."""
-    if runs_compiled(x):
+    kernels = kernels_for(x.device)
+    if kernels == "cuda":
+        from sgas_gcn.kernels import cuda_backend
+
+        return cuda_backend
+    if kernels == "cpu" and x.dtype.itemsize >= 4:
         return cpu_backend
     return csr_backend if isinstance(graph, CsrGraph) else torch_backend

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -10,11 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.library import opcheck
+from triton_runs import triton_kernels
 
+from sgas.kernels import backend_for
 from sgas_cnn.kernels import BACKENDS, cpu_autograd
 from sgas_cnn.library import LIBRARY
 
-SIZES = [(1, 2, 7, 5), (3, 1, 8, 8), (16, 2, 9, 4), (17, 2, 5, 13), (40, 2, 6, 6)]  # C, N, H, W
+SMALL = (3, 2, 4, 5)  # C, N, H, W
+SIZES = [SMALL, (1, 2, 7, 5), (3, 1, 8, 8), (16, 2, 9, 4), (17, 2, 5, 13), (40, 2, 6, 6)]
 AT_ALL_SIZES = pytest.mark.parametrize("size", SIZES, ids=str)
 TAPS = [(kernel, dilation) for kernel in (3, 5, 7) for dilation in (1, 2)]
 DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["64", "32"])
@@ -23,12 +27,28 @@ STRIDES = pytest.mark.parametrize("stride", [1, 2])
 Size = tuple[int, int, int, int]
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=["torch", "cpu"])
 def backend(request: pytest.FixtureRequest) -> Any:
-    """Each backend that this machine has."""
+    """Each backend that this machine has; what is torch's on CUDA is tested as torch's."""
     if request.param == "cpu":
         needs_library()
     return BACKENDS[request.param]
+
+
+@pytest.fixture(params=BACKENDS)
+def depthwise_backend(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Each backend of the depthwise convolutions; Triton's kernels are interpreted."""
+    if request.param == "cpu":
+        needs_library()
+    with triton_kernels() if request.param == "cuda" else nullcontext():
+        yield BACKENDS[request.param]
+
+
+def skip_slow(size: Size, stride: int, dtype: torch.dtype, mapped: bool) -> None:
+    """Skips all but two cases where the kernels in force are interpreted."""
+    few = size == SMALL and dtype == torch.float64 and mapped == (stride == 2)
+    if not few and backend_for(torch.device("cpu"), LIBRARY) == "cuda":
+        pytest.skip("the interpreter takes long; test_triton_kernels has sizes and types")
 
 
 def needs_library() -> None:
@@ -111,14 +131,15 @@ def tensors_of(*values: Any) -> list[Tensor]:
 @DTYPES
 @pytest.mark.parametrize("mapped", [False, True], ids=["shared", "mapped"])
 def test_depthwise_equals_the_plain_formula(
-    backend: Any, size: Size, stride: int, dtype: torch.dtype, mapped: bool
+    depthwise_backend: Any, size: Size, stride: int, dtype: torch.dtype, mapped: bool
 ) -> None:
+    skip_slow(size, stride, dtype, mapped)
     torch.manual_seed(0)
     given = bank(size, dtype, stride, mapped)
-    ours, plain = backend.depthwise(*given, True), plain_depthwise(*given)
+    ours, plain = depthwise_backend.depthwise(*given, True), plain_depthwise(*given)
     for a, b in zip(tensors_of(*ours), tensors_of(*plain), strict=True):
         torch.testing.assert_close(a, b, **tolerance(dtype), check_stride=False)
-    assert tensors_of(backend.depthwise(*given, False)[1:])[0].numel() == 0
+    assert tensors_of(depthwise_backend.depthwise(*given, False)[1:])[0].numel() == 0
 
 
 @AT_ALL_SIZES
@@ -126,8 +147,9 @@ def test_depthwise_equals_the_plain_formula(
 @DTYPES
 @pytest.mark.parametrize("mapped", [False, True], ids=["shared", "mapped"])
 def test_depthwise_backward_equals_autograd_of_the_plain_formula(
-    backend: Any, size: Size, stride: int, dtype: torch.dtype, mapped: bool
+    depthwise_backend: Any, size: Size, stride: int, dtype: torch.dtype, mapped: bool
 ) -> None:
+    skip_slow(size, stride, dtype, mapped)
     torch.manual_seed(1)
     given = bank(size, dtype, stride, mapped)
     channels, num = size[0], len(given[3])
@@ -151,7 +173,7 @@ def test_depthwise_backward_equals_autograd_of_the_plain_formula(
         [t.detach() for t in v] if isinstance(v, list) and tensors_of(v) else v for v in given
     ]
     matrices, shifts = (t if t is None else t.detach() for t in detached[1:3])
-    to_inputs, to_weights, crossed, sums = backend.depthwise_backward(
+    to_inputs, to_weights, crossed, sums = depthwise_backend.depthwise_backward(
         gradients, [g for g, _ in reaching], [p for _, p in reaching], through,
         [p.detach().contiguous() for p in planes], slopes, constants, detached[0], matrices, shifts,
         centres, detached[3], *given[4:], added, True, [True] * num,
@@ -359,7 +381,6 @@ def test_a_number_that_is_none_is_not_hidden(backend: Any) -> None:
         assert out[0, :3, :3, 0].isnan().all() and not out[..., 1].isnan().any()
 
 
-SMALL = (3, 2, 4, 5)
 OPERATORS = ["depthwise", "depthwise mapped", "mixture", "pool"]
 
 
