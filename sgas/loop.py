@@ -88,7 +88,7 @@ def evaluate(
     """Mean loss and metrics of a model in evaluation mode, over all samples of a source."""
     tally = Tally()
     model.eval()
-    order = in_order(len(source), batch_size, device)
+    order = in_order(len(source), batch_size, source.index_device)
     for inputs, targets in batches(source, order, 0, None):
         logits = model(inputs)
         tally.add(labels.loss(logits, targets), labels.predictions(logits), targets)

@@ -106,8 +106,10 @@ class Search:
         self.history = {kind: history for kind in self.space.cell_kinds}
         self.random = RandomState(seed, device)
         self.supernet: Supernet = task.build_supernet().to(device)
-        self.weight_order = BatchOrder(len(parts.weights), seed, "weights", device)
-        self.alpha_order = BatchOrder(len(parts.alphas), seed, "alphas", device)
+        self.weight_order, self.alpha_order = (
+            BatchOrder(len(part), seed, name, part.index_device)
+            for name, part in (("weights", parts.weights), ("alphas", parts.alphas))
+        )
         self.epoch, self.step, self.tally, self.seconds = 0, 0, Tally(), 0.0
         self._make_optimizers()
 

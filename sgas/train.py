@@ -62,7 +62,8 @@ class Training:
         self.device, self.listener = device, listener or Silent()
         self.random = RandomState(seed, device)
         self.network: Network = task.build_network(genotype, config.auxiliary).to(device)
-        self.order = BatchOrder(len(parts.training), seed, "training", device)
+        where = parts.training.index_device
+        self.order = BatchOrder(len(parts.training), seed, "training", where)
         self.optimizer = make_optimizer(config, list(self.network.parameters()))
         self.epoch, self.step, self.tally, self.seconds = 0, 0, Tally(), 0.0
 
