@@ -132,6 +132,16 @@ class RandomState:
             torch.cuda.set_rng_state(state["cuda"], self.device)
 
 
+def whole_steps(device: torch.device) -> dict[str, Any]:
+    """The option by which torch's SGD and Adam update all parameters in one pass over them.
+
+    A fused step on the CPU goes through memory in order, whatever the strides say (torch 2.13):
+    a gradient has to lie as its parameter does. Those of `backward()` do; others, such as those of
+    `torch.autograd.grad`, have to be laid so.
+    """
+    return {"fused": True} if device.type in ("cpu", "cuda") else {"foreach": True}
+
+
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
     """Sets the learning rate of all parameter groups."""
     for group in optimizer.param_groups:

@@ -29,6 +29,7 @@ from sgas.loop import (
     frozen,
     require_finite,
     set_learning_rate,
+    whole_steps,
 )
 from sgas.records import EpochRecord
 from sgas.replay import empty_history, extend_history, open_edges, score_epoch
@@ -48,7 +49,10 @@ class AlphaOptimizer:
     def __init__(self, alphas: Mapping[str, nn.Parameter], config: SearchConfig) -> None:
         self.alphas, self.weight_decay = dict(alphas), config.alpha_weight_decay
         self.adam = torch.optim.Adam(
-            self.alphas.values(), lr=config.alpha_learning_rate, betas=(0.5, 0.999)
+            self.alphas.values(),
+            lr=config.alpha_learning_rate,
+            betas=(0.5, 0.999),
+            **whole_steps(next(iter(self.alphas.values())).device),
         )
         self.open = {kind: torch.ones_like(alpha[:, :1]) for kind, alpha in self.alphas.items()}
 
@@ -56,6 +60,7 @@ class AlphaOptimizer:
     def step(self, gradients: tuple[Tensor, ...]) -> None:
         """One update by the gradients `[E, O]` of all kinds, in order."""
         for (kind, alpha), gradient in zip(self.alphas.items(), gradients, strict=True):
+            gradient = gradient.contiguous()  # as the alphas lie: see `whole_steps`
             alpha.grad = (gradient + self.weight_decay * alpha) * self.open[kind]
         self.adam.step()
         self.adam.zero_grad()
@@ -120,7 +125,7 @@ class Search:
             lr=config.learning_rate,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
-            fused=True,
+            **whole_steps(self.device),
         )
         self.alpha_optimizer = AlphaOptimizer(self.supernet.alphas, config)
 

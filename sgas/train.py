@@ -27,6 +27,7 @@ from sgas.loop import (
     evaluate,
     require_finite,
     set_learning_rate,
+    whole_steps,
 )
 from sgas.runs import Run
 from sgas.schedule import learning_rate
@@ -35,12 +36,10 @@ from sgas.signals import StopSignal
 
 def make_optimizer(config: TrainConfig, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
     """The optimiser of a training; weight decay is added to the gradient, as published."""
-    rate, decay = config.learning_rate, config.weight_decay
+    rate, decay, how = config.learning_rate, config.weight_decay, whole_steps(weights[0].device)
     if config.optimizer == "adam":
-        return torch.optim.Adam(weights, lr=rate, weight_decay=decay, fused=True)
-    return torch.optim.SGD(
-        weights, lr=rate, momentum=config.momentum, weight_decay=decay, fused=True
-    )
+        return torch.optim.Adam(weights, lr=rate, weight_decay=decay, **how)
+    return torch.optim.SGD(weights, lr=rate, momentum=config.momentum, weight_decay=decay, **how)
 
 
 class Training:
