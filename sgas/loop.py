@@ -81,16 +81,35 @@ class Tally:
         return cls(**{name: [part.to(device) for part in parts] for name, parts in state.items()})
 
 
+def run_network(model: Any, inputs: Any, precision: str, device: torch.device) -> Any:
+    """What a network returns, its 16-bit tensors as float32, so that losses are computed in that.
+
+    `precision` bf16: autocast inside, which leaves parameters and gradients of parameters float32.
+    """
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        output = model(inputs)
+    return tuple(map(_widened, output)) if isinstance(output, tuple) else _widened(output)
+
+
+def _widened(x: Tensor) -> Tensor:
+    return x.float() if x.dtype == torch.bfloat16 else x
+
+
 @torch.no_grad()
 def evaluate(
-    model: Any, labels: Labels, source: Source, batch_size: int, device: torch.device
+    model: Any,
+    labels: Labels,
+    source: Source,
+    batch_size: int,
+    device: torch.device,
+    precision: str = "float32",
 ) -> dict[str, float]:
     """Mean loss and metrics of a model in evaluation mode, over all samples of a source."""
     tally = Tally()
     model.eval()
     order = in_order(len(source), batch_size, source.index_device)
     for inputs, targets in batches(source, order, 0, None):
-        logits = model(inputs)
+        logits = run_network(model, inputs, precision, device)
         tally.add(labels.loss(logits, targets), labels.predictions(logits), targets)
     model.train()
     return tally.figures(labels)

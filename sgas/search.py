@@ -28,6 +28,7 @@ from sgas.loop import (
     evaluate,
     frozen,
     require_finite,
+    run_network,
     set_learning_rate,
     whole_steps,
 )
@@ -96,11 +97,13 @@ class Search:
         parts: SearchParts,
         seed: int,
         device: torch.device,
+        precision: str = "float32",
         notes: Mapping[str, Any],
         listener: Listener | None = None,
     ) -> None:
         self.task, self.config, self.run, self.parts = task, config, run, parts
-        self.seed, self.device, self.notes = seed, device, dict(notes)
+        self.seed, self.device, self.precision = seed, device, precision
+        self.notes = dict(notes)
         self.listener = listener or Silent()
         self.strategy = strategy_named(config.strategy)
         self.space = task.space
@@ -179,10 +182,13 @@ class Search:
             self.listener.stepped(self.epoch, self.step, num_steps)
         self.seconds += time.perf_counter() - began
 
+    def _logits(self, inputs: Any) -> Tensor:
+        return run_network(self.supernet, inputs, self.precision, self.device)
+
     def _alpha_step(self, inputs: Any, targets: Tensor) -> None:
         """First-order step on the alphas; the weights get no gradient and keep no activations."""
         with frozen(self.supernet.weights()):
-            loss = self.task.labels.loss(self.supernet(inputs), targets)
+            loss = self.task.labels.loss(self._logits(inputs), targets)
             if loss.requires_grad:  # False once no edge is open
                 alphas = list(self.supernet.alphas.values())
                 self.alpha_optimizer.step(
@@ -191,7 +197,7 @@ class Search:
 
     def _weight_step(self, inputs: Any, targets: Tensor) -> None:
         with frozen(self.supernet.alphas.values()):
-            logits = self.supernet(inputs)
+            logits = self._logits(inputs)
             loss = self.task.labels.loss(logits, targets)
             loss.backward()
         nn.utils.clip_grad_norm_(self.supernet.weights(), self.config.grad_clip, foreach=True)
@@ -205,7 +211,12 @@ class Search:
         training = self.tally.figures(self.task.labels)
         require_finite(self.epoch, training)
         validation = evaluate(
-            self.supernet, self.task.labels, self.parts.validation, self.batch_size, self.device
+            self.supernet,
+            self.task.labels,
+            self.parts.validation,
+            self.batch_size,
+            self.device,
+            self.precision,
         )
         require_finite(self.epoch, validation)
         batch_size = self.batch_size

@@ -26,6 +26,7 @@ from sgas.loop import (
     Tally,
     evaluate,
     require_finite,
+    run_network,
     set_learning_rate,
     whole_steps,
 )
@@ -55,10 +56,12 @@ class Training:
         parts: TrainParts,
         seed: int,
         device: torch.device,
+        precision: str = "float32",
         listener: Listener | None = None,
     ) -> None:
         self.task, self.config, self.run, self.parts = task, config, run, parts
-        self.device, self.listener = device, listener or Silent()
+        self.device, self.precision = device, precision
+        self.listener = listener or Silent()
         self.random = RandomState(seed, device)
         self.network: Network = task.build_network(genotype, config.auxiliary).to(device)
         where = parts.training.index_device
@@ -96,7 +99,7 @@ class Training:
         self.seconds += time.perf_counter() - began
 
     def _train_step(self, inputs: Any, targets: Tensor) -> None:
-        output = self.network(inputs)
+        output = run_network(self.network, inputs, self.precision, self.device)
         logits, auxiliary = output if isinstance(output, tuple) else (output, None)
         loss = self.task.labels.loss(logits, targets, self.config.label_smoothing)
         total = loss
@@ -125,6 +128,7 @@ class Training:
                 self.parts.validation,
                 self.config.batch_size,
                 self.device,
+                self.precision,
             )
             prefix = self.parts.validation_name
             metrics.update({f"{prefix}_{name}": value for name, value in figures.items()})

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sgas.precision import widened
 from sgas_gcn.compiled import runs_compiled
 from sgas_gcn.constants import EPS, MOMENTUM
 from sgas_gcn.kernels.cpu_backend import operators
@@ -31,7 +32,7 @@ def pool_layer(layer: Any, x: Tensor, num_clouds: int, negative_slope: float) ->
         return pool_clouds(layer(x), num_clouds)
     norm = layer.norm
     sign = torch.where(norm.weight.detach() < 0, -1.0, 1.0)
-    found = operators().pool_activation(layer.lin(x), sign, num_clouds, negative_slope)
+    found = operators().pool_activation(widened(layer.lin(x)), sign, num_clouds, negative_slope)
     extremum, _, total, squares = found
     mean, var = norm.running_mean.double(), norm.running_var.double()
     if norm.training:

@@ -16,11 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sgas.precision import narrowed
+
 
 def relu_conv(x: Tensor, weight: Tensor) -> Tensor:
     """W R(x): `[N, C, H, W]` and `weight` `[out, C, 1, 1]` give `[N, out, H, W]`, channels last."""
     image = x.permute(0, 2, 3, 1).contiguous()
-    return _ReluConv.apply(image, weight.flatten(1)).permute(0, 3, 1, 2)
+    return _ReluConv.apply(*narrowed(image, weight.flatten(1))).permute(0, 3, 1, 2)
 
 
 class _ReluConv(torch.autograd.Function):

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from sgas.kernels import backend_for
+from sgas.precision import narrowed
 from sgas_cnn.kernels import torch_depthwise
 from sgas_cnn.library import LIBRARY
 
@@ -21,10 +21,7 @@ def depthwise_conv(x: Tensor, weight: Tensor, stride: int = 1, dilation: int = 1
     k is odd and the padding keeps the size at stride 1; at stride 2 it is halved, rounded up. Under
     autocast both are taken in its type, as by torch's own convolutions.
     """
-    device = x.device.type
-    if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(device)
-        x, weight = x.to(dtype), weight.to(dtype)
+    x, weight = narrowed(x, weight)
     return _module(x).depthwise_conv(x, weight, stride, dilation)
 
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sgas_gcn.compiled import kernels_for
 from sgas_gcn.csr import CsrGraph
 from sgas_gcn.kernels import cpu_backend, csr_backend, torch_backend
+from sgas_gcn.kernels.autocast import InFloat32
 from sgas_gcn.neighbors import NeighborGraph
 
 Graph = NeighborGraph | CsrGraph
@@ -62,6 +64,8 @@ def _backend(x: Tensor, graph: Graph) -> Any:
         from sgas_gcn.kernels import cuda_backend
 
         return cuda_backend
-    if kernels == "cpu" and x.dtype.itemsize >= 4:
-        return cpu_backend
-    return csr_backend if isinstance(graph, CsrGraph) else torch_backend
+    narrow = torch.is_autocast_enabled(x.device.type)
+    backend: Any = csr_backend if isinstance(graph, CsrGraph) else torch_backend
+    if kernels == "cpu" and (narrow or x.dtype.itemsize >= 4):
+        backend = cpu_backend
+    return InFloat32(backend, x.device) if narrow else backend
