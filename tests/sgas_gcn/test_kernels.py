@@ -304,6 +304,22 @@ def test_nothing_of_the_size_of_edges_and_channels_is_kept(
     assert kept and max(tensor.numel() for tensor in kept) <= num_nodes * HEADS * channels
 
 
+def test_under_autocast_sums_are_of_float32(backend: torch.device) -> None:
+    """In bfloat16, 256 + 1 is 256."""
+    if is_slow():
+        pytest.skip("the interpreter takes long; test_triton_kernels has sums of narrow types")
+    graph = NeighborGraph(torch.arange(300, device=backend).expand(300, 300))
+    x = torch.ones(300, 1, dtype=torch.bfloat16, device=backend, requires_grad=True)
+    with torch.autocast(backend.type, torch.bfloat16):
+        total = neighbor_sum(x, graph)
+        selected, sums, _ = edge_relu_stats(x, x, torch.ones(1, device=backend), graph)
+    assert total.dtype == selected.dtype == torch.bfloat16
+    assert sums.item() == 2 * 300 * 300
+    (grad,) = torch.autograd.grad(sums.sum(), x)
+    assert grad.dtype == torch.bfloat16
+    assert (grad.float().cpu() - 600).abs().max() < 3
+
+
 @pytest.mark.gpu
 def test_all_of_this_holds_compiled() -> None:
     pass_compiled(__file__, only="triton")
