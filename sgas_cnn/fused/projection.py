@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sgas.precision import narrowed, without_autocast
 from sgas_cnn.fused.plan import EPS, MOMENTUM
 from sgas_cnn.kernels import backend_of
 
@@ -26,7 +27,7 @@ ALONE = [-1], [0]  # one row without a weight, for the one slot
 def relu_conv(x: Tensor, weight: Tensor) -> Tensor:
     """W R(x): `[N, C, H, W]` and `weight` `[out, C, 1, 1]` give `[N, out, H, W]`, channels last."""
     image = x.permute(0, 2, 3, 1).contiguous()
-    return _ReluConv.apply(image, weight.flatten(1)).permute(0, 3, 1, 2)
+    return _ReluConv.apply(*narrowed(image, weight.flatten(1))).permute(0, 3, 1, 2)
 
 
 class _ReluConv(torch.autograd.Function):
@@ -63,6 +64,7 @@ class _ReluConvNorm(torch.autograd.Function):
     """The function on `[N, H, W, C]`."""
 
     @staticmethod
+    @without_autocast
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, gamma: Tensor | None, beta: Tensor | None, norm: Any
     ) -> Tensor:
@@ -86,6 +88,7 @@ class _ReluConvNorm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @without_autocast
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, gamma, beta, output, factors, centres, inverse = ctx.saved_tensors
         backend, gradient = backend_of(x), gradient.contiguous()

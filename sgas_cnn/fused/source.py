@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sgas.precision import without_autocast
 from sgas_cnn.fused.backward import SourceBackward
 from sgas_cnn.fused.linear import linear_images
 from sgas_cnn.fused.plan import EPS, SourcePlan, affine_of
@@ -57,6 +58,7 @@ class _Source(torch.autograd.Function):
     """The function; images are `[N, H, W, C]`."""
 
     @staticmethod
+    @without_autocast
     def forward(
         ctx: Any,
         plan: SourcePlan,
@@ -99,6 +101,7 @@ class _Source(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @without_autocast
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
         kept, start = {}, 0
         saved = ctx.saved_tensors

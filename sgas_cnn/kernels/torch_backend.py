@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sgas_cnn.kernels.torch_depthwise import depthwise_conv, depthwise_gradients
+from sgas_cnn.kernels.depthwise import depthwise_conv, depthwise_gradients
 from sgas_cnn.kernels.torch_norms import fold, follow, unfold
 
 __all__ = [

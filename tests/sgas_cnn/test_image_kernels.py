@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -10,11 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.library import opcheck
+from triton_runs import triton_kernels
 
+from sgas.kernels import backend_for
 from sgas_cnn.kernels import BACKENDS, cpu_autograd
 from sgas_cnn.library import LIBRARY
 
-SIZES = [(1, 2, 7, 5), (3, 1, 8, 8), (16, 2, 9, 4), (17, 2, 5, 13), (40, 2, 6, 6)]  # C, N, H, W
+SMALL = (3, 2, 4, 5)  # C, N, H, W
+SIZES = [SMALL, (1, 2, 7, 5), (3, 1, 8, 8), (16, 2, 9, 4), (17, 2, 5, 13), (40, 2, 6, 6)]
 AT_ALL_SIZES = pytest.mark.parametrize("size", SIZES, ids=str)
 TAPS = [(kernel, dilation) for kernel in (3, 5, 7) for dilation in (1, 2)]
 DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["64", "32"])
@@ -23,12 +27,28 @@ STRIDES = pytest.mark.parametrize("stride", [1, 2])
 Size = tuple[int, int, int, int]
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=["torch", "cpu"])
 def backend(request: pytest.FixtureRequest) -> Any:
-    """Each backend that this machine has."""
+    """Each backend that this machine has; what is torch's on CUDA is tested as torch's."""
     if request.param == "cpu":
         needs_library()
     return BACKENDS[request.param]
+
+
+@pytest.fixture(params=BACKENDS)
+def separable_backend(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Each backend of the separable convolutions; Triton's kernels are interpreted."""
+    if request.param == "cpu":
+        needs_library()
+    with triton_kernels() if request.param == "cuda" else nullcontext():
+        yield BACKENDS[request.param]
+
+
+def skip_slow(size: Size, stride: int, dtype: torch.dtype, mapped: bool) -> None:
+    """Skips all but two cases where the kernels in force are interpreted."""
+    few = size == SMALL and dtype == torch.float64 and mapped == (stride == 2)
+    if not few and backend_for(torch.device("cpu"), LIBRARY) == "cuda":
+        pytest.skip("the interpreter takes long; test_triton_kernels has sizes and types")
 
 
 def needs_library() -> None:
@@ -122,14 +142,15 @@ def tensors_of(*values: Any) -> list[Tensor]:
 @DTYPES
 @pytest.mark.parametrize("mapped", [False, True], ids=["shared", "mapped"])
 def test_separable_equals_the_plain_formula(
-    backend: Any, size: Size, stride: int, dtype: torch.dtype, mapped: bool
+    separable_backend: Any, size: Size, stride: int, dtype: torch.dtype, mapped: bool
 ) -> None:
+    skip_slow(size, stride, dtype, mapped)
     torch.manual_seed(0)
     given = bank(size, dtype, stride, mapped)
-    ours, plain = backend.separable(*given, True), plain_separable(*given)
+    ours, plain = separable_backend.separable(*given, True), plain_separable(*given)
     for a, b in zip(tensors_of(*ours), tensors_of(*plain), strict=True):
         close_to_scale(a, b, dtype)
-    assert tensors_of(backend.separable(*given, False)[1:])[0].numel() == 0
+    assert tensors_of(separable_backend.separable(*given, False)[1:])[0].numel() == 0
 
 
 @AT_ALL_SIZES
@@ -137,8 +158,9 @@ def test_separable_equals_the_plain_formula(
 @DTYPES
 @pytest.mark.parametrize("mapped", [False, True], ids=["shared", "mapped"])
 def test_separable_backward_equals_autograd_of_the_plain_formula(
-    backend: Any, size: Size, stride: int, dtype: torch.dtype, mapped: bool
+    separable_backend: Any, size: Size, stride: int, dtype: torch.dtype, mapped: bool
 ) -> None:
+    skip_slow(size, stride, dtype, mapped)
     torch.manual_seed(1)
     given = bank(size, dtype, stride, mapped)
     channels, num = size[0], len(given[3])
@@ -162,7 +184,7 @@ def test_separable_backward_equals_autograd_of_the_plain_formula(
     kept = [output.detach().contiguous() for output in outputs]
 
     def run(wants_inputs: bool, weights: list[bool]) -> Any:
-        return backend.separable_backward(
+        return separable_backend.separable_backward(
             gradients, gradient_of, factors, kept, slopes, constants, inputs, scales, shifts, taps,
             dilations, offsets, pointwise, rows, stride, centres, added, wants_inputs, weights,
             weights,
@@ -400,7 +422,6 @@ def test_a_number_that_is_none_is_not_hidden(backend: Any) -> None:
         assert out[0, :3, :3, 0].isnan().all() and not out[..., 1].isnan().any()
 
 
-SMALL = (3, 2, 4, 5)
 OPERATORS = ["separable", "separable mapped", "projection", "mixture", "pool"]
 
 
