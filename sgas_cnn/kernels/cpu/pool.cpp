@@ -4,6 +4,7 @@
 // gradient of the largest.
 #include <algorithm>
 #include <limits>
+#include <type_traits>
 
 #include "kernels.h"
 #include "moments.h"
@@ -32,21 +33,70 @@ void for_windows(const Size& size, Use use) {
   }
 }
 
-template <class T>
-void pool_image(const Size& size, const T* x, T* largest, T* average, long c, int lanes) {
+// use(pixel) for the pixels of a window, in order; whole windows without loops.
+template <class Use>
+inline void for_pixels(Window rows, Window columns, long width, const Use& use) {
+  if (rows.last - rows.first == 3 && columns.last - columns.first == 3) {
+    const long first = rows.first * width + columns.first;
+#pragma GCC unroll 9
+    for (int i = 0; i < 9; ++i) use(first + i / 3 * width + i % 3);
+    return;
+  }
+  for (long h = rows.first; h < rows.last; ++h) {
+    for (long w = columns.first; w < columns.last; ++w) use(h * width + w);
+  }
+}
+
+// use(c, lanes) for blocks of channels; whole ones have their lanes as a constant.
+template <class T, class Use>
+void for_blocks(long channels, const Use& use) {
+  constexpr int L = LANES<T>;
+  long c = 0;
+  for (; c + L <= channels; c += L) use(c, std::integral_constant<int, L>{});
+  if (c < channels) use(c, static_cast<int>(channels - c));
+}
+
+template <class T, class Lanes>
+void pool_image(const Size& size, const T* x, T* largest, T* average, long c, Lanes lanes) {
   const long channels = size.channels;
   const Vec<T> lowest = Vec<T>{} - std::numeric_limits<T>::infinity();
   for_windows<T>(size, [&](long out, Window rows, Window columns, T share) {
     Vec<T> top = lowest, sum = {};
-    for (long h = rows.first; h < rows.last; ++h) {
-      for (long w = columns.first; w < columns.last; ++w) {
-        const Vec<T> value = load(x + (h * size.width + w) * channels + c, lanes);
-        top = (value > top) | (value != value) ? value : top;  // what is no number wins
-        sum += value;
-      }
-    }
+    for_pixels(rows, columns, size.width, [&](long pixel) {
+      const Vec<T> value = load(x + pixel * channels + c, lanes);
+      top = (value > top) | (value != value) ? value : top;  // what is no number wins
+      sum += value;
+    });
     store(largest + out * channels + c, top, lanes);
     store(average + out * channels + c, sum * share, lanes);
+  });
+}
+
+// Adds to the gradient `to` of image n what its windows give, for a block of channels.
+template <class T, class Lanes>
+void pool_block(const Size& size, const PoolBackward<T>& given, long n, long c, Lanes lanes, T* to) {
+  const long channels = size.channels, out = size.out_height() * size.out_width() * channels;
+  const T* x = given.x + n * size.height * size.width * channels + c;
+  const Vec<T> zero = {};
+  const Vec<T> slope = load(given.slopes + c, lanes), constant = load(given.constants + c, lanes);
+  const Vec<T> mean_slope = load(given.slopes + channels + c, lanes);
+  const Vec<T> mean_constant = load(given.constants + channels + c, lanes);
+  for_windows<T>(size, [&](long pixel, Window rows, Window columns, T share) {
+    const long at = n * out + pixel * channels + c;
+    Vec<T> top = zero, left = zero, each = zero;
+    if (given.largest_gradient) {
+      top = load(given.largest + at, lanes);
+      left = load(given.largest_gradient + at, lanes) + slope * top + constant;
+    }
+    if (given.average_gradient)
+      each = (load(given.average_gradient + at, lanes) +
+              mean_slope * load(given.average + at, lanes) + mean_constant) * share;
+    for_pixels(rows, columns, size.width, [&](long in) {
+      T* reached = to + in * channels + c;
+      const auto hit = load(x + in * channels, lanes) == top;
+      store(reached, load(reached, lanes) + each + (hit ? left : zero), lanes);
+      left = hit ? zero : left;
+    });
   });
 }
 
@@ -60,10 +110,9 @@ void pool(const Size& size, const T* x, T* largest, T* average, Moments<T> momen
   share_images(size.images, num_workers(size.images), [&](long, long first, long last) {
     for (long n = first; n < last; ++n) {
       T* pooled[2] = {largest + n * out, average + n * out};
-      for (long c = 0; c < channels; c += LANES<T>) {
-        const int lanes = static_cast<int>(std::min<long>(LANES<T>, channels - c));
+      for_blocks<T>(channels, [&](long c, auto lanes) {
         pool_image(size, x + n * in, pooled[0], pooled[1], c, lanes);
-      }
+      });
       for (long i = 0; moments.mean && i < 2; ++i) found.add(i, n, pooled[i], pixels);
     }
   });
@@ -73,8 +122,7 @@ void pool(const Size& size, const T* x, T* largest, T* average, Moments<T> momen
 
 template <class T>
 void pool_backward(const Size& size, const PoolBackward<T>& given, T* gradient) {
-  const long channels = size.channels, out = size.out_height() * size.out_width() * channels;
-  const long in = size.height * size.width * channels;
+  const long channels = size.channels, in = size.height * size.width * channels;
   share_images(size.images, num_workers(size.images), [&](long, long first, long last) {
     for (long n = first; n < last; ++n) {
       T* to = gradient + n * in;
@@ -82,32 +130,7 @@ void pool_backward(const Size& size, const PoolBackward<T>& given, T* gradient) 
         std::memcpy(to, given.added + n * in, in * sizeof(T));
       else
         std::memset(to, 0, in * sizeof(T));
-      for (long c = 0; c < channels; c += LANES<T>) {
-        const int lanes = static_cast<int>(std::min<long>(LANES<T>, channels - c));
-        const Vec<T> slope = load(given.slopes + c, lanes), constant = load(given.constants + c, lanes);
-        const Vec<T> mean_slope = load(given.slopes + channels + c, lanes);
-        const Vec<T> mean_constant = load(given.constants + channels + c, lanes);
-        for_windows<T>(size, [&](long pixel, Window rows, Window columns, T share) {
-          const long at = n * out + pixel * channels + c;
-          const Vec<T> zero = {};
-          Vec<T> top = zero, left = zero, each = zero;
-          if (given.largest_gradient) {
-            top = load(given.largest + at, lanes);
-            left = load(given.largest_gradient + at, lanes) + slope * top + constant;
-          }
-          if (given.average_gradient)
-            each = (load(given.average_gradient + at, lanes) +
-                    mean_slope * load(given.average + at, lanes) + mean_constant) * share;
-          for (long h = rows.first; h < rows.last; ++h) {
-            for (long w = columns.first; w < columns.last; ++w) {
-              const long p = (h * size.width + w) * channels + c;
-              const auto hit = load(given.x + n * in + p, lanes) == top;
-              store(to + p, load(to + p, lanes) + each + (hit ? left : zero), lanes);
-              left = hit ? zero : left;
-            }
-          }
-        });
-      }
+      for_blocks<T>(channels, [&](long c, auto lanes) { pool_block(size, given, n, c, lanes, to); });
     }
   });
 }
