@@ -53,7 +53,9 @@ def pool_gradient(
         given += [images[q], gradients[q]] if known else [nothing, nothing]
         places.append(q)
     largest, to_largest, average, to_average = given
-    if places != [0, 1] or len(slopes) != len(places):
+    if places == [0, 1]:  # a search's; to pick rows by a list takes ten times as long
+        slopes, constants = slopes[:2], constants[:2]
+    else:
         slopes, constants = slopes[places], constants[places]
     return backend.pool_backward(
         x, largest, average, to_largest, to_average, slopes, constants, added, plan.stride

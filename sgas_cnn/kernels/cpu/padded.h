@@ -65,11 +65,17 @@ Buffer<T> padded_rows(const T* from, long rows, long columns) {
 // Weights [C][K * K] as [block][K * K][L], the taps in reverse order where `flipped`.
 template <class T>
 void pack_taps(const T* from, long channels, int taps, bool flipped, T* to) {
-  constexpr int L = LANES<T>;
-  for (long c = 0; c < blocks_of<T>(channels) * L; ++c) {
-    for (int t = 0; t < taps; ++t) {
-      const T value = c >= channels ? T(0) : !from ? T(1) : from[c * taps + (flipped ? taps - 1 - t : t)];
-      to[(c / L * taps + t) * L + c % L] = value;
+  constexpr long L = LANES<T>;
+  if (!from) return std::fill(to, to + blocks_of<T>(channels) * taps * L, T(1));
+  for (long b = 0; b < channels; b += L) {
+    const long lanes = std::min(L, channels - b);
+    for (int t = 0; t < taps; ++t, to += L) {
+      const T* tap = from + b * taps + (flipped ? taps - 1 - t : t);
+      if (lanes == L) {
+        for (long i = 0; i < L; ++i) to[i] = tap[i * taps];
+      } else {
+        for (long i = 0; i < L; ++i) to[i] = i < lanes ? tap[i * taps] : T(0);
+      }
     }
   }
 }

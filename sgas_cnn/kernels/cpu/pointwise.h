@@ -99,11 +99,23 @@ void output_gradient(const T* gradient, const T* output, const T* factors, const
 template <class T>
 void pack_rows(const Rows<T>& from, long channels, bool transposed, T* to) {
   const long width = blocks_of<T>(channels) * LANES<T>;
-  std::fill(to, to + channels * width, T(0));
-  for (long r = 0; r < from.rows; ++r) {
-    for (long c = 0; c < channels; ++c) {
-      const long out = from.first_row + r;
-      to[transposed ? out * width + c : c * width + out] = from.data[r * channels + c];
+  if (width != channels || from.rows != channels) std::fill(to, to + channels * width, T(0));
+  constexpr long L = LANES<T>;
+  T* const first = to + from.first_row * (transposed ? width : 1);
+  for (long start = 0; start < from.rows; start += L) {  // some rows, so that a column is one vector
+    const long rows = std::min(L, from.rows - start);
+    const T* data = from.data + start * channels;
+    if (transposed) {
+      for (long r = 0; r < rows; ++r)
+        std::copy_n(data + r * channels, channels, first + (start + r) * width);
+    } else if (rows == L) {
+      for (long c = 0; c < channels; ++c) {
+        for (long r = 0; r < L; ++r) first[c * width + start + r] = data[r * channels + c];
+      }
+    } else {
+      for (long c = 0; c < channels; ++c) {
+        for (long r = 0; r < rows; ++r) first[c * width + start + r] = data[r * channels + c];
+      }
     }
   }
 }

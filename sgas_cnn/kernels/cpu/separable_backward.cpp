@@ -208,18 +208,25 @@ class Backward {
       for (auto& worker : all) sum += ((*worker).*part).get()[at];
       return static_cast<T>(sum);
     };
+    std::vector<double> row(channels_);
     for (long i = 0; i < num_; ++i) {
       const long taps = given_.taps[i].kernel * given_.taps[i].kernel;
       for (long c = 0; wanted_.weights[i] && c < channels_; ++c) {
-        for (long t = 0; t < taps; ++t)
-          wanted_.weights[i][c * taps + t] =
-              total(&Worker::taps, first_tap_[i] * width_ + (c / L * taps + t) * L + c % L);
+        const long at = first_tap_[i] * width_ + c / L * taps * L + c % L;
+        for (long t = 0; t < taps; ++t) {
+          double sum = all[0]->taps.get()[at + t * L];
+          for (std::size_t w = 1; w < all.size(); ++w) sum += all[w]->taps.get()[at + t * L];
+          wanted_.weights[i][c * taps + t] = static_cast<T>(sum);
+        }
       }
       const Rows<T>& rows = given_.pointwise[i];
       for (long r = 0; wanted_.pointwise[i] && r < rows.rows; ++r) {
         const long at = (first_product_[i] * width_ + rows.first_row + r) * width_;
-        for (long c = 0; c < channels_; ++c)
-          wanted_.pointwise[i][r * channels_ + c] = total(&Worker::products, at + c);
+        std::copy_n(all[0]->products.get() + at, channels_, row.begin());
+        for (std::size_t w = 1; w < all.size(); ++w) {
+          for (long c = 0; c < channels_; ++c) row[c] += all[w]->products.get()[at + c];
+        }
+        std::copy(row.begin(), row.end(), wanted_.pointwise[i] + r * channels_);
       }
       for (long c = 0; mapped_ && c < channels_; ++c) {
         wanted_.sums[i * channels_ + c] = total(&Worker::sums, i * width_ + c);
