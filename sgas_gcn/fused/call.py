@@ -60,6 +60,19 @@ class State:
             self.aggregates[aggregate], self.kept[aggregate] = found
         return self.aggregates[aggregate]
 
+    def grad_buffer(self) -> Tensor:
+        """The gradient of x so far, to add to."""
+        if self.grad_x is None:
+            self.grad_x = torch.zeros_like(self.x, memory_format=torch.contiguous_format)
+        return self.grad_x
+
+    def shared_grad_buffer(self, aggregate: type[Aggregate]) -> Tensor:
+        """The gradient of an aggregation so far, to add to."""
+        if aggregate not in self.grads:
+            like = self.aggregates[aggregate]
+            self.grads[aggregate] = torch.zeros_like(like, memory_format=torch.contiguous_format)
+        return self.grads[aggregate]
+
     def add_product(self, grad: Tensor, weight: Tensor) -> None:
         """Adds `grad` `[N, D]` · `weight` `[D, C]` to the gradient of x."""
         if self.grad_x is None:
@@ -132,17 +145,6 @@ class Call:
             self.state.add_product(grad, weight)
         if self.state.needs_weights:
             self.gradients[name] = grad.t() @ self.state.x
-
-    def pair_backward(
-        self, name: str, grad: Tensor, weight: Tensor, message: Tensor, to: type[Aggregate]
-    ) -> None:
-        """Backward of `weight` `[D, 2C]` times [x, message], where `message` comes from `to`."""
-        own, other = weight.chunk(2, dim=1)
-        if self.state.needs_x:
-            self.state.add_product(grad, own)
-            self.state.add_shared(to, grad, other)
-        if self.state.needs_weights:
-            self.gradients[name] = products(grad, self.state.x, message)
 
 
 def products(grad: Tensor, *inputs: Tensor) -> Tensor:

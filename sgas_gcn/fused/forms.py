@@ -9,19 +9,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from sgas_gcn.fused.call import Aggregate, Call, Form, Kept, State, Term
-from sgas_gcn.fused.norms import (
-    NORM,
-    coefficients,
-    gradients,
-    relu_norm,
-    relu_norm_backward,
-    signs,
-)
-from sgas_gcn.kernels import Graph, halves, pointwise
+from sgas_gcn.fused.norms import NORM, linear_norm, linear_norm_backward, norms_of
+from sgas_gcn.kernels import Graph, messages, pointwise
 
 
 class Zero(Form):
@@ -65,18 +57,16 @@ class Conv1x1(Form):
     def forward(cls, call: Call) -> tuple[Term | None, Kept]:
         """The term."""
         weight = call.stacked("lin.weight")
-        y = call.state.x @ weight.t()
-        coefs = relu_norm(call, y)
+        y, coefs = linear_norm(call, [call.state.x], weight)
         return Term(y, coefs), (y, coefs, weight if call.state.full else None)
 
     @classmethod
     def backward(cls, call: Call, grad: Tensor, kept: Kept) -> None:
         """Leaves the gradients."""
-        y, coefs, weight = kept
-        assert y is not None and coefs is not None
-        grad_h = relu_norm_backward(call, grad, y, coefs, call.scale)
-        if grad_h is not None and weight is not None:
-            call.linear_backward("lin.weight", grad_h, weight)
+        state = call.state
+        linear_norm_backward(
+            call, "lin.weight", grad, kept, [state.x], lambda: [state.grad_buffer()]
+        )
 
 
 class OfAggregate(Form):
@@ -90,22 +80,23 @@ class OfAggregate(Form):
     def forward(cls, call: Call) -> tuple[Term | None, Kept]:
         """The term."""
         weight = call.stacked(cls.weight)
-        y = call.state.shared(cls.aggregate) @ weight.t()
-        coefs = relu_norm(call, y)
+        y, coefs = linear_norm(call, [call.state.shared(cls.aggregate)], weight)
         return Term(y, coefs), (y, coefs, weight if call.state.full else None)
 
     @classmethod
     def backward(cls, call: Call, grad: Tensor, kept: Kept) -> None:
         """Leaves the gradients; that of a is summed up first for all that read it."""
-        y, coefs, weight = kept
-        assert y is not None and coefs is not None
-        grad_h = relu_norm_backward(call, grad, y, coefs, call.scale)
-        if grad_h is None or weight is None:
-            return
-        if call.state.needs_x:
-            call.state.add_shared(cls.aggregate, grad_h, weight)
-        if call.state.needs_weights:
-            call.gradients[cls.weight] = grad_h.t() @ call.state.shared(cls.aggregate)
+        state, inputs = call.state, []
+        if state.full:
+            inputs = [state.shared(cls.aggregate)]
+        linear_norm_backward(
+            call,
+            cls.weight,
+            grad,
+            kept,
+            inputs,
+            lambda: [state.shared_grad_buffer(cls.aggregate)],
+        )
 
 
 class MRConv(Form):
@@ -118,25 +109,23 @@ class MRConv(Form):
     def forward(cls, call: Call) -> tuple[Term | None, Kept]:
         """The term."""
         weight = call.stacked("lin.weight")
-        y = pair_product(call.state.x, call.state.shared(cls.aggregate), weight)
-        coefs = relu_norm(call, y)
+        y, coefs = linear_norm(call, [call.state.x, call.state.shared(cls.aggregate)], weight)
         return Term(y, coefs), (y, coefs, weight if call.state.full else None)
 
     @classmethod
     def backward(cls, call: Call, grad: Tensor, kept: Kept) -> None:
         """Leaves the gradients."""
-        y, coefs, weight = kept
-        assert y is not None and coefs is not None
-        grad_h = relu_norm_backward(call, grad, y, coefs, call.scale)
-        if grad_h is not None and weight is not None:
-            message = call.state.shared(cls.aggregate)
-            call.pair_backward("lin.weight", grad_h, weight, message, cls.aggregate)
-
-
-def pair_product(x: Tensor, message: Tensor, weight: Tensor) -> Tensor:
-    """`weight` `[D, 2C]` times [x, message]: `[N, D]`."""
-    own, other = weight.chunk(2, dim=1)
-    return (x @ own.t()).addmm_(message, other.t())
+        state, inputs = call.state, []
+        if state.full:
+            inputs = [state.x, state.shared(cls.aggregate)]
+        linear_norm_backward(
+            call,
+            "lin.weight",
+            grad,
+            kept,
+            inputs,
+            lambda: [state.grad_buffer(), state.shared_grad_buffer(cls.aggregate)],
+        )
 
 
 class EdgeConv(Form):
@@ -163,42 +152,33 @@ class EdgeConv(Form):
     @classmethod
     def forward(cls, call: Call) -> tuple[Term | None, Kept]:
         """The term."""
-        state, graph = call.state, cls.graph(call.state.neighbors)
-        first, second = call.stacked("lin.weight").chunk(2, dim=1)
-        maps = torch.cat([first - second, second])
-        target, source = (state.x @ maps.t()).chunk(2, dim=1)
-        sign = signs(call.weights["norm.weight"], state.x)
-        y, total, squares, kept = halves.stats_forward(target, source, sign, graph)
-        coefs = coefficients(call, torch.stack([total, squares]), graph.num_edges)
+        state, weight = call.state, call.stacked("lin.weight")
+        graph = cls.graph(state.neighbors)
+        y, coefs, kept = messages.edge_conv_forward(state.x, weight, graph, *norms_of(call))
         mask = cls.mask(state)
         kind = pointwise.AFFINE if mask is None else pointwise.MASKED
-        return Term(y, coefs, kind, mask), (y, coefs, *((maps, *kept[2:]) if state.full else ()))
+        return Term(y, coefs, kind, mask), (y, coefs, *((weight, *kept) if state.full else ()))
 
     @classmethod
     def backward(cls, call: Call, grad: Tensor, kept: Kept) -> None:
         """Leaves the gradients."""
-        y, coefs, *others = kept
-        assert y is not None and coefs is not None
-        state, graph = call.state, cls.graph(call.state.neighbors)
-        sums = pointwise.column_sums(grad, y, cls.mask(state))
-        factors, of_scale = gradients(call, sums, coefs, call.scale, graph.num_edges, y)
-        call.grad_scale = call.per_edge(of_scale)
+        state, graph, mask = call.state, cls.graph(call.state.neighbors), cls.mask(call.state)
+        y, coefs, *others = (t for t in kept if t is not None)
         if not state.full:
+            sums = pointwise.column_sums(grad, y, mask)
+            norm = (coefs, call.scale, graph.num_edges, state.training, y)
+            call.grad_scale = call.per_edge(pointwise.norm_gradients(sums, *norm)[2])
             return
-        maps, *stats = (t for t in others if t is not None)
-        projected = (state.x @ maps.t()).chunk(2, dim=1)
-        selected = grad * factors[0].to(grad.dtype)
-        grad_target, grad_source = halves.stats_backward(
-            selected, factors[1], factors[2] / 2, (*projected, *stats), graph
+        weight, *chosen = others
+        affine, call.grad_scale, of_weight = messages.edge_conv_backward(
+            *(grad, y, coefs, call.scale, mask, call.num_edges, state.training),
+            *(state.x, tuple(chosen), weight, graph),
+            state.grad_buffer() if state.needs_x else None,
+            state.needs_weights,
         )
-        first, second = maps.chunk(2)
-        if state.needs_x:
-            state.add_product(grad_target, first)
-            state.add_product(grad_source, second)
         if state.needs_weights:
-            of_first = grad_target.t() @ state.x
-            of_second = (grad_source.t() @ state.x).sub_(of_first)
-            call.gradients["lin.weight"] = torch.cat([of_first, of_second], dim=1)
+            call.gradients["lin.weight"] = of_weight
+            call.gradients["norm.weight"], call.gradients["norm.bias"] = affine
 
 
 def attention_map(attention: Tensor, num_edges: int) -> Tensor:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
@@ -45,12 +44,13 @@ class _LinearNorm(Function):
         gamma: Tensor,
         beta: Tensor,
     ) -> Tensor:
+        statistics = ([buffers[0]], [buffers[1]], training, MOMENTUM, EPS)
+        given = negative_slope, [gamma], [beta], *statistics
         if narrow is None:
-            y = F.linear(x, weight, bias)
+            y, coefs = pointwise.linear_norm([x], weight, bias, *given)
         else:
             y = product(x, weight.t(), narrow) + (0 if bias is None else bias)
-        statistics = ([buffers[0]], [buffers[1]], training, MOMENTUM, EPS)
-        coefs = pointwise.relu_norm_(y, negative_slope, [gamma], [beta], *statistics)
+            coefs = pointwise.relu_norm_(y, *given)
         one_term = ([pointwise.AFFINE], [0], [1], None, None, (len(y), 1, y.shape[1]), 0.0)
         out, _ = pointwise.mixture([y], [coefs], *one_term)
         ctx.training, ctx.negative_slope, ctx.narrow = training, negative_slope, narrow
@@ -63,14 +63,26 @@ class _LinearNorm(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, y, coefs = ctx.saved_tensors
         needs_x, needs_weight, needs_bias, needs_norm, _ = ctx.needs_input_grad[4:]
-        grad_h = torch.empty_like(y)
-        (of_gamma, of_beta), _ = pointwise.relu_norm_backward(
-            grad, y, coefs, None, 1, ctx.training, ctx.negative_slope, grad_h
-        )
+        common = grad, y, coefs, None, 1, ctx.training, ctx.negative_slope
+        grad_x: Tensor | None = None
+        of_weight: Tensor | None = None
+        if ctx.narrow is None:
+            if needs_x:
+                grad_x = torch.zeros_like(x, memory_format=torch.contiguous_format)
+            to_x = [] if grad_x is None else [grad_x]
+            (of_gamma, of_beta), _, of_weight, of_bias = pointwise.linear_norm_backward(
+                *common, [x], weight, to_x, needs_weight, needs_bias
+            )
+        else:
+            grad_h = torch.empty_like(y)
+            (of_gamma, of_beta), _ = pointwise.relu_norm_backward(*common, grad_h)
+            grad_x = product(grad_h, weight, ctx.narrow) if needs_x else None
+            of_weight = product(grad_h.t(), x, ctx.narrow) if needs_weight else None
+            of_bias = grad_h.sum(0)
         return (
             *(None, None, None, None),
-            product(grad_h, weight, ctx.narrow) if needs_x else None,
-            product(grad_h.t(), x, ctx.narrow) if needs_weight else None,
-            grad_h.sum(0) if needs_bias else None,
+            grad_x,
+            of_weight if needs_weight else None,
+            of_bias if needs_bias else None,
             *((of_gamma, of_beta) if needs_norm else (None, None)),
         )

@@ -9,7 +9,8 @@ Dimensions: N rows, D = m·C columns.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,12 +22,10 @@ from sgas_gcn.kernels import pointwise
 NORM = ("norm.weight", "norm.bias")
 
 
-def coefficients(call: Call, sums: Tensor, count: int) -> Tensor:
-    """The norm's coefficients `[4, D]` from `sums` `[2, D]` of `count` rows; moves statistics."""
+def norms_of(call: Call) -> tuple[Any, ...]:
+    """The norms of a call as kernels take them: parameters, running statistics, settings."""
     norms = [module.norm for module in call.modules]
-    return pointwise.norm_coefficients(
-        sums,
-        count,
+    return (
         call.weights["norm.weight"],
         call.weights["norm.bias"],
         [norm.running_mean for norm in norms],
@@ -35,39 +34,44 @@ def coefficients(call: Call, sums: Tensor, count: int) -> Tensor:
         MOMENTUM,
         EPS,
     )
+
+
+def linear_norm(call: Call, inputs: Sequence[Tensor], weight: Tensor) -> tuple[Tensor, Tensor]:
+    """y = ReLU of `weight` times the inputs side by side, and the coefficients of its norm."""
+    return pointwise.linear_norm(inputs, weight, None, 0.0, *norms_of(call))
+
+
+def linear_norm_backward(
+    call: Call,
+    name: str,
+    grad: Tensor,
+    kept: tuple[Tensor | None, ...],
+    inputs: Sequence[Tensor],
+    grads: Callable[[], Sequence[Tensor]],
+) -> None:
+    """Backward of scale · norm(y) of `linear_norm`; `kept` are y, coefficients and weight.
+
+    Leaves the gradients of the weight `name`, γ, β and the scale, and adds those of the inputs to
+    `grads()`, where they are needed.
+    """
+    y, coefs, weight = kept
+    assert y is not None and coefs is not None
+    state = call.state
+    given = (grad, y, coefs, call.scale, call.num_edges, state.training, 0.0)
+    if weight is None:
+        _, call.grad_scale = pointwise.relu_norm_backward(*given, None)
+        return
+    affine, call.grad_scale, of_weight, _ = pointwise.linear_norm_backward(
+        *given, inputs, weight, grads() if state.needs_x else [], state.needs_weights, False
+    )
+    if state.needs_weights:
+        call.gradients[name] = of_weight
+        call.gradients["norm.weight"], call.gradients["norm.bias"] = affine
 
 
 def relu_norm(call: Call, h: Tensor) -> Tensor:
     """ReLU of `h` `[N, D]` in place, and the coefficients of its norm."""
-    norms = [module.norm for module in call.modules]
-    return pointwise.relu_norm_(
-        h,
-        0.0,
-        call.weights["norm.weight"],
-        call.weights["norm.bias"],
-        [norm.running_mean for norm in norms],
-        [norm.running_var for norm in norms],
-        call.state.training,
-        MOMENTUM,
-        EPS,
-    )
-
-
-def gradients(
-    call: Call,
-    sums: Tensor,
-    coefs: Tensor,
-    scale: Tensor | None,
-    count: int,
-    like: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Leaves the gradients of γ and β; the factors `[3, D]` of that of y, and Σ (k c + β Σ G)."""
-    factors, affine, of_scale = pointwise.norm_gradients(
-        sums, coefs, scale, count, call.state.training, like
-    )
-    if call.state.needs_weights:
-        call.gradients["norm.weight"], call.gradients["norm.bias"] = affine
-    return factors, of_scale
+    return pointwise.relu_norm_(h, 0.0, *norms_of(call))
 
 
 def relu_norm_backward(
@@ -87,8 +91,3 @@ def relu_norm_backward(
     if state.needs_weights:
         call.gradients["norm.weight"], call.gradients["norm.bias"] = affine
     return out
-
-
-def signs(weights: Sequence[Tensor], like: Tensor) -> Tensor:
-    """−1 where a norm's weight is negative and else 1, `[D]`."""
-    return torch.where(torch.cat(tuple(weights)) < 0, -1.0, 1.0).to(like.dtype)

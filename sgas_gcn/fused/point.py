@@ -13,8 +13,8 @@ from torch import Tensor
 from sgas_gcn.constants import LEAKY_SLOPE, NORM_FLOOR
 from sgas_gcn.fused import forms
 from sgas_gcn.fused.call import Aggregate, Call, Form, Kept, State, Term
-from sgas_gcn.fused.norms import NORM, relu_norm, relu_norm_backward
-from sgas_gcn.kernels import halves, pointwise
+from sgas_gcn.fused.norms import NORM, linear_norm, linear_norm_backward, relu_norm_backward
+from sgas_gcn.kernels import halves, messages, pointwise
 from sgas_gcn.neighbors import NeighborGraph, Neighbors
 
 
@@ -87,22 +87,20 @@ class SemiGCN(Form):
         """The term."""
         state, graph = call.state, call.state.neighbors.with_self
         weight = call.stacked("lin.weight")
-        y = state.x @ weight.t()
-        coefs = relu_norm(call, y)
+        y, coefs = linear_norm(call, [state.x], weight)
         mean = halves.sum_forward(y, graph).mul_(1 / graph.degree)
         return Term(mean, coefs), (y if state.full else mean, coefs, weight if state.full else None)
 
     @classmethod
     def backward(cls, call: Call, grad: Tensor, kept: Kept) -> None:
         """Leaves the gradients."""
-        y, coefs, weight = kept
-        assert y is not None and coefs is not None
-        if call.state.full:
-            graph = call.state.neighbors.with_self
+        state = call.state
+        if state.full:
+            graph = state.neighbors.with_self
             grad = halves.sum_backward(grad, graph).mul_(1 / graph.degree)
-        grad_h = relu_norm_backward(call, grad, y, coefs, call.scale)
-        if grad_h is not None and weight is not None:
-            call.linear_backward("lin.weight", grad_h, weight)
+        linear_norm_backward(
+            call, "lin.weight", grad, kept, [state.x], lambda: [state.grad_buffer()]
+        )
 
 
 class GAT(Form):
@@ -119,8 +117,7 @@ class GAT(Form):
         """The term."""
         state, m = call.state, call.num_edges
         weight = call.stacked("lin.weight")
-        y = state.x @ weight.t()
-        coefs = relu_norm(call, y)
+        y, coefs = linear_norm(call, [state.x], weight)
         h = cls._normalised(y, coefs)
         matrix = forms.attention_map(call.stacked("att"), m)
         target, source = forms.scores(h, matrix)
@@ -186,19 +183,10 @@ class SAGE(Form):
     @classmethod
     def forward(cls, call: Call) -> tuple[Term | None, Kept]:
         """The term."""
-        state, channels = call.state, call.state.x.shape[1]
+        state, graph = call.state, cls.graph(call.state.neighbors)
         pre, weight = call.stacked("pre.weight"), call.stacked("lin.weight")
-        projected = state.x @ pre.t()
-        message, kept = halves.max_forward(projected, cls.graph(state.neighbors))
-        if cls.relative:
-            message.sub_(projected)
-        message.relu_()
-        own, other = weight.chunk(2, dim=1)
-        y = state.x @ own.t()
-        for first in range(0, y.shape[1], channels):
-            rows = slice(first, first + channels)
-            y[:, rows].addmm_(message[:, rows], other[rows].t())
-        y.relu_()
+        given = (state.x, pre, weight, graph, cls.relative, state.full)
+        y, message, kept = messages.sage_forward(*given)
         return Term(y, kind=pointwise.LENGTH), (
             y,
             *((message, pre, weight, *kept) if state.full else ()),
@@ -208,40 +196,21 @@ class SAGE(Form):
     def backward(cls, call: Call, grad: Tensor, kept: Kept) -> None:
         """Leaves the gradients."""
         state = call.state
-        y, *others = kept
-        assert y is not None and call.inverse is not None
-        grad_h = torch.empty_like(y) if state.full else None
-        call.grad_scale = pointwise.length_backward(
-            grad, y, None, call.inverse, call.scale, NORM_FLOOR, grad_h
-        )
-        if grad_h is None:
+        y, *others = (t for t in kept if t is not None)
+        assert call.inverse is not None
+        norm = (call.inverse, call.scale, NORM_FLOOR)
+        if not state.full:
+            call.grad_scale = pointwise.length_backward(grad, y, None, *norm, None)
             return
-        message, pre, weight, *chosen = (t for t in others if t is not None)
-        grad_message = cls._combine_backward(call, grad_h, message, weight)
-        grad_message = torch.ops.aten.threshold_backward(grad_message, message, 0)
-        graph = cls.graph(state.neighbors)
-        grad_pre = halves.max_backward(grad_message, tuple(chosen), graph)
-        if cls.relative:
-            grad_pre.sub_(grad_message)
-        call.linear_backward("pre.weight", grad_pre, pre)
-
-    @staticmethod
-    def _combine_backward(call: Call, grad: Tensor, message: Tensor, weight: Tensor) -> Tensor:
-        """Backward of R's argument: leaves the gradients of W and x, returns that of M."""
-        state, channels = call.state, call.state.x.shape[1]
-        own, other = weight.chunk(2, dim=1)
-        grad_message = torch.empty_like(message)
-        of_other = torch.empty_like(own)
-        for first in range(0, grad.shape[1], channels):
-            rows = slice(first, first + channels)
-            torch.mm(grad[:, rows], other[rows], out=grad_message[:, rows])
-            if state.needs_weights:
-                torch.mm(grad[:, rows].t(), message[:, rows], out=of_other[rows])
-        if state.needs_x:
-            state.add_product(grad, own)
+        message, pre, weight, *chosen = others
+        call.grad_scale, of_pre, of_weight = messages.sage_backward(
+            *(grad, y, *norm, state.x, message, tuple(chosen), pre, weight),
+            *(cls.graph(state.neighbors), cls.relative),
+            state.grad_buffer() if state.needs_x else None,
+            state.needs_weights,
+        )
         if state.needs_weights:
-            call.gradients["lin.weight"] = torch.cat([grad.t() @ state.x, of_other], dim=1)
-        return grad_message
+            call.gradients["pre.weight"], call.gradients["lin.weight"] = of_pre, of_weight
 
 
 class RelSAGE(SAGE):

@@ -8,6 +8,7 @@ Dimensions: N nodes, E edges, D or m·C stacked channels (m edges of a cell, C c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.library import register_autograd, register_fake
+from torch.utils.flop_counter import register_flop_formula
 
 from sgas_gcn.csr import CsrGraph
 from sgas_gcn.kernels.pointwise_torch import LENGTH
@@ -57,6 +59,8 @@ def operators() -> Any:
         register_fake(f"sgas_gcn::{name}", fake)
         if autograd is not None:
             register_autograd(f"sgas_gcn::{name}", autograd[1], setup_context=autograd[0])
+    for name, count in FLOPS.items():
+        register_flop_formula(getattr(torch.ops.sgas_gcn, name))(count)
     return torch.ops.sgas_gcn
 
 
@@ -89,6 +93,33 @@ def _attention_shapes(
     return _like(values), values.new_empty(sources.shape[0], values.shape[1])
 
 
+def _sage_shapes(x: Tensor, pre: Tensor, weight: Tensor, *others: Any) -> tuple[Tensor, ...]:
+    *_, degree, _, tracked = others
+    y = x.new_empty(x.shape[0], weight.shape[0])
+    return y, _like(y), _places_like(y if tracked else x.new_empty(0), degree)
+
+
+def _sage_backward_shapes(grad: Tensor, y: Tensor, inverse: Tensor, *others: Any) -> Any:
+    pre, weight, of_weights = *others[5:7], others[-1]
+    of_pre = pre.new_empty(pre.shape if of_weights else (0,))
+    return (
+        _doubles(y, inverse.shape[1]),
+        of_pre,
+        weight.new_empty(of_weights * weight.shape[0], weight.shape[1]),
+    )
+
+
+def _edge_conv_shapes(x: Tensor, weight: Tensor, *others: Any) -> tuple[Tensor, ...]:
+    y = x.new_empty(x.shape[0], weight.shape[0])
+    return y, _places_like(y, others[5]), _coefficient_shape(others[6])
+
+
+def _edge_conv_backward_shapes(grad: Tensor, y: Tensor, *others: Any) -> tuple[Tensor, ...]:
+    edges, weight, of_weight = others[3], others[7], others[-1]
+    of_matrix = weight.new_empty(of_weight * weight.shape[0], weight.shape[1])
+    return y.new_empty(2, y.shape[1]), _doubles(y, edges), of_matrix
+
+
 def _pool_shapes(x: Tensor, sign: Tensor, clouds: int, slope: float) -> tuple[Tensor, ...]:
     extremum = x.new_empty(clouds, x.shape[1])
     points = extremum.new_empty(extremum.shape, dtype=torch.int32)
@@ -114,6 +145,25 @@ def _norm_backward_shapes(
     grad: Tensor, y: Tensor, coefs: Tensor, scale: Tensor | None, edges: int, *_: Any
 ) -> tuple[Tensor, Tensor]:
     return y.new_empty(2, y.shape[1]), _doubles(y, edges)
+
+
+def _linear_norm_shapes(
+    inputs: list[Tensor], weight: Tensor, bias: Any, slope: float, norm_weight: Any, *others: Any
+) -> tuple[Tensor, Tensor]:
+    y = inputs[0].new_empty(inputs[0].shape[0], weight.shape[0])
+    return y, _coefficient_shape(norm_weight)
+
+
+def _linear_norm_backward_shapes(
+    grad: Tensor, y: Tensor, coefs: Any, scale: Any, edges: int, *others: Any
+) -> tuple[Tensor, ...]:
+    weight, _, of_weight, of_bias = others[-4:]
+    columns = y.shape[1]
+    grads = (
+        weight.new_empty(of_weight * columns, weight.shape[1]),
+        weight.new_empty(of_bias * columns),
+    )
+    return y.new_empty(2, columns), _doubles(y, edges), *grads
 
 
 def _mixture_shapes(
@@ -208,6 +258,10 @@ OPERATORS: dict[str, tuple[Fake, Autograd | None]] = {
     "pool_activation": (_pool_shapes, (_save_pool, _grad_pool)),
     "pool_activation_backward": (lambda extremum, total, squares, x, *others: _like(x), None),
     "attention_sum": (_attention_shapes, (_save_attention, _grad_attention)),
+    "sage": (_sage_shapes, None),
+    "sage_backward": (_sage_backward_shapes, None),
+    "edge_conv": (_edge_conv_shapes, None),
+    "edge_conv_backward": (_edge_conv_backward_shapes, None),
     "attention_sum_backward": (
         lambda grad, values, target, source, *others: (_like(values), _like(target), _like(source)),
         None,
@@ -219,10 +273,32 @@ COLUMN_OPERATORS: dict[str, Fake] = {
     "relu_sums_": (lambda h, slope: _doubles(h, 2, h.shape[1])),
     "relu_norm_": (lambda h, slope, weight, *others: _coefficient_shape(weight)),
     "relu_norm_backward": _norm_backward_shapes,
+    "linear_norm": _linear_norm_shapes,
+    "linear_norm_backward": _linear_norm_backward_shapes,
     "norm_coefficients": (lambda sums, count, weight, *_: _coefficient_shape(weight)),
     "column_sums": (lambda grad, y, mask: _doubles(grad, 2, grad.shape[1])),
     "norm_gradients": _gradient_shapes,
     "apply_factors": (lambda *_: None),
     "mixture": _mixture_shapes,
     "length_backward": (lambda grad, y, coefs, inverse, *_: _doubles(y, inverse.shape[1])),
+}
+
+
+def _linear_norm_flops(inputs: Any, weight: Any, *_: Any, **__: Any) -> int:
+    return 2 * inputs[0][0] * math.prod(weight)
+
+
+def _sage_flops(x: Any, pre: Any, weight: Any, *_: Any, **__: Any) -> int:
+    return 2 * x[0] * (math.prod(pre) + math.prod(weight))
+
+
+def _edge_conv_flops(x: Any, weight: Any, *_: Any, **__: Any) -> int:
+    return 2 * x[0] * math.prod(weight)
+
+
+# The matrix products inside of operators, from the shapes of their arguments.
+FLOPS: dict[str, Callable[..., int]] = {
+    "linear_norm": _linear_norm_flops,
+    "sage": _sage_flops,
+    "edge_conv": _edge_conv_flops,
 }

@@ -24,6 +24,8 @@ __all__ = [
     "apply_factors",
     "column_sums",
     "length_backward",
+    "linear_norm",
+    "linear_norm_backward",
     "mixture",
     "norm_coefficients",
     "norm_gradients",
@@ -53,6 +55,8 @@ column_sums = _compiled(pointwise_torch.column_sums)
 norm_gradients = _compiled(pointwise_torch.norm_gradients)
 relu_norm_ = _compiled(pointwise_torch.relu_norm_)
 relu_norm_backward = _compiled(pointwise_torch.relu_norm_backward)
+linear_norm = _compiled(pointwise_torch.linear_norm)
+linear_norm_backward = _compiled(pointwise_torch.linear_norm_backward)
 apply_factors = _compiled(pointwise_torch.apply_factors)
 mixture = _compiled(pointwise_torch.mixture)
 length_backward = _compiled(pointwise_torch.length_backward)

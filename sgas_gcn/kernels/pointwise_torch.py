@@ -8,6 +8,7 @@ is slope · y + shift; then the mean and the inverse deviation 1/√(var + ε). 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -140,6 +141,54 @@ def relu_norm_backward(
     if out is not None:
         apply_factors(grad, y, factors, negative_slope, out)
     return affine, of_scale.view(edges, -1).sum(1)
+
+
+def linear_norm(
+    inputs: Sequence[Tensor],
+    weight: Tensor,
+    bias: Tensor | None,
+    negative_slope: float,
+    *norms: Any,
+) -> tuple[Tensor, Tensor]:
+    """Leaky ReLU of Σ W_i x_i + b `[N, D]`, and the coefficients `[4, D]` of the norm of it.
+
+    `weight` `[D, C · inputs]` are the W_i side by side; `norms` are the last seven arguments of
+    `relu_norm_`.
+    """
+    parts = weight.chunk(len(inputs), dim=1)
+    y = F.linear(inputs[0], parts[0], bias)
+    for x, part in zip(inputs[1:], parts[1:], strict=True):
+        torch.addmm(y, x, part.t(), out=y)  # in place, and counted as FLOPs
+    return y, relu_norm_(y, negative_slope, *norms)
+
+
+def linear_norm_backward(
+    grad: Tensor,
+    y: Tensor,
+    coefficients: Tensor,
+    scale: Tensor | None,
+    edges: int,
+    training: bool,
+    negative_slope: float,
+    inputs: Sequence[Tensor],
+    weight: Tensor,
+    grad_inputs: Sequence[Tensor],
+    of_weight: bool,
+    of_bias: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Backward of scale · norm(y), y from `linear_norm`: those of the inputs are added to theirs.
+
+    Returns what `relu_norm_backward` does, the gradient of the weight and that of the bias; what is
+    not wanted is empty.
+    """
+    grad_h = torch.empty_like(y, memory_format=torch.contiguous_format)
+    given = (grad, y, coefficients, scale, edges, training, negative_slope)
+    affine, of_scale = relu_norm_backward(*given, grad_h)
+    for out, part in zip(grad_inputs, weight.chunk(len(inputs), dim=1), strict=False):
+        out.addmm_(grad_h, part)
+    nothing = weight.new_zeros(0, weight.shape[1])
+    grad_weight = torch.cat([grad_h.t() @ x for x in inputs], dim=1) if of_weight else nothing
+    return affine, of_scale, grad_weight, grad_h.sum(0) if of_bias else nothing[:, 0]
 
 
 def mixture(

@@ -81,8 +81,34 @@ class Arguments:
         if operator == "attention_sum_backward":
             weights = ops.attention_sum(values, heads, heads, *rows, 0.2)[1]
             return (values, values, heads, heads, weights, *rows, 0.2)
+        if operator.startswith(("sage", "edge_conv")):
+            return self.of_messages(operator)
         assert operator in ("neighbor_sum", "neighbor_sum_backward", "neighbor_max")
         return (x, *rows)
+
+    def of_messages(self, operator: str) -> tuple[Any, ...]:
+        """The arguments of an operation on two edges; those of norms are the last of its own."""
+        ops, rows, channels = operators(), self.rows, self.channels
+        columns = HEADS * channels
+        x, scale, grad_x = self.matrix(), self.matrix(HEADS), self.matrix()
+        pre, weight = self.matrix(columns, channels), self.matrix(columns, 2 * channels)
+        grad = self.matrix(self.num_nodes, columns)
+        if operator.startswith("sage"):
+            given = (x, pre, weight, *rows, True, True)
+            if operator == "sage":
+                return given
+            y, message, places = ops.sage(*given)
+            inverse = y.unflatten(1, (HEADS, -1)).norm(dim=2).clamp_min(1e-12).reciprocal()
+            kept = (x, message, places, pre, weight, *rows)
+            return (grad, y, inverse, scale, 1e-12, *kept, True, grad_x, True)
+        norms = [[self.matrix(channels).abs() for _ in range(HEADS)] for _ in range(4)]
+        given = (x, weight, *rows, *norms, True, 0.1, 1e-5)
+        if operator == "edge_conv":
+            return given
+        y, places, coefs = ops.edge_conv(*given)
+        mask = (rows.offsets.diff() > 0).to(self.dtype)
+        kept = (x, places, weight, *rows)
+        return (grad, y, coefs, scale, mask, HEADS, True, *kept, grad_x, True)
 
 
 def results(operator: str, arguments: Arguments) -> list[Tensor]:

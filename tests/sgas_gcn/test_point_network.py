@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from sgas.decisions import CellDecisions, Choice, genotype_of
 from sgas.errors import ConfigError, GenotypeError
 from sgas.genotype import Genotype
+from sgas.kernels import use_kernels
 from sgas_gcn.cells import drop_clouds
+from sgas_gcn.compiled import LIBRARY
 from sgas_gcn.config import POINT_SPACE, PointModelConfig
 from sgas_gcn.network import PointNetwork
 from sgas_gcn.published import load_published, published_names
@@ -66,6 +69,26 @@ def test_published_genotypes_and_sizes(golden: Path) -> None:
             with torch.device("meta"):
                 net = PointNetwork(genotype, SETTINGS[setting], 3, 40)
             assert num_parameters(net) == count["params"], (name, setting)
+
+
+@pytest.mark.parametrize("name", ["cri1-modelnet-1", "cri2-modelnet-best", "random-modelnet-3"])
+def test_flops_are_counted_alike_with_all_kernels(name: str) -> None:
+    if (reason := LIBRARY.load()) is not None:
+        pytest.skip(reason)
+    points = clouds(1)
+    # Of a search for neighbours alone the torch form has products.
+    neighbors = [torch.arange(24).view(1, 24, 1).add(torch.arange(4)).remainder(24)] * 3
+    found = set()
+    for kernels in ("torch", "cpu"):
+        use_kernels(kernels)
+        net = small_network(name).eval()
+        with torch.no_grad():
+            net(points, neighbors)
+            with FlopCounterMode(display=False) as counter:
+                net(points, neighbors)
+        found.add(counter.get_total_flops())
+    use_kernels("auto")
+    assert len(found) == 1 and found.pop() > 0
 
 
 def test_an_unknown_published_name_names_the_nearest() -> None:

@@ -78,6 +78,26 @@ def relu_norm_backward(given: Arguments) -> tuple[Any, ...]:
     return *tensors, EDGES, True, 0.0, given.matrix()
 
 
+def linear_norm(given: Arguments) -> tuple[Any, ...]:
+    """Two inputs side by side; the first a slice of wider rows."""
+    inputs = [given.matrix()[:, : given.channels], given.numbers(given.rows, given.channels)]
+    weight, bias = given.numbers(given.columns, 2 * given.channels), given.numbers(given.columns)
+    return inputs, weight, bias, 0.2, *given.norms(), given.rows > 1, 0.1, 1e-5
+
+
+def linear_norm_backward(given: Arguments) -> tuple[Any, ...]:
+    inputs = linear_norm(given)[0]
+    grads = [given.matrix()[:, : given.channels], given.numbers(given.rows, given.channels)]
+    weight = given.numbers(given.columns, 2 * given.channels)
+    tensors = given.matrix(), given.activations(), given.coefficients(), given.numbers(EDGES)
+    return *tensors, EDGES, True, 0.0, inputs, weight, grads, True, False
+
+
+def linear_norm_backward_of_bias(given: Arguments) -> tuple[Any, ...]:
+    first = linear_norm_backward(given)
+    return *first[:6], 0.2, *first[7:9], [], False, True
+
+
 def norm_coefficients(given: Arguments) -> tuple[Any, ...]:
     sums = given.doubles(2, given.columns)
     return sums, given.rows, *given.norms(), False, 0.1, 1e-5
@@ -139,6 +159,9 @@ CASES: dict[str, tuple[str, Callable[[Arguments], tuple[Any, ...]]]] = {
     "relu_sums_": ("relu_sums_", relu_sums),
     "relu_norm_": ("relu_norm_", relu_norm),
     "relu_norm_backward": ("relu_norm_backward", relu_norm_backward),
+    "linear_norm": ("linear_norm", linear_norm),
+    "linear_norm_backward": ("linear_norm_backward", linear_norm_backward),
+    "linear_norm_backward of bias": ("linear_norm_backward", linear_norm_backward_of_bias),
     "norm_coefficients": ("norm_coefficients", norm_coefficients),
     "column_sums": ("column_sums", column_sums),
     "column_sums of one": ("column_sums", column_sums_of_one),
@@ -184,17 +207,30 @@ def test_says_the_truth_about_shapes_and_what_it_writes(case: str) -> None:
     torch.library.opcheck(operator, make(Arguments(20, 17, torch.float64)), test_utils=checks)
 
 
-def test_sums_do_not_depend_on_the_number_of_threads() -> None:
-    given = column_sums(Arguments(5000, 33, torch.float32))
+@pytest.mark.parametrize("case", ["column_sums", "linear_norm", "linear_norm_backward"])
+def test_sums_do_not_depend_on_the_number_of_threads(case: str) -> None:
+    name, make = CASES[case]
     before = torch.get_num_threads()
     try:
         found = []
         for threads in (1, 3):
             torch.set_num_threads(threads)
-            found.append(pointwise.column_sums(*given))
+            given = make(Arguments(5000, 33, torch.float32))
+            found.append([*tensors_in(getattr(pointwise, name)(*given)), *tensors_in(given)])
     finally:
         torch.set_num_threads(before)
-    assert torch.equal(*found)
+    assert all(map(torch.equal, *found))
+
+
+@pytest.mark.parametrize("rows", [3, 700])
+def test_a_large_weight_goes_through_a_library(rows: int) -> None:
+    for case in ("linear_norm", "linear_norm_backward"):
+        name, make = CASES[case]
+        ours, wanted = (make(Arguments(rows, 80, torch.float64)) for _ in range(2))
+        found = [*tensors_in(getattr(pointwise, name)(*ours)), *tensors_in(ours)]
+        twins = [*tensors_in(getattr(pointwise_torch, name)(*wanted)), *tensors_in(wanted)]
+        for mine, theirs in zip(found, twins, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
 
 
 def test_refuses_matrices_whose_rows_are_no_runs() -> None:

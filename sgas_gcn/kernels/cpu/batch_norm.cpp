@@ -7,16 +7,17 @@
 #include <cmath>
 #include <vector>
 
-#include "columns.h"
+#include "norms.h"
 
 namespace sgas {
-namespace {
 
-Tensor relu_sums_(Tensor h, double negative_slope) {
+Tensor relu_sums(const Tensor& h, double negative_slope, Tensor out, bool streamed) {
   check_dense_rows(h, "h");
+  check_dense_rows(out, "out");
   Tensor sums;
-  AT_DISPATCH_FLOATING_TYPES(h.scalar_type(), "relu_sums_", [&] {
-    const auto rows = writing<scalar_t>(h);
+  AT_DISPATCH_FLOATING_TYPES(h.scalar_type(), "relu_sums", [&] {
+    const auto rows = reading<scalar_t>(h);
+    const auto to = writing<scalar_t>(out);
     const scalar_t by = static_cast<scalar_t>(negative_slope);
     sums = two_column_sums<scalar_t>(
         h.size(0), h.size(1), h,
@@ -24,11 +25,14 @@ Tensor relu_sums_(Tensor h, double negative_slope) {
           using B = decltype(block);
           const auto zero = B::fill(0), slope = B::fill(by);
           for (; row < stop; row++) {
-            scalar_t* at = rows.row(row) + c;
             for (int u = 0; u < B::count; u++) {
-              auto value = B::load(at, u);
+              auto value = B::load(rows.row(row) + c, u);
               value = value > zero ? value : value * slope;
-              B::store(at, u, value);
+              if (streamed) {
+                B::stream(to.row(row) + c, u, value);
+              } else {
+                B::store(to.row(row) + c, u, value);
+              }
               total[u] += value;
               squares[u] += value * value;
             }
@@ -37,6 +41,12 @@ Tensor relu_sums_(Tensor h, double negative_slope) {
   });
   return sums;
 }
+
+Tensor relu_sums_(Tensor h, double negative_slope) {
+  return relu_sums(h, negative_slope, h, false);
+}
+
+namespace {
 
 // Calls body(number, value of tensor) for all numbers of tensors that lie one after the other.
 template <class T, class Body>
@@ -59,9 +69,9 @@ void move(at::TensorList running, const double* to, double factor, double moment
   }
 }
 
-Tensor norm_coefficients(const Tensor& sums, int64_t count, at::TensorList weight,
-                         at::TensorList bias, at::TensorList running_mean,
-                         at::TensorList running_var, bool training, double momentum, double eps) {
+}  // namespace
+
+Tensor Norms::coefficients(const Tensor& sums, int64_t count) const {
   const int64_t columns = weight[0].numel() * static_cast<int64_t>(weight.size());
   Tensor out = at::empty({4, columns}, weight[0].options().dtype(at::kDouble));
   double* slope = out.mutable_data_ptr<double>();
@@ -198,12 +208,16 @@ void apply_factors(const Tensor& grad, const Tensor& y, const Tensor& factors,
   });
 }
 
-Tensor relu_norm_(Tensor h, double negative_slope, at::TensorList weight, at::TensorList bias,
-                  at::TensorList running_mean, at::TensorList running_var, bool training,
-                  double momentum, double eps) {
-  const Tensor sums = relu_sums_(h, negative_slope);
-  return norm_coefficients(sums, h.size(0), weight, bias, running_mean, running_var, training,
-                           momentum, eps);
+Tensor by_edge(const Tensor& sums, int64_t edges) { return sums.view({edges, -1}).sum(1); }
+
+namespace {
+
+Tensor norm_coefficients(const Tensor& sums, int64_t count, SGAS_NORMS_ARGUMENTS) {
+  return SGAS_NORMS.coefficients(sums, count);
+}
+
+Tensor relu_norm_(Tensor h, double negative_slope, SGAS_NORMS_ARGUMENTS) {
+  return SGAS_NORMS.coefficients(relu_sums_(h, negative_slope), h.size(0));
 }
 
 std::tuple<Tensor, Tensor> relu_norm_backward(const Tensor& grad, const Tensor& y,
@@ -215,7 +229,7 @@ std::tuple<Tensor, Tensor> relu_norm_backward(const Tensor& grad, const Tensor& 
   auto [factors, affine, of_scale] =
       norm_gradients(sums, coefficients, scale, y.size(0), training, y);
   if (out) apply_factors(grad, y, factors, negative_slope, *out);
-  return {affine, of_scale.view({edges, -1}).sum(1)};
+  return {affine, by_edge(of_scale, edges)};
 }
 
 }  // namespace

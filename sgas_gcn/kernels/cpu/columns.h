@@ -69,6 +69,7 @@ Tensor two_column_sums(int64_t num_rows, int64_t columns, const Tensor& like, Vi
         });
       }
     }
+    finish_streams();
   });
   for (int64_t chunk = 1; chunk < chunks; chunk++) {
     for (int64_t i = 0; i < 2 * columns; i++) sums[i] += sums[chunk * 2 * columns + i];

@@ -7,13 +7,14 @@
 // one G on top; h is computed again, once for the sums by target and once for those by source.
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
 #include <vector>
 
 #include "lanes.h"
-#include "rows.h"
+#include "neighbors.h"
 
 namespace sgas {
 namespace {
@@ -62,7 +63,7 @@ void visit(int64_t i, int64_t channels, const Matrix<T>& target, const Matrix<T>
     }
     for (int u = 0; u < B::count; u++) {
       const Value h = first == last ? zero : own[u] + signs[u] * best[u];
-      B::store(found.selected + i * channels + c, u, h <= zero ? zero : h);
+      B::stream(found.selected + i * channels + c, u, h <= zero ? zero : h);
       B::store_integer(found.places + i * channels + c, u, chosen[u]);
       B::store(found.total + c, u, B::load(found.total + c, u) + sum[u]);
       B::store(found.squares + c, u, B::load(found.squares + c, u) + square[u]);
@@ -88,6 +89,7 @@ void visit_all(int64_t channels, const Matrix<T>& target, const Matrix<T>& sourc
         std::fill(tile.begin(), tile.end(), T(0));
       }
     }
+    finish_streams();
   });
 }
 
@@ -95,6 +97,7 @@ void visit_all(int64_t channels, const Matrix<T>& target, const Matrix<T>& sourc
 template <class T, class Place>
 struct Kept {
   Matrix<T> grad, target, source;
+  const T* factor;    // of grad
   const T* constant;  // c1
   const T* slope;     // c2
   const T* selected;
@@ -102,8 +105,8 @@ struct Kept {
 };
 
 template <class T, class Index, class Place>
-void by_target(int64_t channels, const Kept<T, Place>& kept, const Rows<Index>& rows,
-               T* grad_target) {
+void by_target(int64_t channels, const Kept<T, Place>& kept, const Rows<Index>& rows, T* out,
+               int64_t out_stride) {
   at::parallel_for(0, rows.count, grain_of(channels), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) {
       over_channels<T>(channels, [&](auto block, int64_t c) {
@@ -117,7 +120,7 @@ void by_target(int64_t channels, const Kept<T, Place>& kept, const Rows<Index>& 
           c1[u] = B::load(kept.constant + c, u);
           c2[u] = B::load(kept.slope + c, u);
           const auto on = B::load(kept.selected + at, u) > zero;
-          sum[u] = on ? B::load(kept.grad.row(i) + c, u) : zero;
+          sum[u] = on ? B::load(kept.factor + c, u) * B::load(kept.grad.row(i) + c, u) : zero;
         }
         for (Index edge = rows.offsets[i]; edge < rows.offsets[i + 1]; edge++) {
           const T* row = kept.source.row(rows.sources[edge]) + c;
@@ -126,24 +129,25 @@ void by_target(int64_t channels, const Kept<T, Place>& kept, const Rows<Index>& 
             sum[u] += h > zero ? c1[u] + c2[u] * h : zero;
           }
         }
-        for (int u = 0; u < B::count; u++) B::store(grad_target + at, u, sum[u]);
+        for (int u = 0; u < B::count; u++) B::store(out + i * out_stride + c, u, sum[u]);
       });
     }
   });
 }
 
 template <class T, class Index, class Place>
-void by_source(int64_t channels, const Kept<T, Place>& kept, const Rows<Index>& rows,
-               T* grad_source) {
+void by_source(int64_t channels, const Kept<T, Place>& kept, const Rows<Index>& rows, T* out,
+               int64_t out_stride) {
   at::parallel_for(0, rows.count, grain_of(channels), [&](int64_t begin, int64_t end) {
     for (int64_t j = begin; j < end; j++) {
       over_channels<T>(channels, [&](auto block, int64_t c) {
         using B = decltype(block);
         using Value = typename B::Value;
         const Value zero = B::fill(0);
-        Value own[B::count], c1[B::count], c2[B::count], sum[B::count] = {};
+        Value own[B::count], c1[B::count], c2[B::count], factor[B::count], sum[B::count] = {};
         for (int u = 0; u < B::count; u++) {
           own[u] = B::load(kept.source.row(j) + c, u);
+          factor[u] = B::load(kept.factor + c, u);
           c1[u] = B::load(kept.constant + c, u);
           c2[u] = B::load(kept.slope + c, u);
         }
@@ -154,11 +158,11 @@ void by_source(int64_t channels, const Kept<T, Place>& kept, const Rows<Index>& 
             const Value h = B::load(kept.target.row(i) + c, u) + own[u];
             const auto chosen = B::load_integer(kept.places + i * channels + c, u);
             Value grad_h = c1[u] + c2[u] * h;
-            grad_h += chosen == place ? B::load(kept.grad.row(i) + c, u) : zero;
+            grad_h += chosen == place ? factor[u] * B::load(kept.grad.row(i) + c, u) : zero;
             sum[u] += h > zero ? grad_h : zero;
           }
         }
-        for (int u = 0; u < B::count; u++) B::store(grad_source + j * channels + c, u, sum[u]);
+        for (int u = 0; u < B::count; u++) B::store(out + j * out_stride + c, u, sum[u]);
       });
     }
   });
@@ -175,6 +179,8 @@ std::tuple<Tensor, Tensor> sum_of_chunks(const Tensor& partial) {
   }
   return {sums[0].clone(), sums[1].clone()};
 }
+
+}  // namespace
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> edge_relu_stats(const Tensor& given_target,
                                                            const Tensor& given_source,
@@ -201,11 +207,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> edge_relu_stats(const Tensor& given_t
   return {selected, places, total, squares};
 }
 
-std::tuple<Tensor, Tensor> edge_relu_stats_backward(
-    const Tensor& given_grad, const Tensor& grad_total, const Tensor& grad_squares,
-    const Tensor& given_target, const Tensor& given_source, const Tensor& selected,
-    const Tensor& places, SGAS_GRAPH_ARGUMENTS) {
-  check_graph(given_grad.size(0), offsets, sources, out_offsets, out_targets, out_edges, degree);
+Tensor edge_gradients(const Tensor& given_grad, const std::optional<Tensor>& given_factor,
+                      const Tensor& given_constant, const Tensor& given_slope,
+                      const Tensor& given_target, const Tensor& given_source,
+                      const Tensor& selected, const Tensor& places, SGAS_GRAPH_ARGUMENTS) {
+  check_graph(given_grad.size(0), SGAS_GRAPH);
   for (const Tensor* each : {&selected, &places}) {
     TORCH_CHECK(each->sizes() == given_grad.sizes() && each->is_contiguous(),
                 "what edge_relu_stats gave has to come back as it was");
@@ -213,11 +219,12 @@ std::tuple<Tensor, Tensor> edge_relu_stats_backward(
   const Tensor grad = with_dense_rows(given_grad), target = with_dense_rows(given_target),
                source = with_dense_rows(given_source);
   const auto type = target.scalar_type();
-  const Tensor constant = grad_total.to(type).contiguous();
-  const Tensor slope = grad_squares.mul(2).to(type).contiguous();
   const int64_t channels = target.size(1);
-  Tensor grad_target = at::empty(target.sizes(), target.options());
-  Tensor grad_source = at::empty(target.sizes(), target.options());
+  const Tensor constant = given_constant.to(type).contiguous();
+  const Tensor slope = given_slope.to(type).contiguous();
+  const Tensor factor = given_factor ? given_factor->to(type).contiguous()
+                                     : at::ones({channels}, target.options());
+  Tensor out = at::empty({target.size(0), 2 * channels}, target.options());
   SGAS_DISPATCH(type, sources.scalar_type(), "edge_relu_stats_backward", [&] {
     const Rows<index_t> rows(offsets, sources, out_offsets, out_targets, out_edges);
     with_places(places, [&](auto* chosen) {
@@ -225,15 +232,28 @@ std::tuple<Tensor, Tensor> edge_relu_stats_backward(
       const Kept<scalar_t, Place> kept{Matrix<scalar_t>(grad),
                                        Matrix<scalar_t>(target),
                                        Matrix<scalar_t>(source),
+                                       factor.const_data_ptr<scalar_t>(),
                                        constant.const_data_ptr<scalar_t>(),
                                        slope.const_data_ptr<scalar_t>(),
                                        selected.const_data_ptr<scalar_t>(),
                                        chosen};
-      by_target(channels, kept, rows, grad_target.mutable_data_ptr<scalar_t>());
-      by_source(channels, kept, rows, grad_source.mutable_data_ptr<scalar_t>());
+      scalar_t* to = out.mutable_data_ptr<scalar_t>();
+      by_target(channels, kept, rows, to, 2 * channels);
+      by_source(channels, kept, rows, to + channels, 2 * channels);
     });
   });
-  return {grad_target, grad_source};
+  return out;
+}
+
+namespace {
+
+std::tuple<Tensor, Tensor> edge_relu_stats_backward(
+    const Tensor& grad, const Tensor& grad_total, const Tensor& grad_squares, const Tensor& target,
+    const Tensor& source, const Tensor& selected, const Tensor& places, SGAS_GRAPH_ARGUMENTS) {
+  const Tensor both = edge_gradients(grad, std::nullopt, grad_total, grad_squares.mul(2), target,
+                                     source, selected, places, SGAS_GRAPH);
+  const int64_t channels = target.size(1);
+  return {both.narrow(1, 0, channels).contiguous(), both.narrow(1, channels, channels).contiguous()};
 }
 
 }  // namespace

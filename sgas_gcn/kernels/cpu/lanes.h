@@ -8,7 +8,14 @@
 #include <cstring>
 #include <type_traits>
 
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+
 namespace sgas {
+
+// From so many bytes on, a result will not be in the cache any more when it is read.
+constexpr int64_t STREAMED_BYTES = 1 << 20;
 
 constexpr int REGISTER_BYTES = 64;  // of AVX-512; the compiler splits it where registers are smaller
 
@@ -31,7 +38,8 @@ struct Block {
   using Integer = typename std::conditional_t<
       single, std::common_type<Wide>, RegisterOf<Wide>>::type;
 
-  static V fill(T value) { return V{} + value; }
+  // Less zero, and not plus: that leaves every number as it is, so that no instruction is spent.
+  static V fill(T value) { return value - V{}; }
 
   static Integer fill_integer(int32_t value) { return Integer{} + static_cast<Wide>(value); }
 
@@ -43,6 +51,21 @@ struct Block {
 
   static void store(T* to, int number, V value) {
     std::memcpy(to + number * lanes, &value, sizeof value);
+  }
+
+  // Stores past the caches what is not read again soon: without it a line is first read from
+  // memory. The thread has to call `finish_streams` before others may read.
+  static void stream(T* to, int number, V value) {
+#ifdef __AVX512F__
+    if constexpr (sizeof(V) == REGISTER_BYTES) {
+      T* at = to + number * lanes;
+      if (reinterpret_cast<uintptr_t>(at) % REGISTER_BYTES == 0) {
+        _mm512_stream_si512(reinterpret_cast<__m512i*>(at), reinterpret_cast<__m512i>(value));
+        return;
+      }
+    }
+#endif
+    store(to, number, value);
   }
 
   // Integers in memory may be narrower (Small) than those of a register.
@@ -110,6 +133,12 @@ struct Block {
     }
   }
 };
+
+inline void finish_streams() {
+#ifdef __AVX512F__
+  _mm_sfence();
+#endif
+}
 
 // Calls body(block, first channel) until all channels have had their turn.
 template <class T, class Body>

@@ -7,15 +7,46 @@
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
+#include <atomic>
+
 #include "lanes.h"
-#include "rows.h"
+#include "neighbors.h"
 
 namespace sgas {
 namespace {
 
-template <class T, class Index, class Place>
-void max_rows(const Matrix<T>& x, int64_t channels, const Rows<Index>& rows, T* best,
-              Place* places) {
+template <class T>
+bool has_nan(const Matrix<T>& x, int64_t num_rows, int64_t channels) {
+  std::atomic<bool> found{false};
+  at::parallel_for(0, num_rows, grain_of(channels), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) {
+      over_channels<T>(channels, [&](auto block, int64_t c) {
+        using B = decltype(block);
+        typename B::Mask nan = {};
+        for (int u = 0; u < B::count; u++) {
+          const auto value = B::load(x.row(i) + c, u);
+          nan |= value != value;
+        }
+        if (B::any(nan)) found = true;
+      });
+    }
+  });
+  return found;
+}
+
+// Takes the value where it is larger; a NaN wins and stays, so that it is seen.
+template <bool with_nan, class Value>
+auto wins_over(Value value, Value largest) {
+  if constexpr (with_nan) {
+    return (value > largest) | (value != value);
+  } else {
+    return value > largest;
+  }
+}
+
+template <bool tracked, bool with_nan, class T, class Index, class Place>
+void max_rows(const Matrix<T>& x, int64_t channels, const Rows<Index>& rows, AfterMax after,
+              T* best, Place* places) {
   at::parallel_for(0, rows.count, grain_of(channels), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) {
       const Index first = rows.offsets[i], last = rows.offsets[i + 1];
@@ -30,15 +61,18 @@ void max_rows(const Matrix<T>& x, int64_t channels, const Rows<Index>& rows, T* 
           const auto place = B::fill_integer(edge - first);
           for (int u = 0; u < B::count; u++) {
             const auto value = B::load(source, u);
-            // A NaN wins and stays, so that it is seen.
-            const auto wins = (value > largest[u]) | (value != value);
+            const auto wins = wins_over<with_nan>(value, largest[u]);
             largest[u] = wins ? value : largest[u];
-            chosen[u] = wins ? place : chosen[u];
+            if constexpr (tracked) chosen[u] = wins ? place : chosen[u];
           }
         }
+        const auto zero = B::fill(0);
         for (int u = 0; u < B::count; u++) {
-          B::store(best + i * channels + c, u, largest[u]);
-          B::store_integer(places + i * channels + c, u, chosen[u]);
+          auto value = largest[u];
+          if (after.relative && first != last) value -= B::load(x.row(i) + c, u);
+          if (after.relu) value = value <= zero ? zero : value;
+          B::store(best + i * channels + c, u, value);
+          if constexpr (tracked) B::store_integer(places + i * channels + c, u, chosen[u]);
         }
       });
     }
@@ -68,15 +102,28 @@ void collect(const Matrix<T>& grad, int64_t channels, const Place* places,
   });
 }
 
-std::tuple<Tensor, Tensor> neighbor_max(const Tensor& given, SGAS_GRAPH_ARGUMENTS) {
-  check_graph(given.size(0), offsets, sources, out_offsets, out_targets, out_edges, degree);
+}  // namespace
+
+std::tuple<Tensor, Tensor> largest(const Tensor& given, SGAS_GRAPH_ARGUMENTS, AfterMax after) {
+  check_graph(given.size(0), SGAS_GRAPH);
   const Tensor x = with_dense_rows(given);
   Tensor best = at::empty(x.sizes(), x.options());
-  Tensor places = at::empty(x.sizes(), x.options().dtype(place_type(degree)));
+  const auto options = x.options().dtype(place_type(degree));
+  Tensor places = after.tracked ? at::empty(x.sizes(), options) : at::empty({0}, options);
   SGAS_DISPATCH(x.scalar_type(), sources.scalar_type(), "neighbor_max", [&] {
     const Rows<index_t> rows(offsets, sources, out_offsets, out_targets, out_edges);
+    const Matrix<scalar_t> from(x);
+    scalar_t* to = best.mutable_data_ptr<scalar_t>();
+    const int64_t channels = x.size(1);
+    const bool with_nan = has_nan(from, x.size(0), channels);
     with_places(places, [&](auto* chosen) {
-      max_rows(Matrix<scalar_t>(x), x.size(1), rows, best.mutable_data_ptr<scalar_t>(), chosen);
+      if (with_nan) {
+        if (after.tracked) max_rows<true, true>(from, channels, rows, after, to, chosen);
+        else max_rows<false, true>(from, channels, rows, after, to, chosen);
+      } else {
+        if (after.tracked) max_rows<true, false>(from, channels, rows, after, to, chosen);
+        else max_rows<false, false>(from, channels, rows, after, to, chosen);
+      }
     });
   });
   return {best, places};
@@ -96,6 +143,12 @@ Tensor neighbor_max_backward(const Tensor& given, const Tensor& places, SGAS_GRA
     });
   });
   return grad_x;
+}
+
+namespace {
+
+std::tuple<Tensor, Tensor> neighbor_max(const Tensor& x, SGAS_GRAPH_ARGUMENTS) {
+  return largest(x, SGAS_GRAPH, {false, false, true});
 }
 
 }  // namespace

@@ -1,0 +1,120 @@
+// The way back through linear maps, from gradients that are made a few rows at a time.
+#pragma once
+
+#include "products.h"
+#include "small_products.h"
+
+namespace sgas {
+
+constexpr int64_t ROWS_IN_CACHE = 64;  // of the gradient: in the first cache
+
+// Weights `[D, C]` of matrices side by side, what they are multiplied with, and what they get.
+template <class T>
+struct Linear {
+  std::vector<View<const T>> inputs;
+  std::vector<Padded<T>> maps;
+  std::vector<View<T>> grad_inputs;  // added to; empty where not wanted
+  int64_t columns, stride;           // D, and the length of a row of the gradient
+
+  Linear(at::TensorList given, const Tensor& weight, at::TensorList grads)
+      : columns(weight.size(0)), stride(Padded<T>(0, weight.size(0)).stride) {
+    for (size_t i = 0; i < given.size(); i++) {
+      inputs.push_back(reading<T>(given[i]));
+      maps.emplace_back(part_of(weight, i, given.size()));
+    }
+    for (const Tensor& grad : grads) grad_inputs.push_back(writing<T>(grad));
+  }
+};
+
+// Rows go in groups, each with sums of its own: the result is the same for any number of threads.
+inline int64_t groups_of(int64_t num_rows) {
+  const int64_t chunks = (num_rows + ROWS_OF_A_CHUNK - 1) / ROWS_OF_A_CHUNK;
+  return std::min<int64_t>(chunks, 8);
+}
+
+// Calls body(group, first row, last row) for a few rows at a time, the groups in parallel.
+template <class Body>
+void over_groups(int64_t num_rows, Body&& body) {
+  const int64_t groups = groups_of(num_rows);
+  at::parallel_for(0, groups, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t group = begin; group < end; group++) {
+      const int64_t stop = num_rows * (group + 1) / groups;
+      for (int64_t row = num_rows * group / groups; row < stop; row += ROWS_IN_CACHE) {
+        body(group, row, std::min(stop, row + ROWS_IN_CACHE));
+      }
+    }
+  });
+}
+
+// The sums of groups in their order, into the columns of a weight's gradient `[D, width]`.
+template <class T>
+void write_transposed(std::vector<Padded<T>>& sums, View<T> out) {
+  if (sums.empty()) return;
+  auto& sum = sums[0];
+  for (size_t group = 1; group < sums.size(); group++) {
+    const T* numbers = sums[group].row(0);
+    for (size_t i = 0; i < sum.numbers.size(); i++) sum.numbers[i] += numbers[i];
+  }
+  for (int64_t d = 0; d < sum.columns; d++) {
+    for (int64_t c = 0; c < sum.rows; c++) out.row(d)[c] = sum.row(c)[d];
+  }
+}
+
+// grads += gradient · map, for the rows of the gradient that `buffer` holds.
+template <class T>
+void to_inputs(const Linear<T>& linear, int64_t first, int64_t last, const T* buffer) {
+  for (size_t i = 0; i < linear.grad_inputs.size(); i++) {
+    const std::vector<Factor<T>> factors{
+        {{buffer - first * linear.stride, linear.stride}, &linear.maps[i]}};
+    multiply<T, AND_ADD>(factors, first, last, linear.grad_inputs[i]);
+  }
+}
+
+// Backward of linear maps; make(group, first, last, buffer) writes rows of the gradient `[rows,
+// stride]`. The weight's is written to `grad_weight` `[D, width · inputs]` unless that is empty.
+template <class T, class Make>
+void linear_backward(const Linear<T>& linear, int64_t num_rows, Tensor grad_weight, Make&& make) {
+  const bool of_weight = grad_weight.size(0) > 0;
+  const int64_t groups = groups_of(num_rows), width = linear.maps[0].columns;
+  std::vector<std::vector<Padded<T>>> sums(linear.inputs.size());
+  for (auto& own : sums) own.assign(of_weight ? groups : 0, Padded<T>(width, linear.columns));
+  std::vector<std::vector<T>> buffers(groups);
+  over_groups(num_rows, [&](int64_t group, int64_t first, int64_t last) {
+    auto& buffer = buffers[group];
+    if (buffer.empty()) buffer.resize(ROWS_IN_CACHE * linear.stride + Whole<T>::lanes);
+    make(group, first, last, buffer.data());
+    to_inputs(linear, first, last, buffer.data());
+    for (size_t i = 0; of_weight && i < sums.size(); i++) {
+      const View<const T> rows{linear.inputs[i].row(first), linear.inputs[i].stride};
+      add_transposed(buffer.data(), linear.stride, rows, last - first, sums[i][group]);
+    }
+  });
+  if (!of_weight) return;
+  const auto out = writing<T>(grad_weight);
+  for (size_t i = 0; i < sums.size(); i++) {
+    write_transposed(sums[i], {out.data + static_cast<int64_t>(i) * width, out.stride});
+  }
+}
+
+// The same for a gradient `[N, D]` that is there.
+template <class T>
+void linear_backward(const Linear<T>& linear, const Tensor& grad, Tensor grad_weight) {
+  const auto from = reading<T>(grad);
+  linear_backward(linear, grad.size(0), grad_weight,
+                  [&](int64_t, int64_t first, int64_t last, T* out) {
+                    for (int64_t row = first; row < last; row++, out += linear.stride) {
+                      std::copy_n(from.row(row), linear.columns, out);
+                    }
+                  });
+}
+
+inline bool all_dense(at::TensorList matrices) {
+  return std::all_of(matrices.begin(), matrices.end(), [](const Tensor& matrix) {
+    return matrix.dim() == 2 && (matrix.size(1) <= 1 || matrix.stride(1) == 1);
+  });
+}
+
+// Whether products with this matrix are to be small ones.
+inline bool is_small(const Tensor& weight) { return weight.numel() <= SMALL_NUMBERS; }
+
+}  // namespace sgas

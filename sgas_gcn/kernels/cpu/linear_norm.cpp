@@ -1,0 +1,219 @@
+// Linear maps, leaky ReLU and the coefficients of a batch norm; and the way back to what went in.
+//
+// Forward, the ReLU and the sums of the norm are taken of a product's registers. Backward, the
+// gradient before the ReLU is made for some rows and used while it is in the cache; it is never
+// written as a whole. Large matrices go through a library, by tiles of rows. The mathematics and
+// the conventions are those of `kernels/pointwise_torch`.
+
+#include <ATen/ops/sum.h>
+#include <torch/library.h>
+
+#include "linear_backward.h"
+#include "norms.h"
+
+namespace sgas {
+namespace {
+
+template <class T>
+std::vector<Factor<T>> factors_of(at::TensorList inputs, const std::vector<Padded<T>>& maps) {
+  std::vector<Factor<T>> factors;
+  for (size_t i = 0; i < inputs.size(); i++) {
+    factors.push_back({{inputs[i].const_data_ptr<T>(), inputs[i].stride(0)}, &maps[i]});
+  }
+  return factors;
+}
+
+// One chunk of rows: leaky ReLU into y, and the sums `[2, stride]` of it and of its square.
+template <bool streamed, class T>
+void relu_chunk(const std::vector<Factor<T>>& factors, int64_t first, int64_t last,
+                const std::vector<T>& bias, T slope, View<T> y, double* sums) {
+  const int64_t columns = factors[0].right->columns, stride = factors[0].right->stride;
+  over_registers<T>(columns, [&](auto number, int64_t column, auto partial) {
+    constexpr int count = decltype(number)::value;
+    using B = Block<T, typename RegisterOf<T>::type, count>;
+    const auto zero = B::fill(0), by = B::fill(slope);
+    typename B::Value shift[count];
+    for (int u = 0; u < count; u++) shift[u] = B::load(bias.data() + column, u);
+    for (int64_t row = first; row < last; row += ROWS_AT_ONCE) {
+      typename B::Value total[count] = {}, squares[count] = {};
+      multiply_columns<T, count>(
+          factors, row, std::min(last, row + ROWS_AT_ONCE), column,
+          [&](auto block, int64_t r, auto& found) __attribute__((always_inline)) {
+            for (int u = 0; u < count; u++) {
+              auto value = found[u] + shift[u];
+              value = value > zero ? value : value * by;
+              total[u] += value;
+              squares[u] += value * value;
+              found[u] = value;
+            }
+            store_columns<streamed, partial.value>(block, y.row(r), column, columns, found);
+          });
+      T numbers[2][B::width];
+      for (int u = 0; u < count; u++) {
+        B::store(numbers[0], u, total[u]);
+        B::store(numbers[1], u, squares[u]);
+      }
+      for (int i = 0; i < B::width; i++) {
+        sums[column + i] += numbers[0][i];
+        sums[stride + column + i] += numbers[1][i];
+      }
+    }
+  });
+}
+
+// Leaky ReLU of the products into y; float64 `[2, D]`.
+template <class T>
+Tensor small_relu_sums(at::TensorList inputs, const Tensor& weight,
+                       const std::optional<Tensor>& bias, T slope, Tensor y) {
+  const int64_t num_rows = y.size(0), columns = y.size(1);
+  std::vector<Padded<T>> maps;
+  for (size_t i = 0; i < inputs.size(); i++) {
+    maps.emplace_back(part_of(weight, i, inputs.size()).t());
+  }
+  const auto factors = factors_of<T>(inputs, maps);
+  const int64_t stride = maps[0].stride;
+  const int64_t chunks = std::max<int64_t>(1, (num_rows + ROWS_OF_A_CHUNK - 1) / ROWS_OF_A_CHUNK);
+  std::vector<T> shifts(stride);
+  if (bias) std::copy_n(bias->const_data_ptr<T>(), columns, shifts.begin());
+  Tensor partial = at::zeros({chunks, 2, stride}, y.options().dtype(at::kDouble));
+  double* sums = partial.mutable_data_ptr<double>();
+  const bool streamed = static_cast<int64_t>(y.nbytes()) >= STREAMED_BYTES;
+  const auto to = writing<T>(y);
+  at::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t chunk = begin; chunk < end; chunk++) {
+      const int64_t first = chunk * ROWS_OF_A_CHUNK;
+      const int64_t last = std::min(num_rows, first + ROWS_OF_A_CHUNK);
+      double* own = sums + chunk * 2 * stride;
+      if (streamed) {
+        relu_chunk<true, T>(factors, first, last, shifts, slope, to, own);
+      } else {
+        relu_chunk<false, T>(factors, first, last, shifts, slope, to, own);
+      }
+    }
+    finish_streams();
+  });
+  for (int64_t chunk = 1; chunk < chunks; chunk++) {
+    for (int64_t i = 0; i < 2 * stride; i++) sums[i] += sums[chunk * 2 * stride + i];
+  }
+  return partial[0].narrow(1, 0, columns).contiguous();
+}
+
+Tensor large_relu_sums(at::TensorList inputs, const Tensor& weight,
+                       const std::optional<Tensor>& bias, double slope, const Tensor& y) {
+  Tensor sums = at::zeros({2, y.size(1)}, y.options().dtype(at::kDouble));
+  over_tiles(y.size(0), y.size(1), [&](int64_t first, int64_t count) {
+    Tensor tile = y.narrow(0, first, count);
+    for (size_t i = 0; i < inputs.size(); i++) {
+      const Tensor matrix = part_of(weight, i, inputs.size()).t();
+      product(tile, inputs[i].narrow(0, first, count), matrix, i > 0);
+    }
+    if (bias) tile.add_(*bias);
+    sums.add_(relu_sums_(tile, slope));
+  });
+  return sums;
+}
+
+std::tuple<Tensor, Tensor> linear_norm(at::TensorList inputs, const Tensor& weight,
+                                       const std::optional<Tensor>& bias, double negative_slope,
+                                       SGAS_NORMS_ARGUMENTS) {
+  const at::AutoDispatchBelowAutograd below;
+  Tensor y = at::empty({inputs[0].size(0), weight.size(0)}, inputs[0].options()), sums;
+  if (is_small(weight) && all_dense(inputs)) {
+    AT_DISPATCH_FLOATING_TYPES(y.scalar_type(), "linear_norm", [&] {
+      sums = small_relu_sums<scalar_t>(inputs, weight, bias,
+                                       static_cast<scalar_t>(negative_slope), y);
+    });
+  } else {
+    sums = large_relu_sums(inputs, weight, bias, negative_slope, y);
+  }
+  return {y, SGAS_NORMS.coefficients(sums, y.size(0))};
+}
+
+// The gradient before the ReLU of some rows, `[rows, stride]`, from `factors` `[3, stride]`.
+template <class T>
+void before_relu(View<const T> grad, View<const T> y, const Padded<T>& factors, T negative_slope,
+                 int64_t first, int64_t last, T* out) {
+  const T *one = factors.row(0), *two = factors.row(1), *three = factors.row(2);
+  for (int64_t row = first; row < last; row++, out += factors.stride) {
+    over_channels<T>(factors.columns, [&](auto block, int64_t c) {
+      using B = decltype(block);
+      const auto zero = B::fill(0), slope = B::fill(negative_slope);
+      for (int u = 0; u < B::count; u++) {
+        const auto value = B::load(y.row(row) + c, u);
+        const auto found = B::load(one + c, u) * B::load(grad.row(row) + c, u) +
+                           B::load(two + c, u) + B::load(three + c, u) * value;
+        B::store(out + c, u, value > zero ? found : found * slope);
+      }
+    });
+  }
+}
+
+void large_backward(const Tensor& grad, const Tensor& y, const Tensor& factors, double slope,
+                    at::TensorList inputs, const Tensor& weight, at::TensorList grad_inputs,
+                    const Tensor& grad_weight, Tensor grad_bias) {
+  Tensor buffer;
+  over_tiles(y.size(0), y.size(1), [&](int64_t first, int64_t count) {
+    if (!buffer.defined()) buffer = at::empty({count, y.size(1)}, y.options());
+    Tensor grad_h = buffer.narrow(0, 0, count);
+    apply_factors(grad.narrow(0, first, count), y.narrow(0, first, count), factors, slope, grad_h);
+    for (size_t i = 0; i < inputs.size(); i++) {
+      if (!grad_inputs.empty()) {
+        product(grad_inputs[i].narrow(0, first, count), grad_h,
+                part_of(weight, i, inputs.size()), true);
+      }
+      if (grad_weight.size(0)) {
+        product(part_of(grad_weight, i, inputs.size()), grad_h.t(),
+                inputs[i].narrow(0, first, count), true);
+      }
+    }
+    if (grad_bias.size(0)) grad_bias.add_(grad_h.sum(0));
+  });
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> linear_norm_backward(
+    const Tensor& grad, const Tensor& y, const Tensor& coefficients,
+    const std::optional<Tensor>& scale, int64_t edges, bool training, double negative_slope,
+    at::TensorList inputs, const Tensor& weight, at::TensorList grad_inputs, bool of_weight,
+    bool of_bias) {
+  const at::AutoDispatchBelowAutograd below;
+  const int64_t num_rows = y.size(0), columns = y.size(1);
+  const auto [factors, affine, of_scale] =
+      norm_gradients(column_sums(grad, y, std::nullopt), coefficients, scale, num_rows, training, y);
+  Tensor grad_weight = at::zeros({of_weight ? columns : 0, weight.size(1)}, weight.options());
+  Tensor grad_bias = at::zeros({of_bias ? columns : 0}, weight.options());
+  if (is_small(weight) && all_dense(inputs) && all_dense(grad_inputs) && !of_bias) {
+    AT_DISPATCH_FLOATING_TYPES(y.scalar_type(), "linear_norm_backward", [&] {
+      const Padded<scalar_t> typed(factors.to(y.scalar_type()));
+      const auto g = reading<scalar_t>(grad), values = reading<scalar_t>(y);
+      const scalar_t slope = static_cast<scalar_t>(negative_slope);
+      const Linear<scalar_t> linear(inputs, weight, grad_inputs);
+      linear_backward(linear, num_rows, grad_weight,
+                      [&](int64_t, int64_t first, int64_t last, scalar_t* out) {
+                        before_relu(g, values, typed, slope, first, last, out);
+                      });
+    });
+  } else if (of_weight || of_bias || !grad_inputs.empty()) {
+    large_backward(grad, y, factors, negative_slope, inputs, weight, grad_inputs, grad_weight,
+                   grad_bias);
+  }
+  return {affine, by_edge(of_scale, edges), grad_weight, grad_bias};
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(sgas_gcn, m) {
+  m.def("linear_norm(Tensor[] inputs, Tensor weight, Tensor? bias, float negative_slope, "
+        SGAS_NORMS_SCHEMA ") -> (Tensor y, Tensor coefficients)");
+  m.def(
+      "linear_norm_backward(Tensor grad, Tensor y, Tensor coefficients, Tensor? scale, int edges, "
+      "bool training, float negative_slope, Tensor[] inputs, Tensor weight, "
+      "Tensor(a!)[] grad_inputs, bool of_weight, bool of_bias) -> (Tensor affine, "
+      "Tensor of_scale, Tensor grad_weight, Tensor grad_bias)");
+}
+
+TORCH_LIBRARY_IMPL(sgas_gcn, CPU, m) {
+  m.impl("linear_norm", linear_norm);
+  m.impl("linear_norm_backward", linear_norm_backward);
+}
+
+}  // namespace sgas

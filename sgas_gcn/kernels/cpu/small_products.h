@@ -1,0 +1,207 @@
+// Products with small matrices, whose results go from registers to where they are used.
+//
+// A library's product writes all of its result before anything can read it; at 32 channels the
+// memory takes longer than the arithmetic. Here `take` gets each register of the result as it is
+// done: it may add it up, change it, and store it where it belongs.
+#pragma once
+
+#include <vector>
+
+#include "columns.h"
+
+namespace sgas {
+
+constexpr int64_t SMALL_NUMBERS = 1 << 14;  // of the small matrix; above, a library is faster
+constexpr int ROWS_OF_A_BLOCK = 8;
+
+template <class T>
+using Whole = Block<T, typename RegisterOf<T>::type, 1>;
+
+// A matrix whose rows are padded with zeros to whole registers.
+template <class T>
+struct Padded {
+  int64_t rows, columns, stride;
+  std::vector<T> numbers;
+
+  Padded(int64_t rows, int64_t columns)
+      : rows(rows),
+        columns(columns),
+        stride((columns + Whole<T>::lanes - 1) / Whole<T>::lanes * Whole<T>::lanes),
+        numbers(rows * stride) {}
+
+  explicit Padded(const Tensor& from) : Padded(from.size(0), from.size(1)) {
+    const T* at = from.const_data_ptr<T>();
+    for (int64_t r = 0; r < rows; r++) {
+      for (int64_t c = 0; c < columns; c++) {
+        numbers[r * stride + c] = at[r * from.stride(0) + c * from.stride(1)];
+      }
+    }
+  }
+
+  const T* row(int64_t r) const { return numbers.data() + r * stride; }
+  T* row(int64_t r) { return numbers.data() + r * stride; }
+};
+
+template <class T>
+struct Factor {
+  View<const T> left;
+  const Padded<T>* right;
+};
+
+template <class T, int rows, int count, class Take>
+inline void multiply_block(const std::vector<Factor<T>>& factors, int64_t row, int64_t column,
+                           Take&& take) {
+  using B = Block<T, typename RegisterOf<T>::type, count>;
+  typename B::Value sum[rows][count] = {};
+  for (const auto& factor : factors) {
+    const T* left[rows];
+    for (int r = 0; r < rows; r++) left[r] = factor.left.row(row + r);
+    const T* right = factor.right->row(0) + column;
+    const int64_t depth = factor.right->rows, stride = factor.right->stride;
+    for (int64_t k = 0; k < depth; k++, right += stride) {
+      typename B::Value other[count];
+      for (int u = 0; u < count; u++) other[u] = B::load(right, u);
+#pragma GCC unroll 8
+      for (int r = 0; r < rows; r++) {
+        const auto own = B::fill(left[r][k]);
+        for (int u = 0; u < count; u++) sum[r][u] += own * other[u];
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < rows; r++) take(B{}, row + r, sum[r]);
+}
+
+// Calls take(block, row, registers) for the sum of products left · right, from one row to another,
+// for some columns.
+template <class T, int count, class Take>
+inline void multiply_columns(const std::vector<Factor<T>>& factors, int64_t row, int64_t stop,
+                             int64_t column, Take&& take) {
+  for (; row + ROWS_OF_A_BLOCK <= stop; row += ROWS_OF_A_BLOCK) {
+    multiply_block<T, ROWS_OF_A_BLOCK, count>(factors, row, column, take);
+  }
+  for (; row < stop; row++) multiply_block<T, 1, count>(factors, row, column, take);
+}
+
+// Calls body(number of registers, first column, whether some are padding) for all columns of
+// padded rows; the first and the last as constants.
+template <class T, class Body>
+inline void over_registers(int64_t columns, Body&& body) {
+  constexpr int64_t lanes = Whole<T>::lanes;
+  int64_t column = 0;
+  for (; column + 2 * lanes <= columns; column += 2 * lanes) {
+    body(std::integral_constant<int, 2>{}, column, std::false_type{});
+  }
+  for (; column + lanes <= columns; column += lanes) {
+    body(std::integral_constant<int, 1>{}, column, std::false_type{});
+  }
+  if (column < columns) body(std::integral_constant<int, 1>{}, column, std::true_type{});
+}
+
+// Stores registers, of which the last may be padding after some column.
+template <bool streamed, bool partial, class T, class B>
+inline void store_columns(B, T* row, int64_t column, int64_t columns,
+                          const typename B::Value* values) {
+  if constexpr (partial) {
+    T numbers[B::lanes];
+    B::store(numbers, 0, values[0]);
+    for (int64_t c = column; c < columns; c++) row[c] = numbers[c - column];
+  } else {
+    for (int u = 0; u < B::count; u++) {
+      if constexpr (streamed) {
+        B::stream(row + column, u, values[u]);
+      } else {
+        B::store(row + column, u, values[u]);
+      }
+    }
+  }
+}
+
+enum Result { AS_IT_IS, AND_ADD, WITH_RELU };
+
+// The sum of products into the rows of out; what is there may be added, or a ReLU taken.
+template <class T, Result result, bool streamed = false>
+void multiply(const std::vector<Factor<T>>& factors, int64_t first, int64_t last, View<T> out) {
+  const int64_t columns = factors[0].right->columns;
+  over_registers<T>(columns, [&](auto number, int64_t column, auto partial) {
+    constexpr int count = decltype(number)::value;
+    multiply_columns<T, count>(
+        factors, first, last, column,
+        [&](auto block, int64_t r, auto& found) __attribute__((always_inline)) {
+          using B = decltype(block);
+          T* row = out.row(r);
+          if constexpr (result == WITH_RELU) {
+            const auto zero = B::fill(0);
+            for (int u = 0; u < count; u++) found[u] = found[u] <= zero ? zero : found[u];
+          }
+          if constexpr (result == AND_ADD) {
+            if constexpr (partial.value) {
+              T numbers[B::width];
+              B::store(numbers, 0, found[0]);
+              for (int64_t c = column; c < columns; c++) row[c] += numbers[c - column];
+              return;
+            } else {
+              for (int u = 0; u < count; u++) found[u] += B::load(row + column, u);
+            }
+          }
+          store_columns<streamed, partial.value>(block, row, column, columns, found);
+        });
+  });
+}
+
+// The same for all rows, in parallel.
+template <class T, Result result>
+void multiply_all(const std::vector<Factor<T>>& factors, int64_t num_rows, View<T> out,
+                  bool streamed = false) {
+  const int64_t chunks = (num_rows + ROWS_OF_A_CHUNK - 1) / ROWS_OF_A_CHUNK;
+  at::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t chunk = begin; chunk < end; chunk++) {
+      const int64_t first = chunk * ROWS_OF_A_CHUNK;
+      const int64_t last = std::min(num_rows, first + ROWS_OF_A_CHUNK);
+      if (streamed) {
+        multiply<T, result, true>(factors, first, last, out);
+      } else {
+        multiply<T, result, false>(factors, first, last, out);
+      }
+    }
+    finish_streams();
+  });
+}
+
+// out += leftᵀ · right over some rows of both; left and out have rows padded to whole registers,
+// and out is the transpose: `[columns of right, columns of left]`.
+template <class T>
+void add_transposed(const T* left, int64_t left_stride, View<const T> right, int64_t num_rows,
+                    Padded<T>& out) {
+  over_registers<T>(out.columns, [&](auto number, int64_t column, auto) {
+    constexpr int count = decltype(number)::value;
+    using B = Block<T, typename RegisterOf<T>::type, count>;
+    const auto rows_of = [&](auto constant, int64_t first) {
+      constexpr int rows = decltype(constant)::value;
+      typename B::Value sum[rows][count];
+      for (int r = 0; r < rows; r++) {
+        for (int u = 0; u < count; u++) sum[r][u] = B::load(out.row(first + r) + column, u);
+      }
+      for (int64_t i = 0; i < num_rows; i++) {
+        typename B::Value other[count];
+        for (int u = 0; u < count; u++) other[u] = B::load(left + i * left_stride + column, u);
+        const T* numbers = right.row(i) + first;
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++) {
+          const auto own = B::fill(numbers[r]);
+          for (int u = 0; u < count; u++) sum[r][u] += own * other[u];
+        }
+      }
+      for (int r = 0; r < rows; r++) {
+        for (int u = 0; u < count; u++) B::store(out.row(first + r) + column, u, sum[r][u]);
+      }
+    };
+    int64_t first = 0;
+    for (; first + ROWS_OF_A_BLOCK <= out.rows; first += ROWS_OF_A_BLOCK) {
+      rows_of(std::integral_constant<int, ROWS_OF_A_BLOCK>{}, first);
+    }
+    for (; first < out.rows; first++) rows_of(std::integral_constant<int, 1>{}, first);
+  });
+}
+
+}  // namespace sgas
