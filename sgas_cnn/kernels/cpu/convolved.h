@@ -24,16 +24,36 @@ struct Bank {
       : width(blocks_of<T>(given.size.channels) * LANES<T>),
         rows(rows_at_once<T>(given.size, width)),
         scales(padded_rows(given.scales, given.taps.size(), given.size.channels)),
-        shifts(padded_rows(given.shifts, given.taps.size(), given.size.channels)) {
-    const long channels = given.size.channels;
+        shifts(padded_rows(given.shifts, given.taps.size(), given.size.channels)),
+        weights_(pack_all_taps(given, false)),
+        matrices_(given.taps.size() * given.size.channels * width), matrix_(given.size.channels * width) {
+    long taps = 0;
     for (std::size_t i = 0; i < given.taps.size(); ++i) {
-      const int taps = given.taps[i].kernel * given.taps[i].kernel;
-      weights.emplace_back(taps * width);
-      pack_taps(given.weights[i], channels, taps, false, weights[i].get());
-      pointwise.emplace_back(channels * width);
-      pack_rows(given.pointwise[i], channels, transposed, pointwise[i].get());
+      first_tap_.push_back(taps);
+      taps += given.taps[i].kernel * given.taps[i].kernel;
+      pack_rows(given.pointwise[i], given.size.channels, transposed, matrices_.get() + i * matrix_);
     }
   }
+
+  // The taps of all convolutions, one behind the other.
+  static Buffer<T> pack_all_taps(const Separable<T>& given, bool flipped) {
+    const long channels = given.size.channels, width = blocks_of<T>(channels) * LANES<T>;
+    long total = 0;
+    for (const Taps& taps : given.taps) total += taps.kernel * taps.kernel;
+    Buffer<T> all(total * width);
+    T* to = all.get();
+    for (std::size_t i = 0; i < given.taps.size(); ++i) {
+      const int taps = given.taps[i].kernel * given.taps[i].kernel;
+      pack_taps(given.weights[i], channels, taps, flipped, to);
+      to += taps * width;
+    }
+    return all;
+  }
+
+  // Where the taps of a convolution stand among all, and they, and its pointwise weight.
+  long first_tap(long i) const { return first_tap_[i] * width; }
+  const T* taps(long i) const { return weights_.get() + first_tap(i); }
+  const T* matrix(long i) const { return matrices_.get() + i * matrix_; }
 
   // u of image n: R(x), or R(scale * x + shift) of convolution i.
   void fill_input(const Separable<T>& given, long i, long n, Padded<T>& input) const {
@@ -52,7 +72,12 @@ struct Bank {
 
   const long width, rows;
   const Buffer<T> scales, shifts;
-  std::vector<Buffer<T>> weights, pointwise;
+
+ private:
+  const Buffer<T> weights_;
+  Buffer<T> matrices_;
+  const long matrix_;
+  std::vector<long> first_tap_;
 };
 
 // Rows [first, first + rows) of taps * u, as pixels [width].

@@ -23,10 +23,10 @@ void convolve_image(const Separable<T>& given, const Bank<T>& bank, long i, Padd
   const long channels = size.channels, width = bank.width, row = size.out_width();
   for (long h = 0; h < size.out_height(); h += bank.rows) {
     const long rows = std::min(bank.rows, size.out_height() - h);
-    convolve_rows(given.taps[i], size, input, bank.weights[i].get(), h, rows, scratch, width);
+    convolve_rows(given.taps[i], size, input, bank.taps(i), h, rows, scratch, width);
     T* to = out + h * row * channels;
     const long left = channels - (width - L);
-    map_pixels(scratch, width, channels, bank.pointwise[i].get(), width, rows * row,
+    map_pixels(scratch, width, channels, bank.matrix(i), width, rows * row,
                [&](long pixel, long block, Vec<T> value) {
                  T* at = to + pixel * channels + block * L;
                  if (left == L || block + 1 < width / L)

@@ -32,11 +32,10 @@ class Backward {
         factors_(padded_rows(back.factors, num_, channels_)),
         slopes_(padded_rows(back.slopes, num_, channels_)),
         constants_(padded_rows(back.constants, num_, channels_)),
-        centres_(padded_rows(back.centres, num_, channels_)) {
+        centres_(padded_rows(back.centres, num_, channels_)),
+        returning_(Bank<T>::pack_all_taps(given, size_.stride == 1)) {
     for (long i = 0; i < num_; ++i) {
       const int taps = given.taps[i].kernel * given.taps[i].kernel;
-      returning_.emplace_back(taps * width_);
-      pack_taps(given.weights[i], channels_, taps, size_.stride == 1, returning_[i].get());
       first_tap_.push_back(num_taps_);
       first_product_.push_back(num_products_);
       num_taps_ += wanted.weights[i] ? taps : 0;
@@ -103,13 +102,13 @@ class Backward {
     gradient_of_output(i, from, count, mine.outer.get());
     for (long h = 0; h < rows; ++h) {
       T* to = mine.gradient.at(0, first + h, 0);
-      map_pixels(mine.outer.get() + h * columns * width_, width_, channels_, bank_.pointwise[i].get(),
+      map_pixels(mine.outer.get() + h * columns * width_, width_, channels_, bank_.matrix(i),
                  width_, columns, [&](long pixel, long b, Vec<T> value) {
                    store(to + b * mine.gradient.block + pixel * L, value);
                  });
     }
     if (!wanted_.pointwise[i]) return;
-    convolve_rows(given_.taps[i], size_, mine.input, bank_.weights[i].get(), first, rows,
+    convolve_rows(given_.taps[i], size_, mine.input, bank_.taps(i), first, rows,
                   mine.inner.get(), width_);
     add_cross(mine.outer.get(), width_, mine.inner.get(), width_, count,
               mine.products.get() + first_product_[i] * width_ * width_);
@@ -129,7 +128,7 @@ class Backward {
     const long count = taps.kernel * taps.kernel, start = start_of(taps);
     const bool wants_taps = wanted_.weights[i] != nullptr;
     for (long b = 0; b < mine.gradient.blocks; ++b) {
-      const T* weights = returning_[i].get() + b * count * L;
+      const T* weights = returning_.get() + bank_.first_tap(i) + b * count * L;
       T* sums = mine.taps.get() + first_tap_[i] * width_ + b * count * L;
       with_constants(taps.kernel, taps.dilation, size_.stride, [&](auto k, auto d, auto s) {
         if (wants_input_) {
@@ -244,7 +243,7 @@ class Backward {
   const long width_, border_;
   const bool mapped_, wants_input_;
   const Buffer<T> factors_, slopes_, constants_, centres_;
-  std::vector<Buffer<T>> returning_;  // taps as du takes them
+  const Buffer<T> returning_;  // taps as du takes them
   std::vector<long> first_tap_, first_product_;
   long num_taps_ = 0, num_products_ = 0;
   bool wants_weights_ = false;
