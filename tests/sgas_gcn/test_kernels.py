@@ -197,7 +197,7 @@ def test_outputs_and_gradients_equal_the_plain_formula(
     for channels in [3] if is_slow() else CHANNELS:
         inputs = inputs_of(primitive, num_nodes, channels)
         wanted = run(plain, inputs)
-        for dtype in TOLERANCE:
+        for dtype in [torch.float64] if is_slow() else TOLERANCE:
             found = run(function, [x.to(backend, dtype) for x in inputs])
             assert found[0].dtype == dtype
             assert_same(found, wanted, dtype)
@@ -206,6 +206,8 @@ def test_outputs_and_gradients_equal_the_plain_formula(
 @pytest.mark.parametrize("name", ["constant", "rows"])
 @pytest.mark.parametrize("primitive", ["sum", "max", "stats", "attention"])
 def test_gradcheck(primitive: str, name: str, backend: torch.device) -> None:
+    if is_slow() and name == "constant":
+        pytest.skip("the interpreter takes long, and both kinds are rows to it")
     name = quick(name)
     function = primitives(graph_of(name, backend))[primitive]
     inputs = inputs_of(primitive, GRAPHS[name][1], 3)
