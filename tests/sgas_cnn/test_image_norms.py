@@ -19,7 +19,7 @@ PLACES = [2, -1, 0, -2]  # one counts once, one not at all
 SLOT_OF = [0, 1, 1, 0]
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=["torch", "cpu"])  # CUDA runs torch's around Triton's convolutions
 def backend(request: pytest.FixtureRequest) -> Any:
     """Each backend that this machine has."""
     if request.param == "cpu" and LIBRARY.load() is not None:
