@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from weights import copy_weights
 
 from sgas.config import SearchConfig, TrainConfig
+from sgas.data import DeviceSource
 from sgas.decisions import CellDecisions, Choice, Status
 from sgas.family import Searchable, SearchParts, Task, TrainParts
 from sgas.genotype import Genotype
@@ -26,7 +27,8 @@ from sgas.space import NONE, SearchSpace
 from sgas.train import Training
 
 CPU = torch.device("cpu")
-NO_SAMPLES: Any = range(1)  # the loops ask their sources for a length alone until they run
+# The loops ask their sources how many samples they have, and where, alone until they run.
+NO_SAMPLES = DeviceSource(torch.zeros(1), torch.zeros(1), lambda x, _: x, lambda x: x)
 NO_RUN = cast("Run", None)  # nothing is put on disk
 
 

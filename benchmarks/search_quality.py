@@ -279,7 +279,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             found[name, permuted].append(search_once(images, labels, name, seed, permuted))
             last = found[name, permuted][-1]
             note = " (permuted labels)" if permuted else ""
-            print(f"{name}{note} seed {seed}: {last.seconds:.0f} CPU s", file=sys.stderr)
+            took = f"{last.seconds:.0f} CPU s"
+            print(f"{name}{note} seed {seed}: {last.cell}  {took}", file=sys.stderr, flush=True)
     table = read_table(Path(options.table))
     judged = {key: judge(table, searches) for key, searches in found.items()}
     result: dict[str, Any] = {

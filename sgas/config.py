@@ -21,6 +21,7 @@ SCHEDULES = ("cosine", "linear")
 CLUSTERS = ("slurm", "local")
 MAX_SEED = 2**31 - 1
 MAX_SEEDS = 10_000  # a range of more is a slip of the finger
+PRECISIONS = ("float32", "bf16")
 KERNELS = ("auto", "torch", "cpu", "cuda")
 
 
@@ -89,6 +90,12 @@ class RunConfig:
         "auto",
         "auto: the fastest that run here; torch: none compiled; cpu, cuda: these or an error",
         choices=KERNELS,
+    )
+    precision: str = option(
+        "float32",
+        "float32; bf16: linear layers and convolutions in bfloat16 (autocast); cells' fused "
+        "states, sums, statistics, losses and weights in float32 or better",
+        choices=PRECISIONS,
     )
     out: str | None = option(
         None,

@@ -33,9 +33,16 @@ class LabelledArrays:
 
 
 class Source(Protocol):
-    """Samples that can be fetched by number, already where the model is."""
+    """Samples that can be fetched by number, already where the model is.
+
+    The numbers have to be on `index_device`: where a source looks them up, so that no batch waits
+    for them to be moved.
+    """
 
     def __len__(self) -> int: ...
+
+    @property
+    def index_device(self) -> torch.device: ...
 
     def batch(self, index: Tensor, generator: torch.Generator | None) -> tuple[Any, Tensor]:
         """Inputs and targets of the samples `index` `[B]`; augmented where a generator is given."""
@@ -60,6 +67,11 @@ class DeviceSource:
     def __len__(self) -> int:
         return len(self.targets)
 
+    @property
+    def index_device(self) -> torch.device:
+        """The device of the tensors."""
+        return self.targets.device
+
     def batch(self, index: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """Inputs and targets of the samples `index` `[B]`; augmented where a generator is given."""
         inputs, targets = self.inputs[index], self.targets[index]
@@ -77,6 +89,11 @@ class SubsetSource:
 
     def __len__(self) -> int:
         return len(self.index)
+
+    @property
+    def index_device(self) -> torch.device:
+        """The device of the subset's own index."""
+        return self.index.device
 
     def batch(self, index: Tensor, generator: torch.Generator | None) -> tuple[Any, Tensor]:
         """Inputs and targets of the samples `index` `[B]` of this subset."""

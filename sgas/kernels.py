@@ -1,9 +1,14 @@
-"""Which implementation of the kernels runs: plain torch, compiled for the CPU, or for CUDA."""
+"""Which implementation of the kernels runs: plain torch, compiled for the CPU, or for CUDA.
+
+Those for CUDA are Triton's; under its interpreter (TRITON_INTERPRET=1) they can be asked for on any
+device, to test them.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sgas import triton
 from sgas.config import KERNELS
 from sgas.errors import DeviceError, unknown_name
 from sgas.native import Library
@@ -28,21 +33,28 @@ def use_kernels(choice: str) -> None:
 
 
 def backend_for(device: torch.device, library: Library | None) -> str:
-    """What computes on `device`: `torch`, or `cpu` where the compiled `library` is to be used.
+    """What computes on `device`: `torch`, `cpu` (the compiled `library`) or `cuda` (Triton).
 
     DeviceError where kernels were asked for that do not run there or cannot be built.
     """
     if _chosen == "torch":
         return "torch"
     if _chosen == "auto":
-        compiled = device.type == "cpu" and library is not None and library.load() is None
-        return "cpu" if compiled else "torch"
-    if _chosen != device.type:
+        here = device.type if device.type in ("cpu", "cuda") else "torch"
+        return "torch" if here == "torch" or _missing(here, library) else here
+    if _chosen != device.type and not (_chosen == "cuda" and triton.interpreted()):
         raise DeviceError(
             f"kernels is {_chosen!r}, but the device is {device.type}: give --kernels auto or "
             f"another --device"
         )
-    missing = "there are none for it" if library is None or _chosen != "cpu" else library.load()
+    missing = _missing(_chosen, library)
     if missing is not None:
         raise DeviceError(f"kernels is {_chosen!r}, but {missing}; give --kernels auto or torch")
     return _chosen
+
+
+def _missing(kind: str, library: Library | None) -> str | None:
+    """Why there are no kernels `cpu` or `cuda`; None where there are."""
+    if kind == "cuda":
+        return triton.why_not()
+    return "there are none for it" if library is None else library.load()

@@ -81,16 +81,35 @@ class Tally:
         return cls(**{name: [part.to(device) for part in parts] for name, parts in state.items()})
 
 
+def run_network(model: Any, inputs: Any, precision: str, device: torch.device) -> Any:
+    """What a network returns, its 16-bit tensors as float32, so that losses are computed in that.
+
+    `precision` bf16: autocast inside, which leaves parameters and gradients of parameters float32.
+    """
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        output = model(inputs)
+    return tuple(map(_widened, output)) if isinstance(output, tuple) else _widened(output)
+
+
+def _widened(x: Tensor) -> Tensor:
+    return x.float() if x.dtype == torch.bfloat16 else x
+
+
 @torch.no_grad()
 def evaluate(
-    model: Any, labels: Labels, source: Source, batch_size: int, device: torch.device
+    model: Any,
+    labels: Labels,
+    source: Source,
+    batch_size: int,
+    device: torch.device,
+    precision: str = "float32",
 ) -> dict[str, float]:
     """Mean loss and metrics of a model in evaluation mode, over all samples of a source."""
     tally = Tally()
     model.eval()
-    order = in_order(len(source), batch_size, device)
+    order = in_order(len(source), batch_size, source.index_device)
     for inputs, targets in batches(source, order, 0, None):
-        logits = model(inputs)
+        logits = run_network(model, inputs, precision, device)
         tally.add(labels.loss(logits, targets), labels.predictions(logits), targets)
     model.train()
     return tally.figures(labels)
@@ -130,6 +149,16 @@ class RandomState:
         torch.set_rng_state(state["torch"])
         if self.device.type == "cuda" and "cuda" in state:
             torch.cuda.set_rng_state(state["cuda"], self.device)
+
+
+def whole_steps(device: torch.device) -> dict[str, Any]:
+    """The option by which torch's SGD and Adam update all parameters in one pass over them.
+
+    A fused step on the CPU goes through memory in order, whatever the strides say (torch 2.13):
+    a gradient has to lie as its parameter does. Those of `backward()` do; others, such as those of
+    `torch.autograd.grad`, have to be laid so.
+    """
+    return {"fused": True} if device.type in ("cpu", "cuda") else {"foreach": True}
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:

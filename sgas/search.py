@@ -28,7 +28,9 @@ from sgas.loop import (
     evaluate,
     frozen,
     require_finite,
+    run_network,
     set_learning_rate,
+    whole_steps,
 )
 from sgas.records import EpochRecord
 from sgas.replay import empty_history, extend_history, open_edges, score_epoch
@@ -48,7 +50,10 @@ class AlphaOptimizer:
     def __init__(self, alphas: Mapping[str, nn.Parameter], config: SearchConfig) -> None:
         self.alphas, self.weight_decay = dict(alphas), config.alpha_weight_decay
         self.adam = torch.optim.Adam(
-            self.alphas.values(), lr=config.alpha_learning_rate, betas=(0.5, 0.999)
+            self.alphas.values(),
+            lr=config.alpha_learning_rate,
+            betas=(0.5, 0.999),
+            **whole_steps(next(iter(self.alphas.values())).device),
         )
         self.open = {kind: torch.ones_like(alpha[:, :1]) for kind, alpha in self.alphas.items()}
 
@@ -56,6 +61,7 @@ class AlphaOptimizer:
     def step(self, gradients: tuple[Tensor, ...]) -> None:
         """One update by the gradients `[E, O]` of all kinds, in order."""
         for (kind, alpha), gradient in zip(self.alphas.items(), gradients, strict=True):
+            gradient = gradient.contiguous()  # as the alphas lie: see `whole_steps`
             alpha.grad = (gradient + self.weight_decay * alpha) * self.open[kind]
         self.adam.step()
         self.adam.zero_grad()
@@ -91,11 +97,13 @@ class Search:
         parts: SearchParts,
         seed: int,
         device: torch.device,
+        precision: str = "float32",
         notes: Mapping[str, Any],
         listener: Listener | None = None,
     ) -> None:
         self.task, self.config, self.run, self.parts = task, config, run, parts
-        self.seed, self.device, self.notes = seed, device, dict(notes)
+        self.seed, self.device, self.precision = seed, device, precision
+        self.notes = dict(notes)
         self.listener = listener or Silent()
         self.strategy = strategy_named(config.strategy)
         self.space = task.space
@@ -106,8 +114,10 @@ class Search:
         self.history = {kind: history for kind in self.space.cell_kinds}
         self.random = RandomState(seed, device)
         self.supernet: Supernet = task.build_supernet().to(device)
-        self.weight_order = BatchOrder(len(parts.weights), seed, "weights", device)
-        self.alpha_order = BatchOrder(len(parts.alphas), seed, "alphas", device)
+        self.weight_order, self.alpha_order = (
+            BatchOrder(len(part), seed, name, part.index_device)
+            for name, part in (("weights", parts.weights), ("alphas", parts.alphas))
+        )
         self.epoch, self.step, self.tally, self.seconds = 0, 0, Tally(), 0.0
         self._make_optimizers()
 
@@ -118,7 +128,7 @@ class Search:
             lr=config.learning_rate,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
-            fused=True,
+            **whole_steps(self.device),
         )
         self.alpha_optimizer = AlphaOptimizer(self.supernet.alphas, config)
 
@@ -172,10 +182,13 @@ class Search:
             self.listener.stepped(self.epoch, self.step, num_steps)
         self.seconds += time.perf_counter() - began
 
+    def _logits(self, inputs: Any) -> Tensor:
+        return run_network(self.supernet, inputs, self.precision, self.device)
+
     def _alpha_step(self, inputs: Any, targets: Tensor) -> None:
         """First-order step on the alphas; the weights get no gradient and keep no activations."""
         with frozen(self.supernet.weights()):
-            loss = self.task.labels.loss(self.supernet(inputs), targets)
+            loss = self.task.labels.loss(self._logits(inputs), targets)
             if loss.requires_grad:  # False once no edge is open
                 alphas = list(self.supernet.alphas.values())
                 self.alpha_optimizer.step(
@@ -184,7 +197,7 @@ class Search:
 
     def _weight_step(self, inputs: Any, targets: Tensor) -> None:
         with frozen(self.supernet.alphas.values()):
-            logits = self.supernet(inputs)
+            logits = self._logits(inputs)
             loss = self.task.labels.loss(logits, targets)
             loss.backward()
         nn.utils.clip_grad_norm_(self.supernet.weights(), self.config.grad_clip, foreach=True)
@@ -198,7 +211,12 @@ class Search:
         training = self.tally.figures(self.task.labels)
         require_finite(self.epoch, training)
         validation = evaluate(
-            self.supernet, self.task.labels, self.parts.validation, self.batch_size, self.device
+            self.supernet,
+            self.task.labels,
+            self.parts.validation,
+            self.batch_size,
+            self.device,
+            self.precision,
         )
         require_finite(self.epoch, validation)
         batch_size = self.batch_size

@@ -26,7 +26,9 @@ from sgas.loop import (
     Tally,
     evaluate,
     require_finite,
+    run_network,
     set_learning_rate,
+    whole_steps,
 )
 from sgas.runs import Run
 from sgas.schedule import learning_rate
@@ -35,12 +37,10 @@ from sgas.signals import StopSignal
 
 def make_optimizer(config: TrainConfig, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
     """The optimiser of a training; weight decay is added to the gradient, as published."""
-    rate, decay = config.learning_rate, config.weight_decay
+    rate, decay, how = config.learning_rate, config.weight_decay, whole_steps(weights[0].device)
     if config.optimizer == "adam":
-        return torch.optim.Adam(weights, lr=rate, weight_decay=decay, fused=True)
-    return torch.optim.SGD(
-        weights, lr=rate, momentum=config.momentum, weight_decay=decay, fused=True
-    )
+        return torch.optim.Adam(weights, lr=rate, weight_decay=decay, **how)
+    return torch.optim.SGD(weights, lr=rate, momentum=config.momentum, weight_decay=decay, **how)
 
 
 class Training:
@@ -56,13 +56,16 @@ class Training:
         parts: TrainParts,
         seed: int,
         device: torch.device,
+        precision: str = "float32",
         listener: Listener | None = None,
     ) -> None:
         self.task, self.config, self.run, self.parts = task, config, run, parts
-        self.device, self.listener = device, listener or Silent()
+        self.device, self.precision = device, precision
+        self.listener = listener or Silent()
         self.random = RandomState(seed, device)
         self.network: Network = task.build_network(genotype, config.auxiliary).to(device)
-        self.order = BatchOrder(len(parts.training), seed, "training", device)
+        where = parts.training.index_device
+        self.order = BatchOrder(len(parts.training), seed, "training", where)
         self.optimizer = make_optimizer(config, list(self.network.parameters()))
         self.epoch, self.step, self.tally, self.seconds = 0, 0, Tally(), 0.0
 
@@ -96,7 +99,7 @@ class Training:
         self.seconds += time.perf_counter() - began
 
     def _train_step(self, inputs: Any, targets: Tensor) -> None:
-        output = self.network(inputs)
+        output = run_network(self.network, inputs, self.precision, self.device)
         logits, auxiliary = output if isinstance(output, tuple) else (output, None)
         loss = self.task.labels.loss(logits, targets, self.config.label_smoothing)
         total = loss
@@ -125,6 +128,7 @@ class Training:
                 self.parts.validation,
                 self.config.batch_size,
                 self.device,
+                self.precision,
             )
             prefix = self.parts.validation_name
             metrics.update({f"{prefix}_{name}": value for name, value in figures.items()})

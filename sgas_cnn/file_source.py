@@ -145,6 +145,11 @@ class FileSource:
     def __len__(self) -> int:
         return len(self._reader.files)
 
+    @property
+    def index_device(self) -> torch.device:
+        """The CPU, where files are read."""
+        return torch.device("cpu")
+
     def batch(self, index: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """Images float32 `[B, 3, S, S]` and labels of the samples `index` `[B]`, read here and now.
 

@@ -17,14 +17,22 @@ _FOLDER = Path(__file__).parent / "kernels" / "cpu"
 LIBRARY = Library("sgas_gcn_cpu", tuple(sorted([*_FOLDER.glob("*.cpp"), *_FOLDER.glob("*.h")])))
 
 
-def runs_compiled(tensor: torch.Tensor) -> bool:
-    """Whether the compiled operators are to be used for a tensor; True builds and loads them.
+def kernels_for(device: torch.device) -> str:
+    """What computes on a device: `torch`, `cpu` (this library) or `cuda` (Triton).
 
-    They compute in float32 and float64 alone. DeviceError where kernels were asked for that do not
-    run on the tensor's device or cannot be built.
+    `cpu` builds and loads the library. DeviceError where kernels were asked for that do not run on
+    the device or cannot be built.
     """
     from sgas.kernels import backend_for
 
+    return backend_for(device, LIBRARY)
+
+
+def runs_compiled(tensor: torch.Tensor) -> bool:
+    """Whether the compiled operators are to be used for a tensor; True builds and loads them.
+
+    They compute in float32 and float64 alone. DeviceError as from `kernels_for`.
+    """
     if tensor.is_floating_point() and tensor.element_size() < 4:
         return False
-    return backend_for(tensor.device, LIBRARY) == "cpu"
+    return kernels_for(tensor.device) == "cpu"

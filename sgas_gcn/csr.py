@@ -25,7 +25,8 @@ class CsrGraph:
     Edges `offsets[i]` to `offsets[i + 1]` enter node i, from `sources`; `targets` says i again for
     each. Of the edges sorted by source, those that leave node j are `out_offsets[j]` to
     `out_offsets[j + 1]`, to `out_targets`; `out_edges` are their numbers in the first order.
-    `offsets` and `out_offsets` are `[N + 1]`, the others `[E]`.
+    `offsets` and `out_offsets` are `[N + 1]`, the others `[E]`. No node has more than
+    `largest_degree` edges that enter it.
     """
 
     offsets: Tensor
@@ -34,12 +35,14 @@ class CsrGraph:
     out_offsets: Tensor
     out_targets: Tensor
     out_edges: Tensor
+    largest_degree: int
 
     @classmethod
     def from_edges(cls, edge_index: Tensor, num_nodes: int) -> CsrGraph:
         """The graph of `edge_index` int `[2, E]`, sources above targets; edges keep their order.
 
-        DataError where an edge names a node that is not there.
+        DataError where an edge names a node that is not there. Waits for the device, to check that
+        and to read the largest degree; what is made of graphs (`join`, `to`) does not.
         """
         edge_index = edge_index.to(torch.int64)
         if edge_index.numel() and not 0 <= edge_index.min() <= edge_index.max() < num_nodes:
@@ -52,13 +55,15 @@ class CsrGraph:
         sources = edge_index[0][order]
         out_sources, out_edges = sources.sort(stable=True)
         starts = torch.arange(num_nodes + 1, device=edge_index.device)
+        offsets = torch.searchsorted(targets, starts)
         return cls(
-            torch.searchsorted(targets, starts),
+            offsets,
             sources,
             targets,
             torch.searchsorted(out_sources, starts),
             targets[out_edges],
             out_edges,
+            int(offsets.diff().max()) if num_nodes else 0,
         )
 
     @classmethod
@@ -89,6 +94,7 @@ class CsrGraph:
             joined_offsets("out_offsets"),
             shifted("out_targets", nodes),
             shifted("out_edges", edges),
+            max(graph.largest_degree for graph in graphs),
         )
 
     def to(self, device: torch.device | str) -> CsrGraph:
@@ -100,6 +106,7 @@ class CsrGraph:
             self.out_offsets.to(device),
             self.out_targets.to(device),
             self.out_edges.to(device),
+            self.largest_degree,
         )
 
     @property
@@ -122,7 +129,7 @@ class CsrGraph:
             self.out_offsets.to(dtype),
             self.out_targets.to(dtype),
             self.out_edges.to(dtype),
-            int(self.degrees.max()) if self.num_nodes else 0,
+            self.largest_degree,
         )
 
     @cached_property

@@ -78,6 +78,7 @@ class GraphBatch:
     @cached_property
     def graph_of_node(self) -> Tensor:
         """The number of each node's graph, int64 `[N]`."""
-        sizes = torch.tensor(self.sizes, device=self.x.device)
+        # From memory that is not pinned a copy that waits would wait for the whole device.
+        sizes = torch.tensor(self.sizes).to(self.x.device, non_blocking=True)
         numbers = torch.arange(len(self.sizes), device=self.x.device)
         return numbers.repeat_interleave(sizes, output_size=len(self.x))

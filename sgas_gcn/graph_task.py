@@ -77,6 +77,11 @@ class GraphSource:
     def __len__(self) -> int:
         return len(self.graphs)
 
+    @property
+    def index_device(self) -> torch.device:
+        """The CPU, wherever the graphs are: their tensors stand in a list."""
+        return torch.device("cpu")
+
     def batch(self, index: Tensor, generator: torch.Generator | None) -> tuple[GraphBatch, Tensor]:
         """The graphs `index` `[B]` as one, with the targets of all their asked nodes."""
         numbers = index.tolist()
@@ -148,7 +153,7 @@ class GraphTask(GraphModels):
                 f"least {wanted}: add graphs"
             )
         numbers = stratified_parts(np.zeros(len(source), np.int64), fractions, seed)
-        return [SubsetSource(source, torch.from_numpy(part).to(device)) for part in numbers]
+        return [SubsetSource(source, torch.from_numpy(part)) for part in numbers]
 
     def _own_validation(self, device: torch.device) -> GraphSource | None:
         """The validation split of the data set, or None where it has none."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sgas.errors import ConfigError, DataError
+from sgas.precision import widened
 from sgas_gcn.affine import Features
 from sgas_gcn.compiled import runs_compiled
 from sgas_gcn.rows import Rows, rows_of_constant_degree
@@ -49,6 +50,12 @@ class NeighborGraph:
     def rows(self) -> Rows:
         """The edges as compiled kernels read them; edge number e enters node e // degree."""
         return rows_of_constant_degree(self.sources)
+
+    @cached_property
+    def runs(self) -> tuple[Tensor, Tensor]:
+        """The edges as compressed rows: where each node's run starts `[N + 1]`, and the sources."""
+        starts = torch.arange(self.num_nodes + 1, device=self.sources.device)
+        return starts.mul_(self.degree), self.sources.reshape(-1)
 
     @cached_property
     def columns(self) -> tuple[Tensor, ...]:
@@ -99,8 +106,14 @@ def nearest(x: Tensor, width: int) -> Tensor:
 
     `x` is `[B, P, C]`; distances are squared Euclidean, less the row's own constant where they come
     from a product. Column 0 is the point itself even where rounding or a duplicate would put
-    another one first. Of points equally far compiled kernels take the first.
+    another one first. Of points equally far compiled kernels take the first. Distances are float32
+    at least, also under autocast: they are differences of larger numbers.
     """
+    with torch.autocast(x.device.type, enabled=False):
+        return _nearest(widened(x), width)
+
+
+def _nearest(x: Tensor, width: int) -> Tensor:
     num_clouds, num_points, dimensions = x.shape
     compiled = runs_compiled(x)
     if compiled and dimensions <= FEW_DIMENSIONS:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sgas.precision import widened
 from sgas_gcn.affine import Features, reduced_parts
 from sgas_gcn.compiled import runs_compiled
 from sgas_gcn.constants import EPS, MOMENTUM
@@ -38,7 +39,7 @@ def pool_layer(
     if not runs_compiled(x):
         return pool_clouds(linear_norm(x, weight, None, norm, negative_slope), num_clouds)
     sign = torch.where(norm.weight.detach() < 0, -1.0, 1.0)
-    found = operators().pool_activation(x @ weight.t(), sign, num_clouds, negative_slope)
+    found = operators().pool_activation(widened(x @ weight.t()), sign, num_clouds, negative_slope)
     extremum, _, total, squares = found
     mean, var = norm.running_mean.double(), norm.running_var.double()
     if norm.training:

@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from triton_runs import interpret
+
+# Before anything imports Triton, which settles then whether it interprets.
+interpret()
 
 ROOT = Path(__file__).parents[1]
 

@@ -22,7 +22,7 @@ PACKAGES = ("sgas", *FAMILIES)
 # other. A folder is in the layer as a whole.
 LAYERS = (
     ("__init__",),  # runs before any other module, and holds the version
-    ("errors", "files", "native", "allocator", "signals"),
+    ("errors", "files", "native", "triton", "precision", "allocator", "signals"),
     ("topology",),
     ("space",),
     ("genotype",),
@@ -54,7 +54,7 @@ LAYERS = (
     ("cli", "interface"),
 )
 LAYER_OF = {name: level for level, names in enumerate(LAYERS) for name in names}
-HEAVY = ("torch", "torch_geometric", "sklearn", "scipy", "matplotlib", "jinja2")
+HEAVY = ("torch", "triton", "torch_geometric", "sklearn", "scipy", "matplotlib", "jinja2")
 
 
 def module_name(path: Path) -> str:

@@ -41,9 +41,9 @@ TINY = Scale(
 SMALL = Scale(
     dataset=f"{DATA}/ppi24",
     preset="small",
-    search_minutes=6,
-    train_minutes=13,
-    origin="from the CPU seconds of the first epochs",
+    search_minutes=1.5,
+    train_minutes=2,
+    origin="from the twelve of benchmarks/results/ppi-small",
     strategies="cri1,cri2,darts,random",
     seeds="0-2",
     options=("--threads=1", "--jobs=2"),

@@ -10,11 +10,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from sgas import triton
 from sgas.commands.common import print_json
 from sgas.family import Family
 from sgas.options import Flag, parse, parser_for
 
-OPTIONAL = ("torch-scatter", "tensorboard", "matplotlib", "submitit", "Pillow")
+OPTIONAL = ("torch-scatter", "triton", "tensorboard", "matplotlib", "submitit", "Pillow")
 
 
 def main(family: Family, argv: Sequence[str]) -> int:
@@ -39,16 +40,16 @@ def examine(family: Family) -> dict[str, Any]:
     free = shutil.disk_usage(_nearest_folder(Path("runs"))).free / 2**30
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     optional = {name: _version(name) for name in OPTIONAL}
-    kernels = _kernels(family)
+    kernels = _kernels(family, bool(gpus))
     ok = writable and free > 0.1
     lines = [
         f"ok    python {platform.python_version()} · torch {torch.__version__} · "
         f"pyg {_version('torch-geometric')} · {torch.get_num_threads()} threads",
         f"{'ok  ' if ok else 'FAIL'}  runs/ {'writable' if writable else 'not writable'}, "
         f"{free:.0f} GiB free",
-        f"{'note' if kernels['why_not'] else 'ok  '}  kernels on the CPU: {kernels['cpu']}"
-        + (f": {kernels['why_not']}" if kernels["why_not"] else ""),
+        _line("kernels on the CPU", kernels["cpu"], kernels["why_not"]),
         f"ok    GPU: {', '.join(gpus)}" if gpus else "note  no GPU that torch can use",
+        *([_line("kernels on the GPU", kernels["cuda"], kernels["why_not_cuda"])] if gpus else []),
         "note  optional: " + ", ".join(f"{k} {v or 'absent'}" for k, v in optional.items()),
     ]
     return {
@@ -66,12 +67,25 @@ def examine(family: Family) -> dict[str, Any]:
     }
 
 
-def _kernels(family: Family) -> dict[str, str | None]:
-    """Which kernels run on the CPU, and where they are not the compiled ones, why."""
-    if family.library is None:
-        return {"cpu": "torch", "why_not": None}
-    why_not = family.library.load()
-    return {"cpu": "torch" if why_not else "compiled", "why_not": why_not}
+def _kernels(family: Family, gpu: bool) -> dict[str, str | None]:
+    """Which kernels run on the CPU and on a GPU; where they are torch's own, why.
+
+    What stands under `cuda` is None where there is no GPU.
+    """
+    library = family.library
+    why_not = library.load() if library is not None else None
+    no_triton = triton.why_not() if gpu else None
+    on_gpu = "torch" if no_triton else f"Triton {_version('triton')}"
+    return {
+        "cpu": "compiled" if library is not None and why_not is None else "torch",
+        "why_not": why_not,
+        "cuda": on_gpu if gpu else None,
+        "why_not_cuda": no_triton,
+    }
+
+
+def _line(what: str, found: str | None, why_not: str | None) -> str:
+    return f"{'note' if why_not else 'ok  '}  {what}: {found}" + (f": {why_not}" if why_not else "")
 
 
 def _version(name: str) -> str | None:

@@ -105,7 +105,9 @@ def _measure(family: Family, folder: Path, device: torch.device) -> None:
     with Run.open(folder) as run:
         source = task.test_part(device)
         batch_size = settings.loop.batch_size
-        figures = evaluate(network.to(device), task.labels, source, batch_size, device)
+        figures = evaluate(
+            network.to(device), task.labels, source, batch_size, device, settings.run.precision
+        )
         opened = datetime.now(timezone.utc).isoformat(timespec="seconds")
         run.write_json(
             "evaluation.json",

@@ -151,6 +151,7 @@ def run_search(
             parts=parts,
             seed=run_config.seed,
             device=device,
+            precision=run_config.precision,
             notes=_notes(settings),
             listener=Both(progress, events),
         )

@@ -185,6 +185,7 @@ def run_training(
             parts=parts,
             seed=run_config.seed,
             device=device,
+            precision=run_config.precision,
             listener=Both(progress, events),
         )
         state = run.load_checkpoint() if folder is not None else None

@@ -1,24 +1,32 @@
 """The backward pass of `source`: from the gradients of the slots to all that went in.
 
-Dimensions as in `source`; n branches, of which the first ones are `doubled` (have a first half).
+Dimensions as in `source`; of the branches the first ones are doubled (have a first half, h).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from sgas_cnn.fused.linear import pool_corrections, pool_gradient, unfold_scales
-from sgas_cnn.fused.norms import Folded, Unfolded, unfold
-from sgas_cnn.fused.parts import Branch
+from sgas_cnn.fused.linear import pool_gradient
 from sgas_cnn.fused.plan import SourcePlan
 from sgas_cnn.kernels import backend_of
 
 Gradients = list[Any]
+
+
+class Unfolded(NamedTuple):
+    """Gradients of folded norms, `[n, C]`, and how they reach y: s g + `slopes` y + `constants`."""
+
+    weights: Tensor
+    gamma: Tensor
+    beta: Tensor
+    slopes: Tensor
+    constants: Tensor
 
 
 class SourceBackward:
@@ -32,144 +40,151 @@ class SourceBackward:
         self,
         plan: SourcePlan,
         training: bool,
-        kept: Mapping[str, Sequence[Tensor]],
+        kept: Mapping[str, Sequence[Any]],
         wanted: Sequence[bool],
     ) -> None:
         self.plan, self.training = plan, training
-        (self.x,) = kept["x"]
-        self.halves, self.planes, self.taps = kept["halves"], kept["planes"], kept["taps"]
+        (self.x,), (self.scales,) = kept["x"], kept["scales"]
+        self.halves, self.outputs = kept["halves"], kept["outputs"]
+        self.weights, self.second_weights = plan.weights(self.x, kept["weights"])
         pooled = iter(kept["images"])
         self.images = [self.x if form.reads_state else next(pooled) for form in plan.forms]
-        self.mean, self.inverse, self.linear_scales = kept["linear"]
-        self.first = Folded(*kept["first"]) if kept["first"] else None
-        self.folded = Folded(*kept["folded"]) if kept["folded"] else None
+        self.first, self.folded = kept["first"], kept["folded"]
         self.backend = backend_of(self.x)
         self.wants_state, self.wants_weights = wanted[:2]
         self.wants_before = wanted[2 : 2 + plan.slots]
         self.wants_parameters = wanted[2 + plan.slots :]
 
-    def run(self, given: Sequence[Tensor | None], scales_size: int) -> Gradients:
+    def run(self, given: Sequence[Tensor | None]) -> Gradients:
         """Gradients of the state, the weights, what was before, and the parameters."""
-        plan, x = self.plan, self.x
-        like = self.planes[0] if self.planes else self.images[0]
+        plan = self.plan
+        like = self.outputs[0] if self.outputs else self.images[0]
         gradients = [torch.zeros_like(like) if g is None else g.contiguous() for g in given]
-        self.pixels = like[..., 0].numel()
-        channels = x.shape[-1]
-        centres = None if self.folded is None else self.folded.centres
-        if centres is None:
-            centres = x.new_zeros(len(plan.branches), channels)
-        to_linear, crossed, linear_crossed, sums = self.backend.mixture_backward(
-            gradients, [self.planes[i] for i in plan.plane_of], plan.slot_of, centres,
-            self.images, self.mean, self.linear_scales.unsqueeze(-1) * self.inverse,
-        )  # fmt: skip
-        tables = plan.tables(x.device)
-        branches = None
-        if self.folded is not None:
-            branches = unfold(self.folded, crossed, sums[tables.slots], self.pixels)
-        to_weights = None
-        if self.wants_weights:
-            to_weights = x.new_zeros(scales_size)
-            to_weights.index_add_(
-                0, tables.linear, unfold_scales(linear_crossed, self.inverse).flatten()
-            )
-            if branches is not None:
-                to_weights.index_add_(0, tables.branches, branches.scales)
-            to_weights = to_weights[2:]
+        self.pixels = like[..., 0].numel() if self.training else 0
+        to_linear, unfolded = self._through_mixture(gradients)
+        to_weights = unfolded.weights if self.wants_weights else None
         before = [g if w else None for g, w in zip(gradients, self.wants_before, strict=True)]
         if not self.wants_state and not any(self.wants_parameters):
             return [None, to_weights, *before, *[None] * len(self.wants_parameters)]
-        added = None
+        added, num_branches = None, len(plan.branches)
         if self.wants_state:
-            corrections = None
-            if self.training and plan.normed:
-                corrections = pool_corrections(
-                    plan, self.linear_scales, linear_crossed, sums, self.mean, self.inverse,
-                    self.pixels,
-                )  # fmt: skip
-            added = pool_gradient(plan, self.backend, x, self.images, to_linear, corrections)
-        if branches is None:
+            slopes, constants = unfolded.slopes[num_branches:], unfolded.constants[num_branches:]
+            if plan.slots > 1:
+                shape = plan.slots, len(plan.forms), slopes.shape[1]
+                slopes, constants = slopes.view(shape).sum(0), constants.view(shape).sum(0)
+            added = pool_gradient(
+                plan, self.backend, self.x, self.images, to_linear, slopes, constants
+            )
+        if not plan.branches:
             return [added, to_weights, *before]
-        to_state, parameters = self._through_planes(gradients, branches, added)
+        to_state, parameters = self._through_branches(gradients, unfolded, added)
         return [to_state, to_weights, *before, *parameters]
 
-    def _through_planes(
+    def _through_mixture(self, gradients: list[Tensor]) -> tuple[list[Tensor], Unfolded]:
+        """The gradients of the forms' images, and of all that was folded."""
+        plan = self.plan
+        factors, centres, inverse, gamma, beta = self.folded
+        of_parts, of_linear = centres[: len(self.outputs)], centres[len(self.outputs) :]
+        to_linear, crossed, linear_crossed, sums = self.backend.mixture_backward(
+            gradients, self.outputs, plan.slot_of, of_parts, self.images,
+            of_linear[: len(plan.forms)], plan.split(factors)[1], self.wants_state,
+        )  # fmt: skip
+        rows = plan.rows
+        return to_linear, Unfolded(
+            *self.backend.unfold(
+                factors, centres, inverse, rows.row_of, gamma, beta, self.scales, rows.places,
+                rows.slot_of, torch.cat([crossed, linear_crossed.flatten(0, 1)]), sums, self.pixels,
+            )
+        )  # fmt: skip
+
+    def _through_branches(
         self, gradients: list[Tensor], branches: Unfolded, added: Tensor | None
     ) -> tuple[Tensor | None, Gradients]:
         """The gradient of the state, and of all parameters."""
-        plan, num = self.plan, self.plan.num_doubled
-        assert self.folded is not None
-        slopes, constants = self._per_plane(branches.slopes), self._per_plane(branches.constants)
-        second: Gradients = []
-        halves = None
-        sources, matrices = list(gradients), [self.folded.matrices[num:]]
-        pulled = [(plan.slot_of[b], plan.plane_of[b]) for b in range(num, len(plan.branches))]
+        plan, num, last = self.plan, self.plan.num_doubled, len(self.plan.branches)
+        wants_taps, wants_pointwise = self._wanted_weights()
+        taps, pointwise, halves = list[Tensor](), list[Tensor](), None
+        sources, reached_from = list(gradients), plan.slot_of[num:]
+        direct = self.folded[0][num:last], branches.slopes[num:last], branches.constants[num:last]
         if num:
-            assert self.first is not None
-            before_relu, second, crossed, sums = self.backend.depthwise_backward(
-                gradients, plan.slot_of[:num], range(num), self.folded.matrices[:num],
-                self.planes[:num], _part(slopes, 0, num), _part(constants, 0, num),
-                self.halves, self.first.matrices, self.first.bias, self.first.centres,
-                self.taps[len(self.taps) - num :], [1] * num, [0] * num, 1, None, True,
-                self._wanted_taps(second=True),
-            )  # fmt: skip
-            halves = unfold(self.first, crossed, sums, self.pixels)
-            pulled = [(plan.slots + i, i) for i in range(num)] + pulled
-            matrices.insert(0, self.first.matrices)
+            before_relu, taps, pointwise, halves = self._through_second(
+                gradients, branches, wants_taps[len(plan.taps) :], wants_pointwise[len(plan.taps) :]
+            )
+            reached_from = [*range(plan.slots, plan.slots + num), *reached_from]
             sources += before_relu
-        taps_wanted = self._wanted_taps(second=False)
-        to_state, first_taps = None, [None] * len(plan.taps)
-        if self.wants_state or any(taps_wanted):
-            to_states, first_taps, _, _ = self.backend.depthwise_backward(
-                sources, [source for source, _ in pulled], [plane for _, plane in pulled],
-                torch.cat(matrices), [*self.halves, *self.planes[num:]],
-                _joined(halves and halves.slopes, _part(slopes, num)),
-                _joined(halves and halves.constants, _part(constants, num)),
-                [self.x], None, None, None, plan.weights_of_taps(self.x, self.taps),
-                plan.dilations, plan.offsets, plan.stride, added, self.wants_state, taps_wanted,
+            firsts = self.first[0], halves.slopes, halves.constants
+            first, slope, constant = (torch.cat(b) for b in zip(firsts, direct, strict=True))
+            direct = first, slope, constant
+        wanted = wants_taps[: len(plan.taps)], wants_pointwise[: len(plan.taps)]
+        to_state = None
+        first_taps: Gradients = [None] * len(plan.taps)
+        first_pointwise: Gradients = [None] * len(plan.taps)
+        if self.wants_state or any(chain(*wanted)):
+            factors, slopes, constants = direct
+            dilations, offsets, rows, stride = plan.first_taps
+            to_states, first_taps, first_pointwise, _, _ = self.backend.separable_backward(
+                sources, reached_from, factors, [*self.halves, *self.outputs[num:]],
+                *self._corrections(slopes, constants), [self.x], None, None, self.weights.taps,
+                dilations, offsets, self.weights.pointwise, rows, stride, None, added,
+                self.wants_state, *wanted,
             )  # fmt: skip
             to_state = to_states[0] if self.wants_state else None
-        taps = [g for b, g in zip(plan.taps, first_taps, strict=True) if b.taps is not None]
-        return to_state, self._parameters([*taps, *second], halves, branches)
+        weights = [*first_taps, *taps], [*first_pointwise, *pointwise]
+        return to_state, self._parameters(*weights, halves, branches)
 
-    def _per_plane(self, per_branch: Tensor | None) -> Tensor | None:
-        """What branches add to the gradients of their planes, by plane."""
-        if per_branch is None or not self.plan.planes_shared:
-            return per_branch
-        total = per_branch.new_zeros(len(self.planes), *per_branch.shape[1:])
-        return total.index_add(0, self.plan.tables(self.x.device).planes, per_branch)
+    def _through_second(
+        self,
+        gradients: list[Tensor],
+        branches: Unfolded,
+        wants_taps: list[bool],
+        wants_pointwise: list[bool],
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor], Unfolded]:
+        """The gradients before R of second convolutions, of their weights, of the norms of h."""
+        plan, num = self.plan, self.plan.num_doubled
+        factors, bias, centres, inverse, gamma, beta = self.first
+        dilations, offsets, rows, stride = plan.second_taps
+        before_relu, taps, pointwise, crossed, sums = self.backend.separable_backward(
+            gradients, plan.slot_of[:num], self.folded[0][:num], self.outputs[:num],
+            *self._corrections(branches.slopes[:num], branches.constants[:num]), self.halves,
+            factors, bias, self.second_weights.taps, dilations, offsets,
+            self.second_weights.pointwise, rows, stride, centres, None, True, wants_taps,
+            wants_pointwise,
+        )  # fmt: skip
+        row_of, places, slot_of = plan.rows_of_firsts
+        halves = self.backend.unfold(
+            factors, centres, inverse, row_of, gamma, beta, None, places, slot_of, crossed, sums,
+            self.pixels,
+        )  # fmt: skip
+        return before_relu, taps, pointwise, Unfolded(*halves)
 
-    def _wanted_taps(self, second: bool) -> list[bool]:
-        """Which taps want a gradient: of the second convolutions, or of those of the state."""
+    def _corrections(
+        self, slopes: Tensor, constants: Tensor
+    ) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        """Slopes and constants in training mode; without the batch's moments they are zero."""
+        return (slopes, constants) if self.training else (None, None)
+
+    def _wanted_weights(self) -> tuple[list[bool], list[bool]]:
+        """Which taps and which pointwise weights of the plan's convolutions want a gradient."""
         plan = self.plan
         wanted = iter(self.wants_parameters[: plan.num_taps])
-        of_state = [b.taps is not None and next(wanted) for b in plan.taps]
-        return list(wanted) if second else of_state
+        taps = [b.taps is not None and next(wanted) for b in plan.convolutions]
+        return taps, list(self.wants_parameters[plan.num_taps :][: len(taps)])
 
     def _parameters(
-        self, taps: Gradients, halves: Unfolded | None, branches: Unfolded
+        self, taps: Gradients, pointwise: Gradients, halves: Unfolded | None, branches: Unfolded
     ) -> Gradients:
         """The gradients of the plan's parameters, in its order; None where not wanted."""
-        plan = self.plan
-        both: list[tuple[Branch, Unfolded, int]] = []
-        if halves is not None:
-            both += [(branch, halves, i) for i, branch in enumerate(plan.firsts)]
-        both += [(branch, branches, i) for i, branch in enumerate(plan.branches)]
-        found: Gradients = list(taps)
-        weights = [u.weights.unbind() for u in (halves, branches) if u is not None]
-        for (branch, _, _), rows in zip(both, chain(*weights), strict=True):
-            whole = rows if branch.whole else rows[branch.rows]
-            found.append(whole.view(branch.pointwise.weight.shape))
-        for name in ("gamma", "beta"):
-            for branch, unfolded, i in both:
-                if branch.norm.weight is not None:
-                    found.append(getattr(unfolded, name)[i])
+        plan, num = self.plan, self.plan.num_doubled
+        convolutions = plan.convolutions
+        found = [g for b, g in zip(convolutions, taps, strict=True) if b.taps is not None]
+        found += pointwise
+        if len(found) < len(self.wants_parameters):
+            places = [(branches, i) for i in range(num, len(plan.branches))]
+            places += [(branches, i) for i in range(num)]
+            if halves is not None:
+                places = [(halves, i) for i in range(num)] + places
+            for name in ("gamma", "beta"):
+                for branch, (unfolded, i) in zip(convolutions, places, strict=True):
+                    if branch.norm.weight is not None:
+                        found.append(branch.own_rows(getattr(unfolded, name)[i]))
         return [g if w else None for g, w in zip(found, self.wants_parameters, strict=True)]
-
-
-def _part(rows: Tensor | None, start: int, stop: int | None = None) -> Tensor | None:
-    return None if rows is None else rows[start:stop]
-
-
-def _joined(first: Tensor | None, second: Tensor | None) -> Tensor | None:
-    """Both, one behind the other."""
-    return torch.cat([first, second]) if first is not None and second is not None else second

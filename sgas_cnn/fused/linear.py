@@ -1,111 +1,62 @@
-"""The linear parts of a mixture: the state and its poolings, with their norms.
+"""The linear parts of a mixture: the state and its poolings.
 
-For an image Q of a form, with mean m, variance v and 1/σ (0 and 1 where no norm follows) and the
-weight a of an edge e:
-
-    coefficient = a / σ,  bias -= coefficient m
-    da = Σ g (Q - m) / σ,  dv = -1/(2 σ³) Σ_e a Σ g (Q - m)
-    dQ = Σ_e coefficient g + slope Q + constant,  slope = 2 dv / P,
-    constant = -Σ_e coefficient Σ g / P - slope m
-
-slope and constant are zero in evaluation mode, where m and v are running statistics.
-Dimensions: Q forms, N images, H × W pixels, C channels, P pixels of all images together.
+Dimensions: N images, H × W pixels, C channels, S the stride, Q forms.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from sgas_cnn.fused.norms import EPS
 from sgas_cnn.fused.parts import Form
-from sgas_cnn.fused.plan import SourcePlan
-from sgas_cnn.fused.statistics import Followers, unbiased
-
-POOLS = (Form.LARGEST, Form.AVERAGE)  # as the backends' pool returns them
+from sgas_cnn.fused.plan import POOLS, SourcePlan
 
 
 def linear_images(
-    plan: SourcePlan, backend: Any, x: Tensor, training: bool, followers: Followers
-) -> tuple[list[Tensor], Tensor, Tensor]:
-    """Images `[N, H/S, W/S, C]` of the forms of the state `x`, and m and 1/σ `[Q, C]` of each."""
-    pooled: list[Tensor] = []
-    by_batch = training and plan.normed
-    if plan.pools:
-        *pooled, means, variances = backend.pool(x, plan.stride, by_batch)
-    zeros, ones = x.new_zeros(x.shape[-1]), x.new_ones(x.shape[-1])
-    images, mean, inverse = [], [], []
-    for form, norms in zip(plan.forms, plan.form_norms, strict=True):
-        images.append(x if form is Form.STATE else pooled[POOLS.index(form)])
-        m, v = zeros, None
-        if norms[0] is not None and by_batch:
-            m, v = means[POOLS.index(form)], variances[POOLS.index(form)]
-            spread = unbiased(v, images[-1][..., 0].numel())
-            for norm in norms:
-                followers.add(norm, m, spread)
-        elif norms[0] is not None:
-            m, v = norms[0].running_mean, norms[0].running_var
-        mean.append(m)
-        inverse.append(ones if v is None else torch.rsqrt(v + EPS))
-    if not images:
-        return [], x.new_empty(0, x.shape[-1]), x.new_empty(0, x.shape[-1])
-    return images, torch.stack(mean), torch.stack(inverse)
+    plan: SourcePlan, backend: Any, x: Tensor, moments: bool
+) -> tuple[list[Tensor], list[tuple[Tensor, Tensor]]]:
+    """Images `[N, H/S, W/S, C]` of the forms of the state `x`.
 
-
-def unfold_scales(crossed: Tensor, inverse: Tensor) -> Tensor:
-    """da `[slots, Q]`, from Σ g (Q - m) `[slots, Q, C]`."""
-    return (crossed * inverse).sum(-1)
-
-
-def pool_corrections(
-    plan: SourcePlan,
-    scales: Tensor,
-    crossed: Tensor,
-    sums: Tensor,
-    mean: Tensor,
-    inverse: Tensor,
-    pixels: int,
-) -> tuple[Tensor, Tensor]:
-    """slope and constant `[Q, C]` in training mode; zeros where no norm follows.
-
-    `scales` are a `[slots, Q]`, `crossed` Σ g (Q - m) `[slots, Q, C]`, `sums` Σ g `[slots, C]`.
+    With `moments`, where norms follow, also the means and variances `[2, C]` of both poolings.
     """
-    per_form = (scales.unsqueeze(-1) * crossed).sum(0)
-    slopes = -per_form * inverse.pow(3) / max(1, pixels)
-    constants = -inverse * (scales.t() @ sums) / max(1, pixels) - slopes * mean
-    for q, norms in enumerate(plan.form_norms):
-        if norms[0] is None:
-            slopes[q].zero_()
-            constants[q].zero_()
-    return slopes, constants
+    pooled: list[Tensor] = []
+    found: list[tuple[Tensor, Tensor]] = []
+    if plan.pools:
+        *pooled, mean, var = backend.pool(x, plan.stride, moments and plan.normed)
+        found = [(mean, var)] if moments and plan.normed else []
+    return [x if f is Form.STATE else pooled[POOLS.index(f)] for f in plan.forms], found
 
 
 def pool_gradient(
     plan: SourcePlan,
     backend: Any,
     x: Tensor,
-    images: list[Tensor],
-    gradients: list[Tensor],
-    corrections: tuple[Tensor, Tensor] | None,
+    images: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    slopes: Tensor,
+    constants: Tensor,
 ) -> Tensor | None:
-    """What the linear parts give to the gradient of the state `x` `[N, H, W, C]`."""
+    """What the linear parts give to the gradient of the state `x` `[N, H, W, C]`.
+
+    The images of the forms have the gradients `gradient + slope · image + constant`, `[Q, C]`.
+    """
     added = gradients[plan.forms.index(Form.STATE)] if Form.STATE in plan.forms else None
     if not plan.pools:
         return added
-    nothing, none = x.new_empty(0), x.new_zeros(2, x.shape[-1])
-    given: list[Tensor] = []
-    slopes, constants = none, none.clone()
-    for i, form in enumerate(POOLS):
-        if form not in plan.forms:
-            given += [nothing, nothing]
-            continue
-        q = plan.forms.index(form)
-        given += [images[q], gradients[q]]
-        if corrections is not None:
-            slopes[i], constants[i] = corrections[0][q], corrections[1][q]
-    largest, d_largest, average, d_average = given
+    nothing = x.new_empty(0)
+    given, places = list[Tensor](), list[int]()
+    for form in POOLS:
+        known = form in plan.forms
+        q = plan.forms.index(form) if known else 0
+        given += [images[q], gradients[q]] if known else [nothing, nothing]
+        places.append(q)
+    largest, to_largest, average, to_average = given
+    if places == [0, 1]:  # a search's; to pick rows by a list takes ten times as long
+        slopes, constants = slopes[:2], constants[:2]
+    else:
+        slopes, constants = slopes[places], constants[places]
     return backend.pool_backward(
-        x, largest, average, d_largest, d_average, slopes, constants, added, plan.stride
+        x, largest, average, to_largest, to_average, slopes, constants, added, plan.stride
     )

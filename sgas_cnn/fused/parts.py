@@ -69,6 +69,10 @@ class Branch:
         """Whether it gives all C channels."""
         return self.pointwise.out_channels == self.pointwise.in_channels
 
+    def own_rows(self, x: Tensor) -> Tensor:
+        """`x` `[C]` with zeros in the channels that this branch does not give."""
+        return x if self.whole else self.filled(x[self.rows])
+
     def filled(self, rows: Tensor, value: float = 0.0) -> Tensor:
         """`rows`, along dimension 0 those of this branch, in C rows; `value` in the others."""
         missing = self.channels - self.rows.stop

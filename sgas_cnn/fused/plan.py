@@ -1,6 +1,6 @@
 """SourcePlan: the parts of all operations on the edges that leave one state, in order for fusion.
 
-A plane is the result of a depthwise convolution, a slot the output of an edge.
+A slot is the output of an edge.
 """
 
 from __future__ import annotations
@@ -11,11 +11,15 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sgas_cnn.fused.parts import Branch, Form, Linear, Part, stacked
 
-ONE, ZERO = 0, 1  # places of the constants before the weights
+EPS = 1e-5
+MOMENTUM = 0.1
+ONE, ZERO = -1, -2  # places that stand for weights of 1 and 0
+POOLS = (Form.LARGEST, Form.AVERAGE)  # as the backends' pool returns them
 
 
 @dataclass(frozen=True)
@@ -27,21 +31,35 @@ class Use:
     part: Part
 
 
-class Tables(NamedTuple):
-    """Places of the scales of branches `[n]` and of linear parts `[slots · forms]`; the slot and
-    the plane of each branch `[n]`."""
+class Numbers(NamedTuple):
+    """What separable convolutions are beside their weights, as backends take it."""
 
-    branches: Tensor
-    linear: Tensor
-    slots: Tensor
-    planes: Tensor
+    dilations: list[int]
+    offsets: list[int]
+    first_rows: list[int]
+    stride: int
+
+
+class Weights(NamedTuple):
+    """The weights of separable convolutions."""
+
+    taps: list[Tensor]
+    pointwise: list[Tensor]
+
+
+class Rows(NamedTuple):
+    """What `fold` takes of a plan: rows of the moments, places of weights, slots."""
+
+    row_of: list[int]
+    places: list[int]
+    slot_of: list[int]
 
 
 class SourcePlan:
     """Everything about a source state that does not change until the next decision.
 
-    `branches` come with those that have a `first` before the `direct` ones; `plane_of` is the plane
-    that each reads: one of its own, but pixels as they are are shared.
+    `branches` come with those that have a `first` before the direct ones. `taps` are what reads the
+    state itself: the firsts, then the direct ones.
     """
 
     def __init__(self, uses: Sequence[Use], slots: int, stride: int) -> None:
@@ -51,9 +69,9 @@ class SourcePlan:
         self.slots, self.stride, self.num_doubled = slots, stride, len(doubled)
         self.branches: list[Branch] = [u.part for u in ordered]  # type: ignore[misc]
         self.slot_of = [u.slot for u in ordered]
-        self.places = [u.place for u in ordered]
+        self.places = [ONE if u.place is None else u.place for u in ordered]
         self.firsts = [b.first for b in self.branches[: self.num_doubled] if b.first is not None]
-        self._order_planes()
+        self.taps: list[Branch] = self.firsts + self.branches[self.num_doubled :]
         self.linear_uses = [u for u in uses if isinstance(u.part, Linear)]
         self.forms: list[Form] = []
         self.form_norms: list[list[Any]] = []
@@ -66,25 +84,6 @@ class SourcePlan:
         for norms in self.form_norms:
             alike = all((norm is None) == (norms[0] is None) for norm in norms)
             assert alike, "a form of a state is normed on all edges or on none"
-        self._tables: dict[torch.device, Tables] = {}
-
-    def _order_planes(self) -> None:
-        """The direct branches' planes, each once."""
-        self.direct: list[Branch] = []
-        self.plane_of = list(range(self.num_doubled))
-        known: dict[Any, int] = {}
-        for branch in self.branches[self.num_doubled :]:
-            key = branch.taps or ("pixels", branch.offset)
-            if key not in known:
-                known[key] = self.num_doubled + len(self.direct)
-                self.direct.append(branch)
-            self.plane_of.append(known[key])
-        self.planes_shared = self.plane_of != list(range(len(self.branches)))
-
-    @cached_property
-    def taps(self) -> list[Branch]:
-        """What is convolved with the state itself: the firsts, then the direct planes."""
-        return self.firsts + self.direct
 
     @cached_property
     def pools(self) -> list[Form]:
@@ -99,83 +98,144 @@ class SourcePlan:
     def parameters(self) -> list[nn.Parameter]:
         """All that is trained, in the order in which `source` gives out gradients.
 
-        Taps of the firsts, of the direct planes and of the second convolutions; pointwise weights
-        of the firsts and of the branches; norms' weights and biases of both, where they are.
+        Of `taps`, then of the second convolutions: taps, pointwise weights; norms' weights, and
+        their biases, where they are.
         """
-        doubled = self.branches[: self.num_doubled]
-        taps = [b.taps.weight for b in (*self.taps, *doubled) if b.taps is not None]
-        both = (*self.firsts, *self.branches)
-        pointwise = [b.pointwise.weight for b in both]
+        taps = [b.taps.weight for b in self.convolutions if b.taps is not None]
+        pointwise = [b.pointwise.weight for b in self.convolutions]
         affine = [
             p
             for name in ("weight", "bias")
-            for b in both
+            for b in self.convolutions
             if (p := getattr(b.norm, name)) is not None
         ]
         return [*taps, *pointwise, *affine]
 
     @cached_property
+    def convolutions(self) -> list[Branch]:
+        """`taps` and the second convolutions."""
+        return self.taps + self.branches[: self.num_doubled]
+
+    @cached_property
     def num_taps(self) -> int:
         """How many of the parameters are taps."""
-        return sum(branch.taps is not None for branch in (*self.taps, *self.firsts))
+        return sum(branch.taps is not None for branch in self.convolutions)
 
     @cached_property
-    def dilations(self) -> list[int]:
-        """Of the convolutions of the state."""
-        return [branch.dilation for branch in self.taps]
+    def first_taps(self) -> Numbers:
+        """Dilations, offsets and first rows of the convolutions of the state, and the stride."""
+        return _numbers(self.taps, self.stride)
 
     @cached_property
-    def offsets(self) -> list[int]:
-        """Of the convolutions of the state."""
-        return [branch.offset for branch in self.taps]
+    def second_taps(self) -> Numbers:
+        """Those of the second convolutions."""
+        second = self.branches[: self.num_doubled]
+        return Numbers([1] * len(second), [0] * len(second), [b.first_row for b in second], 1)
 
-    def weights_of_taps(self, x: Tensor, taps: Sequence[Tensor]) -> list[Tensor]:
-        """The weights of the convolutions of the state, empty for pixels as they are."""
-        given = iter(taps)
-        return [x.new_empty(0) if b.taps is None else next(given) for b in self.taps]
+    def weights(self, x: Tensor, parameters: Sequence[Any]) -> tuple[Weights, Weights]:
+        """The weights of the convolutions of the state and of the second ones, of `parameters`.
 
-    def tables(self, device: torch.device) -> Tables:
-        """Where everything stands, as tensors on a device."""
-        if device not in self._tables:
-            linear = [ZERO] * (self.slots * len(self.forms))
-            for use in self.linear_uses:
-                assert isinstance(use.part, Linear)
-                at = use.slot * len(self.forms) + self.forms.index(use.part.form)
-                linear[at] = _place(use.place)
-            found = ([_place(p) for p in self.places], linear, self.slot_of, self.plane_of)
-            self._tables[device] = Tables(
-                *(torch.tensor(numbers, dtype=torch.int64, device=device) for numbers in found)
-            )
-        return self._tables[device]
+        Taps are empty for pixels as they are.
+        """
+        nothing, given = x.new_empty(0), iter(parameters[: self.num_taps])
+        taps = [nothing if b.taps is None else next(given) for b in self.convolutions]
+        pointwise = list(parameters[self.num_taps :][: len(taps)])
+        num = len(self.taps)
+        return Weights(taps[:num], pointwise[:num]), Weights(taps[num:], pointwise[num:])
+
+    @cached_property
+    def rows_of_firsts(self) -> Rows:
+        """The norms of the firsts."""
+        num = self.num_doubled
+        return Rows(list(range(num)), [ONE] * num, list(range(num)))
+
+    @cached_property
+    def rows(self) -> Rows:
+        """All that is mixed: branches, then the forms of each slot.
+
+        The moments are those of `convolutions`, then of the poolings.
+        """
+        num, known = self.num_doubled, len(self.convolutions)
+        row_of = [len(self.taps) + i for i in range(num)] + list(range(num, len(self.taps)))
+        places, slot_of = list(self.places), list(self.slot_of)
+        for slot in range(self.slots):
+            for form, norms in zip(self.forms, self.form_norms, strict=True):
+                row_of.append(-1 if norms[0] is None else known + POOLS.index(form))
+                places.append(ZERO)
+                slot_of.append(slot)
+        for use in self.linear_uses:
+            assert isinstance(use.part, Linear)
+            at = len(self.branches) + use.slot * len(self.forms) + self.forms.index(use.part.form)
+            places[at] = ONE if use.place is None else use.place
+        return Rows(row_of, places, slot_of)
+
+    def split(self, factors: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of the branches `[n, C]` and of the forms `[slots, Q, C]`."""
+        num = len(self.branches)
+        return factors[:num], factors[num:].view(self.slots, len(self.forms), factors.shape[1])
+
+    @cached_property
+    def followers(self) -> tuple[list[Any], list[int], list[int], list[int]]:
+        """The norms, the row of the moments that each follows, and from and to which channel."""
+        convolutions = self.convolutions
+        norms = [b.norm for b in convolutions]
+        rows = list(range(len(norms)))
+        first = [b.rows.start for b in convolutions]
+        last = [b.rows.stop for b in convolutions]
+        for form, others in zip(self.forms, self.form_norms, strict=True):
+            if others[0] is not None:
+                norms += others
+                rows += [len(convolutions) + POOLS.index(form)] * len(others)
+                first += [0] * len(others)
+                last += [len(norm.running_mean) for norm in others]
+        return norms, rows, first, last
+
+    def follow(self, backend: Any, mean: Tensor, var: Tensor, pixels: int) -> None:
+        """The running moments of all norms follow those of a batch of P `pixels`."""
+        norms, *where = self.followers
+        buffers = [norm._buffers for norm in norms]  # a module's own look-up is slow
+        running = [[held[name] for held in buffers] for name in ("running_mean", "running_var")]
+        backend.follow(*running, mean, var, *where, pixels / max(1, pixels - 1), MOMENTUM)
+
+    def running_moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The running moments in the place of those of a batch."""
+        found = []
+        for name, value in (("running_mean", 0.0), ("running_var", 1.0)):
+            parts = []
+            if self.convolutions:
+                given = [getattr(b.norm, name) for b in self.convolutions]
+                parts.append(stacked(self.convolutions, given, value))
+            if self.normed:
+                pooled = [x.new_full((x.shape[-1],), value)] * len(POOLS)
+                for form, norms in zip(self.forms, self.form_norms, strict=True):
+                    if norms[0] is not None:
+                        pooled[POOLS.index(form)] = getattr(norms[0], name)
+                parts.append(torch.stack(pooled))
+            found.append(torch.cat(parts) if parts else x.new_empty(0, x.shape[-1]))
+        return found[0], found[1]
 
 
-def _place(place: int | None) -> int:
-    """The place among the constants and the weights."""
-    return ONE if place is None else place + 2
-
-
-def square_weights(branches: list[Branch]) -> Tensor:
-    """The pointwise weights of branches, `[n, C, C]`; rows that a branch does not give are zero."""
-    return stacked(branches, [b.pointwise.weight for b in branches]).flatten(2)
-
-
-def running_moments(branches: list[Branch]) -> tuple[Tensor, Tensor]:
-    """The running means and variances of the norms of branches, `[n, C]` each."""
-    return (
-        stacked(branches, [b.norm.running_mean for b in branches]),  # type: ignore[misc]
-        stacked(branches, [b.norm.running_var for b in branches], 1.0),  # type: ignore[misc]
+def _numbers(convolutions: list[Branch], stride: int) -> Numbers:
+    return Numbers(
+        [b.dilation for b in convolutions],
+        [b.offset for b in convolutions],
+        [b.first_row for b in convolutions],
+        stride,
     )
 
 
-def affine_of(branches: list[Branch]) -> tuple[Tensor, Tensor] | None:
-    """Weights and biases of the norms of branches, `[n, C]` each; None where all have none."""
+def affine_of(branches: list[Branch], others: int) -> tuple[Tensor | None, Tensor | None]:
+    """Weights and biases of the norms of branches, then ones and zeros for `others`, `[n, C]` each.
+
+    None where no branch has them.
+    """
     if all(b.norm.weight is None for b in branches):
-        return None
+        return None, None
     found = []
     for name, value in (("weight", 1.0), ("bias", 0.0)):
         given = [getattr(b.norm, name) for b in branches]
         size = branches[0].channels
         like = next(x for x in given if x is not None)
         rows = [like.new_full((size,), value) if x is None else x for x in given]
-        found.append(stacked(branches, rows))
+        found.append(F.pad(stacked(branches, rows), (0, 0, 0, others), value=value))
     return found[0], found[1]

@@ -1,6 +1,7 @@
-"""Pointwise convolutions of R(x) that keep x alone for the backward pass.
+"""Pointwise convolutions of R(x) that keep x alone for the backward pass; with their norm, y too.
 
-y = W R(x),  dW = dy' R(x),  dx = [x > 0] W' dy.
+y = W R(x),  dW = dy' R(x),  dx = [x > 0] W' dy;  BN(y) = s y + b, dy = s g + S y + c as in
+kernels/torch_norms.py.
 
 x is one image for all that read it, where each would keep an R(x) of its own. Products are those of
 matrices: torch's 1 × 1 convolution on the CPU is many times slower for few channels.
@@ -16,11 +17,17 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sgas.precision import narrowed, without_autocast
+from sgas_cnn.fused.plan import EPS, MOMENTUM
+from sgas_cnn.kernels import backend_of
+
+ALONE = [-1], [0]  # one row without a weight, for the one slot
+
 
 def relu_conv(x: Tensor, weight: Tensor) -> Tensor:
     """W R(x): `[N, C, H, W]` and `weight` `[out, C, 1, 1]` give `[N, out, H, W]`, channels last."""
     image = x.permute(0, 2, 3, 1).contiguous()
-    return _ReluConv.apply(image, weight.flatten(1)).permute(0, 3, 1, 2)
+    return _ReluConv.apply(*narrowed(image, weight.flatten(1))).permute(0, 3, 1, 2)
 
 
 class _ReluConv(torch.autograd.Function):
@@ -42,3 +49,66 @@ class _ReluConv(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             to_weight = rows.t() @ F.relu(x).view(-1, x.shape[-1])
         return to_x, to_weight
+
+
+def relu_conv_norm(x: Tensor, weight: Tensor, norm: Any) -> Tensor:
+    """BN(W R(x)): `[N, C, H, W]` and `weight` `[out, C, 1, 1]` give `[N, out, H, W]`.
+
+    `norm` is a `BatchNorm`; its running statistics follow in training mode.
+    """
+    image = x.permute(0, 2, 3, 1).contiguous()
+    return _ReluConvNorm.apply(image, weight, norm.weight, norm.bias, norm).permute(0, 3, 1, 2)
+
+
+class _ReluConvNorm(torch.autograd.Function):
+    """The function on `[N, H, W, C]`."""
+
+    @staticmethod
+    @without_autocast
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, gamma: Tensor | None, beta: Tensor | None, norm: Any
+    ) -> Tensor:
+        backend, training = backend_of(x), norm.training
+        output, mean, var = backend.projection(x, weight, training)
+        running = [norm.running_mean], [norm.running_var]
+        if not training:
+            mean, var = norm.running_mean.unsqueeze(0), norm.running_var.unsqueeze(0)
+        affine = _row(gamma), _row(beta)
+        factors, bias, centres, inverse = backend.fold(
+            mean, var, [0], *affine, None, *ALONE, 1, EPS
+        )
+        nothing = x.new_empty(1, 0, len(weight))
+        (out,) = backend.mixture([], [], [output], [0], factors, [], nothing, bias)
+        ctx.pixels = output[..., 0].numel() if training else 0
+        if training:
+            unbiased = ctx.pixels / max(1, ctx.pixels - 1)
+            backend.follow(*running, mean, var, [0], [0], [len(weight)], unbiased, MOMENTUM)
+        ctx.save_for_backward(x, weight, gamma, beta, output, factors, centres, inverse)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    @without_autocast
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, gamma, beta, output, factors, centres, inverse = ctx.saved_tensors
+        backend, gradient = backend_of(x), gradient.contiguous()
+        no_rows, no_forms = factors[:0], factors[:0].unsqueeze(0)
+        _, crossed, _, sums = backend.mixture_backward(
+            [gradient], [output], [0], centres, [], no_rows, no_forms, False
+        )
+        _, to_gamma, to_beta, slopes, constants = backend.unfold(
+            factors, centres, inverse, [0], _row(gamma), _row(beta), None, *ALONE, crossed, sums,
+            ctx.pixels,
+        )  # fmt: skip
+        if not ctx.pixels:
+            slopes = constants = None
+        wanted = ctx.needs_input_grad
+        to_x, to_weight = backend.projection_backward(
+            gradient, factors, output, slopes, constants, x, weight, *wanted[:2]
+        )
+        found = to_x, to_weight, to_gamma[0], to_beta[0]
+        return *(g if w else None for g, w in zip(found, wanted, strict=False)), None
+
+
+def _row(affine: Tensor | None) -> Tensor | None:
+    return None if affine is None else affine.unsqueeze(0)

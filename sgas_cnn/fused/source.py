@@ -1,17 +1,18 @@
 """All operations on all edges that leave one state, as one autograd function.
 
-    out_e = before_e + Σ_b (M_b F_b + bias_b) + Σ_q coefficient_eq Q_q
+    out_e = before_e + Σ_b (s_b y_b + bias_b) + Σ_q (s_eq Q_q + bias_eq)
 
-F_b are the depthwise convolutions that end in a pointwise one and its norm, Q_q the state and its
-poolings. `norms` gives M_b and bias_b from the moments of F_b, so that pointwise convolution, norm
-and mixture are one product. For separable convolutions F = taps * R(M₁ S + bias₁) with
-S = taps₁ * R(x), and M₁ folded likewise.
+y_b = W (taps * R(x)) are the convolutions of the state, Q_q the state and its poolings. `fold`
+(kernels/torch_norms.py) gives s and bias from their moments: norm and mixture are one factor for
+each channel. For separable convolutions y = W (taps * R(s₁ h + bias₁)) with h = W₁ (taps₁ * R(x)),
+and s₁ likewise.
 
-Backward, with g_e the gradient of slot e: Σ g_e (F_b − m)', Σ g_e Q and Σ g_e give the gradients of
-weights, norms and alphas and the coefficients by which F_b joins its own gradient; then
-dF = M' g + S F + c is made image by image where it is convolved back, first to S, then to x.
+Backward, with g_e the gradient of slot e: Σ g_e (y_b − m), Σ g_e (Q − m) and Σ g_e give the
+gradients of norms and alphas and the coefficients of dy = s g + S y + c. That is made again where
+it is used, some rows of an image at a time, and goes on through W' and the taps, first to h, then
+to x.
 
-Kept for it: x, S, F and the poolings. What lies between is made again, an image at a time.
+Kept for it: x, h, y and the poolings. taps * R(·) is made again where W wants a gradient.
 Dimensions: N images, H × W pixels, C channels, E edges of the cell, O candidates.
 """
 
@@ -24,15 +25,15 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sgas.precision import without_autocast
 from sgas_cnn.fused.backward import SourceBackward
 from sgas_cnn.fused.linear import linear_images
-from sgas_cnn.fused.norms import Folded, fold
-from sgas_cnn.fused.parts import Branch
-from sgas_cnn.fused.plan import SourcePlan, affine_of, running_moments, square_weights
-from sgas_cnn.fused.statistics import Followers, unbiased
+from sgas_cnn.fused.plan import EPS, SourcePlan, affine_of
 from sgas_cnn.kernels import backend_of
 
 GIVEN = 4  # arguments of the function before what was there, and the parameters
+
+Moments = tuple[Tensor, Tensor]
 
 
 def evaluate_source(
@@ -57,6 +58,7 @@ class _Source(torch.autograd.Function):
     """The function; images are `[N, H, W, C]`."""
 
     @staticmethod
+    @without_autocast
     def forward(
         ctx: Any,
         plan: SourcePlan,
@@ -65,55 +67,41 @@ class _Source(torch.autograd.Function):
         weights: Tensor | None,
         *rest: Tensor | None,
     ) -> tuple[Tensor, ...]:
-        backend, followers = backend_of(x), Followers()
-        constants = [x.new_ones(1), x.new_zeros(1)]
-        scales = torch.cat(constants if weights is None else [*constants, weights])
-        tables = plan.tables(x.device)
-        taps = rest[plan.slots :][: plan.num_taps]
-        halves, planes, first, folded = _branches(
-            plan, backend, x, training, taps, scales[tables.branches], followers
-        )
-        images, mean, inverse = linear_images(plan, backend, x, training, followers)
-        followers.update()
-        linear_scales = scales[tables.linear].view(plan.slots, len(plan.forms))
-        coefficients = linear_scales.unsqueeze(-1) * inverse
-        bias = -(coefficients * mean).sum(1)
-        matrices: list[Tensor] = []
-        if folded is not None:
-            bias = bias.index_add(0, tables.slots, folded.bias)
-            matrices = [
-                m if b.whole else m[b.rows]
-                for b, m in zip(plan.branches, folded.matrices.unbind(), strict=True)
-            ]
+        backend, parameters = backend_of(x), rest[plan.slots :]
+        running = None if training else plan.running_moments(x)
+        halves, outputs, first, found = _convolved(plan, backend, x, running, parameters)
+        images, pooled = linear_images(plan, backend, x, training)
+        moments = running or _joined([*found, *pooled], x)
+        affine = affine_of(plan.branches, plan.slots * len(plan.forms))
+        factors, bias, centres, inverse = backend.fold(
+            *moments, plan.rows.row_of, *affine, weights, plan.rows.places, plan.rows.slot_of,
+            plan.slots, EPS,
+        )  # fmt: skip
+        of_branches, of_forms = plan.split(factors)
         started = [slot for slot in range(plan.slots) if rest[slot] is not None]
-        reads = [planes[i] for i in plan.plane_of]
         outs = backend.mixture(
-            [rest[slot] for slot in started],
-            started,
-            reads,
-            plan.slot_of,
-            matrices,
-            [branch.first_row for branch in plan.branches],
-            images,
-            coefficients,
-            bias,
-        )
-        ctx.plan, ctx.training, ctx.scales_size = plan, training, len(scales)
+            [rest[slot] for slot in started], started, outputs, plan.slot_of,
+            of_branches, images, of_forms, bias,
+        )  # fmt: skip
+        if training:
+            plan.follow(backend, *moments, outs[0][..., 0].numel())
+        ctx.plan, ctx.training = plan, training
         _keep(
             ctx,
             x=[x],
             halves=halves if _goes_deeper(ctx) else [],
-            planes=planes,
+            outputs=outputs,
             images=[image for image in images if image is not x],
-            linear=[mean, inverse, linear_scales],
-            first=[] if first is None else first,
-            folded=[] if folded is None else folded,
-            taps=taps,
+            first=first,
+            folded=[factors, centres, inverse, *affine],
+            weights=parameters[: plan.num_taps + len(plan.convolutions)],
+            scales=[weights],
         )
         return tuple(outs)
 
     @staticmethod
     @once_differentiable
+    @without_autocast
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
         kept, start = {}, 0
         saved = ctx.saved_tensors
@@ -121,67 +109,46 @@ class _Source(torch.autograd.Function):
             kept[name] = saved[start : start + count]
             start += count
         step = SourceBackward(ctx.plan, ctx.training, kept, ctx.needs_input_grad[GIVEN - 2 :])
-        return None, None, *step.run(gradients, ctx.scales_size)
+        return None, None, *step.run(gradients)
 
 
-def _branches(
-    plan: SourcePlan,
-    backend: Any,
-    x: Tensor,
-    training: bool,
-    taps: Sequence[Any],
-    scales: Tensor,
-    followers: Followers,
-) -> tuple[list[Tensor], list[Tensor], Folded | None, Folded | None]:
-    """S and F of all branches, and the norms folded behind them."""
+def _convolved(
+    plan: SourcePlan, backend: Any, x: Tensor, running: Moments | None, parameters: Sequence[Any]
+) -> tuple[list[Tensor], list[Tensor], list[Tensor | None], list[Moments]]:
+    """h and y of all branches; the norms of h, folded; the moments of h and y, without `running`.
+
+    The norms are (s₁, bias₁, m, 1/σ, γ, β).
+    """
     if not plan.branches:
-        return [], [], None, None
-    num = plan.num_doubled
-    weights = plan.weights_of_taps(x, taps)
-    planes, *moments = backend.depthwise(
-        [x], None, None, weights, plan.dilations, plan.offsets, plan.stride, training
+        return [], [], [], []
+    num, by_batch = plan.num_doubled, running is None
+    weights, second_weights = plan.weights(x, parameters)
+    dilations, offsets, rows, stride = plan.first_taps
+    outputs, *moments = backend.separable(
+        [x], None, None, weights.taps, dilations, offsets, weights.pointwise, rows, stride, by_batch
     )
-    halves, final = planes[:num], planes[num:]
-    pixels = planes[0][..., 0].numel()
-    first = None
-    if num:
-        parts = [part[:num] for part in moments]
-        first = _fold(plan.firsts, parts, None, training, pixels, followers)
-        second, *others = backend.depthwise(
-            halves, first.matrices, first.bias, taps[len(taps) - num :], [1] * num, [0] * num, 1,
-            training,
-        )  # fmt: skip
-        final = [*second, *final]
-        moments = [
-            torch.cat([a, b[num:]]) if training else a for a, b in zip(others, moments, strict=True)
-        ]
-    if plan.planes_shared and training:
-        moments = [part[plan.tables(x.device).planes] for part in moments]
-    folded = _fold(plan.branches, moments, scales, training, pixels, followers)
-    return halves, final, first, folded
+    if not num:
+        return [], outputs, [], [tuple(moments)]
+    halves, outputs = outputs[:num], outputs[num:]
+    affine, places = affine_of(plan.firsts, 0), plan.rows_of_firsts
+    folded = backend.fold(
+        *(running or moments), places.row_of, *affine, None, places.places, places.slot_of, num, EPS
+    )
+    dilations, offsets, rows, stride = plan.second_taps
+    second, *others = backend.separable(
+        halves, *folded[:2], second_weights.taps, dilations, offsets, second_weights.pointwise,
+        rows, stride, by_batch,
+    )  # fmt: skip
+    return halves, [*second, *outputs], [*folded, *affine], [tuple(moments), tuple(others)]
 
 
-def _fold(
-    branches: list[Branch],
-    moments: list[Tensor],
-    scales: Tensor | None,
-    training: bool,
-    pixels: int,
-    followers: Followers,
-) -> Folded:
-    """The norms of branches, folded; in training mode their running statistics follow."""
-    folded = fold(
-        square_weights(branches),
-        (moments[0], moments[1]) if training else None,
-        None if training else running_moments(branches),
-        affine_of(branches),
-        scales,
-    )
-    if training:
-        spread = unbiased(folded.var, pixels)
-        for branch, mean, var in zip(branches, folded.mean.unbind(), spread.unbind(), strict=True):
-            followers.add(branch.norm, mean, var, None if branch.whole else branch.rows)
-    return folded
+def _joined(found: Sequence[Moments], x: Tensor) -> Moments:
+    """The means and variances of all, one behind the other."""
+    if not found:
+        nothing = x.new_empty(0, x.shape[-1])
+        return nothing, nothing
+    means, variances = zip(*found, strict=True)
+    return torch.cat(means), torch.cat(variances)
 
 
 def _nhwc(image: Tensor) -> Tensor:

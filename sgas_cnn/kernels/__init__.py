@@ -1,4 +1,4 @@
-"""The primitives that fused cells are made of, in plain torch and compiled for the CPU.
+"""The primitives that fused cells are made of, in plain torch, for the CPU and for CUDA.
 
 Whoever computes asks `backend_of` for a tensor's device and calls the module that comes back; all
 backends have the functions of `torch_backend`, with the same arguments. Images are `[N, H, W, C]`
@@ -14,12 +14,13 @@ from torch import Tensor
 
 from sgas.kernels import backend_for
 from sgas_cnn.kernels import cpu_backend, torch_backend
-from sgas_cnn.kernels.torch_depthwise import depthwise_conv
+from sgas_cnn.kernels.depthwise import depthwise_conv
 from sgas_cnn.library import LIBRARY
 
 __all__ = ["BACKENDS", "backend_of", "depthwise_conv"]
 
-BACKENDS: dict[str, Any] = {"torch": torch_backend, "cpu": cpu_backend}
+# On CUDA they are torch's around Triton's depthwise convolutions (`kernels.depthwise`).
+BACKENDS: dict[str, Any] = {"torch": torch_backend, "cpu": cpu_backend, "cuda": torch_backend}
 COMPILED_TYPES = (torch.float32, torch.float64)
 
 

@@ -33,81 +33,98 @@ def _half(side: Any, stride: int) -> Any:
     return (side + stride - 1) // stride
 
 
-def _plane(x: Tensor, stride: int) -> Tensor:
+def _half_image(x: Tensor, stride: int) -> Tensor:
     count, height, width, channels = x.shape
     return x.new_empty(count, _half(height, stride), _half(width, stride), channels)
 
 
-def _fake_depthwise(
-    inputs: Any,
-    matrices: Any,
-    shifts: Any,
-    weights: Any,
-    dilations: Any,
-    offsets: Any,
-    stride: int,
-    moments: bool,
-) -> Any:
-    x, num = inputs[0], len(weights) if moments else 0
-    planes = [_plane(x, stride) for _ in weights]
-    channels = x.shape[3]
-    return planes, x.new_empty(num, channels), x.new_empty(num, channels, channels)
+def _fake_separable(inputs: Any, *given: Any) -> Any:
+    pointwise, stride, moments = given[5], given[7], given[8]
+    x, num = inputs[0], len(pointwise) if moments else 0
+    outputs = [_half_image(x, stride) for _ in pointwise]
+    return outputs, x.new_empty(num, x.shape[3]), x.new_empty(num, x.shape[3])
 
 
-def _fake_depthwise_backward(*given: Any) -> Any:
-    inputs, matrices, weights, wants_inputs, wants_weights = (given[i] for i in (7, 8, 11, 16, 17))
-    x, mapped = inputs[0], 0 if matrices is None else len(weights)
+def _fake_separable_backward(*given: Any) -> Any:
+    inputs, scales, taps, pointwise = (given[i] for i in (6, 7, 9, 12))
+    wants_inputs, wants_taps, wants_pointwise = given[17:20]
+    x, mapped = inputs[0], 0 if scales is None else len(pointwise)
     to_inputs = [i.new_empty(i.shape) for i in inputs] if wants_inputs or mapped else []
     to_weights = [
-        w.new_empty(w.shape) if wanted and w.numel() else w.new_empty(0)
-        for w, wanted in zip(weights, wants_weights, strict=True)
+        [
+            w.new_empty(w.shape) if wanted and w.numel() else w.new_empty(0)
+            for w, wanted in zip(weights, wants, strict=True)
+        ]
+        for weights, wants in ((taps, wants_taps), (pointwise, wants_pointwise))
     ]
-    channels = x.shape[3]
-    return (
-        to_inputs,
-        to_weights,
-        x.new_empty(mapped, channels, channels),
-        x.new_empty(mapped, channels),
-    )
+    sums = [x.new_empty(mapped, x.shape[3]) for _ in range(2)]
+    return to_inputs, *to_weights, *sums
 
 
 def _fake_mixture(
     before: Any,
     before_slots: Any,
-    planes: Any,
+    parts: Any,
     slot_of: Any,
-    matrices: Any,
-    first_rows: Any,
+    factors: Any,
     linear: Any,
     coefficients: Any,
     bias: Any,
 ) -> Any:
-    like = planes[0] if planes else linear[0]
+    like = parts[0] if parts else linear[0]
     return [like.new_empty(like.shape) for _ in range(bias.shape[0])]
 
 
 def _fake_mixture_backward(
     gradients: Any,
-    planes: Any,
+    parts: Any,
     slot_of: Any,
     centres: Any,
     linear: Any,
     linear_centres: Any,
     coefficients: Any,
+    wants_linear: bool,
 ) -> Any:
     like, slots = gradients[0], len(gradients)
     channels = like.shape[3]
     return (
-        [like.new_empty(like.shape) for _ in linear],
-        like.new_empty(len(planes), channels, channels),
+        [like.new_empty(like.shape if wants_linear else 0) for _ in linear],
+        like.new_empty(len(parts), channels),
         like.new_empty(slots, len(linear), channels),
         like.new_empty(slots, channels),
     )
 
 
+def _fake_projection(x: Tensor, weight: Tensor, moments: bool) -> Any:
+    output = x.new_empty(*x.shape[:3], weight.shape[0])
+    return output, *(x.new_empty(int(moments), weight.shape[0]) for _ in range(2))
+
+
+def _fake_projection_backward(*given: Any) -> Any:
+    x, weight, wants_x, wants_weight = given[5:]
+    pairs = (x, wants_x), (weight, wants_weight)
+    return tuple(t.new_empty(t.shape if wanted else 0) for t, wanted in pairs)
+
+
+def _fake_fold(mean: Tensor, var: Tensor, row_of: Any, *given: Any) -> Any:
+    slots, channels = given[5], mean.shape[1]
+    rows = [mean.new_empty(len(row_of), channels) for _ in range(3)]
+    return rows[0], mean.new_empty(slots, channels), rows[1], rows[2]
+
+
+def _fake_unfold(factors: Tensor, *given: Any) -> Any:
+    weights = given[5]
+    count = 0 if weights is None else weights.numel()
+    return factors.new_empty(count), *(factors.new_empty(factors.shape) for _ in range(4))
+
+
+def _fake_follow(*given: Any) -> None:
+    return None
+
+
 def _fake_pool(x: Tensor, stride: int, moments: bool) -> Any:
     shape = (2 if moments else 0, x.shape[3])
-    return _plane(x, stride), _plane(x, stride), x.new_empty(shape), x.new_empty(shape)
+    return _half_image(x, stride), _half_image(x, stride), x.new_empty(shape), x.new_empty(shape)
 
 
 def _fake_pool_backward(x: Tensor, *given: Any) -> Tensor:
@@ -115,83 +132,95 @@ def _fake_pool_backward(x: Tensor, *given: Any) -> Tensor:
 
 
 FAKES = {
-    "depthwise": _fake_depthwise,
-    "depthwise_backward": _fake_depthwise_backward,
+    "separable": _fake_separable,
+    "separable_backward": _fake_separable_backward,
     "mixture": _fake_mixture,
     "mixture_backward": _fake_mixture_backward,
+    "projection": _fake_projection,
+    "projection_backward": _fake_projection_backward,
+    "fold": _fake_fold,
+    "unfold": _fake_unfold,
+    "follow": _fake_follow,
     "pool": _fake_pool,
     "pool_backward": _fake_pool_backward,
 }
 
 
-def _keep_depthwise(ctx: Any, inputs: Any, output: Any) -> None:
-    images, matrices, shifts, weights, ctx.dilations, ctx.offsets, ctx.stride, ctx.moments = inputs
-    planes, mean, _ = output
-    ctx.sizes = len(images), len(weights), matrices is not None
-    through = () if matrices is None else (matrices, shifts)
-    ctx.save_for_backward(*images, *weights, *planes, mean, *through)
+def _keep_separable(ctx: Any, inputs: Any, output: Any) -> None:
+    images, scales, shifts, taps, *ctx.places, pointwise, ctx.rows, ctx.stride, ctx.moments = inputs
+    outputs, mean, _ = output
+    ctx.sizes = len(images), len(taps), scales is not None
+    through = () if scales is None else (scales, shifts)
+    ctx.save_for_backward(*images, *taps, *pointwise, *outputs, mean, *through)
 
 
-def _depthwise_gradients(ctx: Any, from_planes: Any, from_mean: Any, from_covariance: Any) -> Any:
+def _separable_gradients(ctx: Any, from_outputs: Any, from_mean: Any, from_variance: Any) -> Any:
     num_images, num, mapped = ctx.sizes
     saved = list(ctx.saved_tensors)
-    images, weights = saved[:num_images], saved[num_images : num_images + num]
-    planes, (mean, *through) = saved[num_images + num :][:num], saved[num_images + 2 * num :]
-    matrices, shifts = through if mapped else (None, None)
+    images, saved = saved[:num_images], saved[num_images:]
+    taps, pointwise, outputs = saved[:num], saved[num : 2 * num], saved[2 * num : 3 * num]
+    mean, *through = saved[3 * num :]
+    scales, shifts = through if mapped else (None, None)
     slopes = constants = None
     if ctx.moments:
-        pixels = max(1, planes[0][..., 0].numel())
-        slopes = (from_covariance + from_covariance.transpose(1, 2)) / pixels
-        constants = from_mean / pixels - torch.einsum("ni,nij->nj", mean, slopes)
+        slopes, constants = _corrections(outputs[0], mean, from_mean, from_variance)
     given = [
-        torch.zeros_like(p) if g is None else g for g, p in zip(from_planes, planes, strict=True)
+        torch.zeros_like(p) if g is None else g for g, p in zip(from_outputs, outputs, strict=True)
     ]
-    straight = torch.eye(planes[0].shape[-1], dtype=mean.dtype).expand(num, -1, -1)
-    to_images, to_weights, crossed, sums = torch.ops.sgas_cnn.depthwise_backward(
-        given, range(num), range(num), straight, planes, slopes, constants,
-        images, matrices, shifts, None, weights, ctx.dilations, ctx.offsets,
-        ctx.stride, None, True, [True] * num,
+    to_images, to_taps, to_pointwise, crossed, sums = torch.ops.sgas_cnn.separable_backward(
+        given, range(num), mean.new_ones(num, outputs[0].shape[-1]), outputs, slopes, constants,
+        images, scales, shifts, taps, *ctx.places, pointwise, ctx.rows, ctx.stride, None, None,
+        True, [True] * num, [True] * num,
     )  # fmt: skip
-    to_weights = [
-        g if g.numel() else torch.zeros_like(w) for g, w in zip(to_weights, weights, strict=True)
-    ]
-    if matrices is None:
-        return to_images, None, None, to_weights, None, None, None, None
-    to_images = [g @ matrix for g, matrix in zip(to_images, matrices, strict=True)]
-    return to_images, crossed, sums, to_weights, None, None, None, None
+    to_taps = [g if g.numel() else torch.zeros_like(w) for g, w in zip(to_taps, taps, strict=True)]
+    to_scales = to_shifts = None
+    if scales is not None:
+        to_images = [g * scale for g, scale in zip(to_images, scales, strict=True)]
+        to_scales, to_shifts = crossed, sums
+    return to_images, to_scales, to_shifts, to_taps, None, None, to_pointwise, None, None, None
 
 
 def _keep_mixture(ctx: Any, inputs: Any, output: Any) -> None:
-    _, ctx.before_slots, planes, ctx.slot_of, matrices, ctx.first_rows, linear, *others = inputs
-    coefficients, _ = others
-    ctx.num = len(planes)
-    ctx.save_for_backward(coefficients, *planes, *matrices, *linear)
+    _, ctx.before_slots, parts, ctx.slot_of, factors, linear, coefficients, _ = inputs
+    ctx.num = len(parts)
+    ctx.save_for_backward(coefficients, factors, *parts, *linear)
 
 
 def _mixture_gradients(ctx: Any, gradients: Any) -> Any:
-    coefficients, *images = ctx.saved_tensors
-    planes, matrices, linear = (
-        images[: ctx.num],
-        images[ctx.num :][: ctx.num],
-        images[2 * ctx.num :],
-    )
+    coefficients, factors, *images = ctx.saved_tensors
+    parts, linear = images[: ctx.num], images[ctx.num :]
     like = images[0]
     gradients = [torch.zeros_like(like) if g is None else g for g in gradients]
-    channels = like.shape[-1]
     to_linear, crossed, linear_crossed, sums = torch.ops.sgas_cnn.mixture_backward(
-        gradients, planes, ctx.slot_of, like.new_zeros(len(planes), channels),
-        linear, like.new_zeros(len(linear), channels), coefficients,
+        gradients, parts, ctx.slot_of, torch.zeros_like(factors),
+        linear, like.new_zeros(len(linear), like.shape[-1]), coefficients, True,
     )  # fmt: skip
-    rows = [
-        slice(row, row + len(matrix)) for row, matrix in zip(ctx.first_rows, matrices, strict=True)
-    ]
-    to_planes = [
-        gradients[slot][..., row] @ matrix
-        for slot, row, matrix in zip(ctx.slot_of, rows, matrices, strict=True)
-    ]
-    to_matrices = [part[row] for part, row in zip(crossed, rows, strict=True)]
+    to_parts = [gradients[slot] * factor for slot, factor in zip(ctx.slot_of, factors, strict=True)]
     to_before = [gradients[slot] for slot in ctx.before_slots]
-    return to_before, None, to_planes, None, to_matrices, None, to_linear, linear_crossed, sums
+    return to_before, None, to_parts, None, crossed, to_linear, linear_crossed, sums
+
+
+def _keep_projection(ctx: Any, inputs: Any, output: Any) -> None:
+    x, weight, ctx.moments = inputs
+    ctx.save_for_backward(x, weight, *output[:2])
+
+
+def _projection_gradients(ctx: Any, gradient: Any, from_mean: Any, from_variance: Any) -> Any:
+    x, weight, output, mean = ctx.saved_tensors
+    slopes = constants = None
+    if ctx.moments:
+        slopes, constants = _corrections(output, mean, from_mean, from_variance)
+    given = mean.new_ones(1, len(weight)), output, slopes, constants, x, weight
+    return *torch.ops.sgas_cnn.projection_backward(gradient, *given, True, True), None
+
+
+def _corrections(
+    output: Tensor, mean: Tensor, from_mean: Tensor, from_variance: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The slopes and constants by which moments give gradients to the output."""
+    pixels = max(1, output[..., 0].numel())
+    slopes = 2 * from_variance / pixels
+    return slopes, from_mean / pixels - slopes * mean
 
 
 def _keep_pool(ctx: Any, inputs: Any, output: Any) -> None:
@@ -204,10 +233,7 @@ def _pool_gradients(ctx: Any, largest_gradient: Any, average_gradient: Any, *mom
     x, largest, average, mean = ctx.saved_tensors
     slopes = constants = x.new_zeros(2, x.shape[3])
     if ctx.moments:
-        from_mean, from_variance = moments
-        pixels = max(1, largest[..., 0].numel())
-        slopes = 2 * from_variance / pixels
-        constants = from_mean / pixels - slopes * mean
+        slopes, constants = _corrections(largest, mean, *moments)
     gradient = torch.ops.sgas_cnn.pool_backward(
         x, largest, average, largest_gradient, average_gradient, slopes, constants, None, ctx.stride
     )
@@ -215,28 +241,39 @@ def _pool_gradients(ctx: Any, largest_gradient: Any, average_gradient: Any, *mom
 
 
 GRADIENTS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
-    "depthwise": (_depthwise_gradients, _keep_depthwise),
+    "separable": (_separable_gradients, _keep_separable),
     "mixture": (_mixture_gradients, _keep_mixture),
+    "projection": (_projection_gradients, _keep_projection),
     "pool": (_pool_gradients, _keep_pool),
 }
 
 
-def _depthwise_flops(
-    inputs: Any, matrices: Any, shifts: Any, weights: Any, *given: Any, out_shape: Any, **_: Any
+def _separable_flops(
+    inputs: Any,
+    scales: Any,
+    shifts: Any,
+    taps: Any,
+    dilations: Any,
+    offsets: Any,
+    pointwise: Any,
+    *given: Any,
+    out_shape: Any,
+    **_: Any,
 ) -> int:
     """Twice the multiply-adds of the convolutions; a shape stands for each tensor."""
-    taps = [math.prod(weight[-2:]) if len(weight) > 1 else 0 for weight in weights]
-    convolved = sum(math.prod(plane) * k for plane, k in zip(out_shape[0], taps, strict=True))
-    mapped = sum(math.prod(x) * x[-1] for x in inputs) if matrices is not None else 0
-    return 2 * (convolved + mapped)
+    total = 0
+    for output, weight, through in zip(out_shape[0], taps, pointwise, strict=True):
+        per_channel = (math.prod(weight[-2:]) if len(weight) > 1 else 0) + through[0]
+        total += 2 * math.prod(output) * per_channel
+    return total
 
 
-def _mixture_flops(
-    before: Any, slots: Any, planes: Any, slot_of: Any, matrices: Any, *given: Any, **_: Any
-) -> int:
-    """Twice the multiply-adds of the matrix products."""
-    pairs = zip(planes, matrices, strict=True)
-    return 2 * sum(math.prod(plane) * rows for plane, (rows, _) in pairs)
+def _projection_flops(x: Any, weight: Any, *given: Any, **_: Any) -> int:
+    """Twice the multiply-adds of the product."""
+    return 2 * math.prod(x) * weight[0]
 
 
-FLOPS: dict[str, Callable[..., Any]] = {"depthwise": _depthwise_flops, "mixture": _mixture_flops}
+FLOPS: dict[str, Callable[..., Any]] = {
+    "separable": _separable_flops,
+    "projection": _projection_flops,
+}

@@ -1,4 +1,5 @@
-"""The primitives as compiled operators, `torch.ops.sgas_cnn`; what they compute says torch_backend.
+"""The primitives as compiled operators, `torch.ops.sgas_cnn`; what they compute say torch_backend
+and torch_norms.
 
 `register` gives the operators their gradients and their shapes, once the library is loaded: they
 then work under autograd, fake tensors and torch.compile by themselves too.
@@ -14,14 +15,26 @@ from torch import Tensor
 from sgas_cnn.kernels import cpu_autograd
 
 
-def depthwise(*given: Any) -> tuple[list[Tensor], Tensor, Tensor]:
-    """As `torch_backend.depthwise`."""
-    return _operators().depthwise(*given)
+def separable(*given: Any) -> tuple[list[Tensor], Tensor, Tensor]:
+    """As `torch_backend.separable`."""
+    return _operators().separable(*given)
 
 
-def depthwise_backward(*given: Any) -> tuple[list[Tensor], list[Tensor], Tensor, Tensor]:
-    """As `torch_backend.depthwise_backward`."""
-    return _operators().depthwise_backward(*given)
+def separable_backward(
+    *given: Any,
+) -> tuple[list[Tensor], list[Tensor], list[Tensor], Tensor, Tensor]:
+    """As `torch_backend.separable_backward`."""
+    return _operators().separable_backward(*given)
+
+
+def projection(*given: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """As `torch_backend.projection`."""
+    return _operators().projection(*given)
+
+
+def projection_backward(*given: Any) -> tuple[Tensor, Tensor]:
+    """As `torch_backend.projection_backward`."""
+    return _operators().projection_backward(*given)
 
 
 def mixture(*given: Any) -> list[Tensor]:
@@ -32,6 +45,21 @@ def mixture(*given: Any) -> list[Tensor]:
 def mixture_backward(*given: Any) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
     """As `torch_backend.mixture_backward`."""
     return _operators().mixture_backward(*given)
+
+
+def fold(*given: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As `torch_norms.fold`."""
+    return _operators().fold(*given)
+
+
+def unfold(*given: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """As `torch_norms.unfold`."""
+    return _operators().unfold(*given)
+
+
+def follow(*given: Any) -> None:
+    """As `torch_norms.follow`."""
+    _operators().follow(*given)
 
 
 def pool(*given: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -12,178 +12,238 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sgas_cnn.kernels.torch_depthwise import depthwise_conv, depthwise_gradients
+from sgas_cnn.kernels.depthwise import depthwise_conv, depthwise_gradients
+from sgas_cnn.kernels.torch_norms import fold, follow, unfold
+
+__all__ = [
+    "fold",
+    "follow",
+    "mixture",
+    "mixture_backward",
+    "pool",
+    "pool_backward",
+    "projection",
+    "projection_backward",
+    "separable",
+    "separable_backward",
+    "unfold",
+]
 
 Tensors = Sequence[Tensor]
 Numbers = Sequence[int]
 
 
-def depthwise(
+def separable(
     inputs: Tensors,
-    matrices: Tensor | None,
+    scales: Tensor | None,
     shifts: Tensor | None,
-    weights: Tensors,
+    taps: Tensors,
     dilations: Numbers,
     offsets: Numbers,
+    pointwise: Tensors,
+    first_rows: Numbers,
     stride: int,
     moments: bool,
 ) -> tuple[list[Tensor], Tensor, Tensor]:
-    """Depthwise convolutions of one state by all `weights`, and the moments of each.
+    """Separable convolutions of one state, and the moments of what comes out.
 
-    plane_i = weight_i * R(x), or weight_i * R(matrix_i x_i + shift_i) with an input each. A weight
-    is `[C, 1, k, k]`, padded to keep the size, or empty for the pixel (S h + offset, S w + offset)
-    as it is. Returns planes `[N, H/S, W/S, C]`, and with `moments` their means `[planes, C]` and
-    covariances `[planes, C, C]` over P pixels (biased); else none of them.
+    y_i = pointwise_i (taps_i * R(x)), or with an input each R(scale_i x_i + shift_i), `[C]`, in the
+    place of R(x). Taps are `[C, 1, k, k]`, padded to keep the size, or empty for the pixel
+    (S h + offset, S w + offset) as it is. A pointwise weight `[rows, C, 1, 1]` gives the channels
+    from its first row on; the others are zero. Returns y `[N, H/S, W/S, C]`, and with `moments`
+    their means and biased variances over P pixels, `[n, C]`; else none of them.
     """
-    planes = []
-    for i, (weight, dilation, offset) in enumerate(zip(weights, dilations, offsets, strict=True)):
-        u = activated(inputs, matrices, shifts, i)
-        planes.append(_nhwc(_convolved(u, weight, dilation, offset, stride)))
-    channels = inputs[0].shape[-1]
+    outputs = []
+    for i, weight in enumerate(pointwise):
+        plane = _plane(inputs, scales, shifts, i, taps[i], dilations[i], offsets[i], stride)
+        channels, row = plane.shape[-1], first_rows[i]
+        rows = plane @ weight.flatten(1).t()
+        outputs.append(F.pad(rows, (row, channels - row - len(weight))))
     if not moments:
-        return planes, inputs[0].new_empty(0, channels), inputs[0].new_empty(0, channels, channels)
-    means, covariances = zip(*(_moments(plane) for plane in planes), strict=True)
-    return planes, torch.stack(means), torch.stack(covariances)
+        nothing = inputs[0].new_empty(0, inputs[0].shape[-1])
+        return outputs, nothing, nothing.clone()
+    means, variances = zip(*(_moments(output) for output in outputs), strict=True)
+    return outputs, torch.stack(means), torch.stack(variances)
 
 
-def depthwise_backward(
+def separable_backward(
     gradients: Tensors,
-    pulled_gradients: Numbers,
-    pulled_planes: Numbers,
-    pulled_matrices: Tensor,
-    planes: Tensors,
+    gradient_of: Numbers,
+    factors: Tensor,
+    outputs: Tensors,
     slopes: Tensor | None,
     constants: Tensor | None,
     inputs: Tensors,
-    matrices: Tensor | None,
+    scales: Tensor | None,
     shifts: Tensor | None,
-    centres: Tensor | None,
-    weights: Tensors,
+    taps: Tensors,
     dilations: Numbers,
     offsets: Numbers,
+    pointwise: Tensors,
+    first_rows: Numbers,
     stride: int,
+    centres: Tensor | None,
     added: Tensor | None,
     wants_inputs: bool,
-    wants_weights: Sequence[bool],
-) -> tuple[list[Tensor], list[Tensor], Tensor, Tensor]:
-    """The gradients of `depthwise`, where the gradient of a plane is given in pieces.
+    wants_taps: Sequence[bool],
+    wants_pointwise: Sequence[bool],
+) -> tuple[list[Tensor], list[Tensor], list[Tensor], Tensor, Tensor]:
+    """The gradients of `separable`, where that of an output is given in pieces.
 
-    dplane_i = Σ A' g + slope_i plane_i + constant_i over the matrices A `[C, C]` through which
-    gradients reach plane i. Returns the gradients of the inputs, x = one of all planes plus
-    `added`; those of the weights, empty where not wanted. With an input each, they are instead the
-    gradients dv before R; then also Σ dv (x − centre)' `[planes, C, C]` and Σ dv `[planes, C]`.
+    dy_i = factor_i g + slope_i y_i + constant_i, with `[C]` each and g = `gradients[gradient_of]`;
+    `outputs` are read where there are slopes. Returns the gradients of the inputs, x = one of all
+    plus `added`; those of taps and pointwise weights, empty where not wanted. With an input each,
+    they are instead the gradients dv before R; then also Σ dv (x − centre) and Σ dv, `[n, C]`.
     """
-    like, num = inputs[0], len(weights)
-    to_inputs: list[Tensor] = []
-    to_weights, crossed, sums = [], [], []
+    like, to_inputs = inputs[0], list[Tensor]()
+    to_taps, to_pointwise, crossed, sums = [], [], list[Tensor](), list[Tensor]()
     reached = torch.zeros_like(like)
-    for i, weight in enumerate(weights):
-        gradient = None if constants is None else constants[i].expand_as(planes[i])
-        for which, plane, matrix in zip(
-            pulled_gradients, pulled_planes, pulled_matrices, strict=True
-        ):
-            if plane == i:
-                gradient = _add(gradient, gradients[which] @ matrix)
+    for i, (weight, through) in enumerate(zip(taps, pointwise, strict=True)):
+        gradient = gradients[gradient_of[i]] * factors[i]
         if slopes is not None:
-            gradient = _add(gradient, planes[i] @ slopes[i])
-        assert gradient is not None, f"no gradient reaches plane {i}"
-        u = activated(inputs, matrices, shifts, i)
-        wanted = (wants_inputs or matrices is not None, wants_weights[i] and weight.numel() > 0)
-        du, dweight = _gradients(gradient, u, weight, dilations[i], offsets[i], stride, wanted)
-        to_weights.append(like.new_empty(0) if dweight is None else dweight)
+            gradient = gradient + outputs[i] * slopes[i]
+        if constants is not None:
+            gradient = gradient + constants[i]
+        rows = gradient[..., first_rows[i] : first_rows[i] + len(through)]
+        to_pointwise.append(like.new_empty(0))
+        if wants_pointwise[i]:
+            plane = _plane(inputs, scales, shifts, i, weight, dilations[i], offsets[i], stride)
+            products = rows.flatten(0, 2).t() @ plane.flatten(0, 2)
+            to_pointwise[i] = products.view(through.shape)
+        u = activated(inputs, scales, shifts, i)
+        wanted = (wants_inputs or scales is not None, wants_taps[i] and weight.numel() > 0)
+        du, dweight = _gradients(
+            rows @ through.flatten(1), u, weight, dilations[i], offsets[i], stride, wanted
+        )
+        to_taps.append(like.new_empty(0) if dweight is None else dweight)
         if du is None:
             continue
         du = torch.where(u <= 0, torch.zeros_like(du), du)
-        if matrices is None:
+        if scales is None:
             reached += du
-        else:
-            to_inputs.append(du)
-            x = inputs[i] if centres is None else inputs[i] - centres[i]
-            crossed.append(du.flatten(0, 2).t() @ x.flatten(0, 2))
-            sums.append(du.sum((0, 1, 2)))
-    if matrices is None:
+            continue
+        to_inputs.append(du)
+        x = inputs[i] if centres is None else inputs[i] - centres[i]
+        crossed.append((du * x).sum((0, 1, 2)))
+        sums.append(du.sum((0, 1, 2)))
+    if scales is None:
         if wants_inputs:
             to_inputs = [reached if added is None else reached + added]
-        channels = like.shape[-1]
-        return (
-            to_inputs,
-            to_weights,
-            like.new_empty(0, channels, channels),
-            like.new_empty(0, channels),
-        )
-    assert len(crossed) == num
-    return to_inputs, to_weights, torch.stack(crossed), torch.stack(sums)
+        nothing = like.new_empty(0, like.shape[-1])
+        return to_inputs, to_taps, to_pointwise, nothing, nothing.clone()
+    return to_inputs, to_taps, to_pointwise, torch.stack(crossed), torch.stack(sums)
+
+
+def projection(x: Tensor, weight: Tensor, moments: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """y = W R(x) `[N, H, W, C]` of `x` `[N, H, W, I]`, and with `moments` those of y, `[1, C]`.
+
+    `weight` is W `[C, I, 1, 1]`; the moments are mean and biased variance, else empty.
+    """
+    output = F.linear(F.relu(x), weight.flatten(1))
+    if not moments:
+        nothing = x.new_empty(0, len(weight))
+        return output, nothing, nothing.clone()
+    mean, var = _moments(output)
+    return output, mean.unsqueeze(0), var.unsqueeze(0)
+
+
+def projection_backward(
+    gradient: Tensor,
+    factors: Tensor,
+    output: Tensor,
+    slopes: Tensor | None,
+    constants: Tensor | None,
+    x: Tensor,
+    weight: Tensor,
+    wants_x: bool,
+    wants_weight: bool,
+) -> tuple[Tensor, Tensor]:
+    """The gradients of `projection` by x and W, empty where not wanted.
+
+    dy = factor g + slope y + constant, `[1, C]` each; `output` y is read where there is a slope.
+    """
+    gradient = gradient * factors
+    if slopes is not None:
+        gradient = gradient + output * slopes
+    if constants is not None:
+        gradient = gradient + constants
+    to_x = to_weight = x.new_empty(0)
+    if wants_x:
+        reached = gradient @ weight.flatten(1)
+        to_x = torch.where(x <= 0, torch.zeros_like(x), reached)
+    if wants_weight:
+        products = gradient.flatten(0, 2).t() @ F.relu(x).flatten(0, 2)
+        to_weight = products.view(weight.shape)
+    return to_x, to_weight
 
 
 def mixture(
     before: Tensors,
     before_slots: Numbers,
-    planes: Tensors,
+    parts: Tensors,
     slot_of: Numbers,
-    matrices: Tensors,
-    first_rows: Numbers,
+    factors: Tensor,
     linear: Tensors,
     coefficients: Tensor,
     bias: Tensor,
 ) -> list[Tensor]:
-    """The outputs of all slots: before + bias + Σ coefficient · linear + Σ matrix plane.
+    """The outputs of all slots: before + bias + Σ coefficient · linear + Σ factor · part.
 
     What was `before` is given for the slots that had something, which `before_slots` names.
-
-    `coefficients` are `[slots, linear, C]`, `bias` `[slots, C]`; each plane goes to one slot, each
-    linear image to all. A matrix `[rows, C]` gives the channels from its first row on.
+    `factors` are `[parts, C]`, `coefficients` `[slots, linear, C]`, `bias` `[slots, C]`; each part
+    goes to one slot, each linear image to all.
     """
     outs, starts = [], dict(zip(before_slots, before, strict=True))
+    like = parts[0] if len(parts) else linear[0]
     for slot, constant in enumerate(bias):
         total = starts.get(slot)
+        total = constant.expand_as(like).contiguous() if total is None else total + constant
         for image, factor in zip(linear, coefficients[slot], strict=True):
-            total = image * factor if total is None else torch.addcmul(total, image, factor)
-        for plane, target, matrix, row in zip(planes, slot_of, matrices, first_rows, strict=True):
+            total = torch.addcmul(total, image, factor)
+        for part, target, factor in zip(parts, slot_of, factors, strict=True):
             if target == slot:
-                missing = plane.shape[-1] - row - len(matrix)
-                total = _add(total, F.pad(plane @ matrix.t(), (row, missing)))
-        like = planes[0] if len(planes) else linear[0]
-        outs.append(constant.expand_as(like).contiguous() if total is None else total + constant)
+                total = torch.addcmul(total, part, factor)
+        outs.append(total)
     return outs
 
 
 def mixture_backward(
     gradients: Tensors,
-    planes: Tensors,
+    parts: Tensors,
     slot_of: Numbers,
     centres: Tensor,
     linear: Tensors,
     linear_centres: Tensor,
     coefficients: Tensor,
+    wants_linear: bool,
 ) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
-    """What the gradients `[N, H, W, C]` of the slots give, but for those of the planes.
+    """What the gradients `[N, H, W, C]` of the slots give, but for those of the parts.
 
-    The gradients of the linear images; Σ g (plane − centre)' `[planes, C, C]`; Σ g (linear −
-    centre) `[slots, linear, C]`; Σ g `[slots, C]`, the gradient of the bias.
+    The gradients of the linear images, empty where not wanted; Σ g (part − centre) `[parts, C]`;
+    Σ g (linear − centre) `[slots, linear, C]`; Σ g `[slots, C]`, the gradient of the bias.
     """
     num, channels = len(gradients), gradients[0].shape[-1]
-    rows = [g.flatten(0, 2) for g in gradients]
+    pixels, like = (0, 1, 2), gradients[0]
     crossed = [
-        rows[slot].t() @ (plane.flatten(0, 2) - centre)
-        for plane, slot, centre in zip(planes, slot_of, centres, strict=True)
+        (gradients[slot] * (part - centre)).sum(pixels)
+        for part, slot, centre in zip(parts, slot_of, centres, strict=True)
     ]
-    apart = [
-        image.flatten(0, 2) - centre for image, centre in zip(linear, linear_centres, strict=True)
-    ]
-    products = [(row * image).sum(0) for row in rows for image in apart]
+    apart = [image - centre for image, centre in zip(linear, linear_centres, strict=True)]
+    products = [(gradient * image).sum(pixels) for gradient in gradients for image in apart]
     to_linear = [
         sum(
             (g * coefficients[slot, q] for slot, g in enumerate(gradients)),
-            start=torch.zeros_like(gradients[0]),
+            start=torch.zeros_like(like),
         )
+        if wants_linear
+        else like.new_empty(0)
         for q in range(len(linear))
     ]
-    like = gradients[0]
     return (
         to_linear,
-        torch.stack(crossed) if crossed else like.new_empty(0, channels, channels),
+        torch.stack(crossed) if crossed else like.new_empty(0, channels),
         (torch.stack(products) if products else like.new_empty(0)).view(num, -1, channels),
-        torch.stack([row.sum(0) for row in rows]),
+        torch.stack([gradient.sum(pixels) for gradient in gradients]),
     )
 
 
@@ -234,11 +294,25 @@ def pool_backward(
     return torch.zeros_like(x) if total is None else total
 
 
-def activated(inputs: Tensors, matrices: Tensor | None, shifts: Tensor | None, i: int) -> Tensor:
-    """What plane i convolves: R(x), or R(matrix_i x_i + shift_i)."""
-    if matrices is None or shifts is None:
+def activated(inputs: Tensors, scales: Tensor | None, shifts: Tensor | None, i: int) -> Tensor:
+    """What convolution i reads: R(x), or R(scale_i x_i + shift_i)."""
+    if scales is None or shifts is None:
         return F.relu(inputs[0])
-    return F.relu(inputs[i] @ matrices[i].t() + shifts[i])
+    return F.relu(inputs[i] * scales[i] + shifts[i])
+
+
+def _plane(
+    inputs: Tensors,
+    scales: Tensor | None,
+    shifts: Tensor | None,
+    i: int,
+    weight: Tensor,
+    dilation: int,
+    offset: int,
+    stride: int,
+) -> Tensor:
+    """taps_i * u_i."""
+    return _nhwc(_convolved(activated(inputs, scales, shifts, i), weight, dilation, offset, stride))
 
 
 def _add(total: Tensor | None, part: Tensor) -> Tensor:
@@ -249,12 +323,11 @@ def _nhwc(image: Tensor) -> Tensor:
     return image.permute(0, 2, 3, 1).contiguous()
 
 
-def _moments(plane: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean `[C]` and covariance `[C, C]`; deviations first, for digits where |mean| is large."""
-    rows = plane.flatten(0, 2)
+def _moments(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance `[C]`; deviations first, for digits where |mean| is large."""
+    rows = image.flatten(0, 2)
     mean = rows.sum(0) / max(1, len(rows))
-    apart = rows - mean
-    return mean, apart.t() @ apart / max(1, len(rows))
+    return mean, (rows - mean).square().sum(0) / max(1, len(rows))
 
 
 def _convolved(u: Tensor, weight: Tensor, dilation: int, offset: int, stride: int) -> Tensor:

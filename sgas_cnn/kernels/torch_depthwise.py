@@ -1,4 +1,4 @@
-"""The primitives in plain torch: identities that avoid the slow kernels of the CPU.
+"""Depthwise convolutions in plain torch: identities that avoid the slow kernels of the CPU.
 
 Dimensions: B images, C channels, H × W pixels, k × k taps. All tensors are channels-last.
 """

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sgas_cnn.fused.parts import Part
-from sgas_cnn.fused.projection import relu_conv
+from sgas_cnn.fused.projection import relu_conv_norm
 from sgas_cnn.kernels.torch_depthwise import join_phases, split_phases
 
 MOMENTUM = 0.1
@@ -136,7 +136,7 @@ class ConvNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The normalised `[B, out_channels, H/S, W/S]`."""
         if self.relu and self.lin.kernel_size == (1, 1) and self.lin.stride == (1, 1):
-            return self.norm(relu_conv(x, self.lin.weight))
+            return relu_conv_norm(x, self.lin.weight, self.norm)
         return self.norm(self.lin(F.relu(x) if self.relu else x))
 
 

@@ -2,6 +2,7 @@
 
 y = leaky ReLU(W x + b) with any slope (0: ReLU, 1: none), then slope · y + shift by columns. Alone
 x and y are kept. Backward by `fused.norms` with w = 1; it is y's sign that tells the activation's.
+Under autocast products round their factors to its type; all else is float32.
 Dimensions: N rows, D columns.
 """
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from sgas.precision import narrow_type, product, without_autocast
 from sgas_gcn.constants import EPS, MOMENTUM
 from sgas_gcn.kernels import pointwise
 
@@ -24,16 +26,18 @@ def linear_norm(
     """BN(leaky ReLU(W x + b)) `[N, D]`; in training the running statistics of `norm` move."""
     buffers = (norm.running_mean, norm.running_var)
     given = (x, weight, bias, norm.weight, norm.bias)
-    return _LinearNorm.apply(buffers, norm.training, negative_slope, *given)
+    return _LinearNorm.apply(buffers, norm.training, negative_slope, narrow_type(x), *given)
 
 
 class _LinearNorm(Function):
     @staticmethod
+    @without_autocast
     def forward(
         ctx: Any,
         buffers: tuple[Tensor, Tensor],
         training: bool,
         negative_slope: float,
+        narrow: torch.dtype | None,
         x: Tensor,
         weight: Tensor,
         bias: Tensor | None,
@@ -41,29 +45,42 @@ class _LinearNorm(Function):
         beta: Tensor,
     ) -> Tensor:
         statistics = ([buffers[0]], [buffers[1]], training, MOMENTUM, EPS)
-        y, coefs = pointwise.linear_norm(
-            [x], weight, bias, negative_slope, [gamma], [beta], *statistics
-        )
+        given = negative_slope, [gamma], [beta], *statistics
+        if narrow is None:
+            y, coefs = pointwise.linear_norm([x], weight, bias, *given)
+        else:
+            y = product(x, weight.t(), narrow) + (0 if bias is None else bias)
+            coefs = pointwise.relu_norm_(y, *given)
         one_term = ([pointwise.AFFINE], [0], [1], None, None, [None], y.shape[1], 0.0)
         (out,), _ = pointwise.mixture([y], [coefs], *one_term)
-        ctx.training, ctx.negative_slope = training, negative_slope
+        ctx.training, ctx.negative_slope, ctx.narrow = training, negative_slope, narrow
         ctx.save_for_backward(x, weight, y, coefs)
         return out
 
     @staticmethod
     @once_differentiable
+    @without_autocast
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, y, coefs = ctx.saved_tensors
-        needs_x, needs_weight, needs_bias, needs_norm, _ = ctx.needs_input_grad[3:]
-        grad_x = torch.zeros_like(x, memory_format=torch.contiguous_format) if needs_x else None
-        (of_gamma, of_beta), _, of_weight, of_bias = pointwise.linear_norm_backward(
-            *(grad, y, coefs, None, 1, ctx.training, ctx.negative_slope, [x], weight),
-            [] if grad_x is None else [grad_x],
-            needs_weight,
-            needs_bias,
-        )
+        needs_x, needs_weight, needs_bias, needs_norm, _ = ctx.needs_input_grad[4:]
+        common = grad, y, coefs, None, 1, ctx.training, ctx.negative_slope
+        grad_x: Tensor | None = None
+        of_weight: Tensor | None = None
+        if ctx.narrow is None:
+            if needs_x:
+                grad_x = torch.zeros_like(x, memory_format=torch.contiguous_format)
+            to_x = [] if grad_x is None else [grad_x]
+            (of_gamma, of_beta), _, of_weight, of_bias = pointwise.linear_norm_backward(
+                *common, [x], weight, to_x, needs_weight, needs_bias
+            )
+        else:
+            grad_h = torch.empty_like(y)
+            (of_gamma, of_beta), _ = pointwise.relu_norm_backward(*common, grad_h)
+            grad_x = product(grad_h, weight, ctx.narrow) if needs_x else None
+            of_weight = product(grad_h.t(), x, ctx.narrow) if needs_weight else None
+            of_bias = grad_h.sum(0)
         return (
-            *(None, None, None),
+            *(None, None, None, None),
             grad_x,
             of_weight if needs_weight else None,
             of_bias if needs_bias else None,

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from sgas.precision import without_autocast
 from sgas_gcn.constants import NORM_FLOOR
 from sgas_gcn.fused.call import Aggregate, Call, Form, State, Term
 from sgas_gcn.kernels import pointwise
@@ -156,6 +157,7 @@ class _Packed:
 
 class _StateFunction(Function):
     @staticmethod
+    @without_autocast
     def forward(
         ctx: Any,
         plan: Plan,
@@ -190,6 +192,7 @@ class _StateFunction(Function):
 
     @staticmethod
     @once_differentiable
+    @without_autocast
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         plan: Plan = ctx.plan
         needs = ctx.needs_input_grad

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from sgas_gcn.compiled import runs_compiled
+from sgas_gcn.compiled import kernels_for
 from sgas_gcn.csr import CsrGraph
 from sgas_gcn.kernels import cpu_backend, csr_backend, torch_backend
+from sgas_gcn.kernels.autocast import InFloat32
 from sgas_gcn.neighbors import NeighborGraph
 
 Graph = NeighborGraph | CsrGraph
@@ -57,6 +59,13 @@ def attention_sum(
 
 def _backend(x: Tensor, graph: Graph) -> Any:
     """The module that implements the primitives for a tensor and a kind of graph."""
-    if runs_compiled(x):
-        return cpu_backend
-    return csr_backend if isinstance(graph, CsrGraph) else torch_backend
+    kernels = kernels_for(x.device)
+    if kernels == "cuda":
+        from sgas_gcn.kernels import cuda_backend
+
+        return cuda_backend
+    narrow = torch.is_autocast_enabled(x.device.type)
+    backend: Any = csr_backend if isinstance(graph, CsrGraph) else torch_backend
+    if kernels == "cpu" and (narrow or x.dtype.itemsize >= 4):
+        backend = cpu_backend
+    return InFloat32(backend, x.device) if narrow else backend

@@ -7,16 +7,19 @@ Dimensions: N nodes, D or m·C stacked channels.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 from torch import Tensor
 
-from sgas_gcn.compiled import runs_compiled
+from sgas_gcn.compiled import kernels_for, runs_compiled
 from sgas_gcn.csr import CsrGraph
 from sgas_gcn.kernels import csr_backend, torch_backend
 from sgas_gcn.kernels.cpu_backend import Graph, operators
 
 Kept = tuple[Tensor, ...]
+Half = TypeVar("Half", bound=Callable[..., Any])
 
 
 class _Context:
@@ -36,6 +39,21 @@ def _functions(graph: Graph) -> Any:
     return csr_backend if isinstance(graph, CsrGraph) else torch_backend
 
 
+def _or_triton(half: Half) -> Half:
+    """The half of this name in `cuda_halves` where Triton's kernels run, else the one given."""
+
+    @wraps(half)
+    def run(first: Tensor, *others: Any) -> Any:
+        if kernels_for(first.device) == "cuda":
+            from sgas_gcn.kernels import cuda_halves
+
+            return getattr(cuda_halves, half.__name__)(first, *others)
+        return half(first, *others)
+
+    return cast("Half", run)
+
+
+@_or_triton
 def sum_forward(x: Tensor, graph: Graph) -> Tensor:
     """Sum of `x` `[N, D]` over the sources of each node: `[N, D]`."""
     if runs_compiled(x):
@@ -43,6 +61,7 @@ def sum_forward(x: Tensor, graph: Graph) -> Tensor:
     return _functions(graph).NeighborSum.forward(_Context(graph), x, graph)
 
 
+@_or_triton
 def sum_backward(grad: Tensor, graph: Graph) -> Tensor:
     """The gradient of what was summed: `[N, D]`."""
     if runs_compiled(grad):
@@ -50,6 +69,7 @@ def sum_backward(grad: Tensor, graph: Graph) -> Tensor:
     return _functions(graph).NeighborSum.backward(_Context(graph), grad)[0]
 
 
+@_or_triton
 def max_forward(x: Tensor, graph: Graph) -> tuple[Tensor, Kept]:
     """Maximum of `x` `[N, D]` over the sources of each node: `[N, D]`; the first of equals."""
     if runs_compiled(x):
@@ -60,6 +80,7 @@ def max_forward(x: Tensor, graph: Graph) -> tuple[Tensor, Kept]:
     return best, context.saved_tensors
 
 
+@_or_triton
 def max_backward(grad: Tensor, kept: Kept, graph: Graph) -> Tensor:
     """The gradient of what the maximum was taken of: `[N, D]`."""
     if runs_compiled(grad):
@@ -67,6 +88,7 @@ def max_backward(grad: Tensor, kept: Kept, graph: Graph) -> Tensor:
     return _functions(graph).NeighborMax.backward(_Context(graph, kept), grad)[0]
 
 
+@_or_triton
 def stats_forward(
     target: Tensor, source: Tensor, sign: Tensor, graph: Graph
 ) -> tuple[Tensor, Tensor, Tensor, Kept]:
@@ -83,6 +105,7 @@ def stats_forward(
     return (*found, context.saved_tensors)
 
 
+@_or_triton
 def stats_backward(
     grad_selected: Tensor, grad_total: Tensor, grad_squares: Tensor, kept: Kept, graph: Graph
 ) -> tuple[Tensor, Tensor]:
@@ -95,6 +118,7 @@ def stats_backward(
     return function.backward(context, grad_selected, grad_total, grad_squares)[:2]
 
 
+@_or_triton
 def attention_forward(
     values: Tensor, target_score: Tensor, source_score: Tensor, graph: Graph, slope: float
 ) -> tuple[Tensor, Kept]:
@@ -107,6 +131,17 @@ def attention_forward(
     function = _functions(graph).AttentionSum
     out = function.forward(context, values, target_score, source_score, graph, slope)
     return out, context.saved_tensors[1:]
+
+
+@_or_triton
+def attention_gradients(
+    grad: Tensor, values: Tensor, kept: Kept, graph: Graph, slope: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of the values `[N, m, C]` and of both scores `[N, m]`, each by itself."""
+    function = _functions(graph).AttentionSum
+    if function is torch_backend.AttentionSum:
+        values = values.reshape(-1, values.shape[2])
+    return function.backward(_Context(graph, (values, *kept), slope), grad)[:3]
 
 
 def attention_backward(
@@ -128,11 +163,7 @@ def attention_backward(
         return operators().attention_sum_backward(*given)
     if factors is not None:
         values = values * factors.view(values.shape[1:])
-    function = _functions(graph).AttentionSum
-    if function is torch_backend.AttentionSum:
-        values = values.reshape(-1, values.shape[2])
-    context = _Context(graph, (values, *kept), slope)
-    grad_values, *of_scores = function.backward(context, grad)[:3]
+    grad_values, *of_scores = attention_gradients(grad, values, kept, graph, slope)
     for found, vector in zip(of_scores, vectors.view(2, *grad.shape[1:]), strict=True):
         grad_values.addcmul_(found.unsqueeze(2), vector)
     return grad_values, of_scores[0], of_scores[1]

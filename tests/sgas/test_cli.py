@@ -11,6 +11,7 @@ import pytest
 from toy_family import FAMILY
 
 from sgas.cli import main
+from sgas.commands.doctor import examine
 
 
 def run(argv: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
@@ -220,3 +221,30 @@ def test_help_answers_fast_and_without_torch(verb: list[str]) -> None:
 def test_doctor(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(["doctor", "--json"], capsys)
     assert status == 0 and json.loads(out)["runs_writable"] is True
+
+
+@pytest.mark.parametrize("reason", [None, "Triton cannot be imported: pip install triton"])
+def test_doctor_says_which_kernels_run_on_a_gpu_and_why(
+    reason: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda _: "a card")
+    monkeypatch.setattr("sgas.triton.why_not", lambda: reason)
+    found = examine(FAMILY)
+    assert "ok    GPU: a card" in found["lines"]
+    (line,) = [line for line in found["lines"] if "kernels on the GPU" in line]
+    if reason is None:
+        assert line.startswith("ok    kernels on the GPU: Triton")
+        assert found["kernels"]["why_not_cuda"] is None
+    else:
+        assert line == f"note  kernels on the GPU: torch: {reason}"
+        assert found["kernels"]["cuda"] == "torch"
+
+
+def test_doctor_says_nothing_of_kernels_on_a_gpu_that_is_not_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    found = examine(FAMILY)
+    assert not any("kernels on the GPU" in line for line in found["lines"])
+    assert found["kernels"]["cuda"] is None

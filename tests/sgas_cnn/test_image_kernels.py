@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -10,11 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.library import opcheck
+from triton_runs import triton_kernels
 
+from sgas.kernels import backend_for
 from sgas_cnn.kernels import BACKENDS, cpu_autograd
 from sgas_cnn.library import LIBRARY
 
-SIZES = [(1, 2, 7, 5), (3, 1, 8, 8), (16, 2, 9, 4), (17, 2, 5, 13), (40, 2, 6, 6)]  # C, N, H, W
+SMALL = (3, 2, 4, 5)  # C, N, H, W
+SIZES = [SMALL, (1, 2, 7, 5), (3, 1, 8, 8), (16, 2, 9, 4), (17, 2, 5, 13), (40, 2, 6, 6)]
 AT_ALL_SIZES = pytest.mark.parametrize("size", SIZES, ids=str)
 TAPS = [(kernel, dilation) for kernel in (3, 5, 7) for dilation in (1, 2)]
 DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["64", "32"])
@@ -23,12 +27,28 @@ STRIDES = pytest.mark.parametrize("stride", [1, 2])
 Size = tuple[int, int, int, int]
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=["torch", "cpu"])
 def backend(request: pytest.FixtureRequest) -> Any:
-    """Each backend that this machine has."""
+    """Each backend that this machine has; what is torch's on CUDA is tested as torch's."""
     if request.param == "cpu":
         needs_library()
     return BACKENDS[request.param]
+
+
+@pytest.fixture(params=BACKENDS)
+def separable_backend(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Each backend of the separable convolutions; Triton's kernels are interpreted."""
+    if request.param == "cpu":
+        needs_library()
+    with triton_kernels() if request.param == "cuda" else nullcontext():
+        yield BACKENDS[request.param]
+
+
+def skip_slow(size: Size, stride: int, dtype: torch.dtype, mapped: bool) -> None:
+    """Skips all but two cases where the kernels in force are interpreted."""
+    few = size == SMALL and dtype == torch.float64 and mapped == (stride == 2)
+    if not few and backend_for(torch.device("cpu"), LIBRARY) == "cuda":
+        pytest.skip("the interpreter takes long; test_triton_kernels has sizes and types")
 
 
 def needs_library() -> None:
@@ -62,40 +82,51 @@ def conv(u: Tensor, weight: Tensor, dilation: int, offset: int, stride: int) -> 
     return out.permute(0, 2, 3, 1)
 
 
-def plain_depthwise(
+def plain_separable(
     inputs: list[Tensor],
-    matrices: Tensor | None,
+    scales: Tensor | None,
     shifts: Tensor | None,
-    weights: list[Tensor],
+    taps: list[Tensor],
     dilations: list[int],
     offsets: list[int],
+    pointwise: list[Tensor],
+    first_rows: list[int],
     stride: int,
 ) -> tuple[list[Tensor], Tensor, Tensor]:
-    planes = []
-    for i, weight in enumerate(weights):
-        if matrices is None or shifts is None:
+    outputs = []
+    for i, weight in enumerate(taps):
+        if scales is None or shifts is None:
             u = F.relu(inputs[0])
         else:
-            u = F.relu(torch.einsum("nhwc,oc->nhwo", inputs[i], matrices[i]) + shifts[i])
-        planes.append(conv(u, weight, dilations[i], offsets[i], stride))
-    rows = [plane.reshape(-1, plane.shape[-1]) for plane in planes]
+            u = F.relu(inputs[i] * scales[i] + shifts[i])
+        plane = conv(u, weight, dilations[i], offsets[i], stride)
+        through = pointwise[i].flatten(1)
+        out = torch.einsum("nhwc,oc->nhwo", plane, through)
+        row, missing = first_rows[i], plane.shape[-1] - first_rows[i] - len(through)
+        outputs.append(F.pad(out, (row, missing)))
+    rows = [output.reshape(-1, output.shape[-1]) for output in outputs]
     means = torch.stack([row.mean(0) for row in rows])
-    spread = [row - row.mean(0) for row in rows]
-    return planes, means, torch.stack([s.t() @ s / len(s) for s in spread])
+    return outputs, means, torch.stack([row.var(0, correction=0) for row in rows])
 
 
 def bank(size: Size, dtype: torch.dtype, stride: int, mapped: bool) -> tuple[Any, ...]:
-    """The arguments of a depthwise convolution of every kind: all taps, and pixels as they are."""
+    """The arguments of separable convolutions of every kind: all taps, and pixels as they are.
+
+    The last ones give half of the channels, the first or the last.
+    """
     channels = size[0]
-    weights = [torch.randn(channels, 1, k, k, dtype=dtype) for k, _ in TAPS]
-    weights += [torch.empty(0, dtype=dtype)] * stride
-    num = len(weights)
+    taps = [torch.randn(channels, 1, k, k, dtype=dtype) for k, _ in TAPS]
+    taps += [torch.empty(0, dtype=dtype)] * stride
+    num, half = len(taps), channels - channels // 2
     dilations = [d for _, d in TAPS] + [1] * stride
     offsets = [0] * len(TAPS) + list(range(stride))
+    rows = [channels] * len(TAPS) + [half] * stride
+    first_rows = [0] * (num - 1) + [channels - half]
+    pointwise = [torch.randn(r, channels, 1, 1, dtype=dtype) for r in rows]
     inputs = [image(size, dtype) for _ in range(num if mapped else 1)]
-    matrices = torch.randn(num, channels, channels, dtype=dtype) if mapped else None
+    scales = torch.randn(num, channels, dtype=dtype) if mapped else None
     shifts = torch.randn(num, channels, dtype=dtype) if mapped else None
-    return inputs, matrices, shifts, weights, dilations, offsets, stride
+    return inputs, scales, shifts, taps, dilations, offsets, pointwise, first_rows, stride
 
 
 def tensors_of(*values: Any) -> list[Tensor]:
@@ -110,61 +141,70 @@ def tensors_of(*values: Any) -> list[Tensor]:
 @STRIDES
 @DTYPES
 @pytest.mark.parametrize("mapped", [False, True], ids=["shared", "mapped"])
-def test_depthwise_equals_the_plain_formula(
-    backend: Any, size: Size, stride: int, dtype: torch.dtype, mapped: bool
+def test_separable_equals_the_plain_formula(
+    separable_backend: Any, size: Size, stride: int, dtype: torch.dtype, mapped: bool
 ) -> None:
+    skip_slow(size, stride, dtype, mapped)
     torch.manual_seed(0)
     given = bank(size, dtype, stride, mapped)
-    ours, plain = backend.depthwise(*given, True), plain_depthwise(*given)
+    ours, plain = separable_backend.separable(*given, True), plain_separable(*given)
     for a, b in zip(tensors_of(*ours), tensors_of(*plain), strict=True):
-        torch.testing.assert_close(a, b, **tolerance(dtype), check_stride=False)
-    assert tensors_of(backend.depthwise(*given, False)[1:])[0].numel() == 0
+        close_to_scale(a, b, dtype)
+    assert tensors_of(separable_backend.separable(*given, False)[1:])[0].numel() == 0
 
 
 @AT_ALL_SIZES
 @STRIDES
 @DTYPES
 @pytest.mark.parametrize("mapped", [False, True], ids=["shared", "mapped"])
-def test_depthwise_backward_equals_autograd_of_the_plain_formula(
-    backend: Any, size: Size, stride: int, dtype: torch.dtype, mapped: bool
+def test_separable_backward_equals_autograd_of_the_plain_formula(
+    separable_backend: Any, size: Size, stride: int, dtype: torch.dtype, mapped: bool
 ) -> None:
+    skip_slow(size, stride, dtype, mapped)
     torch.manual_seed(1)
     given = bank(size, dtype, stride, mapped)
     channels, num = size[0], len(given[3])
     leaves = [t.requires_grad_() for t in tensors_of(*given) if t.numel()]
-    planes, _, _ = plain_depthwise(*given)
+    outputs, _, _ = plain_separable(*given)
     gradients = [image(size, dtype, stride) for _ in range(2)]
-    reaching = [(i % 2, i) for i in range(num)] + [(1, 0)]
-    through = torch.randn(len(reaching), channels, channels, dtype=dtype)
-    slopes = torch.randn(num, channels, channels, dtype=dtype)
-    slopes = slopes + slopes.transpose(1, 2)
-    constants = torch.randn(num, channels, dtype=dtype)
+    gradient_of = [i % 2 for i in range(num)]
+    factors, slopes, constants = torch.randn(3, num, channels, dtype=dtype)
     centres = torch.randn(num, channels, dtype=dtype) if mapped else None
     added = None if mapped else torch.randn_like(given[0][0])
-
-    pulled = [p.detach() @ s + c for p, s, c in zip(planes, slopes, constants, strict=True)]
-    for (which, plane), matrix in zip(reaching, through, strict=True):
-        pulled[plane] = pulled[plane] + gradients[which] @ matrix
-    wanted = torch.autograd.grad(planes, leaves, pulled, allow_unused=True)
-    by_leaf = {id(leaf): g for leaf, g in zip(leaves, wanted, strict=True)}
-    detached = [
-        [t.detach() for t in v] if isinstance(v, list) and tensors_of(v) else v for v in given
+    pulled = [
+        gradients[gradient_of[i]] * factors[i] + output.detach() * slopes[i] + constants[i]
+        for i, output in enumerate(outputs)
     ]
-    matrices, shifts = (t if t is None else t.detach() for t in detached[1:3])
-    to_inputs, to_weights, crossed, sums = backend.depthwise_backward(
-        gradients, [g for g, _ in reaching], [p for _, p in reaching], through,
-        [p.detach().contiguous() for p in planes], slopes, constants, detached[0], matrices, shifts,
-        centres, detached[3], *given[4:], added, True, [True] * num,
-    )  # fmt: skip
-    for ours, weight in zip(to_weights, given[3], strict=True):
+    wanted = torch.autograd.grad(outputs, leaves, pulled, allow_unused=True)
+    by_leaf = {id(leaf): g for leaf, g in zip(leaves, wanted, strict=True)}
+    inputs, scales, shifts, taps, dilations, offsets, pointwise, rows, stride = (
+        [t.detach() for t in v] if isinstance(v, list) and tensors_of(v) else v for v in given
+    )
+    scales, shifts = (t if t is None else t.detach() for t in (scales, shifts))
+    kept = [output.detach().contiguous() for output in outputs]
+
+    def run(wants_inputs: bool, weights: list[bool]) -> Any:
+        return separable_backend.separable_backward(
+            gradients, gradient_of, factors, kept, slopes, constants, inputs, scales, shifts, taps,
+            dilations, offsets, pointwise, rows, stride, centres, added, wants_inputs, weights,
+            weights,
+        )  # fmt: skip
+
+    to_inputs, to_taps, to_pointwise, crossed, sums = run(True, [True] * num)
+    for ours, weight in zip((*to_taps, *to_pointwise), (*given[3], *given[6]), strict=True):
         if weight.numel():
             close_to_scale(ours, by_leaf[id(weight)], dtype)
+    without, *nothing = run(True, [False] * num)[:3]
+    for a, b in zip(without, to_inputs, strict=True):
+        close_to_scale(a, b, dtype)
+    assert not any(t.numel() for t in tensors_of(*nothing))
     if not mapped:
+        assert run(False, [True] * num)[0] == []
         close_to_scale(to_inputs[0], by_leaf[id(given[0][0])] + added, dtype)
         return
-    for i, x in enumerate(detached[0]):
-        close_to_scale(to_inputs[i] @ matrices[i], by_leaf[id(given[0][i])], dtype)
-        centred = by_leaf[id(given[1])][i] - torch.outer(by_leaf[id(given[2])][i], centres[i])
+    for i, x in enumerate(inputs):
+        close_to_scale(to_inputs[i] * scales[i], by_leaf[id(given[0][i])], dtype)
+        centred = by_leaf[id(given[1])][i] - by_leaf[id(given[2])][i] * centres[i]
         close_to_scale(crossed[i], centred, dtype)
         close_to_scale(sums[i], by_leaf[id(given[2])][i], dtype)
         assert x.shape == to_inputs[i].shape
@@ -178,50 +218,65 @@ def close_to_scale(ours: Tensor, wanted: Tensor, dtype: torch.dtype) -> None:
     )
 
 
+@AT_ALL_SIZES
+@DTYPES
+@pytest.mark.parametrize("out_channels", [2, 16, 35])
+def test_projection_equals_the_plain_formula_and_its_gradients(
+    backend: Any, size: Size, dtype: torch.dtype, out_channels: int
+) -> None:
+    torch.manual_seed(6)
+    x = image(size, dtype).requires_grad_()
+    weight = torch.randn(out_channels, size[0], 1, 1, dtype=dtype, requires_grad=True)
+    plain = torch.einsum("nhwc,oc->nhwo", F.relu(x), weight.flatten(1))
+    found = x.detach(), weight.detach()
+    output, mean, var = backend.projection(*found, True)
+    rows = plain.flatten(0, 2)
+    wanted = plain, rows.mean(0, keepdim=True), rows.var(0, correction=0, keepdim=True)
+    for ours, exact in zip((output, mean, var), wanted, strict=True):
+        close_to_scale(ours, exact.detach(), dtype)
+    assert backend.projection(*found, False)[1].numel() == 0
+    gradient = torch.randn_like(output)
+    factors, slopes, constants = torch.randn(3, 1, out_channels, dtype=dtype)
+    for corrections in ((slopes, constants), (None, None)):
+        pulled = gradient * factors
+        if corrections[0] is not None:
+            pulled = pulled + plain.detach() * slopes + constants
+        exact = torch.autograd.grad(plain, (x, weight), pulled, retain_graph=True)
+        given = gradient, factors, output, *corrections, *found
+        for ours, by in zip(backend.projection_backward(*given, True, True), exact, strict=True):
+            close_to_scale(ours, by, dtype)
+    assert backend.projection_backward(*given, False, True)[0].numel() == 0
+    assert backend.projection_backward(*given, True, False)[1].numel() == 0
+
+
 def mixing(size: Size, dtype: torch.dtype) -> tuple[Any, ...]:
-    """The arguments of a mixture of three slots; one has a plane with some rows, one has none."""
+    """The arguments of a mixture of three slots; one has something before, one has no part."""
     channels = size[0]
-    planes, linear = ([image(size, dtype) for _ in range(n)] for n in (3, 2))
-    half = channels // 2
-    matrices = [torch.randn(rows, channels, dtype=dtype) for rows in (channels, channels, half)]
-    coefficients, bias = (
-        torch.randn(shape, dtype=dtype) for shape in ((3, 2, channels), (3, channels))
+    parts, linear = ([image(size, dtype) for _ in range(n)] for n in (3, 2))
+    factors, coefficients, bias = (
+        torch.randn(shape, dtype=dtype)
+        for shape in ((3, channels), (3, 2, channels), (3, channels))
     )
-    before = [image(size, dtype)]
-    return (
-        before,
-        [1],
-        planes,
-        [0, 0, 2],
-        matrices,
-        [0, 0, channels - half],
-        linear,
-        coefficients,
-        bias,
-    )
+    return [image(size, dtype)], [1], parts, [0, 0, 2], factors, linear, coefficients, bias
 
 
 def plain_mixture(
     before: Any,
     before_slots: Any,
-    planes: Any,
+    parts: Any,
     slots: Any,
-    matrices: Any,
-    rows: Any,
-    linear: Any,
     factors: Any,
+    linear: Any,
+    coefficients: Any,
     bias: Any,
 ) -> list[Tensor]:
     outs = []
     for slot in range(len(bias)):
-        out = bias[slot].expand_as(planes[0])
+        out = bias[slot].expand_as(parts[0])
         out = out + sum(x for x, s in zip(before, before_slots, strict=True) if s == slot)
-        out = out + sum(f * x for f, x in zip(factors[slot], linear, strict=True))
-        for plane, target, matrix, row in zip(planes, slots, matrices, rows, strict=True):
-            if target == slot:
-                channels = torch.zeros_like(plane)
-                channels[..., row : row + len(matrix)] = plane @ matrix.t()
-                out = out + channels
+        out = out + sum(f * x for f, x in zip(coefficients[slot], linear, strict=True))
+        for part, target, factor in zip(parts, slots, factors, strict=True):
+            out = out + factor * part if target == slot else out
         outs.append(out)
     return outs
 
@@ -232,29 +287,32 @@ def test_mixture_equals_the_plain_formula_and_its_gradients(
     backend: Any, size: Size, dtype: torch.dtype
 ) -> None:
     torch.manual_seed(2)
-    given = mixing(size, dtype)
-    ours, plain = backend.mixture(*given), plain_mixture(*given)
+    before, started, parts, slots, *others = mixing(size, dtype)
+    factors, linear, coefficients, bias = others
+    ours = backend.mixture(before, started, parts, slots, *others)
+    plain = plain_mixture(before, started, parts, slots, *others)
     for a, b in zip(ours, plain, strict=True):
         torch.testing.assert_close(a, b, **tolerance(dtype), check_stride=False)
-    channels = size[0]
-    square = [torch.randn(channels, channels, dtype=dtype).requires_grad_() for _ in range(3)]
-    linear = [x.requires_grad_() for x in given[6]]
-    factors, bias = given[7].requires_grad_(), given[8].requires_grad_()
-    centres = torch.randn(3, channels, dtype=dtype)
-    middles = torch.randn(2, channels, dtype=dtype)
-    planes = [p - c for p, c in zip(given[2], centres, strict=True)]
+    centres = torch.randn(3, size[0], dtype=dtype)
+    middles = torch.randn(2, size[0], dtype=dtype)
+    leaves = [*linear, factors, coefficients, bias]
+    for leaf in leaves:
+        leaf.requires_grad_()
     outs = plain_mixture(
-        given[0], given[1], planes, given[3], square, [0, 0, 0],
-        [x - m for x, m in zip(linear, middles, strict=True)], factors, bias,
+        before, started, [p - c for p, c in zip(parts, centres, strict=True)], slots, factors,
+        [x - m for x, m in zip(linear, middles, strict=True)], coefficients, bias,
     )  # fmt: skip
     gradients = [image(size, dtype) for _ in outs]
-    wanted = torch.autograd.grad(outs, [*linear, *square, factors, bias], gradients)
-    to_linear, crossed, linear_crossed, sums = backend.mixture_backward(
-        gradients, given[2], given[3], centres, [x.detach() for x in linear], middles,
-        factors.detach(),
-    )  # fmt: skip
-    for a, b in zip((*to_linear, *crossed, linear_crossed, sums), wanted, strict=True):
+    wanted = torch.autograd.grad(outs, leaves, gradients)
+    images = [x.detach() for x in linear]
+    given = gradients, parts, slots, centres, images, middles, coefficients.detach()
+    to_linear, *sums = backend.mixture_backward(*given, True)
+    for a, b in zip((*to_linear, *sums), wanted, strict=True):
         close_to_scale(a, b, dtype)
+    nothing, *again = backend.mixture_backward(*given, False)
+    assert not any(t.numel() for t in nothing)
+    for a, b in zip(again, sums, strict=True):
+        torch.testing.assert_close(a, b)
 
 
 @AT_ALL_SIZES
@@ -299,31 +357,32 @@ def test_a_large_mean_does_not_drown_the_spread(backend: Any) -> None:
     torch.manual_seed(4)
     small = 1e-2 * torch.rand(4, 16, 16, 5)
     x = (100 + small).contiguous()  # float32 keeps a spread of 3e-3 to 3 digits here
-    nothing = torch.empty(0)
-    _, mean, covariance = backend.depthwise([x], None, None, [nothing], [1], [0], 1, True)
+    nothing, straight = torch.empty(0), torch.eye(5).view(5, 5, 1, 1)
+    _, mean, var = backend.separable([x], None, None, [nothing], [1], [0], [straight], [0], 1, True)
     rows = x.double().flatten(0, 2)
-    wanted = (rows - rows.mean(0)).t() @ (rows - rows.mean(0)) / len(rows)
-    torch.testing.assert_close(covariance[0].double(), wanted, rtol=0, atol=1e-3 * wanted.max())
+    wanted = rows.var(0, correction=0)
+    torch.testing.assert_close(var[0].double(), wanted, rtol=0, atol=1e-3 * wanted.max())
     torch.testing.assert_close(mean[0].double(), rows.mean(0), rtol=1e-6, atol=0)
     _, _, _, variances = backend.pool(x, 1, True)
     pooled = F.max_pool2d(x.double().permute(0, 3, 1, 2), 3, 1, 1).var((0, 2, 3), correction=0)
     torch.testing.assert_close(variances[0].double(), pooled, rtol=1e-3, atol=0)
 
 
-def test_no_images_give_no_planes_and_zero_gradients(backend: Any) -> None:
+def test_no_images_give_no_outputs_and_zero_gradients(backend: Any) -> None:
     x = torch.empty(0, 4, 6, 3)
-    weight = torch.randn(3, 1, 3, 3)
-    planes, mean, covariance = backend.depthwise([x], None, None, [weight], [1], [0], 2, True)
-    assert planes[0].shape == (0, 2, 3, 3) and not mean.any() and not covariance.any()
-    to_inputs, to_weights, _, _ = backend.depthwise_backward(
-        planes, [0], [0], torch.eye(3).unsqueeze(0), planes, None, None, [x], None, None, None,
-        [weight], [1], [0], 2, None, True, [True],
+    given = [x], None, None, [torch.randn(3, 1, 3, 3)], [1], [0], [torch.randn(3, 3, 1, 1)], [0], 2
+    outputs, mean, var = backend.separable(*given, True)
+    assert outputs[0].shape == (0, 2, 3, 3) and not mean.any() and not var.any()
+    to_inputs, to_taps, to_pointwise, _, _ = backend.separable_backward(
+        outputs, [0], torch.ones(1, 3), outputs, None, None, *given, None, None, True, [True],
+        [True],
     )  # fmt: skip
-    assert to_inputs[0].shape == x.shape and not to_weights[0].any()
-    factors, bias = torch.zeros(1, 1, 3), torch.zeros(1, 3)
-    assert backend.mixture([], [], [], [], [], [], [x], factors, bias)[0].shape == x.shape
+    assert to_inputs[0].shape == x.shape and not to_taps[0].any() and not to_pointwise[0].any()
+    coefficients, bias = torch.zeros(1, 1, 3), torch.zeros(1, 3)
+    none = torch.empty(0, 3)
+    assert backend.mixture([], [], [], [], none, [x], coefficients, bias)[0].shape == x.shape
     _, _, crossed, sums = backend.mixture_backward(
-        [x], [], [], torch.empty(0, 3), [x], torch.zeros(1, 3), factors
+        [x], [], [], none, [x], torch.zeros(1, 3), coefficients, True
     )
     assert not crossed.any() and not sums.any()
     assert backend.pool(x, 2, False)[0].shape == (0, 2, 3, 3)
@@ -339,11 +398,14 @@ def test_inputs_may_have_any_strides(backend: Any, strides: str) -> None:
         "reversed batch": lambda: base.transpose(0, 1).contiguous().transpose(0, 1),
     }
     x = views[strides]()
-    weight = torch.randn(x.shape[-1], 1, 3, 3, dtype=torch.float64)
+    taps = torch.randn(x.shape[-1], 1, 3, 3, dtype=torch.float64)
+    through = torch.randn(x.shape[-1], x.shape[-1], 1, 1, dtype=torch.float64)
     for given in (x, x.contiguous()):
-        planes = backend.depthwise([given], None, None, [weight], [1], [0], 1, False)[0]
+        outputs = backend.separable(
+            [given], None, None, [taps], [1], [0], [through], [0], 1, False
+        )[0]
         pooled = backend.pool(given, 1, False)[:2]
-        results = [planes[0], *pooled]
+        results = [outputs[0], *pooled]
         if given is x:
             first = results
     for a, b in zip(first, results, strict=True):
@@ -353,14 +415,14 @@ def test_inputs_may_have_any_strides(backend: Any, strides: str) -> None:
 def test_a_number_that_is_none_is_not_hidden(backend: Any) -> None:
     x = torch.zeros(1, 4, 4, 2)
     x[0, 1, 1, 0] = float("nan")
-    weight = torch.ones(2, 1, 3, 3)
-    plane = backend.depthwise([x], None, None, [weight], [1], [0], 1, False)[0][0]
-    for out in (plane, *backend.pool(x, 1, False)[:2]):
+    taps, straight = torch.ones(2, 1, 3, 3), torch.eye(2).view(2, 2, 1, 1)
+    outs = backend.separable([x], None, None, [taps], [1], [0], [straight], [0], 1, False)[0]
+    assert outs[0][0, :3, :3].isnan().all()  # of all channels: 0 times none is none
+    for out in backend.pool(x, 1, False)[:2]:
         assert out[0, :3, :3, 0].isnan().all() and not out[..., 1].isnan().any()
 
 
-SMALL = (3, 2, 4, 5)
-OPERATORS = ["depthwise", "depthwise mapped", "mixture", "pool"]
+OPERATORS = ["separable", "separable mapped", "projection", "mixture", "pool"]
 
 
 def operator_and_arguments(name: str) -> tuple[Any, tuple[Any, ...]]:
@@ -370,10 +432,13 @@ def operator_and_arguments(name: str) -> tuple[Any, tuple[Any, ...]]:
     operators = torch.ops.sgas_cnn
     if name == "mixture":
         given: tuple[Any, ...] = mixing(SMALL, torch.float64)
+    elif name == "projection":
+        given = image(SMALL, torch.float64), torch.randn(4, 3, 1, 1, dtype=torch.float64), True
     elif name == "pool":
         given = image(SMALL, torch.float64), 2, True
     else:
-        given = *bank(SMALL, torch.float64, 2 - (name != "depthwise"), name != "depthwise"), True
+        mapped = name == "separable mapped"
+        given = *bank(SMALL, torch.float64, 1 if mapped else 2, mapped), True
     for tensor in tensors_of(*given):
         if tensor.numel():
             tensor.requires_grad_()
@@ -407,13 +472,20 @@ def test_gradients_of_compiled_operators(name: str) -> None:
 
 def test_wrong_arguments_are_refused() -> None:
     needs_library()
-    x, weight = torch.zeros(1, 4, 4, 2), torch.zeros(2, 1, 3, 3)
-    depthwise = torch.ops.sgas_cnn.depthwise
+    x, weight, through = torch.zeros(1, 4, 4, 2), torch.zeros(2, 1, 3, 3), torch.zeros(2, 2, 1, 1)
+
+    def run(taps: Tensor, pointwise: Tensor, row: int, stride: int) -> None:
+        torch.ops.sgas_cnn.separable(
+            [x], None, None, [taps], [1], [0], [pointwise], [row], stride, False
+        )
+
     with pytest.raises(RuntimeError, match="4 taps a side"):
-        depthwise([x], None, None, [torch.zeros(2, 1, 4, 4)], [1], [0], 1, False)
+        run(torch.zeros(2, 1, 4, 4), through, 0, 1)
     with pytest.raises(RuntimeError, match="stride is 3, not 1 or 2"):
-        depthwise([x], None, None, [weight], [1], [0], 3, False)
+        run(weight, through, 0, 3)
     with pytest.raises(RuntimeError, match="takes tensors of one dtype"):
-        depthwise([x], None, None, [weight.double()], [1], [0], 1, False)
+        run(weight.double(), through, 0, 1)
     with pytest.raises(RuntimeError, match="a weight has shape"):
-        depthwise([x], None, None, [weight[:1]], [1], [0], 1, False)
+        run(weight[:1], through, 0, 1)
+    with pytest.raises(RuntimeError, match="a pointwise weight has rows beyond 2"):
+        run(weight, through, 1, 1)

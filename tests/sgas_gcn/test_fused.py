@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from triton_runs import triton_kernels
 
 from sgas.kernels import use_kernels
 from sgas_gcn.cells import Cell, CellEdge, LinearNorm
@@ -111,6 +113,18 @@ def test_equals_the_operations_one_by_one(
         cell = make_cell(table, STAGES[stage], channels).train(training)
         found.append(run(cell, space, channels))
     check_equal(*found)
+
+
+@on_both
+def test_equals_the_operations_one_by_one_on_triton_s_kernels(
+    space: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "NODES", 20)  # the interpreter takes long
+    held = [NAMES if edge in (0, 3, 5) else [] for edge in range(TOPOLOGY.num_edges)]
+    wanted = run(make_cell(without_forms(TABLES[space]), held, 3), space, 3)
+    with triton_kernels():
+        found = run(make_cell(TABLES[space], held, 3), space, 3)
+    check_equal(found, wanted)
 
 
 @on_both

@@ -1,18 +1,22 @@
 """The contract of the primitives, for every backend and both kinds of graph.
 
 The plain formulas have tensors of edges: outputs and gradients of each backend have to equal
-theirs.
+theirs. Triton's kernels are interpreted here; `test_all_of_this_holds_compiled` runs them again on
+a GPU.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from triton_runs import DEVICE, INTERPRETED, pass_compiled, triton_kernels
 
+from sgas.kernels import use_kernels
+from sgas_gcn.compiled import LIBRARY, kernels_for
 from sgas_gcn.csr import CsrGraph
 from sgas_gcn.kernels import Graph, attention_sum, edge_relu_stats, neighbor_max, neighbor_sum
 from sgas_gcn.neighbors import NeighborGraph
@@ -22,6 +26,30 @@ HEADS = 2
 CHANNELS = [1, 3, 17, 32, 100]
 # Of each array's largest magnitude.
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-4}
+
+
+@pytest.fixture(params=["torch", "cpu", "triton"])
+def backend(request: pytest.FixtureRequest) -> Iterator[torch.device]:
+    """The device of the backend that is in force; skips one that this machine cannot run."""
+    if request.param == "triton":
+        with triton_kernels():
+            yield torch.device(DEVICE)
+        return
+    if request.param == "cpu" and (reason := LIBRARY.load()) is not None:
+        pytest.skip(reason)
+    use_kernels(request.param)
+    yield torch.device("cpu")
+    use_kernels("auto")
+
+
+def is_slow() -> bool:
+    """Whether the kernels in force are interpreted."""
+    return INTERPRETED and kernels_for(torch.device("cpu")) == "cuda"
+
+
+def quick(name: str) -> str:
+    """The graph of a name, or a smaller one of its kind where kernels are interpreted."""
+    return SMALLER[name] if is_slow() else name
 
 
 def random_edges(num_nodes: int, num_edges: int) -> Tensor:
@@ -46,6 +74,9 @@ GRAPHS: dict[str, tuple[str, int, Tensor]] = {
     "no edge": ("rows", 4, torch.zeros(2, 0, dtype=torch.int64)),
     "no node": ("rows", 0, torch.zeros(2, 0, dtype=torch.int64)),
 }
+
+
+SMALLER = {"constant": "constant, of one", "rows": "rows, one way"}
 
 
 def graph_of(name: str, device: torch.device) -> Graph:
@@ -163,10 +194,10 @@ def test_outputs_and_gradients_equal_the_plain_formula(
 ) -> None:
     _, num_nodes, edges = GRAPHS[name]
     function, plain = primitives(graph_of(name, backend))[primitive], plain_forms(edges)[primitive]
-    for channels in CHANNELS:
+    for channels in [3] if is_slow() else CHANNELS:
         inputs = inputs_of(primitive, num_nodes, channels)
         wanted = run(plain, inputs)
-        for dtype in TOLERANCE:
+        for dtype in [torch.float64] if is_slow() else TOLERANCE:
             found = run(function, [x.to(backend, dtype) for x in inputs])
             assert found[0].dtype == dtype
             assert_same(found, wanted, dtype)
@@ -175,10 +206,13 @@ def test_outputs_and_gradients_equal_the_plain_formula(
 @pytest.mark.parametrize("name", ["constant", "rows"])
 @pytest.mark.parametrize("primitive", ["sum", "max", "stats", "attention"])
 def test_gradcheck(primitive: str, name: str, backend: torch.device) -> None:
+    if is_slow() and name == "constant":
+        pytest.skip("the interpreter takes long, and both kinds are rows to it")
+    name = quick(name)
     function = primitives(graph_of(name, backend))[primitive]
     inputs = inputs_of(primitive, GRAPHS[name][1], 3)
     leaves = [x.to(backend).requires_grad_() for x in inputs]
-    assert torch.autograd.gradcheck(function, leaves)
+    assert torch.autograd.gradcheck(function, leaves, fast_mode=is_slow())
 
 
 @pytest.mark.parametrize("kind", ["constant", "rows"])
@@ -197,6 +231,8 @@ def test_of_equal_neighbors_the_first_takes_the_gradient(kind: str, backend: tor
 
 
 def test_a_degree_above_255_keeps_the_right_neighbor(backend: torch.device) -> None:
+    if is_slow():
+        pytest.skip("the interpreter takes long; its rows of more than a byte are tested above")
     order = torch.arange(300, device=backend).expand(300, 300)
     x = torch.arange(300, dtype=torch.float64, device=backend).unsqueeze(1).requires_grad_()
     neighbor_max(x, NeighborGraph(order)).sum().backward()
@@ -224,8 +260,12 @@ def strided(x: Tensor, layout: str) -> Tensor:
 def test_inputs_and_gradients_may_have_any_strides(
     primitive: str, name: str, layout: str, backend: torch.device
 ) -> None:
+    if is_slow() and layout != "every second":
+        pytest.skip("the interpreter takes long, and every kernel packs its inputs by one function")
+    name = quick(name)
     function = primitives(graph_of(name, backend))[primitive]
-    dense = [x.to(backend) for x in inputs_of(primitive, GRAPHS[name][1], 17)]
+    channels = 3 if is_slow() else 17
+    dense = [x.to(backend) for x in inputs_of(primitive, GRAPHS[name][1], channels)]
 
     def with_strided_gradients(*inputs: Tensor) -> tuple[Tensor, ...]:
         first, *others = function(*inputs)
@@ -264,3 +304,24 @@ def test_nothing_of_the_size_of_edges_and_channels_is_kept(
             outputs = function(*(x.to(backend).requires_grad_() for x in inputs))
             assert all(output.requires_grad for output in outputs)
     assert kept and max(tensor.numel() for tensor in kept) <= num_nodes * HEADS * channels
+
+
+def test_under_autocast_sums_are_of_float32(backend: torch.device) -> None:
+    """In bfloat16, 256 + 1 is 256."""
+    if is_slow():
+        pytest.skip("the interpreter takes long; test_triton_kernels has sums of narrow types")
+    graph = NeighborGraph(torch.arange(300, device=backend).expand(300, 300))
+    x = torch.ones(300, 1, dtype=torch.bfloat16, device=backend, requires_grad=True)
+    with torch.autocast(backend.type, torch.bfloat16):
+        total = neighbor_sum(x, graph)
+        selected, sums, _ = edge_relu_stats(x, x, torch.ones(1, device=backend), graph)
+    assert total.dtype == selected.dtype == torch.bfloat16
+    assert sums.item() == 2 * 300 * 300
+    (grad,) = torch.autograd.grad(sums.sum(), x)
+    assert grad.dtype == torch.bfloat16
+    assert (grad.float().cpu() - 600).abs().max() < 3
+
+
+@pytest.mark.gpu
+def test_all_of_this_holds_compiled() -> None:
+    pass_compiled(__file__, only="triton")

@@ -184,3 +184,14 @@ def test_knn_finds_the_reference_neighbors(golden: Path) -> None:
         wanted = torch.from_numpy(arrays["neighbors"])
         found = knn(clouds, int(arrays["k"]), int(arrays["dilation"]))
     assert torch.equal(found.with_self.sources, Neighbors.from_local(wanted).with_self.sources)
+
+
+def test_under_autocast_distances_are_of_float32() -> None:
+    """Far from the origin bfloat16 could not tell these points from each other."""
+    points = 100 + torch.arange(12.0).view(1, 12, 1).expand(1, 12, 3) / 16
+    with torch.autocast("cpu", torch.bfloat16):
+        found = nearest(points, 3)
+    assert torch.equal(found, nearest(points, 3))
+    assert [set(row) for row in found[0, 1:-1].tolist()] == [
+        {i - 1, i, i + 1} for i in range(1, 11)
+    ]

@@ -6,7 +6,6 @@
 
 namespace sgas {
 
-// One depthwise convolution, of R(input) or, where there is a matrix, of R(input matrix' + shift).
 struct Taps {
   int kernel;
   int dilation;
@@ -20,57 +19,6 @@ struct Size {
   long out_width() const { return (width + stride - 1) / stride; }
 };
 
-template <class T>
-struct Depthwise {
-  Size size;
-  std::vector<Taps> taps;
-  std::vector<const T*> inputs;   // one for all, or one each
-  std::vector<const T*> weights;  // [C][K][K]; null: a tap of one
-  const T* matrices = nullptr;    // [planes][C out][C in]
-  const T* shifts = nullptr;      // [planes][C]
-  bool shared() const { return matrices == nullptr; }
-};
-
-// Moments of a plane over all its pixels: mean [C], covariance [C][C] (biased).
-template <class T>
-struct Moments {
-  T* mean;
-  T* covariance;
-};
-
-template <class T>
-void depthwise(const Depthwise<T>& given, const std::vector<T*>& planes, Moments<T> moments);
-
-// A gradient that reaches a plane through a matrix [C out][C in].
-template <class T>
-struct Pulled {
-  const T* gradient;
-  const T* matrix;
-  int plane;
-};
-
-template <class T>
-struct DepthwiseBackward {
-  std::vector<Pulled<T>> pulled;  // ordered by plane
-  std::vector<const T*> planes;   // the outputs of depthwise; read where there is `slopes`
-  const T* slopes = nullptr;      // [planes][C][C] symmetric
-  const T* constants = nullptr;   // [planes][C]
-  const T* centres = nullptr;     // [planes][C], subtracted from the inputs in `crossed`
-  const T* added = nullptr;       // joins the gradient of a shared input
-};
-
-template <class T>
-struct DepthwiseGradients {
-  std::vector<T*> inputs;   // like the inputs; empty where not wanted
-  std::vector<T*> weights;  // null where not wanted
-  T* crossed = nullptr;     // [planes][C out][C in]
-  T* sums = nullptr;        // [planes][C]
-};
-
-template <class T>
-void depthwise_backward(const Depthwise<T>& given, const DepthwiseBackward<T>& back,
-                        const DepthwiseGradients<T>& wanted);
-
 // A matrix [rows][C in] that gives the channels from first_row on.
 template <class T>
 struct Rows {
@@ -78,18 +26,86 @@ struct Rows {
   long first_row, rows;
 };
 
-// out[slot] = before[slot] + bias[slot] + sum of coefficients * linear + sum of plane matrix'.
+// Separable convolutions, of R(input) or, where there are scales, of R(scale * input + shift).
+template <class T>
+struct Separable {
+  Size size;
+  std::vector<Taps> taps;
+  std::vector<const T*> inputs;    // one for all, or one each
+  std::vector<const T*> weights;   // [C][K][K]; null: a tap of one
+  std::vector<Rows<T>> pointwise;
+  const T* scales = nullptr;       // [convolutions][C]
+  const T* shifts = nullptr;       // [convolutions][C]
+  bool shared() const { return scales == nullptr; }
+};
+
+// Mean and biased variance of each output [convolutions][C] over all its pixels; null: not wanted.
+template <class T>
+struct Moments {
+  T* mean;
+  T* variance;
+};
+
+template <class T>
+void separable(const Separable<T>& given, const std::vector<T*>& outputs, Moments<T> moments);
+
+// The gradient of output i is factor_i * gradient_i + slope_i * output_i + constant_i; [C] each.
+template <class T>
+struct SeparableBackward {
+  std::vector<const T*> gradients;
+  const T* factors;
+  std::vector<const T*> outputs;  // read where there are `slopes`
+  const T* slopes = nullptr;
+  const T* constants = nullptr;
+  const T* centres = nullptr;     // [convolutions][C], subtracted from the inputs in `crossed`
+  const T* added = nullptr;       // joins the gradient of a shared input
+};
+
+template <class T>
+struct SeparableGradients {
+  std::vector<T*> inputs;     // like the inputs; empty where not wanted
+  std::vector<T*> weights;    // null where not wanted
+  std::vector<T*> pointwise;  // null where not wanted
+  T* crossed = nullptr;       // [convolutions][C]
+  T* sums = nullptr;          // [convolutions][C]
+};
+
+template <class T>
+void separable_backward(const Separable<T>& given, const SeparableBackward<T>& back,
+                        const SeparableGradients<T>& wanted);
+
+// y = W R(x) of pixels [in_channels]; the gradient of y is factor * gradient + slope * y + constant.
+template <class T>
+struct Projection {
+  long images, pixels, in_channels, channels;
+  const T *x, *weight;  // weight [channels][in_channels]
+};
+
+template <class T>
+void projection(const Projection<T>& given, T* output, Moments<T> moments);
+
+template <class T>
+struct ProjectionBackward {
+  const T *gradient, *factors, *output;
+  const T *slopes, *constants;  // null: zero; output is read where there are slopes
+};
+
+template <class T>
+void projection_backward(const Projection<T>& given, const ProjectionBackward<T>& back, T* to_x,
+                         T* to_weight);  // null: not wanted
+
+// out[slot] = before + bias + sum of factor * image of the slot + sum of coefficient * linear.
 template <class T>
 struct Mixture {
   long images, pixels, channels;
-  int slots;
+  long slots;
+  std::vector<const T*> parts;     // [images * pixels][C] each
+  std::vector<int> slot_of;        // by part
+  const T* factors = nullptr;      // [parts][C]
   std::vector<const T*> linear;    // [images * pixels][C] each
   const T* coefficients;           // [slots][linear][C]
   const T* bias = nullptr;         // [slots][C]
   std::vector<const T*> before;    // by slot, null: zeros
-  std::vector<const T*> planes;    // by branch; branches are ordered by slot
-  std::vector<int> slot_of;        // by branch
-  std::vector<Rows<T>> matrices;   // by branch
 };
 
 template <class T>
@@ -97,10 +113,10 @@ void mixture(const Mixture<T>& given, const std::vector<T*>& outs);
 
 template <class T>
 struct MixtureGradients {
-  const T* centres;        // [branches][C], subtracted from the planes
+  const T* centres;        // [parts][C], subtracted from the parts
   const T* linear_centres; // [linear][C]
-  std::vector<T*> linear;  // sum over slots of coefficients * gradient
-  T* crossed;              // [branches][C out][C in]: sums of gradient * (plane - centre)
+  std::vector<T*> linear;  // sum over slots of coefficients * gradient; null where not wanted
+  T* crossed;              // [parts][C]: sums of gradient * (part - centre)
   T* linear_crossed;       // [slots][linear][C]
   T* sums;                 // [slots][C]: sums of the gradient
 };
@@ -111,7 +127,7 @@ void mixture_backward(const Mixture<T>& given, const std::vector<const T*>& grad
 
 // 3 x 3 poolings, padding 1: the largest, and the mean of the pixels inside the image.
 template <class T>
-void pool(const Size& size, const T* x, T* largest, T* average, T* mean, T* variance);
+void pool(const Size& size, const T* x, T* largest, T* average, Moments<T> moments);
 
 // The gradients reach the poolings as gradient + slope * pooled + constant ([2][C] each); a null
 // gradient is zero, and its pooling is not read.

@@ -1,55 +1,72 @@
-// The mixture of all candidates of each edge: pointwise convolution, norm and softmax weight in one.
+// The mixture of all candidates of each edge: norm and softmax weight of each in one factor.
 //
-//   out[e] = before[e] + bias[e] + sum_q coefficient[e][q] * linear[q] + sum_b M_b plane[b]
+//   out[e] = before[e] + bias[e] + sum_q coefficient[e][q] * linear[q] + sum_b factor[b] * part[b]
 //
-// over the branches b of slot e; norms and weights are folded into M, coefficients and bias.
+// over the parts b of slot e. Some pixels at a time, so that `linear` is read once for all slots.
 #include "kernels.h"
 #include "padded.h"
-#include "pointwise.h"
+#include "simd.h"
 #include "threads.h"
 
 namespace sgas {
+namespace {
+
+constexpr long AT_ONCE = 64;  // pixels
+
+template <class T>
+struct Scaled {
+  const T *image, *factor;
+};
+
+// R pixels of a block of channels.
+template <class T, int R>
+inline void mix_pixels(const std::vector<Scaled<T>>& terms, const T* before, Vec<T> bias, long at,
+                       long channels, long c, int lanes, T* out) {
+  Vec<T> sum[R];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) sum[r] = before ? load(before + at + r * channels, lanes) + bias : bias;
+  for (const Scaled<T>& term : terms) {
+    const Vec<T> factor = load(term.factor + c);
+    const T* from = term.image + at;
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) sum[r] += factor * load(from + r * channels, lanes);
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) store(out + at + r * channels, sum[r], lanes);
+}
+
+}  // namespace
 
 template <class T>
 void mixture(const Mixture<T>& given, const std::vector<T*>& outs) {
   constexpr int L = LANES<T>;
   const long channels = given.channels, width = blocks_of<T>(channels) * L;
-  const long size = given.pixels * channels, num_linear = given.linear.size();
-  const long branches = given.planes.size();
-  Buffer<T> matrices(branches * channels * width), bias(given.slots * width);
-  Buffer<T> coefficients(given.slots * num_linear * width);
-  matrices.zero(branches * channels * width);
-  for (long b = 0; b < branches; ++b) {
-    const Rows<T>& from = given.matrices[b];
-    T* to = matrices.get() + b * channels * width + from.first_row;
-    for (long r = 0; r < from.rows; ++r) {
-      for (long c = 0; c < channels; ++c) to[c * width + r] = from.data[r * channels + c];
-    }
+  const long num_parts = given.parts.size(), num_linear = given.linear.size();
+  const Buffer<T> factors = padded_rows(given.factors, num_parts, channels);
+  const Buffer<T> coefficients = padded_rows(given.coefficients, given.slots * num_linear, channels);
+  const Buffer<T> bias = padded_rows(given.bias, given.slots, channels);
+  std::vector<std::vector<Scaled<T>>> terms(given.slots);
+  for (long slot = 0; slot < given.slots; ++slot) {
+    for (long q = 0; q < num_linear; ++q)
+      terms[slot].push_back({given.linear[q], coefficients.get() + (slot * num_linear + q) * width});
   }
-  pack_matrix(given.bias, given.slots, channels, false, bias.get());
-  pack_matrix(given.coefficients, given.slots * num_linear, channels, false, coefficients.get());
+  for (long b = 0; b < num_parts; ++b)
+    terms[given.slot_of[b]].push_back({given.parts[b], factors.get() + b * width});
   share_images(given.images, num_workers(given.images), [&](long, long first, long last) {
-    for (long n = first; n < last; ++n) {
-      for (int slot = 0; slot < given.slots; ++slot) {
-        std::vector<Term<T>> terms;
-        for (long b = 0; b < branches; ++b) {
-          if (given.slot_of[b] == slot)
-            terms.push_back({given.planes[b] + n * size, channels, channels,
-                             matrices.get() + b * channels * width});
-        }
-        const T* before = given.before[slot] ? given.before[slot] + n * size : nullptr;
-        const T* factors = coefficients.get() + slot * num_linear * width;
-        T* out = outs[slot] + n * size;
-        auto take = [&](long pixel, long block, Vec<T> value) {
-          const long c = block * L, at = pixel * channels + c;
+    for (long start = first * given.pixels; start < last * given.pixels; start += AT_ONCE) {
+      const long stop = std::min(start + AT_ONCE, last * given.pixels);
+      for (long slot = 0; slot < given.slots; ++slot) {
+        for (long c = 0; c < channels; c += L) {
           const int lanes = static_cast<int>(std::min<long>(L, channels - c));
-          if (before) value += load(before + at, lanes);
-          for (long q = 0; q < num_linear; ++q)
-            value += load(factors + q * width + c) * load(given.linear[q] + n * size + at, lanes);
-          store(out + at, value, lanes);
-        };
-        map_pixels(terms.data(), static_cast<int>(terms.size()), bias.get() + slot * width, width, 0,
-                   given.pixels, take);
+          const Vec<T> constant = load(bias.get() + slot * width + c);
+          auto mix = [&](auto number, long p) {
+            mix_pixels<T, number>(terms[slot], given.before[slot], constant, p * channels + c,
+                                  channels, c, lanes, outs[slot]);
+          };
+          long p = start;
+          for (; p + 8 <= stop; p += 8) mix(std::integral_constant<int, 8>{}, p);
+          for (; p < stop; ++p) mix(std::integral_constant<int, 1>{}, p);
+        }
       }
     }
   });

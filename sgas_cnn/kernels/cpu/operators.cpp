@@ -2,65 +2,14 @@
 //
 // Images are [N, H, W, C]; other layouts are copied first. What each operator computes stands in the
 // file of its kernel; gradients and shapes for torch.compile are registered in cpu_backend.py.
-#include <ATen/Dispatch.h>
 #include <ATen/core/List.h>
-#include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
-#include <torch/library.h>
 
-#include <optional>
-#include <tuple>
-#include <vector>
-
+#include "arguments.h"
 #include "kernels.h"
 
 namespace {
 
-using at::Tensor;
-using Tensors = std::vector<Tensor>;
-using Maybe = std::optional<Tensor>;
-
-Tensors packed(at::TensorList given) {
-  Tensors all;
-  for (const Tensor& tensor : given) all.push_back(tensor.contiguous());
-  return all;
-}
-
-Maybe packed(const Maybe& given) { return given ? Maybe(given->contiguous()) : given; }
-
-// All tensors have the dtype of the first and lie on the CPU.
-void check_kind(const Tensor& first, at::TensorList others) {
-  TORCH_CHECK(first.scalar_type() == at::kFloat || first.scalar_type() == at::kDouble,
-              "sgas_cnn takes float32 and float64, not ", first.scalar_type());
-  for (const Tensor& tensor : others) {
-    TORCH_CHECK(tensor.scalar_type() == first.scalar_type() && tensor.is_cpu(),
-                "sgas_cnn takes tensors of one dtype on the CPU, not ", tensor.scalar_type(), " on ",
-                tensor.device(), " beside ", first.scalar_type());
-  }
-}
-
-void check_shape(const Tensor& tensor, at::IntArrayRef shape, const char* name) {
-  TORCH_CHECK(tensor.sizes() == shape, name, " has shape ", tensor.sizes(), ", not ", shape);
-}
-
-template <class T>
-std::vector<T*> pointers(const Tensors& tensors) {
-  std::vector<T*> all;
-  for (const Tensor& tensor : tensors) all.push_back(tensor.numel() ? tensor.data_ptr<T>() : nullptr);
-  return all;
-}
-
-template <class T>
-std::vector<const T*> readable(const Tensors& tensors) {
-  const std::vector<T*> all = pointers<T>(tensors);
-  return {all.begin(), all.end()};
-}
-
-template <class T>
-const T* pointer(const Maybe& tensor) {
-  return tensor ? tensor->const_data_ptr<T>() : nullptr;
-}
+using namespace sgas::operators;
 
 sgas::Size size_of(const Tensor& images, long stride) {
   TORCH_CHECK(images.dim() == 4, "images have shape ", images.sizes(), ", not [N, H, W, C]");
@@ -68,127 +17,141 @@ sgas::Size size_of(const Tensor& images, long stride) {
   return {images.size(0), images.size(1), images.size(2), images.size(3), static_cast<int>(stride)};
 }
 
-// Depthwise convolutions as the operators are given them, checked.
+// Separable convolutions as the operators are given them, checked.
 struct Bank {
-  Bank(at::TensorList inputs, const Maybe& matrices, const Maybe& shifts, at::TensorList weights,
-       at::IntArrayRef dilations, at::IntArrayRef offsets, long stride)
-      : inputs(packed(inputs)), weights(packed(weights)), matrices(packed(matrices)),
-        shifts(packed(shifts)) {
-    const std::size_t planes = weights.size(), wanted = matrices ? planes : 1;
-    TORCH_CHECK(planes > 0 && dilations.size() == planes && offsets.size() == planes,
-                "there are ", planes, " weights, ", dilations.size(), " dilations, ", offsets.size(), " offsets");
-    TORCH_CHECK(inputs.size() == wanted && matrices.has_value() == shifts.has_value(), "there are ",
-                inputs.size(), " inputs for ", wanted, "; matrices and shifts come together");
+  Bank(at::TensorList inputs, const Maybe& scales, const Maybe& shifts, at::TensorList taps,
+       at::IntArrayRef dilations, at::IntArrayRef offsets, at::TensorList pointwise,
+       at::IntArrayRef first_rows, long stride)
+      : inputs(packed(inputs)), weights(packed(taps)), pointwise(packed(pointwise)),
+        scales(packed(scales)), shifts(packed(shifts)),
+        first_rows(first_rows.begin(), first_rows.end()) {
+    const std::size_t num = taps.size(), wanted = scales ? num : 1;
+    TORCH_CHECK(num > 0 && dilations.size() == num && offsets.size() == num && pointwise.size() == num && first_rows.size() == num,
+                "there are ", num, " taps, ", dilations.size(), " dilations, ", offsets.size(), " offsets, ",
+                pointwise.size(), " pointwise weights, ", first_rows.size(), " first rows");
+    TORCH_CHECK(inputs.size() == wanted && scales.has_value() == shifts.has_value(), "there are ",
+                inputs.size(), " inputs for ", wanted, "; scales and shifts come together");
     size = size_of(inputs[0], stride);
     check_kind(inputs[0], inputs);
-    check_kind(inputs[0], weights);
+    check_kind(inputs[0], taps);
+    check_kind(inputs[0], pointwise);
     for (const Tensor& input : inputs) check_shape(input, inputs[0].sizes(), "an input");
-    const int64_t num = planes, channels = size.channels;
-    if (matrices) check_shape(*matrices, {num, channels, channels}, "matrices");
-    if (shifts) check_shape(*shifts, {num, channels}, "shifts");
-    for (std::size_t i = 0; i < planes; ++i) add_taps(weights[i], dilations[i], offsets[i]);
+    const int64_t count = num, channels = size.channels;
+    if (scales) check_shape(*scales, {count, channels}, "scales");
+    if (shifts) check_shape(*shifts, {count, channels}, "shifts");
+    for (std::size_t i = 0; i < num; ++i) add(taps[i], dilations[i], offsets[i], pointwise[i], first_rows[i]);
   }
 
-  void add_taps(const Tensor& weight, int64_t dilation, int64_t offset) {
-    const int64_t kernel = weight.numel() ? weight.size(-1) : 1;
+  void add(const Tensor& weight, int64_t dilation, int64_t offset, const Tensor& through, int64_t first_row) {
+    const int64_t kernel = weight.numel() ? weight.size(-1) : 1, rows = through.size(0);
     TORCH_CHECK(kernel == 1 || kernel == 3 || kernel == 5 || kernel == 7, "a weight has ", kernel, " taps a side, not 1, 3, 5 or 7");
     TORCH_CHECK(dilation == 1 || dilation == 2, "a dilation is ", dilation, ", not 1 or 2");
     TORCH_CHECK(offset >= 0 && offset < size.stride, "an offset is ", offset, " at stride ", size.stride);
     if (weight.numel()) check_shape(weight, {size.channels, 1, kernel, kernel}, "a weight");
+    check_shape(through, {rows, size.channels, 1, 1}, "a pointwise weight");
+    TORCH_CHECK(first_row >= 0 && first_row + rows <= size.channels, "a pointwise weight has rows beyond ", size.channels);
     taps.push_back({static_cast<int>(kernel), static_cast<int>(dilation), static_cast<int>(offset)});
   }
 
   template <class T>
-  sgas::Depthwise<T> given() const {
-    return {size, taps, readable<T>(inputs), readable<T>(weights), pointer<T>(matrices), pointer<T>(shifts)};
+  sgas::Separable<T> given() const {
+    sgas::Separable<T> all{size, taps, readable<T>(inputs), readable<T>(weights), {}, pointer<T>(scales), pointer<T>(shifts)};
+    for (std::size_t i = 0; i < pointwise.size(); ++i)
+      all.pointwise.push_back({pointwise[i].const_data_ptr<T>(), first_rows[i], pointwise[i].size(0)});
+    return all;
   }
 
-  Tensor new_plane() const {
-    return at::empty({size.images, size.out_height(), size.out_width(), size.channels}, inputs[0].options());
-  }
-
-  Tensors inputs, weights;
-  Maybe matrices, shifts;
+  Tensors inputs, weights, pointwise;
+  Maybe scales, shifts;
+  std::vector<int64_t> first_rows;
   std::vector<sgas::Taps> taps;
   sgas::Size size;
 };
 
-std::tuple<Tensors, Tensor, Tensor> depthwise(at::TensorList inputs, const Maybe& matrices,
-                                              const Maybe& shifts, at::TensorList weights,
-                                              at::IntArrayRef dilations, at::IntArrayRef offsets,
-                                              int64_t stride, bool moments) {
-  const Bank bank(inputs, matrices, shifts, weights, dilations, offsets, stride);
-  const int64_t channels = bank.size.channels, planes = moments ? bank.taps.size() : 0;
+std::tuple<Tensors, Tensor, Tensor> separable(at::TensorList inputs, const Maybe& scales, const Maybe& shifts,
+                                              at::TensorList taps, at::IntArrayRef dilations,
+                                              at::IntArrayRef offsets, at::TensorList pointwise,
+                                              at::IntArrayRef first_rows, int64_t stride, bool moments) {
+  const Bank bank(inputs, scales, shifts, taps, dilations, offsets, pointwise, first_rows, stride);
   const auto options = bank.inputs[0].options();
-  Tensor mean = at::empty({planes, channels}, options);
-  Tensor covariance = at::empty({planes, channels, channels}, options);
+  const sgas::Size& size = bank.size;
+  const int64_t num = bank.taps.size();
+  Tensor mean = at::empty({moments ? num : 0, size.channels}, options), variance = at::empty_like(mean);
   Tensors out;
-  for (std::size_t i = 0; i < bank.taps.size(); ++i) out.push_back(bank.new_plane());
-  AT_DISPATCH_FLOATING_TYPES(mean.scalar_type(), "depthwise", [&] {
+  for (int64_t i = 0; i < num; ++i)
+    out.push_back(at::empty({size.images, size.out_height(), size.out_width(), size.channels}, options));
+  AT_DISPATCH_FLOATING_TYPES(mean.scalar_type(), "separable", [&] {
     sgas::Moments<scalar_t> found{nullptr, nullptr};
-    if (moments) found = {mean.data_ptr<scalar_t>(), covariance.data_ptr<scalar_t>()};
-    sgas::depthwise(bank.given<scalar_t>(), pointers<scalar_t>(out), found);
+    if (moments) found = {mean.data_ptr<scalar_t>(), variance.data_ptr<scalar_t>()};
+    sgas::separable(bank.given<scalar_t>(), pointers<scalar_t>(out), found);
   });
-  return {out, mean, covariance};
+  return {out, mean, variance};
 }
 
-std::tuple<Tensors, Tensors, Tensor, Tensor> depthwise_backward(
-    at::TensorList gradients, at::IntArrayRef pulled_gradients, at::IntArrayRef pulled_planes,
-    const Tensor& pulled_matrices, at::TensorList planes, const Maybe& slopes,
-    const Maybe& constants, at::TensorList inputs, const Maybe& matrices, const Maybe& shifts,
-    const Maybe& centres, at::TensorList weights, at::IntArrayRef dilations,
-    at::IntArrayRef offsets, int64_t stride, const Maybe& added, bool wants_inputs,
-    c10::List<bool> wants_weights) {
-  const Bank bank(inputs, matrices, shifts, weights, dilations, offsets, stride);
-  const int64_t channels = bank.size.channels, num = bank.taps.size();
-  const Tensors from = packed(gradients), kept = packed(planes);
-  const Tensor through = pulled_matrices.contiguous();
+// Gradients like the weights, empty where they are not wanted.
+Tensors gradients_like(const Tensors& weights, const c10::List<bool>& wanted) {
+  TORCH_CHECK(wanted.size() == weights.size(), "there are ", weights.size(), " weights and ", wanted.size(), " wishes");
+  Tensors all;
+  for (std::size_t i = 0; i < weights.size(); ++i)
+    all.push_back(wanted[i] && weights[i].numel() ? at::empty_like(weights[i]) : at::empty({0}, weights[i].options()));
+  return all;
+}
+
+std::tuple<Tensors, Tensors, Tensors, Tensor, Tensor> separable_backward(
+    at::TensorList gradients, at::IntArrayRef gradient_of, const Tensor& factors, at::TensorList outputs,
+    const Maybe& slopes, const Maybe& constants, at::TensorList inputs, const Maybe& scales,
+    const Maybe& shifts, at::TensorList taps, at::IntArrayRef dilations, at::IntArrayRef offsets,
+    at::TensorList pointwise, at::IntArrayRef first_rows, int64_t stride, const Maybe& centres,
+    const Maybe& added, bool wants_inputs, c10::List<bool> wants_taps, c10::List<bool> wants_pointwise) {
+  const Bank bank(inputs, scales, shifts, taps, dilations, offsets, pointwise, first_rows, stride);
+  const int64_t channels = bank.size.channels, num = bank.taps.size(), mapped = scales ? num : 0;
+  const std::vector<int64_t> shape{bank.size.images, bank.size.out_height(), bank.size.out_width(), channels};
+  const Tensors from = packed(gradients), kept = packed(outputs);
+  const Tensor factor = factors.contiguous();
   const Maybe slope = packed(slopes), constant = packed(constants), centre = packed(centres), plus = packed(added);
   check_kind(bank.inputs[0], from);
   check_kind(bank.inputs[0], kept);
-  const int64_t pulled = pulled_planes.size();
-  TORCH_CHECK(pulled_gradients.size() == pulled_planes.size(), "each gradient reaches a plane");
-  check_shape(through, {pulled, channels, channels}, "the matrices of gradients");
-  const int64_t mapped = matrices ? num : 0;
-  Tensors to_inputs, to_weights;
+  for (const Tensor& gradient : from) check_shape(gradient, shape, "a gradient");
+  for (const Tensor& output : kept) check_shape(output, shape, "an output");
+  TORCH_CHECK(static_cast<int64_t>(gradient_of.size()) == num && (!slope || static_cast<int64_t>(kept.size()) == num),
+              "there are ", gradient_of.size(), " gradients and ", kept.size(), " outputs of ", num, " convolutions");
+  for (const Maybe& rows : {Maybe(factor), slope, constant, centre})
+    if (rows) check_shape(*rows, {num, channels}, "factors, slopes, constants or centres");
+  if (plus) check_shape(*plus, bank.inputs[0].sizes(), "what is added");
+  Tensors to_inputs;
   if (wants_inputs || mapped) {
     for (const Tensor& input : bank.inputs) to_inputs.push_back(at::empty_like(input));
   }
-  for (int64_t i = 0; i < num; ++i) {
-    const bool wanted = wants_weights[i] && bank.weights[i].numel();
-    to_weights.push_back(wanted ? at::empty_like(bank.weights[i]) : at::empty({0}, through.options()));
-  }
-  Tensor crossed = at::empty({mapped, channels, channels}, through.options());
-  Tensor sums = at::empty({mapped, channels}, through.options());
-  AT_DISPATCH_FLOATING_TYPES(through.scalar_type(), "depthwise_backward", [&] {
-    sgas::DepthwiseBackward<scalar_t> back;
-    for (int64_t t = 0; t < pulled; ++t) {
-      const scalar_t* gradient = from[pulled_gradients[t]].const_data_ptr<scalar_t>();
-      back.pulled.push_back({gradient, through.const_data_ptr<scalar_t>() + t * channels * channels, static_cast<int>(pulled_planes[t])});
-    }
-    back.planes = readable<scalar_t>(kept);
+  const Tensors to_taps = gradients_like(bank.weights, wants_taps), to_pointwise = gradients_like(bank.pointwise, wants_pointwise);
+  Tensor crossed = at::empty({mapped, channels}, factor.options()), sums = at::empty_like(crossed);
+  AT_DISPATCH_FLOATING_TYPES(factor.scalar_type(), "separable_backward", [&] {
+    sgas::SeparableBackward<scalar_t> back;
+    for (int64_t which : gradient_of) back.gradients.push_back(from.at(which).const_data_ptr<scalar_t>());
+    back.factors = factor.const_data_ptr<scalar_t>();
+    back.outputs = readable<scalar_t>(kept);
     back.slopes = pointer<scalar_t>(slope);
     back.constants = pointer<scalar_t>(constant);
     back.centres = pointer<scalar_t>(centre);
     back.added = pointer<scalar_t>(plus);
-    const sgas::DepthwiseGradients<scalar_t> wanted{
-        pointers<scalar_t>(to_inputs), pointers<scalar_t>(to_weights), crossed.data_ptr<scalar_t>(), sums.data_ptr<scalar_t>()};
-    sgas::depthwise_backward(bank.given<scalar_t>(), back, wanted);
+    const sgas::SeparableGradients<scalar_t> wanted{
+        pointers<scalar_t>(to_inputs), pointers<scalar_t>(to_taps), pointers<scalar_t>(to_pointwise),
+        crossed.data_ptr<scalar_t>(), sums.data_ptr<scalar_t>()};
+    sgas::separable_backward(bank.given<scalar_t>(), back, wanted);
   });
-  return {to_inputs, to_weights, crossed, sums};
+  return {to_inputs, to_taps, to_pointwise, crossed, sums};
 }
 
 // A mixture as the operators are given it, checked.
 struct Mixed {
-  Mixed(const Tensor& like, at::TensorList planes, at::IntArrayRef slot_of, at::TensorList linear,
+  Mixed(const Tensor& like, at::TensorList parts, at::IntArrayRef slot_of, at::TensorList linear,
         const Tensor& coefficients, int64_t slots)
-      : like(like), planes(packed(planes)), linear(packed(linear)),
+      : like(like), parts(packed(parts)), linear(packed(linear)),
         coefficients(coefficients.contiguous()), slot_of(slot_of.begin(), slot_of.end()), slots(slots) {
-    TORCH_CHECK(planes.size() == slot_of.size(), "there are ", planes.size(), " planes and ", slot_of.size(), " slots");
+    TORCH_CHECK(parts.size() == slot_of.size(), "there are ", parts.size(), " parts and ", slot_of.size(), " slots");
     size_of(like, 1);
-    check_kind(like, planes);
+    check_kind(like, parts);
     check_kind(like, linear);
-    for (const Tensor& plane : planes) check_shape(plane, like.sizes(), "a plane");
+    for (const Tensor& part : parts) check_shape(part, like.sizes(), "a part");
     for (const Tensor& image : linear) check_shape(image, like.sizes(), "a linear part");
     for (int64_t slot : slot_of) TORCH_CHECK(slot >= 0 && slot < slots, "a slot is ", slot, " of ", slots);
     check_shape(coefficients, {slots, static_cast<int64_t>(linear.size()), like.size(3)}, "coefficients");
@@ -200,37 +163,29 @@ struct Mixed {
     mixture.images = like.size(0);
     mixture.pixels = like.size(1) * like.size(2);
     mixture.channels = like.size(3);
-    mixture.slots = static_cast<int>(slots);
+    mixture.slots = slots;
     mixture.linear = readable<T>(linear);
     mixture.coefficients = coefficients.const_data_ptr<T>();
-    mixture.planes = readable<T>(planes);
+    mixture.parts = readable<T>(parts);
     mixture.slot_of = slot_of;
     return mixture;
   }
 
   Tensor like;
-  Tensors planes, linear;
+  Tensors parts, linear;
   Tensor coefficients;
   std::vector<int> slot_of;
   int64_t slots;
 };
 
-Tensors mixture(at::TensorList before, at::IntArrayRef before_slots, at::TensorList planes, at::IntArrayRef slot_of,
-                at::TensorList matrices, at::IntArrayRef first_rows, at::TensorList linear,
-                const Tensor& coefficients, const Tensor& bias) {
-  TORCH_CHECK(planes.size() + linear.size() > 0, "there is nothing to mix");
-  const Tensor like = planes.empty() ? linear[0] : planes[0];
-  const int64_t slots = bias.size(0), channels = like.size(3), branches = planes.size();
-  const Mixed mixed(like, planes, slot_of, linear, coefficients, slots);
-  const Tensors through = packed(matrices);
-  const Tensor shift = bias.contiguous();
-  TORCH_CHECK(matrices.size() == planes.size() && first_rows.size() == planes.size(), "there are ",
-              matrices.size(), " matrices and ", first_rows.size(), " first rows for ", branches, " planes");
-  check_kind(like, through);
-  for (int64_t b = 0; b < branches; ++b) {
-    check_shape(through[b], {through[b].size(0), channels}, "a matrix");
-    TORCH_CHECK(first_rows[b] >= 0 && first_rows[b] + through[b].size(0) <= channels, "a matrix has rows beyond ", channels);
-  }
+Tensors mixture(at::TensorList before, at::IntArrayRef before_slots, at::TensorList parts, at::IntArrayRef slot_of,
+                const Tensor& factors, at::TensorList linear, const Tensor& coefficients, const Tensor& bias) {
+  TORCH_CHECK(parts.size() + linear.size() > 0, "there is nothing to mix");
+  const Tensor like = parts.empty() ? linear[0] : parts[0];
+  const int64_t slots = bias.size(0), channels = like.size(3), num = parts.size();
+  const Mixed mixed(like, parts, slot_of, linear, coefficients, slots);
+  const Tensor factor = factors.contiguous(), shift = bias.contiguous();
+  check_shape(factor, {num, channels}, "factors");
   check_shape(shift, {slots, channels}, "bias");
   Tensors starts(slots, at::empty({0}, like.options())), outs;
   TORCH_CHECK(before.size() == before_slots.size(), "there are ", before.size(), " images before and ", before_slots.size(), " slots");
@@ -244,8 +199,7 @@ Tensors mixture(at::TensorList before, at::IntArrayRef before_slots, at::TensorL
   AT_DISPATCH_FLOATING_TYPES(like.scalar_type(), "mixture", [&] {
     sgas::Mixture<scalar_t> given = mixed.given<scalar_t>();
     given.before = readable<scalar_t>(starts);
-    for (int64_t b = 0; b < branches; ++b)
-      given.matrices.push_back({through[b].const_data_ptr<scalar_t>(), first_rows[b], through[b].size(0)});
+    given.factors = factor.const_data_ptr<scalar_t>();
     given.bias = shift.const_data_ptr<scalar_t>();
     sgas::mixture(given, pointers<scalar_t>(outs));
   });
@@ -253,20 +207,21 @@ Tensors mixture(at::TensorList before, at::IntArrayRef before_slots, at::TensorL
 }
 
 std::tuple<Tensors, Tensor, Tensor, Tensor> mixture_backward(
-    at::TensorList gradients, at::TensorList planes, at::IntArrayRef slot_of, const Tensor& centres,
-    at::TensorList linear, const Tensor& linear_centres, const Tensor& coefficients) {
+    at::TensorList gradients, at::TensorList parts, at::IntArrayRef slot_of, const Tensor& centres,
+    at::TensorList linear, const Tensor& linear_centres, const Tensor& coefficients, bool wants_linear) {
   const Tensors from = packed(gradients);
   const Tensor like = from.at(0), middle = centres.contiguous(), linear_middle = linear_centres.contiguous();
-  const int64_t slots = from.size(), channels = like.size(3), branches = planes.size(), num = linear.size();
-  const Mixed mixed(like, planes, slot_of, linear, coefficients, slots);
+  const int64_t slots = from.size(), channels = like.size(3), num_parts = parts.size(), num = linear.size();
+  const Mixed mixed(like, parts, slot_of, linear, coefficients, slots);
   check_kind(like, from);
-  check_shape(middle, {branches, channels}, "centres");
+  for (const Tensor& gradient : from) check_shape(gradient, like.sizes(), "a gradient");
+  check_shape(middle, {num_parts, channels}, "centres");
   check_shape(linear_middle, {num, channels}, "linear centres");
   const auto options = like.options();
-  Tensor crossed = at::empty({branches, channels, channels}, options);
+  Tensor crossed = at::empty({num_parts, channels}, options);
   Tensor linear_crossed = at::empty({slots, num, channels}, options), sums = at::empty({slots, channels}, options);
   Tensors outs;
-  for (int64_t q = 0; q < num; ++q) outs.push_back(at::empty(like.sizes(), options));
+  for (int64_t q = 0; q < num; ++q) outs.push_back(wants_linear ? at::empty(like.sizes(), options) : at::empty({0}, options));
   AT_DISPATCH_FLOATING_TYPES(like.scalar_type(), "mixture_backward", [&] {
     const sgas::MixtureGradients<scalar_t> wanted{
         middle.const_data_ptr<scalar_t>(), linear_middle.const_data_ptr<scalar_t>(), pointers<scalar_t>(outs),
@@ -284,9 +239,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> pool(const Tensor& x, int64_t stride,
   Tensor average = at::empty_like(largest), mean = at::empty({moments ? 2 : 0, size.channels}, x.options());
   Tensor variance = at::empty_like(mean);
   AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "pool", [&] {
-    scalar_t* means = moments ? mean.data_ptr<scalar_t>() : nullptr;
+    sgas::Moments<scalar_t> found{nullptr, nullptr};
+    if (moments) found = {mean.data_ptr<scalar_t>(), variance.data_ptr<scalar_t>()};
     sgas::pool(size, from.const_data_ptr<scalar_t>(), largest.data_ptr<scalar_t>(),
-               average.data_ptr<scalar_t>(), means, variance.data_ptr<scalar_t>());
+               average.data_ptr<scalar_t>(), found);
   });
   return {largest, average, mean, variance};
 }
@@ -315,21 +271,19 @@ Tensor pool_backward(const Tensor& x, const Tensor& largest, const Tensor& avera
 
 TORCH_LIBRARY(sgas_cnn, m) {
   m.def(
-      "depthwise(Tensor[] inputs, Tensor? matrices, Tensor? shifts, Tensor[] weights, "
-      "int[] dilations, int[] offsets, int stride, bool moments) -> (Tensor[], Tensor, Tensor)");
+      "separable(Tensor[] inputs, Tensor? scales, Tensor? shifts, Tensor[] taps, int[] dilations, int[] offsets, "
+      "Tensor[] pointwise, int[] first_rows, int stride, bool moments) -> (Tensor[], Tensor, Tensor)");
   m.def(
-      "depthwise_backward(Tensor[] gradients, int[] pulled_gradients, int[] pulled_planes, "
-      "Tensor pulled_matrices, Tensor[] planes, Tensor? slopes, Tensor? constants, Tensor[] inputs, "
-      "Tensor? matrices, Tensor? shifts, Tensor? centres, Tensor[] weights, int[] dilations, "
-      "int[] offsets, int stride, Tensor? added, bool wants_inputs, bool[] wants_weights) "
-      "-> (Tensor[], Tensor[], Tensor, Tensor)");
+      "separable_backward(Tensor[] gradients, int[] gradient_of, Tensor factors, Tensor[] outputs, Tensor? slopes, "
+      "Tensor? constants, Tensor[] inputs, Tensor? scales, Tensor? shifts, Tensor[] taps, int[] dilations, "
+      "int[] offsets, Tensor[] pointwise, int[] first_rows, int stride, Tensor? centres, Tensor? added, "
+      "bool wants_inputs, bool[] wants_taps, bool[] wants_pointwise) -> (Tensor[], Tensor[], Tensor[], Tensor, Tensor)");
   m.def(
-      "mixture(Tensor[] before, int[] before_slots, Tensor[] planes, int[] slot_of, Tensor[] matrices, int[] first_rows, "
+      "mixture(Tensor[] before, int[] before_slots, Tensor[] parts, int[] slot_of, Tensor factors, "
       "Tensor[] linear, Tensor coefficients, Tensor bias) -> Tensor[]");
   m.def(
-      "mixture_backward(Tensor[] gradients, Tensor[] planes, int[] slot_of, Tensor centres, "
-      "Tensor[] linear, Tensor linear_centres, Tensor coefficients) "
-      "-> (Tensor[], Tensor, Tensor, Tensor)");
+      "mixture_backward(Tensor[] gradients, Tensor[] parts, int[] slot_of, Tensor centres, Tensor[] linear, "
+      "Tensor linear_centres, Tensor coefficients, bool wants_linear) -> (Tensor[], Tensor, Tensor, Tensor)");
   m.def("pool(Tensor x, int stride, bool moments) -> (Tensor, Tensor, Tensor, Tensor)");
   m.def(
       "pool_backward(Tensor x, Tensor largest, Tensor average, Tensor largest_gradient, "
@@ -337,8 +291,8 @@ TORCH_LIBRARY(sgas_cnn, m) {
 }
 
 TORCH_LIBRARY_IMPL(sgas_cnn, CPU, m) {
-  m.impl("depthwise", &depthwise);
-  m.impl("depthwise_backward", &depthwise_backward);
+  m.impl("separable", &separable);
+  m.impl("separable_backward", &separable_backward);
   m.impl("mixture", &mixture);
   m.impl("mixture_backward", &mixture_backward);
   m.impl("pool", &pool);

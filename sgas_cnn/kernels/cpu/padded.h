@@ -4,7 +4,6 @@
 #include <algorithm>
 
 #include "kernels.h"
-#include "pointwise.h"
 #include "simd.h"
 
 namespace sgas {
@@ -26,7 +25,7 @@ class Padded {
 
   void clear() { memory_.zero(blocks * block); }
 
-  // Fills the inside with change(vector) of `image` [height][width][channels].
+  // Fills the inside with change(vector, block) of `image` [height][width][channels].
   template <class Change>
   void fill(const T* image, long channels, Change change) {
     constexpr int L = LANES<T>;
@@ -36,25 +35,12 @@ class Padded {
         const T* from = image + h * width * channels + b * L;
         T* to = at(b, h, 0);
         if (lanes == L) {
-          for (long w = 0; w < width; ++w) store(to + w * L, change(load(from + w * channels)));
+          for (long w = 0; w < width; ++w) store(to + w * L, change(load(from + w * channels), b));
         } else {
           for (long w = 0; w < width; ++w)
-            store(to + w * L, change(load(from + w * channels, lanes)));
+            store(to + w * L, change(load(from + w * channels, lanes), b));
         }
       }
-    }
-  }
-
-  // Fills the inside with change(bias + the sum of terms), of pixels in the image's order.
-  template <class Change>
-  void fill_mapped(const Term<T>* terms, int count, const T* bias, Change change) {
-    constexpr int L = LANES<T>;
-    for (long h = 0; h < height; ++h) {
-      T* to = at(0, h, 0) - h * width * L;
-      map_pixels(terms, count, bias, blocks * L, h * width, (h + 1) * width,
-                 [&](long pixel, long b, Vec<T> value) {
-                   store(to + b * block + pixel * L, change(value));
-                 });
     }
   }
 
@@ -64,26 +50,32 @@ class Padded {
   Buffer<T> memory_;
 };
 
-// `rows` x `columns` numbers with rows of the next multiple of L; `transposed` reads [columns][rows].
+// `rows` of `columns` numbers, with zeros up to the next multiple of L; null gives none.
 template <class T>
-void pack_matrix(const T* from, long rows, long columns, bool transposed, T* to) {
+Buffer<T> padded_rows(const T* from, long rows, long columns) {
   const long width = blocks_of<T>(columns) * LANES<T>;
-  for (long r = 0; r < rows; ++r) {
-    for (long c = 0; c < width; ++c) {
-      const T value = c >= columns ? T(0) : transposed ? from[c * rows + r] : from[r * columns + c];
-      to[r * width + c] = value;
-    }
+  Buffer<T> to(from ? rows * width : 0);
+  for (long r = 0; from && r < rows; ++r) {
+    std::copy(from + r * columns, from + (r + 1) * columns, to.get() + r * width);
+    std::fill(to.get() + r * width + columns, to.get() + (r + 1) * width, T(0));
   }
+  return to;
 }
 
 // Weights [C][K * K] as [block][K * K][L], the taps in reverse order where `flipped`.
 template <class T>
 void pack_taps(const T* from, long channels, int taps, bool flipped, T* to) {
-  constexpr int L = LANES<T>;
-  for (long c = 0; c < blocks_of<T>(channels) * L; ++c) {
-    for (int t = 0; t < taps; ++t) {
-      const T value = c >= channels ? T(0) : !from ? T(1) : from[c * taps + (flipped ? taps - 1 - t : t)];
-      to[(c / L * taps + t) * L + c % L] = value;
+  constexpr long L = LANES<T>;
+  if (!from) return std::fill(to, to + blocks_of<T>(channels) * taps * L, T(1));
+  for (long b = 0; b < channels; b += L) {
+    const long lanes = std::min(L, channels - b);
+    for (int t = 0; t < taps; ++t, to += L) {
+      const T* tap = from + b * taps + (flipped ? taps - 1 - t : t);
+      if (lanes == L) {
+        for (long i = 0; i < L; ++i) to[i] = tap[i * taps];
+      } else {
+        for (long i = 0; i < L; ++i) to[i] = i < lanes ? tap[i * taps] : T(0);
+      }
     }
   }
 }

@@ -1,89 +1,123 @@
-// Pointwise (1 x 1) convolutions of runs of pixels: sums of products of channels with matrices.
+// Pointwise (1 x 1) convolutions of runs of pixels: products of their channels with a matrix.
 #pragma once
 
+#include <algorithm>
+
+#include "kernels.h"
 #include "simd.h"
 
 namespace sgas {
 
-// Pixels `data` [pixel][stride] and the matrix [channels][width] that their channels go through.
-template <class T>
-struct Term {
-  const T* data;
-  long stride;
-  long channels;
-  const T* matrix;
-};
-
 // J blocks of output channels of R pixels; the loaded matrix serves all R, the pixel all J.
 template <class T, int R, int J, int C, class Take>
-inline void map_tile(const Term<T>* terms, int count, const T* bias, long width, long pixel,
-                     long block, const Take& take) {
+inline void map_tile(const T* pixels, long given_stride, long given_channels, const T* matrix,
+                     long given_width, long pixel, long block, const Take& take) {
   constexpr int L = LANES<T>;
-  Vec<T> sum[R][J];
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 2
-    for (int j = 0; j < J; ++j) sum[r][j] = bias ? load(bias + (block + j) * L) : Vec<T>{};
-  }
-  for (int t = 0; t < count; ++t) {
-    const Term<T>& term = terms[t];
-    const long stride = C ? C : term.stride, channels = C ? C : term.channels;
-    const T* from = term.data + pixel * stride;
-    const T* matrix = term.matrix + block * L;
+  const long stride = C ? C : given_stride, channels = C ? C : given_channels;
+  const long width = C ? C : given_width;
+  Vec<T> sum[R][J] = {};
+  const T* from = pixels + pixel * stride;
 #pragma GCC unroll 4
-    for (long i = 0; i < channels; ++i) {
-      Vec<T> column[J];
-#pragma GCC unroll 2
-      for (int j = 0; j < J; ++j) column[j] = load(matrix + i * width + j * L);
+  for (long i = 0; i < channels; ++i) {
+    Vec<T> column[J];
+#pragma GCC unroll 4
+    for (int j = 0; j < J; ++j) column[j] = load(matrix + i * width + (block + j) * L);
 #pragma GCC unroll 16
-      for (int r = 0; r < R; ++r) {
-        const T value = from[r * stride + i];
-#pragma GCC unroll 2
-        for (int j = 0; j < J; ++j) sum[r][j] += value * column[j];
-      }
+    for (int r = 0; r < R; ++r) {
+      const T value = from[r * stride + i];
+#pragma GCC unroll 4
+      for (int j = 0; j < J; ++j) sum[r][j] += value * column[j];
     }
   }
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int j = 0; j < J; ++j) take(pixel + r, block + j, sum[r][j]);
   }
 }
 
 template <class T, int J, int C, class Take>
-inline void map_block(const Term<T>* terms, int count, const T* bias, long width, long first,
-                      long last, long block, const Take& take) {
-  constexpr int R = J == 1 && C ? 16 : 8;
-  long p = first;
-  for (; p + R <= last; p += R) map_tile<T, R, J, C>(terms, count, bias, width, p, block, take);
-  for (; p + 4 <= last; p += 4) map_tile<T, 4, J, C>(terms, count, bias, width, p, block, take);
-  for (; p < last; ++p) map_tile<T, 1, J, C>(terms, count, bias, width, p, block, take);
+inline void map_block(const T* pixels, long stride, long channels, const T* matrix, long width,
+                      long count, long block, const Take& take) {
+  constexpr int R = J == 1 ? 16 : J == 2 ? 8 : 4;
+  long p = 0;
+  for (; p + R <= count; p += R)
+    map_tile<T, R, J, C>(pixels, stride, channels, matrix, width, p, block, take);
+  for (; R > 4 && p + 4 <= count; p += 4)
+    map_tile<T, 4, J, C>(pixels, stride, channels, matrix, width, p, block, take);
+  for (; p < count; ++p)
+    map_tile<T, 1, J, C>(pixels, stride, channels, matrix, width, p, block, take);
 }
 
-template <class T, int C, class Take>
-inline void map_blocks(const Term<T>* terms, int count, const T* bias, long width, long first,
-                       long last, const Take& take) {
-  const long blocks = width / LANES<T>;
+// take(pixel, block, vector) for the products of `count` pixels [pixel][stride] with the matrix
+// [channels][width]; `width` is a multiple of L. For one, two and four full blocks of channels, a
+// search's, the compiler is told their number.
+template <class T, class Take>
+inline void map_pixels(const T* pixels, long stride, long channels, const T* matrix, long width,
+                       long count, const Take& take) {
+  constexpr int L = LANES<T>;
+  const long blocks = width / L;
+  if (stride == channels && channels == width) {
+    if (blocks == 1) return map_block<T, 1, L>(pixels, stride, channels, matrix, width, count, 0, take);
+    if (blocks == 2) return map_block<T, 2, 2 * L>(pixels, stride, channels, matrix, width, count, 0, take);
+    if (blocks == 4) {
+      map_block<T, 2, 4 * L>(pixels, stride, channels, matrix, width, count, 0, take);
+      return map_block<T, 2, 4 * L>(pixels, stride, channels, matrix, width, count, 2, take);
+    }
+  }
   long block = 0;
   for (; block + 2 <= blocks; block += 2)
-    map_block<T, 2, C>(terms, count, bias, width, first, last, block, take);
-  if (block < blocks) map_block<T, 1, C>(terms, count, bias, width, first, last, block, take);
+    map_block<T, 2, 0>(pixels, stride, channels, matrix, width, count, block, take);
+  if (block < blocks)
+    map_block<T, 1, 0>(pixels, stride, channels, matrix, width, count, block, take);
 }
 
-// take(pixel, block, vector) for bias + the sum of all terms; `width` is a multiple of L. For one,
-// two and four full blocks of channels, a search's, the compiler is told their number.
-template <class T, class Take>
-inline void map_pixels(const Term<T>* terms, int count, const T* bias, long width, long first,
-                       long last, const Take& take) {
+// The gradient of outputs [pixel][channels] as [pixel][width]: factor * gradient + slope * output +
+// constant, by rows that are `width` wide. Slopes and output, and constants, may be null.
+template <class T>
+void output_gradient(const T* gradient, const T* output, const T* factors, const T* slopes,
+                     const T* constants, long channels, long width, long count, T* to) {
   constexpr int L = LANES<T>;
-  long channels = count ? terms[0].channels : 0;
-  for (int t = 0; t < count; ++t) {
-    if (terms[t].channels != channels || terms[t].stride != channels) channels = 0;
+  for (long c = 0; c < width; c += L) {
+    const int lanes = static_cast<int>(std::min<long>(L, channels - c));
+    const Vec<T> factor = load(factors + c), constant = constants ? load(constants + c) : Vec<T>{};
+    if (!slopes) {
+      for (long p = 0; p < count; ++p)
+        store(to + p * width + c, factor * load(gradient + p * channels + c, lanes) + constant);
+      continue;
+    }
+    const Vec<T> slope = load(slopes + c);
+    for (long p = 0; p < count; ++p) {
+      const long at = p * channels + c;
+      store(to + p * width + c,
+            factor * load(gradient + at, lanes) + (slope * load(output + at, lanes) + constant));
+    }
   }
-  if (channels == L) return map_blocks<T, L>(terms, count, bias, width, first, last, take);
-  if (channels == 2 * L) return map_blocks<T, 2 * L>(terms, count, bias, width, first, last, take);
-  if (channels == 4 * L) return map_blocks<T, 4 * L>(terms, count, bias, width, first, last, take);
-  map_blocks<T, 0>(terms, count, bias, width, first, last, take);
+}
+
+// A pointwise weight as [C in][width] (`transposed`: as [C out][width]); zero rows are not given.
+template <class T>
+void pack_rows(const Rows<T>& from, long channels, bool transposed, T* to) {
+  const long width = blocks_of<T>(channels) * LANES<T>;
+  if (width != channels || from.rows != channels) std::fill(to, to + channels * width, T(0));
+  constexpr long L = LANES<T>;
+  T* const first = to + from.first_row * (transposed ? width : 1);
+  for (long start = 0; start < from.rows; start += L) {  // some rows, so that a column is one vector
+    const long rows = std::min(L, from.rows - start);
+    const T* data = from.data + start * channels;
+    if (transposed) {
+      for (long r = 0; r < rows; ++r)
+        std::copy_n(data + r * channels, channels, first + (start + r) * width);
+    } else if (rows == L) {
+      for (long c = 0; c < channels; ++c) {
+        for (long r = 0; r < L; ++r) first[c * width + start + r] = data[r * channels + c];
+      }
+    } else {
+      for (long c = 0; c < channels; ++c) {
+        for (long r = 0; r < rows; ++r) first[c * width + start + r] = data[r * channels + c];
+      }
+    }
+  }
 }
 
 }  // namespace sgas

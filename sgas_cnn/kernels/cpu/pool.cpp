@@ -2,11 +2,12 @@
 //
 // The mean is over the pixels inside the image. Of equal pixels the first in the window takes the
 // gradient of the largest.
+#include <algorithm>
 #include <limits>
-#include <memory>
-#include <vector>
+#include <type_traits>
 
 #include "kernels.h"
+#include "moments.h"
 #include "simd.h"
 #include "threads.h"
 
@@ -32,91 +33,96 @@ void for_windows(const Size& size, Use use) {
   }
 }
 
-template <class T>
-void pool_image(const Size& size, const T* x, T* largest, T* average, long c, int lanes) {
+// use(pixel) for the pixels of a window, in order; whole windows without loops.
+template <class Use>
+inline void for_pixels(Window rows, Window columns, long width, const Use& use) {
+  if (rows.last - rows.first == 3 && columns.last - columns.first == 3) {
+    const long first = rows.first * width + columns.first;
+#pragma GCC unroll 9
+    for (int i = 0; i < 9; ++i) use(first + i / 3 * width + i % 3);
+    return;
+  }
+  for (long h = rows.first; h < rows.last; ++h) {
+    for (long w = columns.first; w < columns.last; ++w) use(h * width + w);
+  }
+}
+
+// use(c, lanes) for blocks of channels; whole ones have their lanes as a constant.
+template <class T, class Use>
+void for_blocks(long channels, const Use& use) {
+  constexpr int L = LANES<T>;
+  long c = 0;
+  for (; c + L <= channels; c += L) use(c, std::integral_constant<int, L>{});
+  if (c < channels) use(c, static_cast<int>(channels - c));
+}
+
+template <class T, class Lanes>
+void pool_image(const Size& size, const T* x, T* largest, T* average, long c, Lanes lanes) {
   const long channels = size.channels;
   const Vec<T> lowest = Vec<T>{} - std::numeric_limits<T>::infinity();
   for_windows<T>(size, [&](long out, Window rows, Window columns, T share) {
     Vec<T> top = lowest, sum = {};
-    for (long h = rows.first; h < rows.last; ++h) {
-      for (long w = columns.first; w < columns.last; ++w) {
-        const Vec<T> value = load(x + (h * size.width + w) * channels + c, lanes);
-        top = (value > top) | (value != value) ? value : top;  // what is no number wins
-        sum += value;
-      }
-    }
+    for_pixels(rows, columns, size.width, [&](long pixel) {
+      const Vec<T> value = load(x + pixel * channels + c, lanes);
+      top = (value > top) | (value != value) ? value : top;  // what is no number wins
+      sum += value;
+    });
     store(largest + out * channels + c, top, lanes);
     store(average + out * channels + c, sum * share, lanes);
   });
 }
 
-// The mean of an image's pixels, and the sum of squared deviations from it. The mean that is found
-// first is rounded; the sum of deviations from it puts both right.
-template <class T>
-void image_moments(const T* image, long channels, long pixels, int lanes, double* mean,
-                   double* squares) {
-  Vec<T> middle = {}, sum = {}, square = {};
-  for (long p = 0; p < pixels; ++p) middle += load(image + p * channels, lanes);
-  middle /= static_cast<T>(pixels);
-  for (long p = 0; p < pixels; ++p) {
-    const Vec<T> apart = load(image + p * channels, lanes) - middle;
-    sum += apart;
-    square += apart * apart;
-  }
-  for (int i = 0; i < lanes; ++i) {
-    const double off = static_cast<double>(sum[i]) / static_cast<double>(pixels);
-    mean[i] = middle[i] + off;
-    squares[i] = square[i] - off * sum[i];
-  }
-}
-
-// Mean and biased variance [C] from those of the images [N][C], Chan et al. (1983).
-template <class T>
-void combine(const Size& size, const double* means, const double* squares, T* mean, T* variance) {
-  const double pixels = static_cast<double>(size.out_height() * size.out_width());
-  const long images = size.images, channels = size.channels;
-  for (long c = 0; c < channels; ++c) {
-    double middle = 0, sum = 0;
-    for (long n = 0; n < images; ++n) middle += means[n * channels + c] / static_cast<double>(images);
-    for (long n = 0; n < images; ++n) {
-      const double apart = means[n * channels + c] - middle;
-      sum += squares[n * channels + c] + pixels * apart * apart;
+// Adds to the gradient `to` of image n what its windows give, for a block of channels.
+template <class T, class Lanes>
+void pool_block(const Size& size, const PoolBackward<T>& given, long n, long c, Lanes lanes, T* to) {
+  const long channels = size.channels, out = size.out_height() * size.out_width() * channels;
+  const T* x = given.x + n * size.height * size.width * channels + c;
+  const Vec<T> zero = {};
+  const Vec<T> slope = load(given.slopes + c, lanes), constant = load(given.constants + c, lanes);
+  const Vec<T> mean_slope = load(given.slopes + channels + c, lanes);
+  const Vec<T> mean_constant = load(given.constants + channels + c, lanes);
+  for_windows<T>(size, [&](long pixel, Window rows, Window columns, T share) {
+    const long at = n * out + pixel * channels + c;
+    Vec<T> top = zero, left = zero, each = zero;
+    if (given.largest_gradient) {
+      top = load(given.largest + at, lanes);
+      left = load(given.largest_gradient + at, lanes) + slope * top + constant;
     }
-    mean[c] = static_cast<T>(middle);
-    variance[c] = static_cast<T>(images ? sum / (pixels * images) : 0);
-  }
+    if (given.average_gradient)
+      each = (load(given.average_gradient + at, lanes) +
+              mean_slope * load(given.average + at, lanes) + mean_constant) * share;
+    for_pixels(rows, columns, size.width, [&](long in) {
+      T* reached = to + in * channels + c;
+      const auto hit = load(x + in * channels, lanes) == top;
+      store(reached, load(reached, lanes) + each + (hit ? left : zero), lanes);
+      left = hit ? zero : left;
+    });
+  });
 }
 
 }  // namespace
 
 template <class T>
-void pool(const Size& size, const T* x, T* largest, T* average, T* mean, T* variance) {
+void pool(const Size& size, const T* x, T* largest, T* average, Moments<T> moments) {
   const long channels = size.channels, pixels = size.out_height() * size.out_width();
   const long in = size.height * size.width * channels, out = pixels * channels;
-  std::vector<double> means(2 * size.images * channels), squares(2 * size.images * channels);
+  ImageMoments found(moments.mean ? 2 : 0, size.images, channels);
   share_images(size.images, num_workers(size.images), [&](long, long first, long last) {
     for (long n = first; n < last; ++n) {
-      for (long c = 0; c < channels; c += LANES<T>) {
-        const int lanes = static_cast<int>(std::min<long>(LANES<T>, channels - c));
-        T* pooled[2] = {largest + n * out, average + n * out};
+      T* pooled[2] = {largest + n * out, average + n * out};
+      for_blocks<T>(channels, [&](long c, auto lanes) {
         pool_image(size, x + n * in, pooled[0], pooled[1], c, lanes);
-        for (long i = 0; mean && i < 2; ++i) {
-          const long at = (i * size.images + n) * channels + c;
-          image_moments(pooled[i] + c, channels, pixels, lanes, &means[at], &squares[at]);
-        }
-      }
+      });
+      for (long i = 0; moments.mean && i < 2; ++i) found.add(i, n, pooled[i], pixels);
     }
   });
-  for (long i = 0; mean && i < 2; ++i) {
-    const long at = i * size.images * channels;
-    combine(size, means.data() + at, squares.data() + at, mean + i * channels, variance + i * channels);
-  }
+  for (long i = 0; moments.mean && i < 2; ++i)
+    found.give_out(i, pixels, moments.mean + i * channels, moments.variance + i * channels);
 }
 
 template <class T>
 void pool_backward(const Size& size, const PoolBackward<T>& given, T* gradient) {
-  const long channels = size.channels, out = size.out_height() * size.out_width() * channels;
-  const long in = size.height * size.width * channels;
+  const long channels = size.channels, in = size.height * size.width * channels;
   share_images(size.images, num_workers(size.images), [&](long, long first, long last) {
     for (long n = first; n < last; ++n) {
       T* to = gradient + n * in;
@@ -124,38 +130,13 @@ void pool_backward(const Size& size, const PoolBackward<T>& given, T* gradient) 
         std::memcpy(to, given.added + n * in, in * sizeof(T));
       else
         std::memset(to, 0, in * sizeof(T));
-      for (long c = 0; c < channels; c += LANES<T>) {
-        const int lanes = static_cast<int>(std::min<long>(LANES<T>, channels - c));
-        const Vec<T> slope = load(given.slopes + c, lanes), constant = load(given.constants + c, lanes);
-        const Vec<T> mean_slope = load(given.slopes + channels + c, lanes);
-        const Vec<T> mean_constant = load(given.constants + channels + c, lanes);
-        for_windows<T>(size, [&](long pixel, Window rows, Window columns, T share) {
-          const long at = n * out + pixel * channels + c;
-          const Vec<T> zero = {};
-          Vec<T> top = zero, left = zero, each = zero;
-          if (given.largest_gradient) {
-            top = load(given.largest + at, lanes);
-            left = load(given.largest_gradient + at, lanes) + slope * top + constant;
-          }
-          if (given.average_gradient)
-            each = (load(given.average_gradient + at, lanes) +
-                    mean_slope * load(given.average + at, lanes) + mean_constant) * share;
-          for (long h = rows.first; h < rows.last; ++h) {
-            for (long w = columns.first; w < columns.last; ++w) {
-              const long p = (h * size.width + w) * channels + c;
-              const auto hit = load(given.x + n * in + p, lanes) == top;
-              store(to + p, load(to + p, lanes) + each + (hit ? left : zero), lanes);
-              left = hit ? zero : left;
-            }
-          }
-        });
-      }
+      for_blocks<T>(channels, [&](long c, auto lanes) { pool_block(size, given, n, c, lanes, to); });
     }
   });
 }
 
-template void pool(const Size&, const float*, float*, float*, float*, float*);
-template void pool(const Size&, const double*, double*, double*, double*, double*);
+template void pool(const Size&, const float*, float*, float*, Moments<float>);
+template void pool(const Size&, const double*, double*, double*, Moments<double>);
 template void pool_backward(const Size&, const PoolBackward<float>&, float*);
 template void pool_backward(const Size&, const PoolBackward<double>&, double*);
 

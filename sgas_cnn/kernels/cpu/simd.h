@@ -7,6 +7,10 @@
 #include <memory>
 #include <new>
 
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+
 namespace sgas {
 
 template <class T>
@@ -45,18 +49,32 @@ inline void store(T* to, Vec<T> value) {
 template <class T>
 inline Vec<T> load(const T* from, int lanes) {
   if (lanes >= LANES<T>) return load(from);
+#ifdef __AVX512F__  // what a mask leaves out is neither read nor written
+  if constexpr (sizeof(T) == 4)
+    return (Vec<T>)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << lanes) - 1), from);
+  else
+    return (Vec<T>)_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << lanes) - 1), from);
+#else
   Vec<T> value = {};
   for (int i = 0; i < lanes; ++i) value[i] = from[i];
   return value;
+#endif
 }
 
 template <class T>
 inline void store(T* to, Vec<T> value, int lanes) {
   if (lanes >= LANES<T>) {
     store(to, value);
-  } else {
-    for (int i = 0; i < lanes; ++i) to[i] = value[i];
+    return;
   }
+#ifdef __AVX512F__
+  if constexpr (sizeof(T) == 4)
+    _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << lanes) - 1), (__m512)value);
+  else
+    _mm512_mask_storeu_pd(to, static_cast<__mmask8>((1u << lanes) - 1), (__m512d)value);
+#else
+  for (int i = 0; i < lanes; ++i) to[i] = value[i];
+#endif
 }
 
 // As torch's: a number that is none stays none.
@@ -75,7 +93,15 @@ inline Vec<T> where_positive(Vec<T> input, Vec<T> gradient) {
 // Sums are kept in double, so that their error does not grow with the number of images.
 template <class T>
 inline void add_to(double* sums, Vec<T> value) {
-  for (int i = 0; i < LANES<T>; ++i) sums[i] += static_cast<double>(value[i]);
+  constexpr int D = LANES<double>;
+  typedef T Part __attribute__((vector_size(D * sizeof(T))));
+  typedef double Wide __attribute__((vector_size(D * sizeof(double))));
+  for (int i = 0; i < LANES<T>; i += D) {
+    Part part;
+    std::memcpy(&part, reinterpret_cast<const T*>(&value) + i, sizeof(part));
+    const Wide wide = __builtin_convertvector(part, Wide);
+    store(sums + i, load(sums + i) + wide);
+  }
 }
 
 // Memory that begins at a vector's boundary; not initialised.

@@ -2,6 +2,7 @@
 // The input is padded with zeros; weights are [K * K][L]. `row` is the distance of two rows.
 #pragma once
 
+#include <algorithm>
 #include <stdexcept>
 #include <type_traits>
 
@@ -9,38 +10,39 @@
 
 namespace sgas {
 
-// R outputs of a row at once, so that the loaded weights and inputs serve several of them.
+// R outputs of a row at once. At stride 1 a row of inputs is held while all its taps are taken.
 template <class T, int K, int D, int S, int R>
 inline void gather_taps(const T* in, long row, const T* weight, Vec<T>* sum) {
   constexpr int L = LANES<T>;
+  constexpr int HELD = S == 1 && D * (K - 1) + R <= 16 ? D * (K - 1) + R : 0;
   for (int kh = 0; kh < K; ++kh) {
+    const T* from = in + kh * D * row;
+    Vec<T> held[HELD + 1];
+#pragma GCC unroll 16
+    for (int i = 0; i < HELD; ++i) held[i] = load(from + i * L);
 #pragma GCC unroll 7
     for (int kw = 0; kw < K; ++kw) {
       const Vec<T> tap = load(weight + (kh * K + kw) * L);
-      const T* from = in + kh * D * row + kw * D * L;
 #pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) sum[r] += tap * load(from + r * S * L);
+      for (int r = 0; r < R; ++r)
+        sum[r] += tap * (HELD ? held[(r + kw * D) % (HELD + 1)] : load(from + (r * S + kw * D) * L));
     }
   }
 }
 
 // out[h][w] = sum of taps, or += with ADD. `pixel` is the distance of two pixels of the output.
 template <class T, int K, int D, int S, bool ADD, int R>
-inline void convolve_run(const T* in, long row, const T* weight, T* out, long pixel, int lanes) {
+inline void convolve_run(const T* in, long row, const T* weight, T* out, long pixel) {
   Vec<T> sum[R];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) sum[r] = ADD ? load(out + r * pixel) : Vec<T>{};
   gather_taps<T, K, D, S, R>(in, row, weight, sum);
-  if (ADD || lanes == LANES<T>) {
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) store(out + r * pixel, sum[r]);
-  } else {
-    for (int r = 0; r < R; ++r) store(out + r * pixel, sum[r], lanes);
-  }
+  for (int r = 0; r < R; ++r) store(out + r * pixel, sum[r]);
 }
 
 template <class T, int K, int D, int S, bool ADD>
-void convolve(const T* in, long row, const T* weight, T* out, long out_row, long pixel, int lanes,
+void convolve(const T* in, long row, const T* weight, T* out, long out_row, long pixel,
               long height, long width) {
   constexpr int L = LANES<T>;
   for (long h = 0; h < height; ++h) {
@@ -48,11 +50,11 @@ void convolve(const T* in, long row, const T* weight, T* out, long out_row, long
     T* to = out + h * out_row;
     long w = 0;
     for (; w + 8 <= width; w += 8)
-      convolve_run<T, K, D, S, ADD, 8>(from + w * S * L, row, weight, to + w * pixel, pixel, lanes);
+      convolve_run<T, K, D, S, ADD, 8>(from + w * S * L, row, weight, to + w * pixel, pixel);
     for (; w + 4 <= width; w += 4)
-      convolve_run<T, K, D, S, ADD, 4>(from + w * S * L, row, weight, to + w * pixel, pixel, lanes);
+      convolve_run<T, K, D, S, ADD, 4>(from + w * S * L, row, weight, to + w * pixel, pixel);
     for (; w < width; ++w)
-      convolve_run<T, K, D, S, ADD, 1>(from + w * S * L, row, weight, to + w * pixel, pixel, lanes);
+      convolve_run<T, K, D, S, ADD, 1>(from + w * S * L, row, weight, to + w * pixel, pixel);
   }
 }
 
@@ -76,40 +78,49 @@ void spread(const T* gradient, long gradient_row, const T* weight, T* out, long 
   }
 }
 
-// sums[tap] += sum over pixels of gradient * input: the gradient of the weight. ROWS rows of taps
-// are summed at once, as many as registers hold.
-template <class T, int K, int D, int S, int ROWS>
-inline void sum_tap_rows(const T* in, long row, const T* gradient, long gradient_row, T* sums,
-                         long height, long width) {
+// Adds to the sums of one row of taps the products of R gradients and the inputs they reach. Two sums
+// a tap, so that fewer additions wait for the one before.
+template <class T, int K, int D, int S, int R>
+inline void add_products(const T* in, const T* gradient, Vec<T> (&sum)[2][K]) {
   constexpr int L = LANES<T>;
-  Vec<T> sum[ROWS * K] = {};
-  for (long h = 0; h < height; ++h) {
-    for (long w = 0; w < width; ++w) {
-      const Vec<T> g = load(gradient + h * gradient_row + w * L);
-      const T* from = in + h * S * row + w * S * L;
+  Vec<T> held[D * (K - 1) + S * (R - 1) + 1];
+#pragma GCC unroll 16
+  for (int i = 0; S == 1 && i < D * (K - 1) + R; ++i) held[i] = load(in + i * L);
+#pragma GCC unroll 4
+  for (int r = 0; r < R; ++r) {
+    const Vec<T> g = load(gradient + r * L);
 #pragma GCC unroll 7
-      for (int kh = 0; kh < ROWS; ++kh) {
-#pragma GCC unroll 7
-        for (int kw = 0; kw < K; ++kw) {
-          sum[kh * K + kw] += g * load(from + kh * D * row + kw * D * L);
-        }
-      }
-    }
+    for (int kw = 0; kw < K; ++kw)
+      sum[r % 2][kw] += g * (S == 1 ? held[r + kw * D] : load(in + (r * S + kw * D) * L));
   }
-  for (int t = 0; t < ROWS * K; ++t) store(sums + t * L, load(sums + t * L) + sum[t]);
 }
 
+// sums[tap] += sum over pixels of gradient * input: the gradient of the weight. Some rows at a time,
+// which stay in the cache while each row of taps is taken.
 template <class T, int K, int D, int S>
 void sum_taps(const T* in, long row, const T* gradient, long gradient_row, T* sums, long height,
               long width) {
-  constexpr int ROWS = K == 7 ? 3 : K;
-  int kh = 0;
-  for (; kh + ROWS <= K; kh += ROWS)
-    sum_tap_rows<T, K, D, S, ROWS>(in + kh * D * row, row, gradient, gradient_row,
-                                   sums + kh * K * LANES<T>, height, width);
-  for (; kh < K; ++kh)
-    sum_tap_rows<T, K, D, S, 1>(in + kh * D * row, row, gradient, gradient_row,
-                                sums + kh * K * LANES<T>, height, width);
+  constexpr int L = LANES<T>;
+  const long rows = std::max(1L, 64 / std::max(1L, width));
+  for (long first = 0; first < height; first += rows) {
+    const long last = std::min(height, first + rows);
+    for (int kh = 0; kh < K; ++kh) {
+      Vec<T> sum[2][K];
+#pragma GCC unroll 7
+      for (int kw = 0; kw < K; ++kw) {
+        sum[0][kw] = load(sums + (kh * K + kw) * L);
+        sum[1][kw] = Vec<T>{};
+      }
+      for (long h = first; h < last; ++h) {
+        const T *from = in + (h * S + kh * D) * row, *g = gradient + h * gradient_row;
+        long w = 0;
+        for (; w + 4 <= width; w += 4) add_products<T, K, D, S, 4>(from + w * S * L, g + w * L, sum);
+        for (; w < width; ++w) add_products<T, K, D, S, 1>(from + w * S * L, g + w * L, sum);
+      }
+#pragma GCC unroll 7
+      for (int kw = 0; kw < K; ++kw) store(sums + (kh * K + kw) * L, sum[0][kw] + sum[1][kw]);
+    }
+  }
 }
 
 template <int N>

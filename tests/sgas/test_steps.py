@@ -1,0 +1,129 @@
+"""What a step of a search keeps to in every family: precision, optimisers, no wait for a device."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_searches import SPACES, small_search
+from torch.utils._python_dispatch import TorchDispatchMode
+from triton_runs import run_alone
+
+from sgas.loop import run_network
+
+spaces = pytest.mark.parametrize("space", SPACES)
+stages = pytest.mark.parametrize("decided", [0, 2], ids=["undecided", "half decided"])
+
+# On a GPU each of them makes the host wait until all that was launched before is done.
+WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "equal")
+
+
+class Counting(TorchDispatchMode):
+    """Counts the operators of WAITING that run inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if name in WAITING:
+            self.waits[name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+class Products(TorchDispatchMode):
+    """Counts the products and convolutions inside that have factors of bfloat16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.narrow = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket.__name__ in ("mm", "addmm", "convolution"):
+            self.narrow += args[-1 if len(args) == 2 else 1].dtype == torch.bfloat16
+        return func(*args, **(kwargs or {}))
+
+
+@spaces
+def test_bf16_stays_close_and_keeps_alphas_weights_and_losses_float32(
+    space: str, tmp_path: Path
+) -> None:
+    losses = {}
+    for precision in ("float32", "bf16"):
+        small = small_search(tmp_path, space, precision=precision, steps=2)
+        for number in range(2):
+            small.step(number)
+        search = small.search
+        losses[precision] = torch.stack([loss / 4 for loss in search.tally.loss])
+        assert losses[precision].dtype == torch.float32
+        tensors = {**dict(search.supernet.named_parameters()), **search.supernet.state_dict()}
+        floating = {name: x for name, x in tensors.items() if x.is_floating_point()}
+        assert {x.dtype for x in floating.values()} == {torch.float32}
+        states = search.alpha_optimizer.adam.state.values()
+        assert all(state["exp_avg"].dtype == torch.float32 for state in states)
+        assert all(torch.isfinite(x).all() for x in floating.values())
+    torch.testing.assert_close(losses["bf16"], losses["float32"], rtol=0.1, atol=0)
+    assert not torch.equal(losses["bf16"], losses["float32"])  # the option does something
+
+
+@spaces
+def test_bf16_multiplies_in_bfloat16_and_hands_out_float32(space: str, tmp_path: Path) -> None:
+    small = small_search(tmp_path, space, precision="bf16")
+    inputs, _ = small.batches[0]
+    with Products() as products:
+        out = run_network(small.search.supernet, inputs, "bf16", torch.device("cpu"))
+    assert out.dtype == torch.float32
+    # The first layers of the cells and the stem at least, beside the classifier.
+    assert products.narrow > small.search.task.model.num_cells
+
+
+@spaces
+@stages
+def test_no_step_waits_for_the_device(space: str, decided: int, tmp_path: Path) -> None:
+    small = small_search(tmp_path, space, steps=3, decided=decided)
+    small.step(0)  # what is made once, such as the state of the optimisers
+    parts, generator = small.search.parts, small.search.random.augment
+    with Counting() as counting:
+        parts.weights.batch(torch.arange(3), generator)
+        small.step(1)
+        small.step(2)
+    assert not counting.waits
+
+
+def test_the_count_of_waits_counts() -> None:
+    with Counting() as counting:
+        torch.ones(1).item()
+        torch.ones(2).nonzero()
+    assert counting.waits == {"_local_scalar_dense": 1, "nonzero": 1}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+@spaces
+@stages
+def test_no_step_waits_for_the_gpu(space: str, decided: int, tmp_path: Path) -> None:
+    """In a process of its own, since Triton interprets in this one."""
+    program = f"""
+import sys
+sys.path[:0] = ["tests"]
+from pathlib import Path
+import torch
+from small_searches import small_search
+from sgas.data import batches
+small = small_search(Path(sys.argv[1]), {space!r}, device="cuda", steps=4, decided={decided})
+small.step(0)
+search = small.search
+order = search.weight_order.epoch(1, 4, 2)
+torch.cuda.synchronize()
+torch.cuda.set_sync_debug_mode("error")
+for inputs, targets in batches(search.parts.weights, order, 1, search.random.augment):
+    search._alpha_step(inputs, targets)
+    search._weight_step(inputs, targets)
+"""
+    run_alone([sys.executable, "-c", program, os.fspath(tmp_path)], {})

@@ -1,0 +1,117 @@
+"""Fused edges against the operations on their own, over all candidates and backends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sgas.errors import DeviceError
+from sgas.kernels import use_kernels
+from sgas_cnn.config import OPERATIONS
+from sgas_cnn.edges import CellEdge, CellEdges, CellPlan
+from sgas_cnn.kernels import backend_of
+from sgas_cnn.ops.common import BatchNorm, ConvNorm, SourceState
+from sgas_cnn.ops.image import IMAGE_OPERATIONS
+
+STEPS = 2
+OPS = [*OPERATIONS, "sep_conv_7x7"]
+
+
+@pytest.fixture(params=["torch", "cpu"])  # CUDA runs torch's around Triton's convolutions
+def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each backend that this machine has, in force."""
+    use_kernels(request.param)
+    try:
+        backend_of(torch.zeros(1))
+    except DeviceError as error:
+        pytest.skip(str(error))
+    finally:
+        use_kernels("auto")
+    use_kernels(request.param)
+    yield request.param
+    use_kernels("auto")
+
+
+def random_edges(channels: int, stride: int, affine: bool) -> CellEdges:
+    """Edges from one input to two steps and on to the second, with all candidates, in float64."""
+    ends = [(0, 0), (0, 1), (1, 1)]
+    plan = CellPlan(tuple(CellEdge(*end, tuple(OPS)) for end in ends), STEPS, (1, 2))
+    edges = CellEdges(
+        plan, channels, [stride, 1, 1], table=IMAGE_OPERATIONS, candidates=OPS, affine=affine
+    ).double()
+    for parameter in edges.parameters():
+        torch.nn.init.normal_(parameter)
+    return edges
+
+
+def one_by_one(edges: CellEdges, x: Tensor, weights: Tensor) -> list[Tensor]:
+    """The plain formula: every candidate by itself, times its weight."""
+    states: list[Tensor] = [x]
+    for step in range(STEPS):
+        total = torch.zeros(())
+        for number, edge in enumerate(edges.plan.edges):
+            if edge.step == step:
+                state = SourceState(states[edge.source], edges.strides[edge.source])
+                for column, op in enumerate(OPS):
+                    total = total + weights[number, column] * edges[number][op](state)
+        states.append(total)
+    return states
+
+
+def results(
+    edges: CellEdges, run: Callable[[], list[Tensor]], leaves: list[Tensor]
+) -> list[Tensor]:
+    """The states, the gradients by all leaves, and the running statistics thereafter."""
+    for norm in edges.modules():
+        if isinstance(norm, BatchNorm):
+            norm.running_mean.fill_(0.1)
+            norm.running_var.fill_(0.7)
+    states = run()
+    loss = sum(
+        (state * torch.arange(state.numel()).view(state.shape).cos()).sum() for state in states[1:]
+    )
+    gradients = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
+    return [*states, *gradients, *(buffer.clone() for buffer in edges.buffers())]
+
+
+@pytest.mark.parametrize("size", [(6, 7, 8), (16, 6, 5)], ids=str)
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("affine", [False, True], ids=["search", "derived"])
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+def test_fused_edges_equal_each_operation_alone(
+    kernels: str, size: tuple[int, int, int], stride: int, affine: bool, training: bool
+) -> None:
+    torch.manual_seed(0)
+    channels, height, width = size
+    edges = random_edges(channels, stride, affine).train(training)
+    x = torch.randn(3, channels, height, width, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(3, len(OPS), dtype=torch.float64, requires_grad=True)
+    leaves = [x, weights, *edges.parameters()]
+    ours = results(edges, lambda: edges([x], weights), leaves)
+    plain = results(edges, lambda: one_by_one(edges, x, weights), leaves)
+    for a, b in zip(ours, plain, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10 * float(b.detach().abs().max()))
+
+
+@pytest.mark.parametrize("affine", [False, True], ids=["search", "derived"])
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+def test_a_projection_equals_its_layers(kernels: str, affine: bool, training: bool) -> None:
+    torch.manual_seed(1)
+    layer = ConvNorm(20, 7, affine=affine).double().train(training)
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter)
+    x = torch.randn(3, 20, 5, 6, dtype=torch.float64, requires_grad=True)
+    leaves, found = [x, *layer.parameters()], []
+    for run in (lambda: layer(x), lambda: layer.norm(layer.lin(F.relu(x)))):
+        layer.norm.running_mean.fill_(0.1)
+        layer.norm.running_var.fill_(0.7)
+        out = run()
+        loss = (out * torch.arange(out.numel()).view(out.shape).cos()).sum()
+        running = layer.norm.running_mean.clone(), layer.norm.running_var.clone()
+        found.append([out, *torch.autograd.grad(loss, leaves), *running])
+    for ours, plain in zip(*found, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-9, atol=1e-10)

@@ -1,0 +1,86 @@
+"""Small searches of the real families, made in the process: for what every family has to keep."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sgas.config import RunConfig, SearchConfig
+from sgas.data import batches
+from sgas.decisions import Choice
+from sgas.runs import Run
+from sgas.search import Search
+from sgas_cnn.family import FAMILY as CNN
+from sgas_gcn.family import FAMILY as GCN
+
+# By search space: the family, its generated or bundled data set, a network of a second or two.
+SPACES: dict[str, tuple[Any, str, dict[str, Any]]] = {
+    "point": (
+        GCN,
+        "shapes",
+        {"channels": 8, "num_cells": 2, "k": 4, "num_points": 64, "emb_dims": 32},
+    ),
+    "graph": (GCN, "tissues", {"channels": 8, "num_cells": 1}),
+    "image": (CNN, "digits", {"channels": 4, "num_cells": 3}),
+}
+
+
+@dataclass
+class SmallSearch:
+    """A search, and batches of its weights' part for as many steps as are asked for."""
+
+    search: Search
+    batches: list[tuple[Any, torch.Tensor]]
+
+    def step(self, number: int) -> None:
+        """One alpha step and one weight step on batch `number`."""
+        self.search._alpha_step(*self.batches[number])
+        self.search._weight_step(*self.batches[number])
+
+
+def small_search(
+    folder: Path,
+    space: str,
+    *,
+    precision: str = "float32",
+    device: str = "cpu",
+    steps: int = 1,
+    decided: int = 0,
+) -> SmallSearch:
+    """A search of `space` in training mode, and `steps` batches for it.
+
+    The first `decided` edges of each kind of cell have their operation, each another.
+    """
+    family, dataset, sizes = SPACES[space]
+    where = torch.device(device)
+    run_config = RunConfig(dataset=dataset, space=space)
+    task = family.open_task(
+        run_config, family.model_configs[space](**sizes), family.data_configs[space]()
+    )
+    parts = task.search_parts("clean", 0, 0.1, where)
+    search = Search(
+        task,
+        SearchConfig(batch_size=4),
+        Run.create(folder / f"{space}-{precision}", {}),
+        parts=parts,
+        seed=0,
+        device=where,
+        precision=precision,
+        notes={},
+    )
+    search.supernet.train()
+    if decided:
+        _decide(search, decided)
+    order = search.weight_order.epoch(0, 4, steps)
+    return SmallSearch(search, list(batches(parts.weights, order, 0, search.random.augment)))
+
+
+def _decide(search: Search, count: int) -> None:
+    names = search.space.operations[::-1]
+    for kind in search.decisions:
+        for edge in range(count):
+            search.decisions[kind] = search.decisions[kind].decide(Choice(edge, names[edge]))
+    search._prune()
