@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from sgas.data import Source, batches, in_order, stream_seed
 from sgas.errors import SgasError
 from sgas.labels import Labels
+from sgas.precision import widened
 
 
 class Listener(Protocol):
@@ -88,11 +89,7 @@ def run_network(model: Any, inputs: Any, precision: str, device: torch.device) -
     """
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         output = model(inputs)
-    return tuple(map(_widened, output)) if isinstance(output, tuple) else _widened(output)
-
-
-def _widened(x: Tensor) -> Tensor:
-    return x.float() if x.dtype == torch.bfloat16 else x
+    return tuple(map(widened, output)) if isinstance(output, tuple) else widened(output)
 
 
 @torch.no_grad()

@@ -6,25 +6,15 @@ from typing import Any
 
 import pytest
 import torch
+from image_kernels import needs_library
 from torch import Tensor
 from torch.library import opcheck
-
-from sgas_cnn.kernels import BACKENDS, cpu_autograd
-from sgas_cnn.library import LIBRARY
 
 EPS = 1e-5
 PIXELS, CHANNELS, SLOTS = 30, 5, 2
 ROW_OF = [1, 0, -1, 1]  # one row has no norm, two share theirs
 PLACES = [2, -1, 0, -2]  # one counts once, one not at all
 SLOT_OF = [0, 1, 1, 0]
-
-
-@pytest.fixture(params=["torch", "cpu"])  # CUDA runs torch's around Triton's convolutions
-def backend(request: pytest.FixtureRequest) -> Any:
-    """Each backend that this machine has."""
-    if request.param == "cpu" and LIBRARY.load() is not None:
-        pytest.skip(str(LIBRARY.load()))
-    return BACKENDS[request.param]
 
 
 def images_and_affine(affine: bool) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
@@ -116,9 +106,7 @@ def test_running_moments_follow_on_their_channels_alone(backend: Any) -> None:
 
 
 def test_compiled_operators_are_whole() -> None:
-    if LIBRARY.load() is not None:
-        pytest.skip(str(LIBRARY.load()))
-    cpu_autograd.register()
+    needs_library()
     images, weights, gamma, beta = (
         None if x is None else x.detach() for x in images_and_affine(True)
     )

@@ -6,7 +6,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sgas_cnn.kernels.triton.geometry import Geometry, channels_last, empty_images, split_pixel
+from sgas_cnn.kernels.triton.geometry import (
+    Geometry,
+    channels_last,
+    empty_images,
+    pixel_grid,
+    split_pixel,
+)
 
 
 @triton.jit(do_not_specialize=["num_pixels"])
@@ -54,9 +60,7 @@ def forward(x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
     if out.numel():
         options = geometry.options(x.dtype)
         num_pixels = out.numel() // out.shape[1]
-        grid = (
-            triton.cdiv(num_pixels, options["PIXELS"]),
-            triton.cdiv(out.shape[1], options["CHANNELS"]),
+        _forward_kernel[pixel_grid(num_pixels, out.shape[1], options)](
+            x, weight, out, num_pixels, *geometry.sizes, **options
         )
-        _forward_kernel[grid](x, weight, out, num_pixels, *geometry.sizes, **options)
     return out

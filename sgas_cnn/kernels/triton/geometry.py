@@ -6,6 +6,7 @@ padding, dilation · (k // 2), keeps the size at stride 1. All images are channe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +64,14 @@ class Geometry:
             "PIXELS": TILE // channels,
             "CHANNELS": channels,
         }
+
+
+def pixel_grid(num_pixels: int, channels: int, options: Mapping[str, Any]) -> tuple[int, int]:
+    """One program for each tile of pixels of all images, and each tile of channels."""
+    return (
+        triton.cdiv(num_pixels, options["PIXELS"]),
+        triton.cdiv(channels, options["CHANNELS"]),
+    )
 
 
 def channels_last(x: Tensor) -> Tensor:

@@ -6,7 +6,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sgas_cnn.kernels.triton.geometry import Geometry, channels_last, empty_images, split_pixel
+from sgas_cnn.kernels.triton.geometry import (
+    Geometry,
+    channels_last,
+    empty_images,
+    pixel_grid,
+    split_pixel,
+)
 
 
 @triton.jit(do_not_specialize=["num_pixels"])
@@ -56,9 +62,7 @@ def input_gradient(grad: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
     if out.numel():
         options = geometry.options(grad.dtype)
         num_pixels = out.numel() // out.shape[1]
-        grid = (
-            triton.cdiv(num_pixels, options["PIXELS"]),
-            triton.cdiv(out.shape[1], options["CHANNELS"]),
+        _input_gradient_kernel[pixel_grid(num_pixels, out.shape[1], options)](
+            grad, weight, out, num_pixels, *geometry.sizes, **options
         )
-        _input_gradient_kernel[grid](grad, weight, out, num_pixels, *geometry.sizes, **options)
     return out

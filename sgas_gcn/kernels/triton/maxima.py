@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sgas_gcn.kernels.triton.rows import Tile, contiguous, grid, row_bounds
+from sgas_gcn.kernels.triton.rows import Tile, contiguous, edge_tile, grid, row_bounds
 
 
 @triton.jit
@@ -48,10 +48,7 @@ def _max_kernel(
     chosen = tl.full([CHANNELS], -1, tl.int32)
     for start in range(first, last, EDGES):
         edge = start + tl.arange(0, EDGES)
-        there = edge < last
-        source = tl.load(index + edge, mask=there, other=0).to(tl.int64)
-        place = source[:, None] * width + channel[None, :]
-        known = there[:, None] & inside[None, :]
+        _, known, place = edge_tile(index, edge, last, channel, width)
         value = tl.load(x + place, mask=known, other=float("-inf")).to(ACC)
         best, chosen = first_largest(value, start, best, chosen)
     here = row.to(tl.int64) * width + channel
@@ -81,11 +78,8 @@ def _chosen_sum_kernel(
     total = tl.zeros([CHANNELS], ACC)
     for start in range(first, last, EDGES):
         edge = start + tl.arange(0, EDGES)
-        there = edge < last
-        target = tl.load(index + edge, mask=there, other=0).to(tl.int64)
+        there, known, place = edge_tile(index, edge, last, channel, width)
         ours = tl.load(number + edge, mask=there, other=0).to(tl.int32)
-        place = target[:, None] * width + channel[None, :]
-        known = there[:, None] & inside[None, :]
         took = tl.load(chosen_edge + place, mask=known, other=-1) == ours[:, None]
         total += tl.sum(tl.load(grad + place, mask=took, other=0).to(ACC), axis=0)
     tl.store(out + row.to(tl.int64) * width + channel, total, mask=inside)

@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sgas_gcn.kernels.triton.maxima import first_largest
-from sgas_gcn.kernels.triton.rows import Tile, contiguous, grid, row_bounds
+from sgas_gcn.kernels.triton.rows import Tile, contiguous, edge_tile, grid, row_bounds
 
 NODES = 16  # nodes whose moments one program adds up
 
@@ -56,11 +56,8 @@ def _stats_kernel(
         row_square = tl.zeros([CHANNELS], ACC)
         for start in range(first, last, EDGES):
             edge = start + tl.arange(0, EDGES)
-            there = edge < last
-            node = tl.load(index + edge, mask=there, other=0).to(tl.int64)
-            known = there[:, None] & inside[None, :]
-            value = tl.load(source + node[:, None] * width + channel[None, :], mask=known, other=0)
-            value = value.to(ACC)
+            there, known, place = edge_tile(index, edge, last, channel, width)
+            value = tl.load(source + place, mask=known, other=0).to(ACC)
             h = tl.where(known, tl.maximum(own[None, :] + value, 0), 0)
             row_total += tl.sum(h, axis=0)
             row_square += tl.sum(h * h, axis=0)
@@ -73,9 +70,9 @@ def _stats_kernel(
         tl.store(selected + here, extremum, mask=inside)
         # Where the ReLU is flat no edge takes the gradient, so none is noted.
         tl.store(chosen_edge + here, tl.where(extremum > 0, chosen, -1), mask=inside)
-    place = group.to(tl.int64) * width + channel
-    tl.store(totals + place, total, mask=inside)
-    tl.store(squares + place, square, mask=inside)
+    at = group.to(tl.int64) * width + channel
+    tl.store(totals + at, total, mask=inside)
+    tl.store(squares + at, square, mask=inside)
 
 
 @triton.jit(do_not_specialize=["num_rows", "num_edges"])
@@ -108,10 +105,8 @@ def _grad_target_kernel(
     first, last = row_bounds(offsets, row, num_rows, num_edges)
     for start in range(first, last, EDGES):
         edge = start + tl.arange(0, EDGES)
-        there = edge < last
-        node = tl.load(index + edge, mask=there, other=0).to(tl.int64)
-        known = there[:, None] & inside[None, :]
-        value = tl.load(source + node[:, None] * width + channel[None, :], mask=known, other=0)
+        _, known, place = edge_tile(index, edge, last, channel, width)
+        value = tl.load(source + place, mask=known, other=0)
         h = own[None, :] + value.to(ACC)
         total += tl.sum(tl.where(known & (h > 0), c[None, :] + q[None, :] * h, 0), axis=0)
     tl.store(out + here, total, mask=inside)
@@ -147,11 +142,8 @@ def _grad_source_kernel(
     first, last = row_bounds(offsets, row, num_rows, num_edges)
     for start in range(first, last, EDGES):
         edge = start + tl.arange(0, EDGES)
-        there = edge < last
-        node = tl.load(index + edge, mask=there, other=0).to(tl.int64)
+        there, known, place = edge_tile(index, edge, last, channel, width)
         ours = tl.load(number + edge, mask=there, other=0).to(tl.int32)
-        known = there[:, None] & inside[None, :]
-        place = node[:, None] * width + channel[None, :]
         h = tl.load(target + place, mask=known, other=0).to(ACC) + own[None, :]
         flow = tl.where(known & (h > 0), c[None, :] + q[None, :] * h, 0)
         took = tl.load(chosen_edge + place, mask=known, other=-1) == ours[:, None]

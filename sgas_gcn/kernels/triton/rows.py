@@ -26,6 +26,18 @@ def row_bounds(offsets, row, num_rows, num_edges):
     return first, last.to(first.dtype)
 
 
+@triton.jit
+def edge_tile(index, edge, last, channel, width):
+    """Of the edges `edge` of a row: which are there, and where their nodes' channels stand.
+
+    `there` and `known` are masks `[EDGES]` and `[EDGES, CHANNELS]`, `place` is of `known`'s shape.
+    """
+    there = edge < last
+    node = tl.load(index + edge, mask=there, other=0).to(tl.int64)
+    known = there[:, None] & (channel < width)[None, :]
+    return there, known, node[:, None] * width + channel[None, :]
+
+
 @dataclass(frozen=True)
 class Tile:
     """Edges × channels that a program works on at a time, and the warps that it takes."""

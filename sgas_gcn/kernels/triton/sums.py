@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sgas_gcn.kernels.triton.rows import Tile, grid, row_bounds
+from sgas_gcn.kernels.triton.rows import Tile, edge_tile, grid, row_bounds
 
 
 @triton.jit(do_not_specialize=["num_rows", "num_edges"])
@@ -33,10 +33,8 @@ def _sum_kernel(
     total = tl.zeros([CHANNELS], ACC)
     for start in range(first, last, EDGES):
         edge = start + tl.arange(0, EDGES)
-        there = edge < last
-        source = tl.load(index + edge, mask=there, other=0).to(tl.int64)
-        place = source[:, None] * width + channel[None, :]
-        value = tl.load(x + place, mask=there[:, None] & inside[None, :], other=0)
+        _, known, place = edge_tile(index, edge, last, channel, width)
+        value = tl.load(x + place, mask=known, other=0)
         total += tl.sum(value.to(ACC), axis=0)
     tl.store(out + row.to(tl.int64) * width + channel, total, mask=inside)
 

@@ -1,0 +1,157 @@
+"""The contract of the separable convolutions, over all backends: the plain formula, gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from image_kernels import (
+    AT_ALL_SIZES,
+    DTYPES,
+    SMALL,
+    STRIDES,
+    Size,
+    bank,
+    close_to_scale,
+    image,
+    needs_library,
+    tensors_of,
+)
+from torch import Tensor
+from triton_runs import triton_kernels
+
+from sgas.kernels import backend_for
+from sgas_cnn.kernels import BACKENDS
+from sgas_cnn.library import LIBRARY
+
+
+@pytest.fixture(params=BACKENDS)
+def separable_backend(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Each backend of the separable convolutions; Triton's kernels are interpreted."""
+    if request.param == "cpu":
+        needs_library()
+    with triton_kernels() if request.param == "cuda" else nullcontext():
+        yield BACKENDS[request.param]
+
+
+def skip_slow(size: Size, stride: int, dtype: torch.dtype, mapped: bool) -> None:
+    """Skips all but two cases where the kernels in force are interpreted."""
+    few = size == SMALL and dtype == torch.float64 and mapped == (stride == 2)
+    if not few and backend_for(torch.device("cpu"), LIBRARY) == "cuda":
+        pytest.skip("the interpreter takes long; test_triton_kernels has sizes and types")
+
+
+def conv(u: Tensor, weight: Tensor, dilation: int, offset: int, stride: int) -> Tensor:
+    """The depthwise convolution by torch's own, or the pixels as they are."""
+    x = u.permute(0, 3, 1, 2)
+    if weight.numel() == 0:
+        x = F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2)) if offset else x
+        out = x[:, :, offset::stride, offset::stride]
+    else:
+        padding = dilation * (weight.shape[-1] // 2)
+        out = F.conv2d(x, weight, None, stride, padding, dilation, x.shape[1])
+    return out.permute(0, 2, 3, 1)
+
+
+def plain_separable(
+    inputs: list[Tensor],
+    scales: Tensor | None,
+    shifts: Tensor | None,
+    taps: list[Tensor],
+    dilations: list[int],
+    offsets: list[int],
+    pointwise: list[Tensor],
+    first_rows: list[int],
+    stride: int,
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    outputs = []
+    for i, weight in enumerate(taps):
+        if scales is None or shifts is None:
+            u = F.relu(inputs[0])
+        else:
+            u = F.relu(inputs[i] * scales[i] + shifts[i])
+        plane = conv(u, weight, dilations[i], offsets[i], stride)
+        through = pointwise[i].flatten(1)
+        out = torch.einsum("nhwc,oc->nhwo", plane, through)
+        row, missing = first_rows[i], plane.shape[-1] - first_rows[i] - len(through)
+        outputs.append(F.pad(out, (row, missing)))
+    rows = [output.reshape(-1, output.shape[-1]) for output in outputs]
+    means = torch.stack([row.mean(0) for row in rows])
+    return outputs, means, torch.stack([row.var(0, correction=0) for row in rows])
+
+
+@AT_ALL_SIZES
+@STRIDES
+@DTYPES
+@pytest.mark.parametrize("mapped", [False, True], ids=["shared", "mapped"])
+def test_separable_equals_the_plain_formula(
+    separable_backend: Any, size: Size, stride: int, dtype: torch.dtype, mapped: bool
+) -> None:
+    skip_slow(size, stride, dtype, mapped)
+    torch.manual_seed(0)
+    given = bank(size, dtype, stride, mapped)
+    ours, plain = separable_backend.separable(*given, True), plain_separable(*given)
+    for a, b in zip(tensors_of(*ours), tensors_of(*plain), strict=True):
+        close_to_scale(a, b, dtype)
+    assert tensors_of(separable_backend.separable(*given, False)[1:])[0].numel() == 0
+
+
+@AT_ALL_SIZES
+@STRIDES
+@DTYPES
+@pytest.mark.parametrize("mapped", [False, True], ids=["shared", "mapped"])
+def test_separable_backward_equals_autograd_of_the_plain_formula(
+    separable_backend: Any, size: Size, stride: int, dtype: torch.dtype, mapped: bool
+) -> None:
+    skip_slow(size, stride, dtype, mapped)
+    torch.manual_seed(1)
+    given = bank(size, dtype, stride, mapped)
+    channels, num = size[0], len(given[3])
+    leaves = [t.requires_grad_() for t in tensors_of(*given) if t.numel()]
+    outputs, _, _ = plain_separable(*given)
+    gradients = [image(size, dtype, stride) for _ in range(2)]
+    gradient_of = [i % 2 for i in range(num)]
+    factors, slopes, constants = torch.randn(3, num, channels, dtype=dtype)
+    centres = torch.randn(num, channels, dtype=dtype) if mapped else None
+    added = None if mapped else torch.randn_like(given[0][0])
+    pulled = [
+        gradients[gradient_of[i]] * factors[i] + output.detach() * slopes[i] + constants[i]
+        for i, output in enumerate(outputs)
+    ]
+    wanted = torch.autograd.grad(outputs, leaves, pulled, allow_unused=True)
+    by_leaf = {id(leaf): g for leaf, g in zip(leaves, wanted, strict=True)}
+    inputs, scales, shifts, taps, dilations, offsets, pointwise, rows, stride = (
+        [t.detach() for t in v] if isinstance(v, list) and tensors_of(v) else v for v in given
+    )
+    scales, shifts = (t if t is None else t.detach() for t in (scales, shifts))
+    kept = [output.detach().contiguous() for output in outputs]
+
+    def run(wants_inputs: bool, weights: list[bool]) -> Any:
+        return separable_backend.separable_backward(
+            gradients, gradient_of, factors, kept, slopes, constants, inputs, scales, shifts, taps,
+            dilations, offsets, pointwise, rows, stride, centres, added, wants_inputs, weights,
+            weights,
+        )  # fmt: skip
+
+    to_inputs, to_taps, to_pointwise, crossed, sums = run(True, [True] * num)
+    for ours, weight in zip((*to_taps, *to_pointwise), (*given[3], *given[6]), strict=True):
+        if weight.numel():
+            close_to_scale(ours, by_leaf[id(weight)], dtype)
+    without, *nothing = run(True, [False] * num)[:3]
+    for a, b in zip(without, to_inputs, strict=True):
+        close_to_scale(a, b, dtype)
+    assert not any(t.numel() for t in tensors_of(*nothing))
+    if not mapped:
+        assert run(False, [True] * num)[0] == []
+        close_to_scale(to_inputs[0], by_leaf[id(given[0][0])] + added, dtype)
+        return
+    for i, x in enumerate(inputs):
+        close_to_scale(to_inputs[i] * scales[i], by_leaf[id(given[0][i])], dtype)
+        centred = by_leaf[id(given[1])][i] - by_leaf[id(given[2])][i] * centres[i]
+        close_to_scale(crossed[i], centred, dtype)
+        close_to_scale(sums[i], by_leaf[id(given[2])][i], dtype)
+        assert x.shape == to_inputs[i].shape
