@@ -292,6 +292,20 @@ def test_a_nan_is_seen(backend: torch.device) -> None:
     assert edge_relu_stats(x, x, torch.ones_like(x[0]), graph)[1].isnan().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["32", "64"])
+@pytest.mark.parametrize("channels", [1, 17, 35])
+def test_a_nan_in_the_last_channel_alone_is_seen(
+    backend: torch.device, channels: int, dtype: torch.dtype
+) -> None:
+    graph = graph_of("constant", backend)
+    x = torch.zeros(12, channels, dtype=dtype, device=backend)
+    x[graph.sources[3, 1], -1] = float("nan")  # type: ignore[index]
+    largest = neighbor_max(x, graph).isnan()
+    assert largest[3, -1] and not largest[:, :-1].any()
+    selected = edge_relu_stats(x, x, torch.ones_like(x[0]), graph)
+    assert all(part[..., -1].isnan().any() for part in selected)
+
+
 @pytest.mark.parametrize("name", ["constant", "rows"])
 def test_nothing_of_the_size_of_edges_and_channels_is_kept(
     name: str, backend: torch.device

@@ -124,12 +124,16 @@ struct Block {
     }
   }
 
-  // Whether a lane of a register's mask is set.
+  // Whether a lane of a mask is set.
   static bool any(Mask mask) {
-    int64_t parts[sizeof(V) / sizeof(int64_t)], found = 0;
-    std::memcpy(parts, &mask, sizeof parts);
-    for (const int64_t part : parts) found |= part;
-    return found != 0;
+    if constexpr (single) {
+      return mask;
+    } else {
+      int64_t parts[sizeof(V) / sizeof(int64_t)], found = 0;
+      std::memcpy(parts, &mask, sizeof parts);
+      for (const int64_t part : parts) found |= part;
+      return found != 0;
+    }
   }
 
   // The sum of all lanes, in their order.
