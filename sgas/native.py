@@ -44,8 +44,8 @@ class Library:
     def load(self) -> str | None:
         """None where the operators are there; else why not, in one line.
 
-        Builds them on the first call that finds none in the cache (a minute of CPU time); calls
-        after the first cost nothing.
+        Builds them on the first call that finds none in the cache (half a minute of CPU time);
+        calls after the first cost nothing.
         """
         return _load(self)
 
@@ -98,7 +98,7 @@ def _build(library: Library, folder: Path, built: Path) -> None:
     """
     for left in folder.glob("build-*"):
         shutil.rmtree(left, ignore_errors=True)
-    logger.info("building the kernels of %s, once on this machine (a minute)", library.name)
+    logger.info("building the kernels of %s, once on this machine (half a minute)", library.name)
     work = Path(tempfile.mkdtemp(prefix="build-", dir=folder))
     try:
         from torch.utils.cpp_extension import load
@@ -106,7 +106,7 @@ def _build(library: Library, folder: Path, built: Path) -> None:
         with _ninja_on_path():
             load(
                 library.name,
-                [str(source) for source in library.sources if source.suffix == ".cpp"],
+                [str(unit) for unit in units_of(library, work, _num_cores())],
                 extra_cflags=list(FLAGS),
                 extra_ldflags=["-fopenmp"],
                 build_directory=str(work),
@@ -123,6 +123,33 @@ def _build(library: Library, folder: Path, built: Path) -> None:
         raise _NotBuilt(f"the build failed ({first}); the compiler's words are in {log}") from None
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def units_of(library: Library, folder: Path, num_units: int) -> list[Path]:
+    """Files in `folder` that include the sources, at most `num_units`, of about equal length.
+
+    Torch's headers take the compiler longer than a source of ours, so there are no more units than
+    cores. What a source names for itself alone, in a namespace without a name, has to be unlike the
+    names of the others, since any of them may share a unit.
+    """
+    sources = [source for source in library.sources if source.suffix == ".cpp"]
+    units: list[list[Path]] = [[] for _ in range(min(num_units, len(sources)))]
+    lengths = [0] * len(units)
+    for source in sorted(sources, key=lambda path: (-path.stat().st_size, path.name)):
+        shortest = lengths.index(min(lengths))
+        units[shortest].append(source)
+        lengths[shortest] += source.stat().st_size
+    paths = [folder / f"unit{number}.cpp" for number in range(len(units))]
+    for path, unit in zip(paths, units, strict=True):
+        path.write_text("".join(f'#include "{source.resolve()}"\n' for source in unit))
+    return paths
+
+
+def _num_cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _compiler() -> str:

@@ -13,7 +13,9 @@ import pytest
 
 from sgas.errors import DeviceError, InputError
 from sgas.kernels import backend_for, use_kernels
-from sgas.native import Library
+from sgas.native import Library, units_of
+from sgas_cnn.library import LIBRARY as IMAGES
+from sgas_gcn.compiled import LIBRARY as CLOUDS
 
 # Torch's headers would cost each build twenty seconds; what is built is not what is tested here.
 SOURCE = 'extern "C" int NAME() { return 0; }'
@@ -103,6 +105,27 @@ def test_a_source_that_does_not_compile_is_told_in_one_line(tmp_path: Path, cach
     reason = library(tmp_path, "sgas_test_wrong", "int main( {").load()
     assert reason is not None and "\n" not in reason and "failed.log" in reason
     assert "error" in next(cache.glob("native/*/failed.log")).read_text()
+
+
+@pytest.mark.parametrize("num_units", [1, 2, 5, 99])
+def test_every_source_stands_in_one_unit(tmp_path: Path, num_units: int) -> None:
+    units = units_of(IMAGES, tmp_path, num_units)
+    lines = [line for unit in units for line in unit.read_text().splitlines()]
+    sources = [path.resolve() for path in IMAGES.sources if path.suffix == ".cpp"]
+    assert sorted(lines) == sorted(f'#include "{path}"' for path in sources)
+    assert len(units) == min(num_units, len(sources))
+
+
+@needs_compiler
+@pytest.mark.parametrize("library", [CLOUDS, IMAGES], ids=["gcn", "cnn"])
+def test_all_sources_may_share_a_unit(library: Library, tmp_path: Path) -> None:
+    from torch.utils.cpp_extension import include_paths
+
+    (unit,) = units_of(library, tmp_path, 1)
+    folders = [word for path in include_paths() for word in ("-isystem", path)]
+    command = ["c++", "-std=c++20", "-march=native", "-w", "-fsyntax-only", *folders, str(unit)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_kernels_that_cannot_run_are_an_error_with_a_way_out(

@@ -15,7 +15,7 @@
 namespace sgas {
 namespace {
 
-constexpr long AT_ONCE = 128;  // pixels
+constexpr long PIXELS_OF_SUMS = 128;  // pixels
 
 template <class T>
 class MixtureBackward {
@@ -34,8 +34,8 @@ class MixtureBackward {
     std::vector<std::unique_ptr<Worker>> all(workers);
     share_images(given_.images, workers, [&](long worker, long first, long last) {
       all[worker] = std::make_unique<Worker>(*this);
-      for (long p = first * given_.pixels; p < last * given_.pixels; p += AT_ONCE)
-        some_pixels(*all[worker], p, std::min(AT_ONCE, last * given_.pixels - p));
+      for (long p = first * given_.pixels; p < last * given_.pixels; p += PIXELS_OF_SUMS)
+        some_pixels(*all[worker], p, std::min(PIXELS_OF_SUMS, last * given_.pixels - p));
     });
     give_out(all);
   }

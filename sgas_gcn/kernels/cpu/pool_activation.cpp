@@ -16,8 +16,8 @@
 namespace sgas {
 namespace {
 
-constexpr int64_t TILE = 16;    // points that are added in T before they go to float64
-constexpr int64_t CHUNK = 256;  // channels of a cloud that a thread takes at a time
+constexpr int64_t POINTS_AT_ONCE = 16;    // points that are added in T before they go to float64
+constexpr int64_t CHANNELS_AT_ONCE = 256;  // channels of a cloud that a thread takes at a time
 
 // Points first to last of a cloud, some channels: what was found goes on from what there is.
 template <class T>
@@ -74,17 +74,17 @@ void visit_tile(const Matrix<T>& x, int64_t start, int64_t first, int64_t last, 
 template <class T>
 void pool_clouds(const Matrix<T>& x, int64_t clouds, int64_t size, int64_t channels, T slope,
                  const T* sign, const Pool<T>& pool) {
-  const int64_t chunks = (channels + CHUNK - 1) / CHUNK;
+  const int64_t chunks = (channels + CHANNELS_AT_ONCE - 1) / CHANNELS_AT_ONCE;
   at::parallel_for(0, clouds * chunks, 1, [&](int64_t begin, int64_t end) {
     for (int64_t part = begin; part < end; part++) {
-      const int64_t cloud = part / chunks, channel = part % chunks * CHUNK;
-      const int64_t count = std::min(CHUNK, channels - channel);
+      const int64_t cloud = part / chunks, channel = part % chunks * CHANNELS_AT_ONCE;
+      const int64_t count = std::min(CHANNELS_AT_ONCE, channels - channel);
       const int64_t at = cloud * channels + channel;
       const Pool<T> own{pool.extremum + at, pool.point + at, pool.total + at, pool.squares + at};
       std::fill_n(own.extremum, count, -std::numeric_limits<T>::infinity());
       std::fill_n(own.point, count, 0);
-      for (int64_t first = 0; first < size; first += TILE) {
-        visit_tile(x, cloud * size, first, std::min(size, first + TILE), channel, count, slope,
+      for (int64_t first = 0; first < size; first += POINTS_AT_ONCE) {
+        visit_tile(x, cloud * size, first, std::min(size, first + POINTS_AT_ONCE), channel, count, slope,
                    sign, own);
       }
       for (int64_t c = 0; c < count; c++) own.extremum[c] *= sign[channel + c];
