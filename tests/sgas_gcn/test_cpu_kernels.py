@@ -39,6 +39,14 @@ def in_type(rows: Rows, dtype: torch.dtype) -> Rows:
     return Rows(*(tensor.to(dtype) for tensor in rows[:5]), rows.degree)
 
 
+def side_by_side(count: int, num_nodes: int, num_edges: int) -> Rows:
+    """The rows of random graphs that have no edge with each other."""
+    generator = torch.Generator().manual_seed(0)
+    edges = torch.randint(num_nodes, (count, 2, num_edges), generator=generator)
+    edges += num_nodes * torch.arange(count).view(-1, 1, 1)
+    return CsrGraph.from_edges(edges.transpose(0, 1).flatten(1), count * num_nodes).rows
+
+
 @dataclass
 class Arguments:
     """Arguments of all operators for a graph."""
@@ -139,8 +147,13 @@ def test_both_index_types_give_the_same(operator: str) -> None:
 
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_any_number_of_threads_gives_the_same_bits(operator: str, dtype: torch.dtype) -> None:
-    arguments = Arguments(random_rows(3000, 12000), 3000, 33, dtype)
+@pytest.mark.parametrize("graphs", [1, 10])
+def test_any_number_of_threads_gives_the_same_bits(
+    operator: str, dtype: torch.dtype, graphs: int
+) -> None:
+    """Four threads share one graph, and each has graphs of its own where there are ten."""
+    rows = side_by_side(graphs, 3000 // graphs, 12000 // graphs)
+    arguments = Arguments(rows, 3000, 33, dtype)
     alone = results(operator, arguments)
     try:
         torch.set_num_threads(4)

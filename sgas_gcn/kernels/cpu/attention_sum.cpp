@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "lanes.h"
-#include "rows.h"
+#include "ranges.h"
 
 namespace sgas {
 namespace {
@@ -136,42 +136,99 @@ void score_gradients(const T* grad, int64_t grad_stride, const T* values, int64_
   });
 }
 
-// The gradients of the values, and of the source scores; those of the scores go on to the values
-// by the vectors `[2, m·C]` that made them, if these are given.
+// What goes back to the values and the scores of the sources.
+template <class T>
+struct ToSources {
+  const T* grad;
+  int64_t grad_stride;
+  int64_t heads, channels;
+  const T* weights;
+  const T* by_edge;    // the gradients of the scores, `[E, m]`, and by target `[N, m]`
+  const T* by_target;
+  const T* vectors;    // `[2, m·C]`, that made the scores of the values; nullptr: not to go on
+  T* grad_values;
+  T* by_source;
+
+  // Adds to a value what its scores hand on.
+  void finish(int64_t j, int64_t head) const {
+    if (vectors == nullptr) return;
+    T* to = grad_values + (j * heads + head) * channels;
+    over_channels<T>(channels, [&](auto block, int64_t c) {
+      using B = decltype(block);
+      const auto one = B::fill(by_target[j * heads + head]);
+      const auto two = B::fill(by_source[j * heads + head]);
+      const T *first = vectors + head * channels + c, *second = first + heads * channels;
+      for (int u = 0; u < B::count; u++) {
+        auto value = B::load(to + c, u);
+        value += one * B::load(first, u);
+        value += two * B::load(second, u);
+        B::store(to + c, u, value);
+      }
+    });
+  }
+};
+
+// Each source sums over the edges that leave it.
 template <class T, class Index>
-void source_gradients(const T* grad, int64_t grad_stride, int64_t heads, int64_t channels,
-                      const T* weights, const T* by_edge, const T* by_target, const T* vectors,
-                      const Rows<Index>& rows, T* grad_values, T* by_source) {
+void collect(const ToSources<T>& to, const Rows<Index>& rows) {
+  const int64_t heads = to.heads, channels = to.channels;
   at::parallel_for(0, rows.count, grain_of(heads * channels), [&](int64_t begin, int64_t end) {
     for (int64_t j = begin; j < end; j++) {
       const Index first = rows.out_offsets[j], last = rows.out_offsets[j + 1];
       for (int64_t head = 0; head < heads; head++) {
         T score = 0;
         for (Index at = first; at < last; at++) {
-          score += by_edge[rows.out_edges[at] * heads + head];
+          score += to.by_edge[rows.out_edges[at] * heads + head];
         }
-        by_source[j * heads + head] = score;
+        to.by_source[j * heads + head] = score;
         over_channels<T>(channels, [&](auto block, int64_t c) {
           using B = decltype(block);
           typename B::Value sum[B::count] = {};
           for (Index at = first; at < last; at++) {
-            const T* row = grad + rows.out_targets[at] * grad_stride + head * channels + c;
-            const auto weight = B::fill(weights[rows.out_edges[at] * heads + head]);
-            for (int u = 0; u < B::count; u++) sum[u] += weight * B::load(row, u);
-          }
-          if (vectors != nullptr) {
-            const auto one = B::fill(by_target[j * heads + head]), two = B::fill(score);
-            const T *first = vectors + head * channels + c, *second = first + heads * channels;
+            const T* row = to.grad + rows.out_targets[at] * to.grad_stride + head * channels + c;
+            const auto weight = B::fill(to.weights[rows.out_edges[at] * heads + head]);
             for (int u = 0; u < B::count; u++) {
-              sum[u] += one * B::load(first, u) + two * B::load(second, u);
+              sum[u] = B::multiply_add(weight, B::load(row, u), sum[u]);
             }
           }
-          T* to = grad_values + (j * heads + head) * channels + c;
-          for (int u = 0; u < B::count; u++) B::store(to, u, sum[u]);
+          T* own = to.grad_values + (j * heads + head) * channels + c;
+          for (int u = 0; u < B::count; u++) B::store(own, u, sum[u]);
         });
+        to.finish(j, head);
       }
     }
   });
+}
+
+// The same for nodes first to last, which have no edge with others: each hands its gradient on.
+template <class T, class Index>
+void hand_on(int64_t first, int64_t last, const ToSources<T>& to, const Rows<Index>& rows) {
+  const int64_t heads = to.heads, channels = to.channels, columns = heads * channels;
+  std::fill(to.grad_values + first * columns, to.grad_values + last * columns, T(0));
+  std::fill(to.by_source + first * heads, to.by_source + last * heads, T(0));
+  for (int64_t i = first; i < last; i++) {
+    for (int64_t head = 0; head < heads; head++) {
+      for (Index edge = rows.offsets[i]; edge < rows.offsets[i + 1]; edge++) {
+        to.by_source[rows.sources[edge] * heads + head] += to.by_edge[edge * heads + head];
+      }
+      over_channels<T>(channels, [&](auto block, int64_t c) {
+        using B = decltype(block);
+        typename B::Value own[B::count];
+        const T* row = to.grad + i * to.grad_stride + head * channels + c;
+        for (int u = 0; u < B::count; u++) own[u] = B::load(row, u);
+        for (Index edge = rows.offsets[i]; edge < rows.offsets[i + 1]; edge++) {
+          T* sum = to.grad_values + rows.sources[edge] * columns + head * channels + c;
+          const auto weight = B::fill(to.weights[edge * heads + head]);
+          for (int u = 0; u < B::count; u++) {
+            B::store(sum, u, B::multiply_add(weight, own[u], B::load(sum, u)));
+          }
+        }
+      });
+    }
+  }
+  for (int64_t j = first; j < last; j++) {
+    for (int64_t head = 0; head < heads; head++) to.finish(j, head);
+  }
 }
 
 std::tuple<Tensor, Tensor> attention_sum(const Tensor& given, const Tensor& target_score,
@@ -229,9 +286,12 @@ std::tuple<Tensor, Tensor, Tensor> attention_sum_backward(
     const auto* made_by = vectors ? vectors->const_data_ptr<scalar_t>() : nullptr;
     score_gradients(g, grad.stride(0), values.const_data_ptr<scalar_t>(), values.stride(0), by,
                     channels, scores, w, rows, of_edges, of_targets);
-    source_gradients(g, grad.stride(0), heads, channels, w, of_edges, of_targets, made_by, rows,
-                     grad_values.mutable_data_ptr<scalar_t>(),
-                     by_source.mutable_data_ptr<scalar_t>());
+    const ToSources<scalar_t> to{g, grad.stride(0), heads, channels, w, of_edges, of_targets, made_by,
+                                 grad_values.mutable_data_ptr<scalar_t>(),
+                                 by_source.mutable_data_ptr<scalar_t>()};
+    over_closed_ranges(
+        rows, [&](int64_t first, int64_t last) { hand_on(first, last, to, rows); },
+        [&] { collect(to, rows); });
   });
   return {grad_values, by_target, by_source};
 }

@@ -4,7 +4,9 @@
 // Forward: the extremum over the edges of each node (by sign, so that the caller's norm may have
 // a negative weight), and over all edges Σh and Σh². Backward, with G = dL/dselected,
 // c1 = dL/dΣh and c2 = 2 dL/dΣh²: each edge has the gradient [h > 0](c1 + c2 h), and the selected
-// one G on top; h is computed again, once for the sums by target and once for those by source.
+// one G on top; h is computed again. Where graphs stand side by side each edge is visited once, and
+// adds to the rows of both its nodes; a graph that threads share is visited by target and by source,
+// so that no two of them write to one row. Sums are in the same order in both cases.
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/ones.h>
@@ -15,6 +17,7 @@
 
 #include "lanes.h"
 #include "neighbors.h"
+#include "ranges.h"
 
 namespace sgas {
 namespace {
@@ -168,6 +171,47 @@ void by_source(int64_t channels, const Kept<T, Place>& kept, const Rows<Index>& 
   });
 }
 
+// Both sums for nodes first to last, which have no edge with others; `out` is `[N, 2, channels]`.
+template <class T, class Index, class Place>
+void by_both_ends(int64_t first, int64_t last, int64_t channels, const Kept<T, Place>& kept,
+             const Rows<Index>& rows, T* out) {
+  const int64_t stride = 2 * channels;
+  T* of_sources = out + channels;
+  for (int64_t j = first; j < last; j++) std::fill_n(of_sources + j * stride, channels, T(0));
+  for (int64_t i = first; i < last; i++) {
+    over_channels<T>(channels, [&](auto block, int64_t c) {
+      using B = decltype(block);
+      using Value = typename B::Value;
+      const Value zero = B::fill(0);
+      const int64_t at = i * channels + c;
+      Value own[B::count], c1[B::count], c2[B::count], selected[B::count], sum[B::count];
+      typename B::Integer chosen[B::count];
+      for (int u = 0; u < B::count; u++) {
+        own[u] = B::load(kept.target.row(i) + c, u);
+        c1[u] = B::load(kept.constant + c, u);
+        c2[u] = B::load(kept.slope + c, u);
+        chosen[u] = B::load_integer(kept.places + at, u);
+        selected[u] = B::load(kept.factor + c, u) * B::load(kept.grad.row(i) + c, u);
+        sum[u] = B::load(kept.selected + at, u) > zero ? selected[u] : zero;
+      }
+      for (Index edge = rows.offsets[i]; edge < rows.offsets[i + 1]; edge++) {
+        const int64_t j = rows.sources[edge];
+        const T* row = kept.source.row(j) + c;
+        T* to = of_sources + j * stride + c;
+        const auto place = B::fill_integer(edge - rows.offsets[i]);
+        for (int u = 0; u < B::count; u++) {
+          const Value h = own[u] + B::load(row, u);
+          const Value grad_h = c1[u] + c2[u] * h;
+          const Value with_selected = grad_h + (chosen[u] == place ? selected[u] : zero);
+          sum[u] += h > zero ? grad_h : zero;
+          B::store(to, u, B::load(to, u) + (h > zero ? with_selected : zero));
+        }
+      }
+      for (int u = 0; u < B::count; u++) B::store(out + i * stride + c, u, sum[u]);
+    });
+  }
+}
+
 // The two rows of the sum over the chunks, always in the same order.
 std::tuple<Tensor, Tensor> sum_of_chunks(const Tensor& partial) {
   const int64_t chunks = partial.size(0), channels = partial.size(2);
@@ -238,8 +282,15 @@ Tensor edge_gradients(const Tensor& given_grad, const std::optional<Tensor>& giv
                                        selected.const_data_ptr<scalar_t>(),
                                        chosen};
       scalar_t* to = out.mutable_data_ptr<scalar_t>();
-      by_target(channels, kept, rows, to, 2 * channels);
-      by_source(channels, kept, rows, to + channels, 2 * channels);
+      over_closed_ranges(
+          rows,
+          [&](int64_t first, int64_t last) {
+            by_both_ends(first, last, channels, kept, rows, to);
+          },
+          [&] {
+            by_target(channels, kept, rows, to, 2 * channels);
+            by_source(channels, kept, rows, to + channels, 2 * channels);
+          });
     });
   });
   return out;

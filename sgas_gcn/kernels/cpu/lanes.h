@@ -4,6 +4,7 @@
 // that the compiler has to vectorise itself.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
@@ -42,6 +43,14 @@ struct Block {
 
   // Less zero, and not plus: that leaves every number as it is, so that no instruction is spent.
   static V fill(T value) { return value - V{}; }
+
+  // a · b + c in one rounding also of single numbers, where the compiler may choose to part them.
+  static V multiply_add(V a, V b, V c) {
+#ifdef __FMA__
+    if constexpr (single) return std::fma(a, b, c);
+#endif
+    return a * b + c;
+  }
 
   static Integer fill_integer(int32_t value) { return Integer{} + static_cast<Wide>(value); }
 
@@ -136,11 +145,32 @@ struct Block {
     }
   }
 
-  // The sum of all lanes, in their order.
+  // A bit for each lane of a mask of registers, the first lane's the lowest.
+  static uint32_t bits(Mask mask) {
+    uint32_t found = 0;
+#ifdef __AVX512F__
+    if constexpr (sizeof(V) == REGISTER_BYTES) {
+      const auto lanes_of = reinterpret_cast<__m512i>(mask);
+      if constexpr (sizeof(T) == 4) return _mm512_test_epi32_mask(lanes_of, lanes_of);
+      else return _mm512_test_epi64_mask(lanes_of, lanes_of);
+    }
+#endif
+    for (int lane = 0; lane < lanes; lane++) found |= static_cast<uint32_t>(mask[lane] != 0) << lane;
+    return found;
+  }
+
+  // The sum of all lanes, always in the same order.
   static T total(V value) {
     if constexpr (single) {
       return value;
     } else {
+#ifdef __AVX512F__
+      if constexpr (sizeof(V) == REGISTER_BYTES && sizeof(T) == 4) {
+        return _mm512_reduce_add_ps(reinterpret_cast<__m512>(value));
+      } else if constexpr (sizeof(V) == REGISTER_BYTES) {
+        return _mm512_reduce_add_pd(reinterpret_cast<__m512d>(value));
+      }
+#endif
       T sum = 0;
       for (int lane = 0; lane < lanes; lane++) sum += value[lane];
       return sum;

@@ -60,18 +60,18 @@ void write_transposed(std::vector<Padded<T>>& sums, View<T> out) {
   }
 }
 
-// grads += gradient · map, for the rows of the gradient that `buffer` holds.
+// grads += gradient · map, for some rows; `gradient` is the first of them.
 template <class T>
-void to_inputs(const Linear<T>& linear, int64_t first, int64_t last, const T* buffer) {
+void to_inputs(const Linear<T>& linear, int64_t first, int64_t last, const T* gradient) {
   for (size_t i = 0; i < linear.grad_inputs.size(); i++) {
     const std::vector<Factor<T>> factors{
-        {{buffer - first * linear.stride, linear.stride}, &linear.maps[i]}};
+        {{gradient - first * linear.stride, linear.stride}, &linear.maps[i]}};
     multiply<T, AND_ADD>(factors, first, last, linear.grad_inputs[i]);
   }
 }
 
-// Backward of linear maps; make(group, first, last, buffer) writes rows of the gradient `[rows,
-// stride]`. The weight's is written to `grad_weight` `[D, width · inputs]` unless that is empty.
+// Backward of linear maps; make(group, first, last, buffer) returns rows of the gradient `[rows,
+// stride]`, for which it may use the buffer. The weight's is written to `grad_weight` `[D, width · inputs]` unless that is empty.
 template <class T, class Make>
 void linear_backward(const Linear<T>& linear, int64_t num_rows, Tensor grad_weight, Make&& make) {
   const bool of_weight = grad_weight.size(0) > 0;
@@ -82,11 +82,11 @@ void linear_backward(const Linear<T>& linear, int64_t num_rows, Tensor grad_weig
   over_groups(num_rows, [&](int64_t group, int64_t first, int64_t last) {
     auto& buffer = buffers[group];
     if (buffer.empty()) buffer.resize(ROWS_IN_CACHE * linear.stride + Whole<T>::lanes);
-    make(group, first, last, buffer.data());
-    to_inputs(linear, first, last, buffer.data());
+    const T* gradient = make(group, first, last, buffer.data());
+    to_inputs(linear, first, last, gradient);
     for (size_t i = 0; of_weight && i < sums.size(); i++) {
       const View<const T> rows{linear.inputs[i].row(first), linear.inputs[i].stride};
-      add_transposed(buffer.data(), linear.stride, rows, last - first, sums[i][group]);
+      add_transposed(gradient, linear.stride, rows, last - first, sums[i][group]);
     }
   });
   if (!of_weight) return;
@@ -100,11 +100,15 @@ void linear_backward(const Linear<T>& linear, int64_t num_rows, Tensor grad_weig
 template <class T>
 void linear_backward(const Linear<T>& linear, const Tensor& grad, Tensor grad_weight) {
   const auto from = reading<T>(grad);
+  const bool as_it_is = linear.columns == linear.stride && from.stride == linear.stride;
   linear_backward(linear, grad.size(0), grad_weight,
-                  [&](int64_t, int64_t first, int64_t last, T* out) {
-                    for (int64_t row = first; row < last; row++, out += linear.stride) {
-                      std::copy_n(from.row(row), linear.columns, out);
+                  [&](int64_t, int64_t first, int64_t last, T* buffer) -> const T* {
+                    if (as_it_is) return from.row(first);
+                    for (int64_t row = first; row < last; row++) {
+                      std::copy_n(from.row(row), linear.columns,
+                                  buffer + (row - first) * linear.stride);
                     }
+                    return buffer;
                   });
 }
 

@@ -192,6 +192,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> linear_norm_backward(
       linear_backward(linear, num_rows, grad_weight,
                       [&](int64_t, int64_t first, int64_t last, scalar_t* out) {
                         before_relu(g, values, typed, slope, first, last, out);
+                        return out;
                       });
     });
   } else if (of_weight || of_bias || !grad_inputs.empty()) {

@@ -93,8 +93,10 @@ class Selector {
       count += row[j] <= bound;
     };
     for (; start + B::lanes <= size_; start += B::lanes) {
-      if (!B::any(B::load(row + start, 0) <= B::fill(bound))) continue;
-      for (int64_t j = start; j < start + B::lanes; j++) take(j);
+      for (uint32_t bits = B::bits(B::load(row + start, 0) <= B::fill(bound)); bits != 0;
+           bits &= bits - 1) {
+        take(start + __builtin_ctz(bits));
+      }
     }
     for (; start < size_; start++) take(start);
     return count;

@@ -1,8 +1,9 @@
 // Maximum over the neighbours of each node, and the place among its edges of the one that had it.
 //
 // The edge is kept and not the source: a source may be a node's neighbour twice, and only one of
-// the two takes the gradient. Each source collects its gradient over the edges that leave it, so
-// that no two threads write to one place and the order of the sum is fixed.
+// the two takes the gradient. Where threads share a graph each source collects its gradient over the
+// edges that leave it, so that no two of them write to one place; else each node hands its gradient
+// on. The order of a sum is the same.
 
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
@@ -11,6 +12,7 @@
 
 #include "lanes.h"
 #include "neighbors.h"
+#include "ranges.h"
 
 namespace sgas {
 namespace {
@@ -102,6 +104,32 @@ void collect(const Matrix<T>& grad, int64_t channels, const Place* places,
   });
 }
 
+// The same for nodes first to last, which have no edge with others.
+template <class T, class Index, class Place>
+void hand_on(int64_t first, int64_t last, const Matrix<T>& grad, int64_t channels,
+             const Place* places, const Rows<Index>& rows, T* grad_x) {
+  std::fill(grad_x + first * channels, grad_x + last * channels, T(0));
+  for (int64_t i = first; i < last; i++) {
+    over_channels<T>(channels, [&](auto block, int64_t c) {
+      using B = decltype(block);
+      const auto zero = B::fill(0);
+      typename B::Value own[B::count];
+      typename B::Integer chosen[B::count];
+      for (int u = 0; u < B::count; u++) {
+        own[u] = B::load(grad.row(i) + c, u);
+        chosen[u] = B::load_integer(places + i * channels + c, u);
+      }
+      for (Index edge = rows.offsets[i]; edge < rows.offsets[i + 1]; edge++) {
+        T* to = grad_x + rows.sources[edge] * channels + c;
+        const auto place = B::fill_integer(edge - rows.offsets[i]);
+        for (int u = 0; u < B::count; u++) {
+          B::store(to, u, B::load(to, u) + (chosen[u] == place ? own[u] : zero));
+        }
+      }
+    });
+  }
+}
+
 }  // namespace
 
 std::tuple<Tensor, Tensor> largest(const Tensor& given, SGAS_GRAPH_ARGUMENTS, AfterMax after) {
@@ -138,8 +166,14 @@ Tensor neighbor_max_backward(const Tensor& given, const Tensor& places, SGAS_GRA
   SGAS_DISPATCH(grad.scalar_type(), sources.scalar_type(), "neighbor_max_backward", [&] {
     const Rows<index_t> rows(offsets, sources, out_offsets, out_targets, out_edges);
     with_places(places, [&](const auto* chosen) {
-      collect(Matrix<scalar_t>(grad), grad.size(1), chosen, rows,
-              grad_x.mutable_data_ptr<scalar_t>());
+      const Matrix<scalar_t> from(grad);
+      scalar_t* to = grad_x.mutable_data_ptr<scalar_t>();
+      over_closed_ranges(
+          rows,
+          [&](int64_t first, int64_t last) {
+            hand_on(first, last, from, grad.size(1), chosen, rows, to);
+          },
+          [&] { collect(from, grad.size(1), chosen, rows, to); });
     });
   });
   return grad_x;

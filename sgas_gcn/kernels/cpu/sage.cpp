@@ -140,6 +140,7 @@ std::tuple<Tensor, Tensor, Tensor> sage_backward(
     linear_backward(own, x.size(0), grad_weight.narrow(1, 0, of_weights ? channels : 0),
                     [&](int64_t group, int64_t first, int64_t last, scalar_t* out) {
                       combined(group, first, last, out, own.stride);
+                      return out;
                     });
     double* found = of_scale.mutable_data_ptr<double>();
     for (size_t i = 0; i < combined.of_scale.size(); i++) found[i % edges] += combined.of_scale[i];

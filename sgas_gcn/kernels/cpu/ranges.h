@@ -1,0 +1,45 @@
+// Ranges of nodes that no edge leaves: graphs or clouds side by side. A thread that has a range to
+// itself may visit each edge once and add to the rows of both its nodes.
+#pragma once
+
+#include <ATen/Parallel.h>
+
+#include <vector>
+
+#include "rows.h"
+
+namespace sgas {
+
+constexpr int64_t NODES_OF_A_RANGE = 256;  // at least, so that a range is worth a thread's while
+
+// Where the ranges begin, and at the end the number of nodes.
+template <class Index>
+std::vector<int64_t> closed_ranges(const Rows<Index>& rows) {
+  std::vector<int64_t> starts{0};
+  Index reach = 0;  // the last node that one of those so far has an edge with
+  for (int64_t i = 0; i < rows.count; i++) {
+    for (Index at = rows.offsets[i]; at < rows.offsets[i + 1]; at++) {
+      reach = std::max(reach, rows.sources[at]);
+    }
+    for (Index at = rows.out_offsets[i]; at < rows.out_offsets[i + 1]; at++) {
+      reach = std::max(reach, rows.out_targets[at]);
+    }
+    if (reach <= i && i + 1 - starts.back() >= NODES_OF_A_RANGE) starts.push_back(i + 1);
+  }
+  if (starts.back() < rows.count) starts.push_back(rows.count);
+  return starts;
+}
+
+// Calls alone(first, last) for each range, in parallel; where these are too few for the threads,
+// calls together() instead, which has to come to the same.
+template <class Index, class Alone, class Together>
+void over_closed_ranges(const Rows<Index>& rows, Alone&& alone, Together&& together) {
+  const auto starts = closed_ranges(rows);
+  const int64_t ranges = static_cast<int64_t>(starts.size()) - 1, threads = at::get_num_threads();
+  if (threads > 1 && ranges < 2 * threads) return together();
+  at::parallel_for(0, ranges, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t range = begin; range < end; range++) alone(starts[range], starts[range + 1]);
+  });
+}
+
+}  // namespace sgas
