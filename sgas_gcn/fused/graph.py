@@ -39,14 +39,12 @@ class LargestDifference(Aggregate):
     @staticmethod
     def forward(x: Tensor, neighbors: GraphNeighbors) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The difference."""
-        best, kept = halves.max_forward(x, neighbors.given)
-        return best.sub_(x * neighbors.given.has_edges), kept
+        return halves.difference_forward(x, neighbors.given)
 
     @staticmethod
     def backward(grad: Tensor, kept: tuple[Tensor, ...], neighbors: GraphNeighbors) -> Tensor:
         """The gradient of x."""
-        found = halves.max_backward(grad, kept, neighbors.given)
-        return found.sub_(grad * neighbors.given.has_edges)
+        return halves.difference_backward(grad, kept, neighbors.given)
 
 
 class MeanWithSelf(Aggregate):

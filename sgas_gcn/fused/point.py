@@ -39,13 +39,12 @@ class LargestDifference(Aggregate):
     @staticmethod
     def forward(x: Tensor, neighbors: Neighbors) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The difference."""
-        best, kept = halves.max_forward(x, neighbors.without_self)
-        return best.sub_(x), kept
+        return halves.difference_forward(x, neighbors.without_self)
 
     @staticmethod
     def backward(grad: Tensor, kept: tuple[Tensor, ...], neighbors: Neighbors) -> Tensor:
         """The gradient of x."""
-        return halves.max_backward(grad, kept, neighbors.without_self).sub_(grad)
+        return halves.difference_backward(grad, kept, neighbors.without_self)
 
 
 class EdgeConv(forms.EdgeConv):

@@ -32,7 +32,7 @@ def neighbor_sum(x: Tensor, graph: Graph) -> Tensor:
 
 def neighbor_max(x: Tensor, graph: Graph) -> Tensor:
     """Maximum of `x` `[N, D]` over the sources of each node: `[N, D]`; the first of equals."""
-    return operators().neighbor_max(x, *graph.rows)[0]
+    return operators().neighbor_max(x, *graph.rows, False)[0]
 
 
 def edge_relu_stats(
@@ -78,8 +78,8 @@ def _nearest_shape(x: Tensor, width: int) -> Tensor:
     return x.new_empty(*x.shape[:-1], width, dtype=torch.int64)
 
 
-def _max_shapes(x: Tensor, *rows: Any) -> tuple[Tensor, Tensor]:
-    return _like(x), _places_like(x, rows[-1])
+def _max_shapes(x: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
+    return _like(x), _places_like(x, others[-2])
 
 
 def _stats_shapes(target: Tensor, source: Tensor, sign: Tensor, *rows: Any) -> tuple[Tensor, ...]:
@@ -191,7 +191,7 @@ def _save_sum(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _save_max(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    _, *rows, ctx.degree = inputs
+    _, *rows, ctx.degree, ctx.relative = inputs
     ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(output[1], *rows)
 
@@ -227,7 +227,8 @@ def _grad_sum_backward(ctx: Any, grad: Tensor) -> Gradients:
 
 
 def _grad_max(ctx: Any, grad: Tensor, _: Any) -> Gradients:
-    return operators().neighbor_max_backward(grad, *ctx.saved_tensors, ctx.degree), *ROWS
+    given = (grad, *ctx.saved_tensors, ctx.degree, ctx.relative)
+    return operators().neighbor_max_backward(*given), *ROWS, None
 
 
 def _grad_stats(ctx: Any, selected: Tensor, _: Any, total: Tensor, squares: Tensor) -> Gradients:

@@ -73,7 +73,7 @@ def sum_backward(grad: Tensor, graph: Graph) -> Tensor:
 def max_forward(x: Tensor, graph: Graph) -> tuple[Tensor, Kept]:
     """Maximum of `x` `[N, D]` over the sources of each node: `[N, D]`; the first of equals."""
     if runs_compiled(x):
-        best, places = operators().neighbor_max(x, *graph.rows)
+        best, places = operators().neighbor_max(x, *graph.rows, False)
         return best, (places,)
     context = _Context(graph)
     best = _functions(graph).NeighborMax.forward(context, x, graph)
@@ -84,8 +84,29 @@ def max_forward(x: Tensor, graph: Graph) -> tuple[Tensor, Kept]:
 def max_backward(grad: Tensor, kept: Kept, graph: Graph) -> Tensor:
     """The gradient of what the maximum was taken of: `[N, D]`."""
     if runs_compiled(grad):
-        return operators().neighbor_max_backward(grad, *kept, *graph.rows)
+        return operators().neighbor_max_backward(grad, *kept, *graph.rows, False)
     return _functions(graph).NeighborMax.backward(_Context(graph, kept), grad)[0]
+
+
+def difference_forward(x: Tensor, graph: Graph) -> tuple[Tensor, Kept]:
+    """max x_j − x_i over the sources j of each node i `[N, D]`; 0 for a node without any."""
+    if runs_compiled(x):
+        best, places = operators().neighbor_max(x, *graph.rows, True)
+        return best, (places,)
+    best, kept = max_forward(x, graph)
+    return best.sub_(own_values(x, graph)), kept
+
+
+def difference_backward(grad: Tensor, kept: Kept, graph: Graph) -> Tensor:
+    """The gradient of what the difference was taken of: `[N, D]`."""
+    if runs_compiled(grad):
+        return operators().neighbor_max_backward(grad, *kept, *graph.rows, True)
+    return max_backward(grad, kept, graph).sub_(own_values(grad, graph))
+
+
+def own_values(x: Tensor, graph: Graph) -> Tensor:
+    """`x`, and 0 for nodes without sources."""
+    return x * graph.has_edges if isinstance(graph, CsrGraph) else x
 
 
 @_or_triton

@@ -77,8 +77,10 @@ class Arguments:
             return (self.matrix(2, self.num_nodes, 3), 3)
         if operator == "transpose":
             return rows[:2]
+        if operator == "neighbor_max":
+            return (x, *rows, True)
         if operator == "neighbor_max_backward":
-            return (x, ops.neighbor_max(x, *rows)[1], *rows)
+            return (x, ops.neighbor_max(x, *rows, True)[1], *rows, True)
         if operator == "edge_relu_stats":
             return (x, x.flip(0), sign, *rows)
         if operator == "edge_relu_stats_backward":
@@ -92,7 +94,7 @@ class Arguments:
             return (values, values, heads, heads, weights, *rows, 0.2, vectors[0], vectors)
         if operator.startswith(("sage", "edge_conv")):
             return self.of_messages(operator)
-        assert operator in ("neighbor_sum", "neighbor_sum_backward", "neighbor_max")
+        assert operator in ("neighbor_sum", "neighbor_sum_backward")
         return (x, *rows)
 
     def of_messages(self, operator: str) -> tuple[Any, ...]:
@@ -201,7 +203,7 @@ def test_a_compiled_graph_calls_the_operators_without_a_break() -> None:
     rows, ops = random_rows(), operators()
 
     def step(x: Tensor) -> Tensor:
-        return ops.neighbor_max(torch.relu(x), *rows)[0].sum()
+        return ops.neighbor_max(torch.relu(x), *rows, False)[0].sum()
 
     x, other = (torch.ones(NODES, 3, requires_grad=True) for _ in range(2))
     torch.compile(step, backend="aot_eager", fullgraph=True)(x).backward()

@@ -1,4 +1,5 @@
-// Maximum over the neighbours of each node, and the place among its edges of the one that had it.
+// Maximum over the neighbours of each node, less its own value where `relative`, and the place among
+// its edges of the one that had it.
 //
 // The edge is kept and not the source: a source may be a node's neighbour twice, and only one of
 // the two takes the gradient. Where threads share a graph each source collects its gradient over the
@@ -17,25 +18,6 @@
 namespace sgas {
 namespace {
 
-template <class T>
-bool has_nan(const Matrix<T>& x, int64_t num_rows, int64_t channels) {
-  std::atomic<bool> found{false};
-  at::parallel_for(0, num_rows, grain_of(channels), [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; i++) {
-      over_channels<T>(channels, [&](auto block, int64_t c) {
-        using B = decltype(block);
-        typename B::Mask nan = {};
-        for (int u = 0; u < B::count; u++) {
-          const auto value = B::load(x.row(i) + c, u);
-          nan |= value != value;
-        }
-        if (B::any(nan)) found = true;
-      });
-    }
-  });
-  return found;
-}
-
 // Takes the value where it is larger; a NaN wins and stays, so that it is seen.
 template <bool with_nan, class Value>
 auto wins_over(Value value, Value largest) {
@@ -46,9 +28,12 @@ auto wins_over(Value value, Value largest) {
   }
 }
 
+// Returns whether there was a NaN among the nodes' own values; without `with_nan` the maxima are
+// then to be taken again.
 template <bool tracked, bool with_nan, class T, class Index, class Place>
-void max_rows(const Matrix<T>& x, int64_t channels, const Rows<Index>& rows, AfterMax after,
+bool max_rows(const Matrix<T>& x, int64_t channels, const Rows<Index>& rows, AfterMax after,
               T* best, Place* places) {
+  std::atomic<bool> found{false};
   at::parallel_for(0, rows.count, grain_of(channels), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) {
       const Index first = rows.offsets[i], last = rows.offsets[i + 1];
@@ -69,27 +54,50 @@ void max_rows(const Matrix<T>& x, int64_t channels, const Rows<Index>& rows, Aft
           }
         }
         const auto zero = B::fill(0);
+        typename B::Mask nan = {};
         for (int u = 0; u < B::count; u++) {
+          const auto own = B::load(x.row(i) + c, u);
+          nan |= own != own;
           auto value = largest[u];
-          if (after.relative && first != last) value -= B::load(x.row(i) + c, u);
+          if (after.relative && first != last) value -= own;
           if (after.relu) value = value <= zero ? zero : value;
           B::store(best + i * channels + c, u, value);
           if constexpr (tracked) B::store_integer(places + i * channels + c, u, chosen[u]);
         }
+        if (!with_nan && B::any(nan)) found = true;
       });
     }
   });
+  return found;
+}
+
+template <bool tracked, class T, class Index, class Place>
+void max_of(const Matrix<T>& x, int64_t channels, const Rows<Index>& rows, AfterMax after, T* best,
+            Place* places) {
+  if (max_rows<tracked, false>(x, channels, rows, after, best, places)) {
+    max_rows<tracked, true>(x, channels, rows, after, best, places);
+  }
+}
+
+// The gradient that a node's own value gets from its difference, to begin with.
+template <class B, class Index>
+auto own_part(const typename B::Value& grad, int64_t node, const Rows<Index>& rows, bool relative) {
+  const bool differs = relative && rows.offsets[node] != rows.offsets[node + 1];
+  return differs ? B::fill(0) - grad : B::fill(0);
 }
 
 template <class T, class Index, class Place>
 void collect(const Matrix<T>& grad, int64_t channels, const Place* places,
-             const Rows<Index>& rows, T* grad_x) {
+             const Rows<Index>& rows, bool relative, T* grad_x) {
   at::parallel_for(0, rows.count, grain_of(channels), [&](int64_t begin, int64_t end) {
     for (int64_t j = begin; j < end; j++) {
       over_channels<T>(channels, [&](auto block, int64_t c) {
         using B = decltype(block);
         const auto zero = B::fill(0);
-        typename B::Value sum[B::count] = {};
+        typename B::Value sum[B::count];
+        for (int u = 0; u < B::count; u++) {
+          sum[u] = own_part<B>(B::load(grad.row(j) + c, u), j, rows, relative);
+        }
         for (Index at = rows.out_offsets[j]; at < rows.out_offsets[j + 1]; at++) {
           const int64_t i = rows.out_targets[at];
           const auto place = B::fill_integer(rows.out_edges[at] - rows.offsets[i]);
@@ -107,8 +115,16 @@ void collect(const Matrix<T>& grad, int64_t channels, const Place* places,
 // The same for nodes first to last, which have no edge with others.
 template <class T, class Index, class Place>
 void hand_on(int64_t first, int64_t last, const Matrix<T>& grad, int64_t channels,
-             const Place* places, const Rows<Index>& rows, T* grad_x) {
-  std::fill(grad_x + first * channels, grad_x + last * channels, T(0));
+             const Place* places, const Rows<Index>& rows, bool relative, T* grad_x) {
+  for (int64_t j = first; j < last; j++) {
+    over_channels<T>(channels, [&](auto block, int64_t c) {
+      using B = decltype(block);
+      for (int u = 0; u < B::count; u++) {
+        const auto own = B::load(grad.row(j) + c, u);
+        B::store(grad_x + j * channels + c, u, own_part<B>(own, j, rows, relative));
+      }
+    });
+  }
   for (int64_t i = first; i < last; i++) {
     over_channels<T>(channels, [&](auto block, int64_t c) {
       using B = decltype(block);
@@ -143,21 +159,16 @@ std::tuple<Tensor, Tensor> largest(const Tensor& given, SGAS_GRAPH_ARGUMENTS, Af
     const Matrix<scalar_t> from(x);
     scalar_t* to = best.mutable_data_ptr<scalar_t>();
     const int64_t channels = x.size(1);
-    const bool with_nan = has_nan(from, x.size(0), channels);
     with_places(places, [&](auto* chosen) {
-      if (with_nan) {
-        if (after.tracked) max_rows<true, true>(from, channels, rows, after, to, chosen);
-        else max_rows<false, true>(from, channels, rows, after, to, chosen);
-      } else {
-        if (after.tracked) max_rows<true, false>(from, channels, rows, after, to, chosen);
-        else max_rows<false, false>(from, channels, rows, after, to, chosen);
-      }
+      if (after.tracked) max_of<true>(from, channels, rows, after, to, chosen);
+      else max_of<false>(from, channels, rows, after, to, chosen);
     });
   });
   return {best, places};
 }
 
-Tensor neighbor_max_backward(const Tensor& given, const Tensor& places, SGAS_GRAPH_ARGUMENTS) {
+Tensor neighbor_max_backward(const Tensor& given, const Tensor& places, SGAS_GRAPH_ARGUMENTS,
+                             bool relative) {
   check_graph(given.size(0), offsets, sources, out_offsets, out_targets, out_edges, degree);
   TORCH_CHECK(places.sizes() == given.sizes() && places.is_contiguous(),
               "the places have to be those of neighbor_max");
@@ -171,9 +182,9 @@ Tensor neighbor_max_backward(const Tensor& given, const Tensor& places, SGAS_GRA
       over_closed_ranges(
           rows,
           [&](int64_t first, int64_t last) {
-            hand_on(first, last, from, grad.size(1), chosen, rows, to);
+            hand_on(first, last, from, grad.size(1), chosen, rows, relative, to);
           },
-          [&] { collect(from, grad.size(1), chosen, rows, to); });
+          [&] { collect(from, grad.size(1), chosen, rows, relative, to); });
     });
   });
   return grad_x;
@@ -181,15 +192,17 @@ Tensor neighbor_max_backward(const Tensor& given, const Tensor& places, SGAS_GRA
 
 namespace {
 
-std::tuple<Tensor, Tensor> neighbor_max(const Tensor& x, SGAS_GRAPH_ARGUMENTS) {
-  return largest(x, SGAS_GRAPH, {false, false, true});
+std::tuple<Tensor, Tensor> neighbor_max(const Tensor& x, SGAS_GRAPH_ARGUMENTS, bool relative) {
+  return largest(x, SGAS_GRAPH, {relative, false, true});
 }
 
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(sgas_gcn, m) {
-  m.def("neighbor_max(Tensor x, " SGAS_GRAPH_SCHEMA ") -> (Tensor best, Tensor places)");
-  m.def("neighbor_max_backward(Tensor grad, Tensor places, " SGAS_GRAPH_SCHEMA ") -> Tensor");
+  m.def("neighbor_max(Tensor x, " SGAS_GRAPH_SCHEMA
+        ", bool relative) -> (Tensor best, Tensor places)");
+  m.def("neighbor_max_backward(Tensor grad, Tensor places, " SGAS_GRAPH_SCHEMA
+        ", bool relative) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(sgas_gcn, CPU, m) {

@@ -15,7 +15,8 @@ struct AfterMax {
 };
 
 std::tuple<Tensor, Tensor> largest(const Tensor& x, SGAS_GRAPH_ARGUMENTS, AfterMax after);
-Tensor neighbor_max_backward(const Tensor& grad, const Tensor& places, SGAS_GRAPH_ARGUMENTS);
+Tensor neighbor_max_backward(const Tensor& grad, const Tensor& places, SGAS_GRAPH_ARGUMENTS,
+                             bool relative);
 
 // Extrema by sign and their places, Σh and Σh².
 std::tuple<Tensor, Tensor, Tensor, Tensor> edge_relu_stats(const Tensor& target,

@@ -147,8 +147,7 @@ std::tuple<Tensor, Tensor, Tensor> sage_backward(
     for (int64_t edge = 0; of_weights && edge < edges; edge++) {
       write_transposed(combined.sums[edge], writing<scalar_t>(part(grad_weight, 1, edge)));
     }
-    Tensor grad_projected = neighbor_max_backward(grad_message, places, SGAS_GRAPH);
-    if (relative) grad_projected.sub_(grad_message);
+    const Tensor grad_projected = neighbor_max_backward(grad_message, places, SGAS_GRAPH, relative);
     linear_backward(Linear<scalar_t>(inputs, pre, wanted), grad_projected, grad_pre);
   });
   return {of_scale, grad_pre, grad_weight};
