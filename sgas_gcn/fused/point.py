@@ -77,7 +77,8 @@ class SemiGCN(Form):
     """Mean over i and n(i) of BN(R(W x_j)) = norm(v), with the mean v of y = R(W x).
 
     With T the transposed mean of G, Σ T = Σ G and Σ T y = Σ G v: BN's backward pass is that of the
-    other operations, with T in the place of G. For the weight w of an edge alone, v does.
+    other operations, with T in the place of G. For the weight w of an edge alone, v does. Means are
+    never divided: forward slope, backward w are, by the number of neighbours.
     """
 
     parameters = ("lin.weight", *NORM)
@@ -88,19 +89,28 @@ class SemiGCN(Form):
         state, graph = call.state, call.state.neighbors.with_self
         weight = call.stacked("lin.weight")
         y, coefs = linear_norm(call, [state.x], weight)
-        mean = halves.sum_forward(y, graph).mul_(1 / graph.degree)
-        return Term(mean, coefs), (y if state.full else mean, coefs, weight if state.full else None)
+        total = halves.sum_forward(y, graph)
+        if not state.full:
+            mean = total.mul_(1 / graph.degree)
+            return Term(mean, coefs), (mean, coefs, None)
+        of_total = torch.cat([coefs[:1] / graph.degree, coefs[1:]])
+        return Term(total, of_total), (y, coefs, weight)
 
     @classmethod
     def backward(cls, call: Call, grad: Tensor, kept: Kept) -> None:
         """Leaves the gradients."""
-        state = call.state
+        state, scale, degree = call.state, call.scale, 1
         if state.full:
             graph = state.neighbors.with_self
-            grad = halves.sum_backward(grad, graph).mul_(1 / graph.degree)
+            grad, degree = halves.sum_backward(grad, graph), graph.degree
+            whole = grad.new_ones(call.num_edges) if scale is None else scale
+            call.scale = whole / degree
         linear_norm_backward(
             call, "lin.weight", grad, kept, [state.x], lambda: [state.grad_buffer()]
         )
+        call.scale = scale
+        if call.grad_scale is not None:
+            call.grad_scale = call.grad_scale / degree
 
 
 class GAT(Form):
