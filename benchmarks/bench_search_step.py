@@ -1,6 +1,6 @@
 """How much faster and lighter a search step is than in the plain form: ratios plain / ours.
 
-    python benchmarks/bench_search_step.py --family point|graph|image [--derived] [--json]
+    python benchmarks/bench_search_step.py --family point|graph|image [--paper|--derived] [--json]
 
 Both networks have the same weights and batches and alternate in one process; README.md beside this
 file says what the figures mean. Nothing is loaded or augmented while the clock runs.
@@ -28,7 +28,7 @@ from sgas.errors import ConfigError, InputError, SgasError
 from sgas.kernels import use_kernels
 
 REPEATS = 5
-FEWER_REPEATS = 3  # of stages of decision and of scaling curves
+FEWER_REPEATS = 3  # of stages of decision, of scaling curves, and at the paper's batch
 LOSS_TOLERANCE = 1e-3  # float32; the tests compare in float64
 NAMES = {
     "step": "whole search step",
@@ -174,6 +174,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         contest = family.derived_contest(size)
         check_losses(contest)
         result = compare_derived(contest, options.repeats)
+    elif options.paper:
+        result = compare_steps(search_contest(family, size), options.repeats)
     else:
         small = {**family.paper, **family.small}
         result = compare_steps(search_contest(family, size), options.repeats, forward=True)
@@ -197,7 +199,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 def measured_size(family: FamilySettings, options: argparse.Namespace) -> Size:
     """The size that the options ask for."""
-    size = {**family.paper, **(family.small if options.quick else family.measured)}
+    changed = family.small if options.quick else {} if options.paper else family.measured
+    size = {**family.paper, **changed}
     if options.derived:
         size |= family.derived
     if options.batch:
@@ -263,14 +266,23 @@ def main() -> int:
     """Runs the benchmark; 2 for wrong input, 1 where plain and ours disagree."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--family", required=True, choices=FAMILIES)
+    parser.add_argument(
+        "--paper", action="store_true", help="the search step alone, at the paper's batch"
+    )
     parser.add_argument("--derived", action="store_true", help="a network of a published genotype")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--repeats", type=int, default=REPEATS)
+    parser.add_argument(
+        "--repeats", type=int, help=f"default: {REPEATS}, {FEWER_REPEATS} with --paper"
+    )
     parser.add_argument("--batch", type=int, help="samples a batch (default: see README.md)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all that torch takes)")
     parser.add_argument("--kernels", choices=KERNELS, default="auto", help="which of ours to run")
     parser.add_argument("--quick", action="store_true", help="a small batch and few repeats")
     options = parser.parse_args()
+    if options.paper and (options.derived or options.quick or options.batch):
+        parser.error("--paper goes without --derived, --quick and --batch")
+    if options.repeats is None:
+        options.repeats = FEWER_REPEATS if options.paper else REPEATS
     if min(options.repeats, options.threads or 1, options.batch or 1) < 1:
         parser.error("--repeats, --threads and --batch take at least 1")
     if options.threads:

@@ -29,6 +29,7 @@ def tiny_family(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     scaling = {"batch": (2, 3)}
     derived = {**family.derived, **size}
     tiny = replace(family, measured=size, small=size, scaling=scaling, derived=derived)
+    tiny = replace(tiny, paper={**family.paper, **size, "batch": 3})
     monkeypatch.setitem(FAMILIES, request.param, tiny)
     return request.param
 
@@ -61,6 +62,18 @@ def test_prints_a_table_of_derived_networks(
     assert "training step" in text
     assert "evaluation" in text
     assert FAMILIES[tiny_family].genotype in text
+
+
+def test_the_paper_s_batch_is_for_the_search_step_alone(
+    tiny_family: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = json.loads(report(monkeypatch, capsys, "--family", tiny_family, "--paper", "--json"))
+    assert set(result) == {"step", "alpha_step", "weight_step", "settings"}
+    assert result["settings"]["size"]["batch"] == 3
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--batch", "2"])
+    with pytest.raises(SystemExit, match="2"):
+        bench_search_step.main()
+    assert "--paper goes without" in capsys.readouterr().err
 
 
 def test_refuses_to_time_networks_that_disagree(
