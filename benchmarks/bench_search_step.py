@@ -188,7 +188,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "paper": dict(family.paper),
         "genotype": family.genotype if options.derived else None,
         "repeats": options.repeats,
-        "repeats_of_stages_and_scaling": few,
+        "repeats_of_stages_and_scaling": few if "stages" in result else None,
         "kernels": options.kernels,
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
@@ -279,7 +279,7 @@ def main() -> int:
     parser.add_argument("--kernels", choices=KERNELS, default="auto", help="which of ours to run")
     parser.add_argument("--quick", action="store_true", help="a small batch and few repeats")
     options = parser.parse_args()
-    if options.paper and (options.derived or options.quick or options.batch):
+    if options.paper and (options.derived or options.quick or options.batch is not None):
         parser.error("--paper goes without --derived, --quick and --batch")
     if options.repeats is None:
         options.repeats = FEWER_REPEATS if options.paper else REPEATS

@@ -77,8 +77,9 @@ class SemiGCN(Form):
     """Mean over i and n(i) of BN(R(W x_j)) = norm(v), with the mean v of y = R(W x).
 
     With T the transposed mean of G, Σ T = Σ G and Σ T y = Σ G v: BN's backward pass is that of the
-    other operations, with T in the place of G. For the weight w of an edge alone, v does. Means are
-    never divided: forward slope, backward w are, by the number of neighbours.
+    other operations, with T in the place of G. For the weight w of an edge alone, v does. With
+    gradients, sums over the d neighbours stand for means: the slope of the norm is divided by d
+    forward; backward w is, and the gradient of w that the sums give.
     """
 
     parameters = ("lin.weight", *NORM)

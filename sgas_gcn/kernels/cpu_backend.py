@@ -181,8 +181,8 @@ def _mixture_shapes(
     return outs, values[0].new_empty(rows, lengths)
 
 
-# What an operator saves for its gradient. The last arguments are always the rows of the graph,
-# tensors and one number; the gradient's operator takes them last as well.
+# What an operator saves for its gradient. The rows of the graph, tensors and one number, stand
+# together in its arguments, and in those of the gradient's operator.
 
 
 def _save_sum(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -106,7 +106,7 @@ def difference_backward(grad: Tensor, kept: Kept, graph: Graph) -> Tensor:
 
 def own_values(x: Tensor, graph: Graph) -> Tensor:
     """`x`, and 0 for nodes without sources."""
-    return x * graph.has_edges if isinstance(graph, CsrGraph) else x
+    return x.where(graph.has_edges, 0) if isinstance(graph, CsrGraph) else x
 
 
 @_or_triton

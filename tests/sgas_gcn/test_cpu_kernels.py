@@ -166,6 +166,14 @@ def test_any_number_of_threads_gives_the_same_bits(
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("operator", ["sage_backward", "edge_conv_backward"])
+def test_no_node_gives_weights_a_gradient_of_zero(operator: str) -> None:
+    empty = torch.zeros(1, dtype=torch.int32), torch.zeros(0, dtype=torch.int32)
+    rows = Rows(*empty, *transpose(*empty), 1)
+    found = results(operator, Arguments(rows, 0))
+    assert all(torch.equal(weight, torch.zeros_like(weight)) for weight in found[1:])
+
+
 @pytest.mark.parametrize("choice", ["torch", "cpu"])
 def test_the_transpose_of_constant_degree(choice: str) -> None:
     use_kernels(choice)

@@ -7,6 +7,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/where.h>
+#include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
 #include <vector>
@@ -44,7 +45,7 @@ Tensor back_by(const Tensor& grad, const Tensor& x, const Tensor& maps,
     return of_maps ? at::mm(grad.t(), x) : Tensor();
   }
   const std::vector<Tensor> inputs{x}, grads{grad_x.value_or(x)};
-  Tensor found = at::empty({of_maps ? maps.size(0) : 0, x.size(1)}, x.options());
+  Tensor found = at::zeros({of_maps ? maps.size(0) : 0, x.size(1)}, x.options());
   AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "edge_conv_backward", [&] {
     const at::TensorList wanted = grad_x ? at::TensorList(grads) : at::TensorList();
     linear_backward(Linear<scalar_t>(inputs, maps, wanted), grad, found);

@@ -174,7 +174,7 @@ void by_source(int64_t channels, const Kept<T, Place>& kept, const Rows<Index>& 
 // Both sums for nodes first to last, which have no edge with others; `out` is `[N, 2, channels]`.
 template <class T, class Index, class Place>
 void by_both_ends(int64_t first, int64_t last, int64_t channels, const Kept<T, Place>& kept,
-             const Rows<Index>& rows, T* out) {
+                  const Rows<Index>& rows, T* out) {
   const int64_t stride = 2 * channels;
   T* of_sources = out + channels;
   for (int64_t j = first; j < last; j++) std::fill_n(of_sources + j * stride, channels, T(0));

@@ -159,7 +159,7 @@ struct Block {
     return found;
   }
 
-  // The sum of all lanes, always in the same order.
+  // The sum of all lanes, in an order that is the processor's and always the same.
   static T total(V value) {
     if constexpr (single) {
       return value;

@@ -71,7 +71,8 @@ void to_inputs(const Linear<T>& linear, int64_t first, int64_t last, const T* gr
 }
 
 // Backward of linear maps; make(group, first, last, buffer) returns rows of the gradient `[rows,
-// stride]`, for which it may use the buffer. The weight's is written to `grad_weight` `[D, width · inputs]` unless that is empty.
+// stride]`, for which it may use the buffer. The weight's is written to `grad_weight` `[D, width ·
+// inputs]` unless that is empty.
 template <class T, class Make>
 void linear_backward(const Linear<T>& linear, int64_t num_rows, Tensor grad_weight, Make&& make) {
   const bool of_weight = grad_weight.size(0) > 0;

@@ -28,7 +28,7 @@ auto wins_over(Value value, Value largest) {
   }
 }
 
-// Returns whether there was a NaN among the nodes' own values; without `with_nan` the maxima are
+// Without `with_nan`, returns whether there was a NaN among the nodes' own values: the maxima are
 // then to be taken again.
 template <bool tracked, bool with_nan, class T, class Index, class Place>
 bool max_rows(const Matrix<T>& x, int64_t channels, const Rows<Index>& rows, AfterMax after,
@@ -87,7 +87,7 @@ auto own_part(const typename B::Value& grad, int64_t node, const Rows<Index>& ro
 }
 
 template <class T, class Index, class Place>
-void collect(const Matrix<T>& grad, int64_t channels, const Place* places,
+void collect_largest(const Matrix<T>& grad, int64_t channels, const Place* places,
              const Rows<Index>& rows, bool relative, T* grad_x) {
   at::parallel_for(0, rows.count, grain_of(channels), [&](int64_t begin, int64_t end) {
     for (int64_t j = begin; j < end; j++) {
@@ -114,7 +114,7 @@ void collect(const Matrix<T>& grad, int64_t channels, const Place* places,
 
 // The same for nodes first to last, which have no edge with others.
 template <class T, class Index, class Place>
-void hand_on(int64_t first, int64_t last, const Matrix<T>& grad, int64_t channels,
+void hand_on_largest(int64_t first, int64_t last, const Matrix<T>& grad, int64_t channels,
              const Place* places, const Rows<Index>& rows, bool relative, T* grad_x) {
   for (int64_t j = first; j < last; j++) {
     over_channels<T>(channels, [&](auto block, int64_t c) {
@@ -182,9 +182,9 @@ Tensor neighbor_max_backward(const Tensor& given, const Tensor& places, SGAS_GRA
       over_closed_ranges(
           rows,
           [&](int64_t first, int64_t last) {
-            hand_on(first, last, from, grad.size(1), chosen, rows, relative, to);
+            hand_on_largest(first, last, from, grad.size(1), chosen, rows, relative, to);
           },
-          [&] { collect(from, grad.size(1), chosen, rows, relative, to); });
+          [&] { collect_largest(from, grad.size(1), chosen, rows, relative, to); });
     });
   });
   return grad_x;

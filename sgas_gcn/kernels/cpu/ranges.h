@@ -16,7 +16,7 @@ constexpr int64_t NODES_OF_A_RANGE = 256;  // at least, so that a range is worth
 template <class Index>
 std::vector<int64_t> closed_ranges(const Rows<Index>& rows) {
   std::vector<int64_t> starts{0};
-  Index reach = 0;  // the last node that one of those so far has an edge with
+  Index reach = 0;  // the last node that any of nodes 0 to i shares an edge with
   for (int64_t i = 0; i < rows.count; i++) {
     for (Index at = rows.offsets[i]; at < rows.offsets[i + 1]; at++) {
       reach = std::max(reach, rows.sources[at]);
@@ -30,8 +30,8 @@ std::vector<int64_t> closed_ranges(const Rows<Index>& rows) {
   return starts;
 }
 
-// Calls alone(first, last) for each range, in parallel; where these are too few for the threads,
-// calls together() instead, which has to come to the same.
+// Calls alone(first, last) for each range, in parallel; where there are fewer than two for
+// each of several threads, calls together() instead, which has to come to the same.
 template <class Index, class Alone, class Together>
 void over_closed_ranges(const Rows<Index>& rows, Alone&& alone, Together&& together) {
   const auto starts = closed_ranges(rows);

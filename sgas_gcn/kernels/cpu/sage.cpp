@@ -129,8 +129,8 @@ std::tuple<Tensor, Tensor, Tensor> sage_backward(
   const int64_t columns = weight.size(0), channels = weight.size(1) / 2, edges = columns / channels;
   const std::vector<Tensor> inputs{x}, grads{grad_x.value_or(x)};
   const at::TensorList wanted = grad_x ? at::TensorList(grads) : at::TensorList();
-  Tensor grad_weight = at::empty({of_weights ? columns : 0, 2 * channels}, weight.options());
-  Tensor grad_pre = at::empty({of_weights ? columns : 0, channels}, weight.options());
+  Tensor grad_weight = at::zeros({of_weights ? columns : 0, 2 * channels}, weight.options());
+  Tensor grad_pre = at::zeros({of_weights ? columns : 0, channels}, weight.options());
   Tensor of_scale = at::zeros({edges}, y.options().dtype(at::kDouble));
   Tensor grad_message = at::empty_like(message);
   AT_DISPATCH_FLOATING_TYPES(y.scalar_type(), "sage_backward", [&] {
