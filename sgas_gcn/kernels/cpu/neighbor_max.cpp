@@ -88,7 +88,7 @@ auto own_part(const typename B::Value& grad, int64_t node, const Rows<Index>& ro
 
 template <class T, class Index, class Place>
 void collect_largest(const Matrix<T>& grad, int64_t channels, const Place* places,
-             const Rows<Index>& rows, bool relative, T* grad_x) {
+                     const Rows<Index>& rows, bool relative, T* grad_x) {
   at::parallel_for(0, rows.count, grain_of(channels), [&](int64_t begin, int64_t end) {
     for (int64_t j = begin; j < end; j++) {
       over_channels<T>(channels, [&](auto block, int64_t c) {
@@ -115,7 +115,7 @@ void collect_largest(const Matrix<T>& grad, int64_t channels, const Place* place
 // The same for nodes first to last, which have no edge with others.
 template <class T, class Index, class Place>
 void hand_on_largest(int64_t first, int64_t last, const Matrix<T>& grad, int64_t channels,
-             const Place* places, const Rows<Index>& rows, bool relative, T* grad_x) {
+                     const Place* places, const Rows<Index>& rows, bool relative, T* grad_x) {
   for (int64_t j = first; j < last; j++) {
     over_channels<T>(channels, [&](auto block, int64_t c) {
       using B = decltype(block);
