@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from sgas.errors import ConfigError
 from sgas_cnn.config import OPERATIONS, ImageModelConfig
 from sgas_cnn.edges import CellEdges, CellPlan
-from sgas_cnn.ops.common import BatchNorm, ConvNorm, SourceState, conv
+from sgas_cnn.ops.common import BatchNorm, ConvNorm, SourceState, conv, conv_norm
 from sgas_cnn.ops.image import IMAGE_OPERATIONS, FactorizedReduce
 
 NUM_INPUTS = 2
@@ -84,7 +84,7 @@ class CifarStem(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The two inputs, which are one."""
-        x = self.norm(self.lin(images))
+        x = conv_norm(images, self.lin, self.norm)
         return x, x
 
 

@@ -1,5 +1,7 @@
 """Pointwise convolutions of R(x) that keep x alone for the backward pass; with their norm, y too.
 
+At inference the norm is in weight and bias (`BatchNorm.folded`), and one product is all.
+
 y = W R(x),  dW = dy' R(x),  dx = [x > 0] W' dy;  BN(y) = s y + b, dy = s g + S y + c as in
 kernels/torch_norms.py.
 
@@ -51,6 +53,18 @@ class _ReluConv(torch.autograd.Function):
         return to_x, to_weight
 
 
+def relu_conv_bias(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """W R(x) + bias without gradients, in float32 under autocast; shapes as in `relu_conv`."""
+    image = x.permute(0, 2, 3, 1).contiguous()
+    return _relu_conv_bias(None, image, weight, bias).permute(0, 3, 1, 2)
+
+
+@without_autocast
+def _relu_conv_bias(_: None, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    output: Tensor = backend_of(x).projection(x, weight, bias, False)[0]
+    return output
+
+
 def relu_conv_norm(x: Tensor, weight: Tensor, norm: Any) -> Tensor:
     """BN(W R(x)): `[N, C, H, W]` and `weight` `[out, C, 1, 1]` give `[N, out, H, W]`.
 
@@ -69,7 +83,7 @@ class _ReluConvNorm(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, gamma: Tensor | None, beta: Tensor | None, norm: Any
     ) -> Tensor:
         backend, training = backend_of(x), norm.training
-        output, mean, var = backend.projection(x, weight, training)
+        output, mean, var = backend.projection(x, weight, None, training)
         running = [norm.running_mean], [norm.running_var]
         if not training:
             mean, var = norm.running_mean.unsqueeze(0), norm.running_var.unsqueeze(0)

@@ -95,7 +95,7 @@ def _fake_mixture_backward(
     )
 
 
-def _fake_projection(x: Tensor, weight: Tensor, moments: bool) -> Any:
+def _fake_projection(x: Tensor, weight: Tensor, bias: Any, moments: bool) -> Any:
     output = x.new_empty(*x.shape[:3], weight.shape[0])
     return output, *(x.new_empty(int(moments), weight.shape[0]) for _ in range(2))
 
@@ -201,7 +201,8 @@ def _mixture_gradients(ctx: Any, gradients: Any) -> Any:
 
 
 def _keep_projection(ctx: Any, inputs: Any, output: Any) -> None:
-    x, weight, ctx.moments = inputs
+    x, weight, bias, ctx.moments = inputs
+    ctx.has_bias = bias is not None
     ctx.save_for_backward(x, weight, *output[:2])
 
 
@@ -211,7 +212,11 @@ def _projection_gradients(ctx: Any, gradient: Any, from_mean: Any, from_variance
     if ctx.moments:
         slopes, constants = _corrections(output, mean, from_mean, from_variance)
     given = mean.new_ones(1, len(weight)), output, slopes, constants, x, weight
-    return *torch.ops.sgas_cnn.projection_backward(gradient, *given, True, True), None
+    to_x, to_weight = torch.ops.sgas_cnn.projection_backward(gradient, *given, True, True)
+    to_bias = None
+    if ctx.has_bias:
+        to_bias = gradient.sum((0, 1, 2)) + (from_mean[0] if ctx.moments else 0)
+    return to_x, to_weight, to_bias, None
 
 
 def _corrections(

@@ -134,12 +134,14 @@ def separable_backward(
     return to_inputs, to_taps, to_pointwise, torch.stack(crossed), torch.stack(sums)
 
 
-def projection(x: Tensor, weight: Tensor, moments: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """y = W R(x) `[N, H, W, C]` of `x` `[N, H, W, I]`, and with `moments` those of y, `[1, C]`.
+def projection(
+    x: Tensor, weight: Tensor, bias: Tensor | None, moments: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """y = W R(x) + bias `[N, H, W, C]` of `x` `[N, H, W, I]`; with `moments` those of y, `[1, C]`.
 
-    `weight` is W `[C, I, 1, 1]`; the moments are mean and biased variance, else empty.
+    `weight` is W `[C, I, 1, 1]`, `bias` `[C]`. Moments are mean and biased variance, else empty.
     """
-    output = F.linear(F.relu(x), weight.flatten(1))
+    output = F.linear(F.relu(x), weight.flatten(1), bias)
     if not moments:
         nothing = x.new_empty(0, len(weight))
         return output, nothing, nothing.clone()

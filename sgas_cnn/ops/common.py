@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sgas_cnn.fused.parts import Part
-from sgas_cnn.fused.projection import relu_conv_norm
+from sgas_cnn.fused.projection import relu_conv_bias, relu_conv_norm
 from sgas_cnn.kernels.torch_depthwise import join_phases, split_phases
 
 MOMENTUM = 0.1
@@ -85,6 +85,22 @@ class BatchNorm(nn.Module):
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
 
+    @property
+    def at_inference(self) -> bool:
+        """Whether it can be `folded` into a convolution: running statistics and no gradients."""
+        return not (self.training or torch.is_grad_enabled())
+
+    def folded(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the convolution BN(W * x), for `weight` `[C, I, k, k]`: W.
+
+        s W and β - s m with s = γ / sqrt(v + eps), m and v the running statistics.
+        """
+        scale = torch.rsqrt(self.running_var + EPS)
+        if self.weight is not None:
+            scale = scale * self.weight
+        shift = -scale * self.running_mean
+        return weight * scale.view(-1, 1, 1, 1), shift if self.bias is None else shift + self.bias
+
     def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
         """The normalised `[B, C, H, W]`, times `scale` `[C]`.
 
@@ -115,6 +131,13 @@ def conv(in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1) 
     return nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
 
 
+def conv_norm(x: Tensor, lin: nn.Conv2d, norm: BatchNorm) -> Tensor:
+    """BN(W * x); one convolution at inference."""
+    if not norm.at_inference:
+        return norm(lin(x))
+    return F.conv2d(x, *norm.folded(lin.weight), lin.stride, lin.padding)
+
+
 class ConvNorm(nn.Module):
     """BN(W * x), or BN(W * R(x)) with `relu`: `[B, in_channels, H, W]` to out_channels."""
 
@@ -135,9 +158,11 @@ class ConvNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The normalised `[B, out_channels, H/S, W/S]`."""
-        if self.relu and self.lin.kernel_size == (1, 1) and self.lin.stride == (1, 1):
-            return relu_conv_norm(x, self.lin.weight, self.norm)
-        return self.norm(self.lin(F.relu(x) if self.relu else x))
+        if not (self.relu and self.lin.kernel_size == (1, 1) and self.lin.stride == (1, 1)):
+            return conv_norm(F.relu(x) if self.relu else x, self.lin, self.norm)
+        if self.norm.at_inference:
+            return relu_conv_bias(x, *self.norm.folded(self.lin.weight))
+        return relu_conv_norm(x, self.lin.weight, self.norm)
 
 
 class Operation(nn.Module):

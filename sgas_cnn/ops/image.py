@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sgas_cnn.fused.parts import Branch, Form, Linear, Part
-from sgas_cnn.fused.projection import relu_conv
+from sgas_cnn.fused.projection import relu_conv, relu_conv_bias
 from sgas_cnn.kernels import depthwise_conv
 from sgas_cnn.ops.common import BatchNorm, Operation, SourceState, conv, copy_statistics
 
@@ -111,8 +111,19 @@ class FactorizedReduce(Operation):
     def forward(self, state: SourceState, scale: Tensor | None = None) -> Tensor:
         """The output `[B, C, H/2, W/2]` for a state of any number of channels."""
         x = state.x
+        even = x[:, :, ::2, ::2]
         odd = F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))[:, :, 1::2, 1::2]
-        halves = relu_conv(x[:, :, ::2, ::2], self.even.weight), relu_conv(odd, self.odd.weight)
+        if self.norm.at_inference and scale is None:
+            weight, bias = self.norm.folded(torch.cat([self.even.weight, self.odd.weight]))
+            half = self.even.out_channels
+            return torch.cat(
+                [
+                    relu_conv_bias(even, weight[:half], bias[:half]),
+                    relu_conv_bias(odd, weight[half:], bias[half:]),
+                ],
+                dim=1,
+            )
+        halves = relu_conv(even, self.even.weight), relu_conv(odd, self.odd.weight)
         return self.norm(torch.cat(halves, dim=1), scale)
 
 

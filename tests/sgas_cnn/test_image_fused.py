@@ -7,15 +7,16 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from sgas.errors import DeviceError
 from sgas.kernels import use_kernels
 from sgas_cnn.config import OPERATIONS
 from sgas_cnn.edges import CellEdge, CellEdges, CellPlan
 from sgas_cnn.kernels import backend_of
+from sgas_cnn.ops import common
 from sgas_cnn.ops.common import BatchNorm, ConvNorm, SourceState
-from sgas_cnn.ops.image import IMAGE_OPERATIONS
+from sgas_cnn.ops.image import IMAGE_OPERATIONS, FactorizedReduce
 
 STEPS = 2
 OPS = [*OPERATIONS, "sep_conv_7x7"]
@@ -95,6 +96,47 @@ def test_fused_edges_equal_each_operation_alone(
     plain = results(edges, lambda: one_by_one(edges, x, weights), leaves)
     for a, b in zip(ours, plain, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10 * float(b.detach().abs().max()))
+
+
+Run = Callable[[Tensor], Tensor]
+
+
+def normed_layers(affine: bool) -> list[tuple[nn.Module, Run, Run]]:
+    """Layers of convolution and norm: the module, how it runs, its plain form; for even heights."""
+    pointwise, strided = ConvNorm(20, 7, affine=affine), ConvNorm(20, 7, 3, 2, affine=affine)
+    first, halving = ConvNorm(20, 7, 3, relu=False), FactorizedReduce(8, 2, affine, 20)
+
+    def halved(x: Tensor) -> Tensor:
+        x = F.pad(F.relu(x), (0, x.shape[3] % 2))
+        halves = halving.even(x[:, :, ::2, ::2]), halving.odd(x[:, :, 1::2, 1::2])
+        return halving.norm(torch.cat(halves, dim=1))
+
+    return [
+        (pointwise, pointwise, lambda x: pointwise.norm(pointwise.lin(F.relu(x)))),
+        (strided, strided, lambda x: strided.norm(strided.lin(F.relu(x)))),
+        (first, first, lambda x: first.norm(first.lin(x))),
+        (halving, lambda x: halving(SourceState(x, 2)), halved),
+    ]
+
+
+@pytest.mark.parametrize("affine", [False, True], ids=["search", "derived"])
+def test_norms_are_in_the_convolutions_at_inference(
+    kernels: str, affine: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(2)
+    x = torch.randn(3, 20, 6, 5, dtype=torch.float64)
+    wanted, found = list[Tensor](), list[Tensor]()
+    for layer, run, plain in normed_layers(affine):
+        layer.double().eval()
+        for name, tensor in [*layer.named_parameters(), *layer.named_buffers()]:
+            torch.nn.init.uniform_(tensor, 0.5 if name.endswith("var") else -1.0)
+        wanted.append(plain(x).detach())
+        with monkeypatch.context() as patched, torch.no_grad():
+            patched.setattr(F, "batch_norm", None)
+            patched.setattr(common, "relu_conv_norm", None)
+            found.append(run(x))
+    for ours, exact in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours, exact, rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize("affine", [False, True], ids=["search", "derived"])

@@ -34,14 +34,16 @@ def test_projection_equals_the_plain_formula_and_its_gradients(
     torch.manual_seed(6)
     x = image(size, dtype).requires_grad_()
     weight = torch.randn(out_channels, size[0], 1, 1, dtype=dtype, requires_grad=True)
+    bias = torch.randn(out_channels, dtype=dtype)
     plain = torch.einsum("nhwc,oc->nhwo", F.relu(x), weight.flatten(1))
     found = x.detach(), weight.detach()
-    output, mean, var = backend.projection(*found, True)
+    close_to_scale(backend.projection(*found, bias, False)[0], plain.detach() + bias, dtype)
+    output, mean, var = backend.projection(*found, None, True)
     rows = plain.flatten(0, 2)
     wanted = plain, rows.mean(0, keepdim=True), rows.var(0, correction=0, keepdim=True)
     for ours, exact in zip((output, mean, var), wanted, strict=True):
         close_to_scale(ours, exact.detach(), dtype)
-    assert backend.projection(*found, False)[1].numel() == 0
+    assert backend.projection(*found, None, False)[1].numel() == 0
     gradient = torch.randn_like(output)
     factors, slopes, constants = torch.randn(3, 1, out_channels, dtype=dtype)
     for corrections in ((slopes, constants), (None, None)):
@@ -240,7 +242,8 @@ def operator_and_arguments(name: str) -> tuple[Any, tuple[Any, ...]]:
     if name == "mixture":
         given: tuple[Any, ...] = mixing(SMALL, torch.float64)
     elif name == "projection":
-        given = image(SMALL, torch.float64), torch.randn(4, 3, 1, 1, dtype=torch.float64), True
+        weight, bias = torch.randn(4, 3, 1, 1), torch.randn(4)
+        given = image(SMALL, torch.float64), weight.double(), bias.double(), True
     elif name == "pool":
         given = image(SMALL, torch.float64), 2, True
     else:

@@ -74,11 +74,12 @@ template <class T>
 void separable_backward(const Separable<T>& given, const SeparableBackward<T>& back,
                         const SeparableGradients<T>& wanted);
 
-// y = W R(x) of pixels [in_channels]; the gradient of y is factor * gradient + slope * y + constant.
+// y = W R(x) + bias of pixels [in_channels]; y's gradient is factor * gradient + slope * y + constant.
 template <class T>
 struct Projection {
   long images, pixels, in_channels, channels;
   const T *x, *weight;  // weight [channels][in_channels]
+  const T* bias = nullptr;  // [channels]; null: zeros
 };
 
 template <class T>

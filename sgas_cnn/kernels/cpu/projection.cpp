@@ -1,6 +1,6 @@
 // A pointwise convolution of R(x) that changes the number of channels, its moments and gradients.
 //
-//   y = W R(x);  z = factor * g + slope * y + constant, the gradient of y;
+//   y = W R(x) + bias;  z = factor * g + slope * y + constant, the gradient of y;
 //   dx = [x > 0] W' z,  dW = sum z R(x)'.
 //
 // Image by image and some pixels at a time: R(x) and z never leave the cache.
@@ -52,6 +52,7 @@ void projection(const Projection<T>& given, T* output, Moments<T> moments) {
   for (long r = 0; r < channels; ++r) {
     for (long c = 0; c < in; ++c) matrix.get()[c * width + r] = given.weight[r * in + c];
   }
+  const Buffer<T> bias = padded_rows(given.bias, 1, channels);
   ImageMoments found(moments.mean ? 1 : 0, given.images, channels);
   share_images(given.images, num_workers(given.images), [&](long, long first, long last) {
     Buffer<T> scratch(at_once * in_width);
@@ -62,6 +63,7 @@ void projection(const Projection<T>& given, T* output, Moments<T> moments) {
         T* to = output + from * channels;
         map_pixels(scratch.get(), in_width, in, matrix.get(), width, count,
                    [&](long pixel, long block, Vec<T> value) {
+                     if (given.bias) value += load(bias.get() + block * LANES<T>);
                      store_block(to + pixel * channels, channels, block, value);
                    });
       }

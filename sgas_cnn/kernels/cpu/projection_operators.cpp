@@ -17,8 +17,11 @@ void check(const Tensor& x, const Tensor& weight) {
   check_shape(weight, {weight.size(0), x.size(3), 1, 1}, "a pointwise weight");
 }
 
-std::tuple<Tensor, Tensor, Tensor> projection(const Tensor& x, const Tensor& weight, bool moments) {
+std::tuple<Tensor, Tensor, Tensor> projection(const Tensor& x, const Tensor& weight, const Maybe& bias, bool moments) {
   check(x, weight);
+  const Maybe shift = packed(bias);
+  if (shift) check_kind(x, {*shift});
+  if (shift) check_shape(*shift, {weight.size(0)}, "a bias");
   const Tensor image = x.contiguous(), through = weight.contiguous();
   const int64_t channels = weight.size(0);
   Tensor output = at::empty({x.size(0), x.size(1), x.size(2), channels}, x.options());
@@ -26,7 +29,9 @@ std::tuple<Tensor, Tensor, Tensor> projection(const Tensor& x, const Tensor& wei
   AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "projection", [&] {
     sgas::Moments<scalar_t> found{nullptr, nullptr};
     if (moments) found = {mean.data_ptr<scalar_t>(), variance.data_ptr<scalar_t>()};
-    sgas::projection(given<scalar_t>(image, through), output.data_ptr<scalar_t>(), found);
+    auto arguments = given<scalar_t>(image, through);
+    arguments.bias = pointer<scalar_t>(shift);
+    sgas::projection(arguments, output.data_ptr<scalar_t>(), found);
   });
   return {output, mean, variance};
 }
@@ -61,7 +66,7 @@ std::tuple<Tensor, Tensor> projection_backward(const Tensor& gradient, const Ten
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(sgas_cnn, m) {
-  m.def("projection(Tensor x, Tensor weight, bool moments) -> (Tensor, Tensor, Tensor)");
+  m.def("projection(Tensor x, Tensor weight, Tensor? bias, bool moments) -> (Tensor, Tensor, Tensor)");
   m.def(
       "projection_backward(Tensor gradient, Tensor factors, Tensor output, Tensor? slopes, Tensor? constants, "
       "Tensor x, Tensor weight, bool wants_x, bool wants_weight) -> (Tensor, Tensor)");
