@@ -39,7 +39,7 @@ inline void map_tile(const T* pixels, long given_stride, long given_channels, co
 template <class T, int J, int C, class Take>
 inline void map_block(const T* pixels, long stride, long channels, const T* matrix, long width,
                       long count, long block, const Take& take) {
-  constexpr int R = J == 1 ? 16 : J == 2 ? 8 : 4;
+  constexpr int R = J == 1 ? 16 : 8;
   long p = 0;
   for (; p + R <= count; p += R)
     map_tile<T, R, J, C>(pixels, stride, channels, matrix, width, p, block, take);
@@ -66,10 +66,14 @@ inline void map_pixels(const T* pixels, long stride, long channels, const T* mat
     }
   }
   long block = 0;
+  if (blocks == 1) {
+    map_block<T, 1, 0>(pixels, stride, channels, matrix, width, count, block, take);
+  } else if (blocks % 2) {
+    map_block<T, 3, 0>(pixels, stride, channels, matrix, width, count, block, take);
+    block = 3;
+  }
   for (; block + 2 <= blocks; block += 2)
     map_block<T, 2, 0>(pixels, stride, channels, matrix, width, count, block, take);
-  if (block < blocks)
-    map_block<T, 1, 0>(pixels, stride, channels, matrix, width, count, block, take);
 }
 
 // The gradient of outputs [pixel][channels] as [pixel][width]: factor * gradient + slope * output +
