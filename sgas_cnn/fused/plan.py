@@ -6,7 +6,7 @@ A slot is the output of an edge.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -63,6 +63,7 @@ class SourcePlan:
     """
 
     def __init__(self, uses: Sequence[Use], slots: int, stride: int) -> None:
+        self.uses = tuple(uses)
         branches = [u for u in uses if isinstance(u.part, Branch)]
         doubled = [u for u in branches if u.part.first is not None]  # type: ignore[union-attr]
         ordered = doubled + [u for u in branches if u not in doubled]
@@ -168,6 +169,23 @@ class SourcePlan:
             at = len(self.branches) + use.slot * len(self.forms) + self.forms.index(use.part.form)
             places[at] = ONE if use.place is None else use.place
         return Rows(row_of, places, slot_of)
+
+    @cached_property
+    def apart(self) -> list[tuple[SourcePlan, list[int]]]:
+        """Plans of the linear parts, of branches, and of those with a `first`, each with its slots.
+
+        Their own slots count these.
+        """
+        kinds: list[list[Use]] = [[], [], []]
+        for use in self.uses:
+            branch = use.part if isinstance(use.part, Branch) else None
+            kinds[0 if branch is None else 1 if branch.first is None else 2].append(use)
+        plans = []
+        for uses in filter(None, kinds):
+            slots = sorted({use.slot for use in uses})
+            moved = [replace(use, slot=slots.index(use.slot)) for use in uses]
+            plans.append((SourcePlan(moved, len(slots), self.stride), slots))
+        return plans
 
     def split(self, factors: Tensor) -> tuple[Tensor, Tensor]:
         """Those of the branches `[n, C]` and of the forms `[slots, Q, C]`."""

@@ -27,6 +27,7 @@ from torch.autograd.function import once_differentiable
 
 from sgas.precision import without_autocast
 from sgas_cnn.fused.backward import SourceBackward
+from sgas_cnn.fused.inference import sum_source
 from sgas_cnn.fused.linear import linear_images
 from sgas_cnn.fused.plan import EPS, SourcePlan, affine_of
 from sgas_cnn.kernels import backend_of
@@ -46,10 +47,14 @@ def evaluate_source(
     """The outputs `[N, C, H/S, W/S]` of all slots, each plus what was there `before`.
 
     `x` is the state `[N, C, H, W]`, `weights` `[E, O]` those of the operations (None: all 1). In
-    training mode the norms go by the batch, and their running statistics follow it.
+    training mode the norms go by the batch, and their running statistics follow it. Without it and
+    without gradients, inference.py does the work.
     """
     flat = None if weights is None else weights.flatten()
     given = [None if b is None else _nhwc(b) for b in before]
+    if not (training or torch.is_grad_enabled()):
+        outs = sum_source(plan, _nhwc(x), flat, *given)
+        return [out.permute(0, 3, 1, 2) for out in outs]
     outs = _Source.apply(plan, training, _nhwc(x), flat, *given, *plan.parameters())
     return [out.permute(0, 3, 1, 2) for out in outs]
 

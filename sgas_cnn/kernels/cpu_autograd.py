@@ -45,6 +45,11 @@ def _fake_separable(inputs: Any, *given: Any) -> Any:
     return outputs, x.new_empty(num, x.shape[3]), x.new_empty(num, x.shape[3])
 
 
+def _fake_separable_sum(inputs: Any, *given: Any) -> Any:
+    stride, bias = given[7], given[12]
+    return [_half_image(inputs[0], stride) for _ in range(bias.shape[0])]
+
+
 def _fake_separable_backward(*given: Any) -> Any:
     inputs, scales, taps, pointwise = (given[i] for i in (6, 7, 9, 12))
     wants_inputs, wants_taps, wants_pointwise = given[17:20]
@@ -137,6 +142,7 @@ FAKES = {
     "mixture": _fake_mixture,
     "mixture_backward": _fake_mixture_backward,
     "projection": _fake_projection,
+    "separable_sum": _fake_separable_sum,
     "projection_backward": _fake_projection_backward,
     "fold": _fake_fold,
     "unfold": _fake_unfold,
@@ -273,6 +279,15 @@ def _separable_flops(
     return total
 
 
+def _separable_sum_flops(
+    inputs: Any, scales: Any, shifts: Any, taps: Any, *given: Any, out_shape: Any, **_: Any
+) -> int:
+    """Those of `separable`, whose outputs are as large as the sums."""
+    return _separable_flops(
+        inputs, scales, shifts, taps, *given, out_shape=[[out_shape[0]] * len(taps)]
+    )
+
+
 def _projection_flops(x: Any, weight: Any, *given: Any, **_: Any) -> int:
     """Twice the multiply-adds of the product."""
     return 2 * math.prod(x) * weight[0]
@@ -280,5 +295,6 @@ def _projection_flops(x: Any, weight: Any, *given: Any, **_: Any) -> int:
 
 FLOPS: dict[str, Callable[..., Any]] = {
     "separable": _separable_flops,
+    "separable_sum": _separable_sum_flops,
     "projection": _projection_flops,
 }

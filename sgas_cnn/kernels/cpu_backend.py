@@ -27,6 +27,11 @@ def separable_backward(
     return _operators().separable_backward(*given)
 
 
+def separable_sum(*given: Any) -> list[Tensor]:
+    """As `torch_backend.separable_sum`."""
+    return _operators().separable_sum(*given)
+
+
 def projection(*given: Any) -> tuple[Tensor, Tensor, Tensor]:
     """As `torch_backend.projection`."""
     return _operators().projection(*given)

@@ -7,6 +7,7 @@ together after the stride, k × k taps. Images are `[N, H, W, C]`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,7 @@ __all__ = [
     "projection_backward",
     "separable",
     "separable_backward",
+    "separable_sum",
     "unfold",
 ]
 
@@ -64,6 +66,20 @@ def separable(
         return outputs, nothing, nothing.clone()
     means, variances = zip(*(_moments(output) for output in outputs), strict=True)
     return outputs, torch.stack(means), torch.stack(variances)
+
+
+def separable_sum(*given: Any) -> list[Tensor]:
+    """Separable convolutions summed by slot: before + bias + Σ factor · y, for inference.
+
+    The arguments of `separable` but for `moments`, then `before` and `before_slots` as in
+    `mixture`, the slot of each convolution, `factors` `[n, C]`, `bias` `[slots, C]`. Every slot has
+    a convolution. It has no gradients.
+    """
+    *convolutions, before, before_slots, slot_of, factors, bias = given
+    arguments = (*convolutions, False)
+    outputs, _, _ = separable(*arguments)
+    nothing = bias.new_empty(len(bias), 0, bias.shape[1])
+    return mixture(before, before_slots, outputs, slot_of, factors, [], nothing, bias)
 
 
 def separable_backward(

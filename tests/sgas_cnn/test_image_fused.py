@@ -98,6 +98,37 @@ def test_fused_edges_equal_each_operation_alone(
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10 * float(b.detach().abs().max()))
 
 
+KEPT = {
+    "all": [OPS] * 3,
+    "some": [["sep_conv_3x3", "skip_connect"], ["dil_conv_5x5", "sep_conv_5x5"], ["avg_pool_3x3"]],
+    "one": [["sep_conv_3x3"], ["skip_connect"], ["dil_conv_3x3"]],
+}
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("affine", [False, True], ids=["search", "derived"])
+@pytest.mark.parametrize("held", KEPT)
+def test_sums_without_gradients_equal_those_with(
+    kernels: str, stride: int, affine: bool, held: str
+) -> None:
+    edges = random_edges(9, stride, affine).eval()
+    edges.restrict(KEPT[held])
+    for ops in edges:
+        for name, op in ops.items():
+            torch.manual_seed(OPS.index(name))  # alike on all edges, as a search keeps poolings'
+            for norm in op.modules():
+                if isinstance(norm, BatchNorm):
+                    torch.nn.init.uniform_(norm.running_mean, -1, 1)
+                    torch.nn.init.uniform_(norm.running_var, 0.5, 2)
+    x = torch.randn(2, 9, 6, 7, dtype=torch.float64)
+    weights = torch.randn(3, len(OPS), dtype=torch.float64)
+    wanted = edges([x], weights)
+    with torch.no_grad():
+        found = edges([x], weights)
+    for ours, exact in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours, exact, rtol=1e-9, atol=1e-10)
+
+
 Run = Callable[[Tensor], Tensor]
 
 

@@ -262,6 +262,21 @@ def test_compiled_operators_are_whole(name: str) -> None:
     assert set(opcheck(operator, given, test_utils=tests).values()) == {"SUCCESS"}
 
 
+@pytest.mark.parametrize("mapped", [False, True], ids=["shared", "mapped"])
+def test_the_compiled_sum_is_whole(mapped: bool) -> None:
+    needs_library()
+    given = bank(SMALL, torch.float64, 2, mapped)
+    num, factors = len(given[3]), torch.randn(len(given[3]), 3, dtype=torch.float64)
+    before, bias = image(SMALL, torch.float64, 2), torch.randn(2, 3, dtype=torch.float64)
+    slot_of = [i % 2 for i in range(num)]
+    operator = torch.ops.sgas_cnn.separable_sum.default
+    given = *given, [before], [1], slot_of, factors, bias
+    found = opcheck(operator, given, test_utils=("test_schema", "test_faketensor"))
+    assert set(found.values()) == {"SUCCESS"}
+    with pytest.raises(RuntimeError, match="a slot of 3 has no convolution"):
+        operator(*given[:-1], torch.randn(3, 3, dtype=torch.float64))
+
+
 @pytest.mark.parametrize("name", OPERATORS)
 def test_gradients_of_compiled_operators(name: str) -> None:
     operator, given = operator_and_arguments(name)

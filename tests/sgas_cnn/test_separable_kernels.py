@@ -104,6 +104,30 @@ def test_separable_equals_the_plain_formula(
 @STRIDES
 @DTYPES
 @pytest.mark.parametrize("mapped", [False, True], ids=["shared", "mapped"])
+def test_sums_of_separable_equal_the_plain_formula(
+    separable_backend: Any, size: Size, stride: int, dtype: torch.dtype, mapped: bool
+) -> None:
+    skip_slow(size, stride, dtype, mapped)
+    torch.manual_seed(3)
+    given, channels = bank(size, dtype, stride, mapped), size[0]
+    outputs, slots = plain_separable(*given)[0], [0, 2, 1]
+    slot_of = [slots[i % 3] for i in range(len(outputs))]
+    factors = torch.randn(len(outputs), channels, dtype=dtype)
+    bias, before = torch.randn(3, channels, dtype=dtype), image(size, dtype, stride)
+    kept = before.clone()
+    ours = separable_backend.separable_sum(*given, [before], [1], slot_of, factors, bias)
+    for slot, out in enumerate(ours):
+        wanted = bias[slot] + (kept if slot == 1 else 0)
+        for output, target, factor in zip(outputs, slot_of, factors, strict=True):
+            wanted = wanted + factor * output if target == slot else wanted
+        close_to_scale(out, wanted, dtype)
+    assert torch.equal(before, kept)
+
+
+@AT_ALL_SIZES
+@STRIDES
+@DTYPES
+@pytest.mark.parametrize("mapped", [False, True], ids=["shared", "mapped"])
 def test_separable_backward_equals_autograd_of_the_plain_formula(
     separable_backend: Any, size: Size, stride: int, dtype: torch.dtype, mapped: bool
 ) -> None:

@@ -1,4 +1,4 @@
-// The depthwise half of separable convolutions: weights in the order of vectors, rows of taps * u.
+// Separable convolutions of an image: weights in the order of vectors, taps * u, W (taps * u).
 #pragma once
 
 #include <vector>
@@ -93,6 +93,26 @@ void convolve_rows(const Taps& taps, const Size& size, Padded<T>& input, const T
                                   to + b * L, size.out_width() * width, width, rows,
                                   size.out_width());
     });
+  }
+}
+
+// One image of W (taps * u) of convolution i: take(at, block, lanes, y) for vectors of L channels, of
+// which `lanes` are there, `at` places from the start of the image [H][W][C].
+template <class T, class Take>
+void convolve_image(const Separable<T>& given, const Bank<T>& bank, long i, Padded<T>& input,
+                    T* scratch, const Take& take) {
+  constexpr int L = LANES<T>;
+  const Size& size = given.size;
+  const long channels = size.channels, width = bank.width, row = size.out_width();
+  const long last = width / L - 1;
+  const int left = static_cast<int>(channels - last * L);
+  for (long h = 0; h < size.out_height(); h += bank.rows) {
+    const long rows = std::min(bank.rows, size.out_height() - h);
+    convolve_rows(given.taps[i], size, input, bank.taps(i), h, rows, scratch, width);
+    map_pixels(scratch, width, channels, bank.matrix(i), width, rows * row,
+               [&](long pixel, long block, Vec<T> y) {
+                 take((h * row + pixel) * channels + block * L, block, block < last ? L : left, y);
+               });
   }
 }
 

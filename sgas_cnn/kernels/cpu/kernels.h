@@ -49,6 +49,18 @@ struct Moments {
 template <class T>
 void separable(const Separable<T>& given, const std::vector<T*>& outputs, Moments<T> moments);
 
+// out[slot] = before + bias + sum of factor * output of the slot; every slot has a convolution.
+template <class T>
+struct SeparableSum {
+  std::vector<int> slot_of;      // by convolution
+  const T* factors;              // [convolutions][C]
+  const T* bias;                 // [slots][C]
+  std::vector<const T*> before;  // by slot, null: zeros
+};
+
+template <class T>
+void separable_sum(const Separable<T>& given, const SeparableSum<T>& sum, const std::vector<T*>& outs);
+
 // The gradient of output i is factor_i * gradient_i + slope_i * output_i + constant_i; [C] each.
 template <class T>
 struct SeparableBackward {

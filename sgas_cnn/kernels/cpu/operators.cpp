@@ -178,6 +178,49 @@ struct Mixed {
   int64_t slots;
 };
 
+// What was before, by slot; empty for the others.
+Tensors starts_of(at::TensorList before, at::IntArrayRef before_slots, int64_t slots, const Tensor& like) {
+  TORCH_CHECK(before.size() == before_slots.size(), "there are ", before.size(), " images before and ", before_slots.size(), " slots");
+  Tensors starts(slots, at::empty({0}, like.options()));
+  for (std::size_t i = 0; i < before.size(); ++i) {
+    check_shape(before[i], like.sizes(), "what was before");
+    TORCH_CHECK(before_slots[i] >= 0 && before_slots[i] < slots, "a slot is ", before_slots[i], " of ", slots);
+    starts[before_slots[i]] = before[i].contiguous();
+  }
+  check_kind(like, starts);
+  return starts;
+}
+
+Tensors separable_sum(at::TensorList inputs, const Maybe& scales, const Maybe& shifts, at::TensorList taps,
+                      at::IntArrayRef dilations, at::IntArrayRef offsets, at::TensorList pointwise,
+                      at::IntArrayRef first_rows, int64_t stride, at::TensorList before, at::IntArrayRef before_slots,
+                      at::IntArrayRef slot_of, const Tensor& factors, const Tensor& bias) {
+  const Bank bank(inputs, scales, shifts, taps, dilations, offsets, pointwise, first_rows, stride);
+  const sgas::Size& size = bank.size;
+  const int64_t num = bank.taps.size(), slots = bias.size(0);
+  const Tensor factor = factors.contiguous(), shift = bias.contiguous();
+  check_kind(bank.inputs[0], {factor, shift});
+  check_shape(factor, {num, size.channels}, "factors");
+  check_shape(shift, {slots, size.channels}, "bias");
+  TORCH_CHECK(static_cast<int64_t>(slot_of.size()) == num, "there are ", num, " convolutions and ", slot_of.size(), " slots");
+  std::vector<bool> seen(slots, false);
+  for (int64_t slot : slot_of) {
+    TORCH_CHECK(slot >= 0 && slot < slots, "a slot is ", slot, " of ", slots);
+    seen[slot] = true;
+  }
+  for (bool any : seen) TORCH_CHECK(any, "a slot of ", slots, " has no convolution");
+  Tensors outs;
+  for (int64_t slot = 0; slot < slots; ++slot)
+    outs.push_back(at::empty({size.images, size.out_height(), size.out_width(), size.channels}, factor.options()));
+  const Tensors starts = starts_of(before, before_slots, slots, outs.at(0));
+  AT_DISPATCH_FLOATING_TYPES(factor.scalar_type(), "separable_sum", [&] {
+    const sgas::SeparableSum<scalar_t> sum{{slot_of.begin(), slot_of.end()}, factor.const_data_ptr<scalar_t>(),
+                                           shift.const_data_ptr<scalar_t>(), readable<scalar_t>(starts)};
+    sgas::separable_sum(bank.given<scalar_t>(), sum, pointers<scalar_t>(outs));
+  });
+  return outs;
+}
+
 Tensors mixture(at::TensorList before, at::IntArrayRef before_slots, at::TensorList parts, at::IntArrayRef slot_of,
                 const Tensor& factors, at::TensorList linear, const Tensor& coefficients, const Tensor& bias) {
   TORCH_CHECK(parts.size() + linear.size() > 0, "there is nothing to mix");
@@ -187,15 +230,9 @@ Tensors mixture(at::TensorList before, at::IntArrayRef before_slots, at::TensorL
   const Tensor factor = factors.contiguous(), shift = bias.contiguous();
   check_shape(factor, {num, channels}, "factors");
   check_shape(shift, {slots, channels}, "bias");
-  Tensors starts(slots, at::empty({0}, like.options())), outs;
-  TORCH_CHECK(before.size() == before_slots.size(), "there are ", before.size(), " images before and ", before_slots.size(), " slots");
-  for (std::size_t i = 0; i < before.size(); ++i) {
-    check_shape(before[i], like.sizes(), "what was before");
-    TORCH_CHECK(before_slots[i] >= 0 && before_slots[i] < slots, "a slot is ", before_slots[i], " of ", slots);
-    starts[before_slots[i]] = before[i].contiguous();
-  }
+  const Tensors starts = starts_of(before, before_slots, slots, like);
+  Tensors outs;
   for (int64_t slot = 0; slot < slots; ++slot) outs.push_back(at::empty(like.sizes(), like.options()));
-  check_kind(like, starts);
   AT_DISPATCH_FLOATING_TYPES(like.scalar_type(), "mixture", [&] {
     sgas::Mixture<scalar_t> given = mixed.given<scalar_t>();
     given.before = readable<scalar_t>(starts);
@@ -279,6 +316,10 @@ TORCH_LIBRARY(sgas_cnn, m) {
       "int[] offsets, Tensor[] pointwise, int[] first_rows, int stride, Tensor? centres, Tensor? added, "
       "bool wants_inputs, bool[] wants_taps, bool[] wants_pointwise) -> (Tensor[], Tensor[], Tensor[], Tensor, Tensor)");
   m.def(
+      "separable_sum(Tensor[] inputs, Tensor? scales, Tensor? shifts, Tensor[] taps, int[] dilations, int[] offsets, "
+      "Tensor[] pointwise, int[] first_rows, int stride, Tensor[] before, int[] before_slots, int[] slot_of, "
+      "Tensor factors, Tensor bias) -> Tensor[]");
+  m.def(
       "mixture(Tensor[] before, int[] before_slots, Tensor[] parts, int[] slot_of, Tensor factors, "
       "Tensor[] linear, Tensor coefficients, Tensor bias) -> Tensor[]");
   m.def(
@@ -293,6 +334,7 @@ TORCH_LIBRARY(sgas_cnn, m) {
 TORCH_LIBRARY_IMPL(sgas_cnn, CPU, m) {
   m.impl("separable", &separable);
   m.impl("separable_backward", &separable_backward);
+  m.impl("separable_sum", &separable_sum);
   m.impl("mixture", &mixture);
   m.impl("mixture_backward", &mixture_backward);
   m.impl("pool", &pool);

@@ -12,32 +12,6 @@
 #include "threads.h"
 
 namespace sgas {
-namespace {
-
-// One image of one output: y = W (taps * u).
-template <class T>
-void convolve_image(const Separable<T>& given, const Bank<T>& bank, long i, Padded<T>& input,
-                    T* scratch, T* out) {
-  constexpr int L = LANES<T>;
-  const Size& size = given.size;
-  const long channels = size.channels, width = bank.width, row = size.out_width();
-  for (long h = 0; h < size.out_height(); h += bank.rows) {
-    const long rows = std::min(bank.rows, size.out_height() - h);
-    convolve_rows(given.taps[i], size, input, bank.taps(i), h, rows, scratch, width);
-    T* to = out + h * row * channels;
-    const long left = channels - (width - L);
-    map_pixels(scratch, width, channels, bank.matrix(i), width, rows * row,
-               [&](long pixel, long block, Vec<T> value) {
-                 T* at = to + pixel * channels + block * L;
-                 if (left == L || block + 1 < width / L)
-                   store(at, value);
-                 else
-                   store(at, value, static_cast<int>(left));
-               });
-  }
-}
-
-}  // namespace
 
 template <class T>
 void separable(const Separable<T>& given, const std::vector<T*>& outputs, Moments<T> moments) {
@@ -54,7 +28,12 @@ void separable(const Separable<T>& given, const std::vector<T*>& outputs, Moment
       for (long i = 0; i < num; ++i) {
         if (!given.shared()) bank.fill_input(given, i, n, input);
         T* out = outputs[i] + n * pixels * channels;
-        convolve_image(given, bank, i, input, scratch.get(), out);
+        convolve_image(given, bank, i, input, scratch.get(), [&](long at, long, int lanes, Vec<T> y) {
+          if (lanes == LANES<T>)
+            store(out + at, y);
+          else
+            store(out + at, y, lanes);
+        });
         if (moments.mean) found.add(i, n, out, pixels);
       }
     }
