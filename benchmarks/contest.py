@@ -61,7 +61,8 @@ class OurSearch:
     def weight_step(self, batch: Batch) -> None:
         """One step on the weights."""
         self.search.tally = Tally()  # else the sums of an epoch grow from repeat to repeat
-        self.search._weight_step(batch.ours, batch.targets)
+        found = self.search._weight_step(batch.ours, batch.targets)
+        self.search.tally.add(*found, batch.targets)
 
     def loss(self, batch: Batch) -> Tensor:
         """The loss, with what the backward pass of a weight step needs."""
@@ -92,7 +93,8 @@ class OurTraining:
     def weight_step(self, batch: Batch) -> None:
         """One step of training."""
         self.training.tally = Tally()
-        self.training._train_step(batch.ours, batch.targets)
+        found = self.training._train_step(batch.ours, batch.targets)
+        self.training.tally.add(*found, batch.targets)
 
     def loss(self, batch: Batch) -> Tensor:
         """The loss, with what the backward pass needs."""

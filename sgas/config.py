@@ -97,6 +97,12 @@ class RunConfig:
         "states, sums, statistics, losses and weights in float32 or better",
         choices=PRECISIONS,
     )
+    cuda_graphs: bool = option(
+        False,
+        "CUDA: capture a step once an epoch and replay it, for batches of one size; same results, "
+        "more memory",
+        verbs=("search", "train", "sweep"),
+    )
     out: str | None = option(
         None,
         "run folder; default runs/NAME, with a number where it exists",

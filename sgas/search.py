@@ -8,12 +8,13 @@ other operations are then gone from the supernet. Source: Li et al., CVPR 2020, 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sgas.capture import Recorder, captured
 from sgas.config import SearchConfig
 from sgas.data import BatchOrder, batches
 from sgas.decisions import CellDecisions, genotype_of
@@ -47,12 +48,15 @@ class AlphaOptimizer:
     decided edge then has gradient and moments of exactly zero, and does not move.
     """
 
-    def __init__(self, alphas: Mapping[str, nn.Parameter], config: SearchConfig) -> None:
+    def __init__(
+        self, alphas: Mapping[str, nn.Parameter], config: SearchConfig, capturable: bool = False
+    ) -> None:
         self.alphas, self.weight_decay = dict(alphas), config.alpha_weight_decay
         self.adam = torch.optim.Adam(
             self.alphas.values(),
             lr=config.alpha_learning_rate,
             betas=(0.5, 0.999),
+            capturable=capturable,
             **whole_steps(next(iter(self.alphas.values())).device),
         )
         self.open = {kind: torch.ones_like(alpha[:, :1]) for kind, alpha in self.alphas.items()}
@@ -98,11 +102,13 @@ class Search:
         seed: int,
         device: torch.device,
         precision: str = "float32",
+        recorder: Callable[[], Recorder] | None = None,
         notes: Mapping[str, Any],
         listener: Listener | None = None,
     ) -> None:
         self.task, self.config, self.run, self.parts = task, config, run, parts
         self.seed, self.device, self.precision = seed, device, precision
+        self.recorder = recorder
         self.notes = dict(notes)
         self.listener = listener or Silent()
         self.strategy = strategy_named(config.strategy)
@@ -130,7 +136,9 @@ class Search:
             weight_decay=config.weight_decay,
             **whole_steps(self.device),
         )
-        self.alpha_optimizer = AlphaOptimizer(self.supernet.alphas, config)
+        self.alpha_optimizer = AlphaOptimizer(
+            self.supernet.alphas, config, capturable=self.recorder is not None
+        )
 
     @property
     def batch_size(self) -> int:
@@ -169,6 +177,7 @@ class Search:
         parts, augment = self.parts, self.random.augment
         for_weights = batches(parts.weights, weight_index[self.step :], self.epoch, augment)
         for_alphas = batches(parts.alphas, alpha_index[self.step :], self.epoch, augment)
+        alpha_step, weight_step = captured(self.recorder, self._alpha_step, self._weight_step)
         for step in range(self.step, num_steps):
             if stop.requested:
                 self.seconds += time.perf_counter() - began
@@ -176,8 +185,10 @@ class Search:
                 raise Interrupted(f"stopped in epoch {self.epoch}, step {step} of {num_steps}")
             alpha_batch = next(for_alphas)
             if self.epoch >= self.config.alpha_start_epoch:
-                self._alpha_step(*alpha_batch)
-            self._weight_step(*next(for_weights))
+                alpha_step(*alpha_batch)
+            weight_batch = next(for_weights)
+            loss, predictions = weight_step(*weight_batch)
+            self.tally.add(loss, predictions, weight_batch[1])
             self.step = step + 1
             self.listener.stepped(self.epoch, self.step, num_steps)
         self.seconds += time.perf_counter() - began
@@ -185,7 +196,7 @@ class Search:
     def _logits(self, inputs: Any) -> Tensor:
         return run_network(self.supernet, inputs, self.precision, self.device)
 
-    def _alpha_step(self, inputs: Any, targets: Tensor) -> None:
+    def _alpha_step(self, inputs: Any, targets: Tensor) -> tuple[()]:
         """First-order step on the alphas; the weights get no gradient and keep no activations."""
         with frozen(self.supernet.weights()):
             loss = self.task.labels.loss(self._logits(inputs), targets)
@@ -194,8 +205,10 @@ class Search:
                 self.alpha_optimizer.step(
                     torch.autograd.grad(loss, alphas, allow_unused=True, materialize_grads=True)
                 )
+        return ()
 
-    def _weight_step(self, inputs: Any, targets: Tensor) -> None:
+    def _weight_step(self, inputs: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Step on the weights; returns the loss, a mean, and the predictions `[B, ...]`."""
         with frozen(self.supernet.alphas.values()):
             logits = self._logits(inputs)
             loss = self.task.labels.loss(logits, targets)
@@ -203,7 +216,7 @@ class Search:
         nn.utils.clip_grad_norm_(self.supernet.weights(), self.config.grad_clip, foreach=True)
         self.weight_optimizer.step()
         self.weight_optimizer.zero_grad()
-        self.tally.add(loss, self.task.labels.predictions(logits.detach()), targets)
+        return loss.detach(), self.task.labels.predictions(logits.detach())
 
     def _end_epoch(self) -> None:
         """Reports, scores, decides, prunes, and puts the epoch on disk."""

@@ -8,12 +8,13 @@ is reported beside the last, as the authors did.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sgas.capture import Recorder, captured
 from sgas.config import TrainConfig
 from sgas.data import BatchOrder, batches
 from sgas.errors import Interrupted
@@ -35,11 +36,13 @@ from sgas.schedule import learning_rate
 from sgas.signals import StopSignal
 
 
-def make_optimizer(config: TrainConfig, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
+def make_optimizer(
+    config: TrainConfig, weights: list[nn.Parameter], capturable: bool = False
+) -> torch.optim.Optimizer:
     """The optimiser of a training; weight decay is added to the gradient, as published."""
     rate, decay, how = config.learning_rate, config.weight_decay, whole_steps(weights[0].device)
     if config.optimizer == "adam":
-        return torch.optim.Adam(weights, lr=rate, weight_decay=decay, **how)
+        return torch.optim.Adam(weights, lr=rate, weight_decay=decay, capturable=capturable, **how)
     return torch.optim.SGD(weights, lr=rate, momentum=config.momentum, weight_decay=decay, **how)
 
 
@@ -57,16 +60,19 @@ class Training:
         seed: int,
         device: torch.device,
         precision: str = "float32",
+        recorder: Callable[[], Recorder] | None = None,
         listener: Listener | None = None,
     ) -> None:
         self.task, self.config, self.run, self.parts = task, config, run, parts
-        self.device, self.precision = device, precision
+        self.device, self.precision, self.recorder = device, precision, recorder
         self.listener = listener or Silent()
         self.random = RandomState(seed, device)
         self.network: Network = task.build_network(genotype, config.auxiliary).to(device)
         where = parts.training.index_device
         self.order = BatchOrder(len(parts.training), seed, "training", where)
-        self.optimizer = make_optimizer(config, list(self.network.parameters()))
+        self.optimizer = make_optimizer(
+            config, list(self.network.parameters()), capturable=recorder is not None
+        )
         self.epoch, self.step, self.tally, self.seconds = 0, 0, Tally(), 0.0
 
     def execute(self) -> Network:
@@ -88,17 +94,21 @@ class Training:
         self.network.drop_path = config.drop_path * self.epoch / config.epochs
         self.network.train()
         ready = batches(self.parts.training, index[self.step :], self.epoch, self.random.augment)
+        (train_step,) = captured(self.recorder, self._train_step)
         for step in range(self.step, num_steps):
             if stop.requested:
                 self.seconds += time.perf_counter() - began
                 self._save()
                 raise Interrupted(f"stopped in epoch {self.epoch}, step {step} of {num_steps}")
-            self._train_step(*next(ready))
+            inputs, targets = next(ready)
+            loss, predictions = train_step(inputs, targets)
+            self.tally.add(loss, predictions, targets)
             self.step = step + 1
             self.listener.stepped(self.epoch, self.step, num_steps)
         self.seconds += time.perf_counter() - began
 
-    def _train_step(self, inputs: Any, targets: Tensor) -> None:
+    def _train_step(self, inputs: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """One update; returns the loss without the auxiliary one, a mean, and the predictions."""
         output = run_network(self.network, inputs, self.precision, self.device)
         logits, auxiliary = output if isinstance(output, tuple) else (output, None)
         loss = self.task.labels.loss(logits, targets, self.config.label_smoothing)
@@ -111,7 +121,7 @@ class Training:
         nn.utils.clip_grad_norm_(self.network.parameters(), self.config.grad_clip, foreach=True)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.tally.add(loss, self.task.labels.predictions(logits.detach()), targets)
+        return loss.detach(), self.task.labels.predictions(logits.detach())
 
     def _end_epoch(self) -> None:
         began = time.perf_counter()

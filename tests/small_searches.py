@@ -1,4 +1,4 @@
-"""Small searches of the real families, made in the process: for what every family has to keep."""
+"""Small searches and trainings of the real families: for what every family has to keep."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
-from sgas.config import RunConfig, SearchConfig
+from sgas.config import RunConfig, SearchConfig, TrainConfig
 from sgas.data import batches
 from sgas.decisions import Choice
 from sgas.runs import Run
 from sgas.search import Search
+from sgas.train import Training
 from sgas_cnn.family import FAMILY as CNN
 from sgas_gcn.family import FAMILY as GCN
 
@@ -26,6 +27,7 @@ SPACES: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "graph": (GCN, "tissues", {"channels": 8, "num_cells": 1}),
     "image": (CNN, "digits", {"channels": 4, "num_cells": 3}),
 }
+GENOTYPES = {"point": "cri2-modelnet-best", "graph": "cri2-ppi-best", "image": "cri2-cifar-best"}
 
 
 @dataclass
@@ -38,7 +40,8 @@ class SmallSearch:
     def step(self, number: int) -> None:
         """One alpha step and one weight step on batch `number`."""
         self.search._alpha_step(*self.batches[number])
-        self.search._weight_step(*self.batches[number])
+        found = self.search._weight_step(*self.batches[number])
+        self.search.tally.add(*found, self.batches[number][1])
 
 
 def small_search(
@@ -49,17 +52,13 @@ def small_search(
     device: str = "cpu",
     steps: int = 1,
     decided: int = 0,
+    recorder: Any = None,
 ) -> SmallSearch:
     """A search of `space` in training mode, and `steps` batches for it.
 
     The first `decided` edges of each kind of cell have their operation, each another.
     """
-    family, dataset, sizes = SPACES[space]
-    where = torch.device(device)
-    run_config = RunConfig(dataset=dataset, space=space)
-    task = family.open_task(
-        run_config, family.model_configs[space](**sizes), family.data_configs[space]()
-    )
+    where, task = torch.device(device), _task(space)
     parts = task.search_parts("clean", 0, 0.1, where)
     search = Search(
         task,
@@ -69,6 +68,7 @@ def small_search(
         seed=0,
         device=where,
         precision=precision,
+        recorder=recorder,
         notes={},
     )
     search.supernet.train()
@@ -76,6 +76,40 @@ def small_search(
         _decide(search, decided)
     order = search.weight_order.epoch(0, 4, steps)
     return SmallSearch(search, list(batches(parts.weights, order, 0, search.random.augment)))
+
+
+def small_training(folder: Path, space: str, optimizer: str = "sgd") -> Training:
+    """A training of a published genotype in training mode, with all that is drawn at random."""
+    family, task = SPACES[space][0], _task(space)
+    config = TrainConfig(
+        batch_size=4, optimizer=optimizer, auxiliary=space == "image", learning_rate=0.01
+    )
+    where = torch.device("cpu")
+    training = Training(
+        task,
+        family.load_published(GENOTYPES[space]),
+        config,
+        Run.create(folder, {}),
+        parts=task.train_parts("clean", 0, 0.1, where),
+        seed=0,
+        device=where,
+    )
+    training.network.train()
+    training.network.drop_path = 0.3
+    return training
+
+
+def training_batches(training: Training, steps: int) -> list[tuple[Any, torch.Tensor]]:
+    """The first batches of a training."""
+    order = training.order.epoch(0, training.config.batch_size, steps)
+    return list(batches(training.parts.training, order, 0, training.random.augment))
+
+
+def _task(space: str) -> Any:
+    family, dataset, sizes = SPACES[space]
+    run_config = RunConfig(dataset=dataset, space=space)
+    model, data = family.model_configs[space](**sizes), family.data_configs[space]()
+    return family.open_task(run_config, model, data)
 
 
 def _decide(search: Search, count: int) -> None:

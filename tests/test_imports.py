@@ -39,7 +39,7 @@ LAYERS = (
         "options",
         "progress",
     ),
-    ("schedule", "folders", "kernels", "own_data"),
+    ("schedule", "folders", "kernels", "own_data", "capture"),
     ("strategies",),
     ("cell", "replay"),
     ("runs",),

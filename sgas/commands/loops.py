@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,13 +15,14 @@ from jsonargparse import ArgumentParser
 from sgas.allocator import keep_freed_memory
 from sgas.commands.common import Settings, with_absolute_paths
 from sgas.config import RunConfig
-from sgas.errors import ConfigError, Interrupted
+from sgas.errors import ConfigError, DeviceError, Interrupted
 from sgas.family import Family
 from sgas.runs import Run, is_held, is_run, numbered_folders, read_config
 
 if TYPE_CHECKING:
     import torch
 
+    from sgas.capture import Recorder
     from sgas.progress import ShowProgress
 
 Result = TypeVar("Result")
@@ -128,6 +130,31 @@ def begin(
         torch.set_num_threads(threads)
     use_kernels(run.kernels)
     backend_for(device, family.library)
+
+
+def recorder_on(
+    device: torch.device, cuda_graphs: bool, example: Any
+) -> Callable[[], Recorder] | None:
+    """What records steps of inputs like `example`, where CUDA graphs are wanted.
+
+    DeviceError where the device has none, ConfigError where batches have no one size.
+    """
+    if not cuda_graphs:
+        return None
+    if device.type != "cuda":
+        raise DeviceError(
+            f"cuda_graphs is true, but the device is {device}: give --device cuda, or leave "
+            "cuda_graphs out"
+        )
+    from sgas.capture import CudaGraphs, can_repeat
+
+    if not can_repeat(example):
+        raise ConfigError(
+            "cuda_graphs is true, but no two batches of graphs have the same size, and a step is "
+            "repeated for one size alone: leave cuda_graphs out"
+        )
+
+    return partial(CudaGraphs, device)
 
 
 def conclude(

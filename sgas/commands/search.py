@@ -23,6 +23,7 @@ from sgas.commands.common import (
 from sgas.commands.loops import (
     begin,
     conclude,
+    recorder_on,
     rehearse,
     require_batch,
     resume_only,
@@ -127,6 +128,7 @@ def run_search(
     run_config, loop = settings.run, settings.loop
     task = family.open_task(run_config, settings.model, settings.data)
     require_batch(loop.batch_size, task.smallest_batch)
+    recorder = recorder_on(device, run_config.cuda_graphs, task.example_input())
     if folder is None:
         rehearse(task.build_supernet().eval(), task.example_input())
     parts = task.search_parts(
@@ -152,6 +154,7 @@ def run_search(
             seed=run_config.seed,
             device=device,
             precision=run_config.precision,
+            recorder=recorder,
             notes=_notes(settings),
             listener=Both(progress, events),
         )

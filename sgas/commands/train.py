@@ -26,6 +26,7 @@ from sgas.commands.common import (
 from sgas.commands.loops import (
     begin,
     conclude,
+    recorder_on,
     rehearse,
     require_batch,
     resume_only,
@@ -161,6 +162,7 @@ def run_training(
         )
     task = family.open_task(run_config, settings.model, settings.data)
     require_batch(loop.batch_size, task.smallest_batch)
+    recorder = recorder_on(device, run_config.cuda_graphs, task.example_input())
     if folder is None:
         rehearse(task.build_network(genotype, loop.auxiliary).eval(), task.example_input())
     parts = task.train_parts(run_config.protocol, run_config.seed, loop.validation_fraction, device)
@@ -186,6 +188,7 @@ def run_training(
             seed=run_config.seed,
             device=device,
             precision=run_config.precision,
+            recorder=recorder,
             listener=Both(progress, events),
         )
         state = run.load_checkpoint() if folder is not None else None

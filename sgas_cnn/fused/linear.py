@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sgas_cnn.fused.parts import Form
@@ -53,10 +54,10 @@ def pool_gradient(
         given += [images[q], gradients[q]] if known else [nothing, nothing]
         places.append(q)
     largest, to_largest, average, to_average = given
-    if places == [0, 1]:  # a search's; to pick rows by a list takes ten times as long
+    if places == [0, 1]:  # a search's
         slopes, constants = slopes[:2], constants[:2]
-    else:
-        slopes, constants = slopes[places], constants[places]
+    else:  # a list as index would be brought to the device, which waits
+        slopes, constants = (torch.stack([rows[q] for q in places]) for rows in (slopes, constants))
     return backend.pool_backward(
         x, largest, average, to_largest, to_average, slopes, constants, added, plan.stride
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_searches import SPACES, small_search
+from small_searches import SPACES, small_search, small_training, training_batches
 from torch.utils._python_dispatch import TorchDispatchMode
 from triton_runs import run_alone
 
@@ -21,6 +21,7 @@ stages = pytest.mark.parametrize("decided", [0, 2], ids=["undecided", "half deci
 
 # On a GPU each of them makes the host wait until all that was launched before is done.
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "equal")
+FROM_PYTHON = "lift_fresh"  # begins a tensor of numbers from Python, which are moved then
 
 
 class Counting(TorchDispatchMode):
@@ -32,7 +33,7 @@ class Counting(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
-        if name in WAITING:
+        if name in (*WAITING, FROM_PYTHON):
             self.waits[name] += 1
         return func(*args, **(kwargs or {}))
 
@@ -96,11 +97,24 @@ def test_no_step_waits_for_the_device(space: str, decided: int, tmp_path: Path) 
     assert not counting.waits
 
 
+@spaces
+def test_no_step_of_a_training_waits_for_the_device(space: str, tmp_path: Path) -> None:
+    training = small_training(tmp_path / "run", space)
+    first, *others = training_batches(training, 3)
+    training._train_step(*first)
+    with Counting() as counting:
+        for batch in others:
+            training._train_step(*batch)
+    # The sizes of the graphs of a batch go along, by a copy that nothing waits for.
+    assert counting.waits == ({FROM_PYTHON: len(others)} if space == "graph" else {})
+
+
 def test_the_count_of_waits_counts() -> None:
     with Counting() as counting:
         torch.ones(1).item()
         torch.ones(2).nonzero()
-    assert counting.waits == {"_local_scalar_dense": 1, "nonzero": 1}
+        torch.ones(2)[[1]]
+    assert counting.waits == {"_local_scalar_dense": 1, "nonzero": 1, "lift_fresh": 1}
 
 
 @pytest.mark.gpu
