@@ -112,23 +112,25 @@ def page(
     reproduction: Reproduction, size: str, scale: Scale, protocol: str, summary: Summary
 ) -> str:
     """The Markdown of a reproduction: what it is, the two columns, and the whole summary."""
-    where = "the paper's column is of protocol paper"
+    where, data = "the paper's column is of protocol paper", scale.dataset.rpartition("/")[2]
+    heading = reproduction.title
     if scale.comparable:
         told = f"Data set, sizes and epochs are the paper's; {where}, ours of {protocol}."
     else:
         told = (
-            f"**Not the paper's setting**: {scale.dataset.rpartition('/')[2]}, preset "
-            f"{scale.preset}, protocol {protocol}. The paper's column stands here for "
-            f"orientation; the figures cannot be compared ({where})."
+            f"**Not the paper's setting**: {data}, preset {scale.preset}, protocol {protocol}. The "
+            f"paper's column stands here for orientation; the figures cannot be compared ({where})."
         )
-    lines = [f"# {reproduction.title}", "", f"Scale {size}. {told}", ""]
+        heading = f"{data} beside the paper's table “{reproduction.title}”"
+    lines = [f"# {heading}", "", f"Scale {size}. {told}", ""]
     lines += [*markdown_table(side_by_side(reproduction, summary)), ""]
     lines += [
         "Paper: Li et al., SGAS, CVPR 2020; – where neither the paper's table at hand nor the"
     ]
     lines += ["authors' files have a figure.", ""]
-    lines += ["![place in the search against place after training](ranks.svg)", ""]
-    return "\n".join(lines if summary.ranks else lines[:-2]) + to_markdown(summary)
+    if summary.ranks:
+        lines += ["![place in the search against place after training](ranks.svg)", ""]
+    return "\n".join([*lines, to_markdown(summary)])
 
 
 def _paper(reproduction: Reproduction) -> Mapping[str, PaperFigure]:
