@@ -16,9 +16,11 @@
 namespace sgas {
 namespace {
 
+// How many pixels of R(x) take so many bytes. On the way back more, since their sums in registers are
+// added to those in memory once.
 template <class T>
-long pixels_at_once(long width) {
-  return std::clamp(16384L / static_cast<long>(width * sizeof(T)), 16L, 256L);
+long pixels_at_once(long width, long bytes) {
+  return std::clamp(bytes / static_cast<long>(width * sizeof(T)), 16L, 256L);
 }
 
 // R(x) of some pixels [channels], as [pixel][width].
@@ -46,7 +48,7 @@ template <class T>
 void projection(const Projection<T>& given, T* output, Moments<T> moments) {
   const long in = given.in_channels, channels = given.channels, pixels = given.pixels;
   const long in_width = blocks_of<T>(in) * LANES<T>, width = blocks_of<T>(channels) * LANES<T>;
-  const long at_once = pixels_at_once<T>(in_width);
+  const long at_once = pixels_at_once<T>(in_width, 16384);
   Buffer<T> matrix(in * width);
   matrix.zero(in * width);
   for (long r = 0; r < channels; ++r) {
@@ -78,7 +80,7 @@ void projection_backward(const Projection<T>& given, const ProjectionBackward<T>
                          T* to_weight) {
   const long in = given.in_channels, channels = given.channels, pixels = given.pixels;
   const long in_width = blocks_of<T>(in) * LANES<T>, width = blocks_of<T>(channels) * LANES<T>;
-  const long at_once = pixels_at_once<T>(in_width), workers = num_workers(given.images);
+  const long at_once = pixels_at_once<T>(in_width, 65536), workers = num_workers(given.images);
   const Buffer<T> matrix = padded_rows(given.weight, channels, in);
   const Buffer<T> factors = padded_rows(back.factors, 1, channels);
   const Buffer<T> slopes = padded_rows(back.slopes, 1, channels);
