@@ -12,6 +12,7 @@ included, whose generator a graph moves on. Source: PyTorch, "CUDA semantics", C
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -28,6 +29,10 @@ Step = Callable[[Any, Tensor], Outputs]
 class Recorder(Protocol):
     """How functions without arguments are recorded on a device."""
 
+    def renewed(self) -> Recorder:
+        """The recorder of another epoch, when nothing that this one recorded is replayed again."""
+        ...
+
     def run(self, function: Callable[[], Outputs]) -> Outputs:
         """Calls a function where it will be recorded: what that takes is made."""
         ...
@@ -43,12 +48,18 @@ class Recorder(Protocol):
 class CudaGraphs:
     """Records CUDA graphs, whose memory they share: they have to be replayed in turn."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.stream, self.pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
+    def __init__(self, device: torch.device, stream: torch.cuda.Stream | None = None) -> None:
+        self.device, self.pool = device, torch.cuda.graph_pool_handle()
+        # One for a run: libraries keep memory for each stream that they have seen.
+        self.stream = stream or torch.cuda.Stream(device)
+
+    def renewed(self) -> CudaGraphs:
+        """One with memory of its own, since a pool ends with its graphs."""
+        return CudaGraphs(self.device, self.stream)
 
     def run(self, function: Callable[[], Outputs]) -> Outputs:
         """Calls a function on the stream that records."""
-        current = torch.cuda.current_stream(self.stream.device)
+        current = torch.cuda.current_stream(self.device)
         self.stream.wait_stream(current)
         with torch.cuda.stream(self.stream):
             outputs = function()
@@ -63,6 +74,28 @@ class CudaGraphs:
         return graph.replay, outputs
 
 
+@dataclass(frozen=True)
+class _Recorded:
+    """A recorded step: what it reads, how it is repeated, where it leaves its outputs."""
+
+    inputs: Tensor
+    targets: Tensor
+    replay: Callable[[], None]
+    outputs: Outputs
+
+    def takes(self, inputs: Tensor, targets: Tensor) -> bool:
+        """Whether a batch is like the one that was recorded."""
+        pairs = (self.inputs, inputs), (self.targets, targets)
+        return all(a.shape == b.shape and a.dtype == b.dtype for a, b in pairs)
+
+    def run(self, inputs: Tensor, targets: Tensor) -> Outputs:
+        """What the step returns for a batch, in memory of its own."""
+        self.inputs.copy_(inputs)
+        self.targets.copy_(targets)
+        self.replay()
+        return tuple(output.clone() for output in self.outputs)
+
+
 class Captured:
     """A step `(inputs, targets)` that returns tensors, for batches of one size.
 
@@ -72,40 +105,31 @@ class Captured:
     def __init__(self, step: Step, recorder: Recorder) -> None:
         self.step, self.recorder = step, recorder
         self.steps_as_ever = 0
-        self.given: tuple[Tensor, Tensor] | None = None
-        self.replay: Callable[[], None] | None = None
-        self.outputs: Outputs = ()
+        self.recorded: _Recorded | None = None
 
     def __call__(self, inputs: Any, targets: Tensor) -> Outputs:
         """What the step returns, in memory of its own."""
-        if not self._fits(inputs, targets):
-            return self.recorder.run(lambda: self.step(inputs, targets))
-        if self.steps_as_ever < AS_EVER:
-            self.steps_as_ever += 1
-            return self.recorder.run(lambda: self.step(inputs, targets))
-        if self.given is None:
-            self._record(inputs, targets)
-        assert self.given is not None and self.replay is not None
-        self.given[0].copy_(inputs)
-        self.given[1].copy_(targets)
-        self.replay()
-        return tuple(output.clone() for output in self.outputs)
+        if can_repeat(inputs):
+            if self.recorded is None and self.steps_as_ever == AS_EVER:
+                self.recorded = self._record(inputs, targets)
+            if self.recorded is not None and self.recorded.takes(inputs, targets):
+                return self.recorded.run(inputs, targets)
+            self.steps_as_ever += self.recorded is None
+        return self.recorder.run(lambda: self.step(inputs, targets))
 
-    def _fits(self, inputs: Any, targets: Tensor) -> bool:
-        if not can_repeat(inputs) or self.given is None:
-            return can_repeat(inputs)
-        return all(a.shape == b.shape for a, b in zip(self.given, (inputs, targets), strict=True))
-
-    def _record(self, inputs: Tensor, targets: Tensor) -> None:
+    def _record(self, inputs: Tensor, targets: Tensor) -> _Recorded:
         given = inputs.clone(), targets.clone()
         try:
-            self.replay, self.outputs = self.recorder.record(lambda: self.step(*given))
+            return _Recorded(*given, *self.recorder.record(lambda: self.step(*given)))
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
+            # A capture that was broken off says that it was; why, says what came before.
+            why = str(error.__context__ or error).strip().split("\n")[0]
             raise SgasError(
-                f"this step cannot be captured as a CUDA graph ({error}): start again without "
+                f"this step cannot be captured as a CUDA graph ({why}): start again without "
                 "cuda_graphs, which changes speed alone"
             ) from error
-        self.given = given
 
 
 def can_repeat(inputs: Any) -> bool:
@@ -113,9 +137,9 @@ def can_repeat(inputs: Any) -> bool:
     return isinstance(inputs, Tensor)
 
 
-def captured(make: Callable[[], Recorder] | None, *steps: Step) -> tuple[Step, ...]:
-    """Steps that are taken in turn, for one epoch; as they are where nothing `make`s a recorder."""
-    if make is None:
+def captured(recorder: Recorder | None, *steps: Step) -> tuple[Step, ...]:
+    """Steps that are taken in turn, for one epoch; as they are without a recorder."""
+    if recorder is None:
         return steps
-    recorder = make()
-    return tuple(Captured(step, recorder) for step in steps)
+    renewed = recorder.renewed()
+    return tuple(Captured(step, renewed) for step in steps)

@@ -8,7 +8,7 @@ other operations are then gone from the supernet. Source: Li et al., CVPR 2020, 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -102,7 +102,7 @@ class Search:
         seed: int,
         device: torch.device,
         precision: str = "float32",
-        recorder: Callable[[], Recorder] | None = None,
+        recorder: Recorder | None = None,
         notes: Mapping[str, Any],
         listener: Listener | None = None,
     ) -> None:

@@ -8,7 +8,7 @@ is reported beside the last, as the authors did.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -60,7 +60,7 @@ class Training:
         seed: int,
         device: torch.device,
         precision: str = "float32",
-        recorder: Callable[[], Recorder] | None = None,
+        recorder: Recorder | None = None,
         listener: Listener | None = None,
     ) -> None:
         self.task, self.config, self.run, self.parts = task, config, run, parts

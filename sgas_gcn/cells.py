@@ -346,8 +346,25 @@ class Stem(LinearNorm):
         decomposition of s W. Computed in float64.
         """
         scale = self._affine(x)[0]
-        triangle = torch.linalg.qr(self.lin.weight * scale.unsqueeze(1), mode="r").R
+        triangle = triangle_of(self.lin.weight * scale.unsqueeze(1))
         return (x.double() @ triangle.t()).to(x.dtype)
+
+
+def triangle_of(matrix: Tensor) -> Tensor:
+    """R `[I, I]` of the QR decomposition of a float64 matrix `[D, I]` of few columns.
+
+    By Gram–Schmidt, column after column, since solvers cannot be captured in a CUDA graph. A column
+    that the others span to twelve digits gives a row of zeros.
+    """
+    tiny = torch.finfo(matrix.dtype).tiny
+    rows, smallest = [], 1e-12 * torch.linalg.vector_norm(matrix) + tiny
+    for column in range(matrix.shape[1]):
+        direction = matrix[:, column]
+        length = torch.linalg.vector_norm(direction)
+        direction = direction / length.clamp_min(smallest) * (length > smallest)
+        rows.append(torch.mv(matrix.t(), direction))
+        matrix = matrix - torch.outer(direction, rows[-1])
+    return torch.stack(rows)
 
 
 def build_stem(config: ModelConfig, in_channels: int) -> Stem:

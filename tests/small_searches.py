@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from sgas.capture import Recorder
 from sgas.config import RunConfig, SearchConfig, TrainConfig
 from sgas.data import batches
 from sgas.decisions import Choice
@@ -52,7 +53,7 @@ def small_search(
     device: str = "cpu",
     steps: int = 1,
     decided: int = 0,
-    recorder: Any = None,
+    recorder: Recorder | None = None,
 ) -> SmallSearch:
     """A search of `space` in training mode, and `steps` batches for it.
 
@@ -73,18 +74,25 @@ def small_search(
     )
     search.supernet.train()
     if decided:
-        _decide(search, decided)
+        decide(search, decided)
     order = search.weight_order.epoch(0, 4, steps)
     return SmallSearch(search, list(batches(parts.weights, order, 0, search.random.augment)))
 
 
-def small_training(folder: Path, space: str, optimizer: str = "sgd") -> Training:
+def small_training(
+    folder: Path,
+    space: str,
+    *,
+    optimizer: str = "sgd",
+    device: str = "cpu",
+    recorder: Recorder | None = None,
+) -> Training:
     """A training of a published genotype in training mode, with all that is drawn at random."""
     family, task = SPACES[space][0], _task(space)
     config = TrainConfig(
         batch_size=4, optimizer=optimizer, auxiliary=space == "image", learning_rate=0.01
     )
-    where = torch.device("cpu")
+    where = torch.device(device)
     training = Training(
         task,
         family.load_published(GENOTYPES[space]),
@@ -93,6 +101,7 @@ def small_training(folder: Path, space: str, optimizer: str = "sgd") -> Training
         parts=task.train_parts("clean", 0, 0.1, where),
         seed=0,
         device=where,
+        recorder=recorder,
     )
     training.network.train()
     training.network.drop_path = 0.3
@@ -112,7 +121,8 @@ def _task(space: str) -> Any:
     return family.open_task(run_config, model, data)
 
 
-def _decide(search: Search, count: int) -> None:
+def decide(search: Search, count: int) -> None:
+    """Gives the first edges of each kind of cell an operation, each another, and prunes."""
     names = search.space.operations[::-1]
     for kind in search.decisions:
         for edge in range(count):

@@ -14,18 +14,21 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from sgas.capture import Outputs
+from sgas.capture import Outputs, Recorder
 
-# Each takes a number to the host, or brings one from there, while a graph is captured.
-FORBIDDEN = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "lift_fresh", "equal")
+# On a GPU each of them makes the host wait until all that was launched before is done.
+WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "equal")
+FROM_PYTHON = "lift_fresh"  # begins a tensor of numbers from Python, which are moved then
+CAN_BE_CAPTURED = ("linalg_vector_norm",)  # other functions of linalg call solvers, which cannot
 
 UNDECLARED = {"native_batch_norm": (3, 4)}  # its schema does not say that it writes to these
 
 
 @dataclass
 class Called:
-    """An operator, its arguments, and the tensors that it returned."""
+    """An operator, its arguments, and the tensors that it returned in memory of their own."""
 
     operator: Any
     args: Any
@@ -33,13 +36,9 @@ class Called:
     made: list[Tensor]
 
 
-def tensors_in(value: Any) -> Iterator[Tensor]:
+def tensors_in(value: Any) -> list[Tensor]:
     """All tensors in nested lists and tuples."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from tensors_in(part)
+    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
 
 
 def written(operator: Any, args: Any, kwargs: dict[str, Any]) -> Iterator[Tensor]:
@@ -56,6 +55,12 @@ def makes_memory(operator: Any) -> bool:
     return not any(returned.alias_info for returned in operator._schema.returns)
 
 
+def is_refused(name: str) -> bool:
+    """Whether a capture refuses an operator of this name."""
+    solver = name.lstrip("_").startswith("linalg_") and name not in CAN_BE_CAPTURED
+    return solver or name in (*WAITING, FROM_PYTHON)
+
+
 class _Recording(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
@@ -64,20 +69,22 @@ class _Recording(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func.overloadpacket.__name__ in FORBIDDEN:
+        if is_refused(func.overloadpacket.__name__):
             raise RuntimeError(f"operation not permitted when stream is capturing: {func}")
         for tensor in written(func, args, kwargs):
             self.before.append((tensor, tensor.clone()))
         out = func(*args, **kwargs)
-        made = list(tensors_in(out)) if makes_memory(func) else []
+        made = tensors_in(out) if makes_memory(func) else []
         self.calls.append(Called(func, args, kwargs, made))
         return out
 
 
 class Tape:
-    """A `Recorder` for the CPU; `recorded` counts the functions, `repeated` the repetitions."""
+    """A `Recorder` for the CPU."""
 
-    recorded = repeated = 0
+    def renewed(self) -> Tape:
+        """Another."""
+        return Tape()
 
     def run(self, function: Callable[[], Outputs]) -> Outputs:
         """Calls a function."""
@@ -92,15 +99,40 @@ class Tape:
             for tensor, value in reversed(recording.before):
                 tensor.copy_(value)
         torch.set_rng_state(state)
-        Tape.recorded += 1
-        calls = recording.calls
 
         @torch.no_grad()
         def repeat() -> None:
-            Tape.repeated += 1
-            for call in calls:
+            for call in recording.calls:
                 found = tensors_in(call.operator(*call.args, **call.kwargs))
-                for ours, theirs in zip(call.made, found, strict=False):
-                    ours.copy_(theirs)
+                if call.made:
+                    for ours, theirs in zip(call.made, found, strict=True):
+                        ours.copy_(theirs)
+
+        return repeat, outputs
+
+
+class Counted:
+    """A recorder that counts: `counts` has how many functions were recorded, and repetitions."""
+
+    def __init__(self, recorder: Recorder, counts: dict[str, int] | None = None) -> None:
+        self.recorder = recorder
+        self.counts = {"recorded": 0, "repeated": 0} if counts is None else counts
+
+    def renewed(self) -> Counted:
+        """One that counts on."""
+        return Counted(self.recorder.renewed(), self.counts)
+
+    def run(self, function: Callable[[], Outputs]) -> Outputs:
+        """Calls a function."""
+        return self.recorder.run(function)
+
+    def record(self, function: Callable[[], Outputs]) -> tuple[Callable[[], None], Outputs]:
+        """Records a function whose repetitions are counted."""
+        replay, outputs = self.recorder.record(function)
+        self.counts["recorded"] += 1
+
+        def repeat() -> None:
+            self.counts["repeated"] += 1
+            replay()
 
         return repeat, outputs

@@ -37,6 +37,10 @@ class Settings:
     model: Any
     data: Any
 
+    def defaults(self, section: str) -> dict[str, Any]:
+        """The defaults of a section's options: what a run had before an option was there."""
+        return {spec.name: spec.default for spec in dataclasses.fields(getattr(self, section))}
+
 
 def build_settings(family: Family, verb: str, space: str, values: Mapping[str, Any]) -> Settings:
     """The settings of all options of a verb; ConfigError where one is out of range."""

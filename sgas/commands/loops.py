@@ -6,7 +6,6 @@ import dataclasses
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -84,11 +83,12 @@ def differences(
     kept: dict[str, Any] = {name: config.get(name) for name in asked}
     for section in ("run", "loop", "model", "data"):
         values = run if section == "run" else dataclasses.asdict(getattr(settings, section))
+        kept_values = {**settings.defaults(section), **config[section]}
         for name, value in values.items():
             # A run keeps what `auto` found, and where it lies it tells by being there.
             found_there = value == "auto" and name in ("device", "kernels")
             if not found_there and name not in ("out", "preset", "data_root"):
-                asked[name], kept[name] = value, config[section].get(name)
+                asked[name], kept[name] = value, kept_values[name]
     # Through JSON, as the run's: there, tuples are lists.
     asked = json.loads(json.dumps(asked))
     told = [f"{n} was {kept[n]!r}, now {asked[n]!r}" for n in asked if asked[n] != kept[n]]
@@ -132,29 +132,31 @@ def begin(
     backend_for(device, family.library)
 
 
-def recorder_on(
-    device: torch.device, cuda_graphs: bool, example: Any
-) -> Callable[[], Recorder] | None:
-    """What records steps of inputs like `example`, where CUDA graphs are wanted.
+def check_capture(run: RunConfig, device: torch.device | None, example: Any) -> None:
+    """Refuses CUDA graphs where inputs like `example` have no one size, or the device has none.
 
-    DeviceError where the device has none, ConfigError where batches have no one size.
+    ConfigError and DeviceError; `device` is None where it is not known yet.
     """
-    if not cuda_graphs:
-        return None
-    if device.type != "cuda":
-        raise DeviceError(
-            f"cuda_graphs is true, but the device is {device}: give --device cuda, or leave "
-            "cuda_graphs out"
-        )
-    from sgas.capture import CudaGraphs, can_repeat
+    from sgas.capture import can_repeat
 
-    if not can_repeat(example):
+    if run.cuda_graphs and not can_repeat(example):
         raise ConfigError(
             "cuda_graphs is true, but no two batches of graphs have the same size, and a step is "
             "repeated for one size alone: leave cuda_graphs out"
         )
+    if run.cuda_graphs and device is not None and device.type != "cuda":
+        raise DeviceError(
+            f"cuda_graphs is true, but the device is {device}: give --device cuda, or leave "
+            "cuda_graphs out"
+        )
 
-    return partial(CudaGraphs, device)
+
+def recorder_on(run: RunConfig, device: torch.device, example: Any) -> Recorder | None:
+    """What records steps, where a run wants CUDA graphs; errors of `check_capture`."""
+    from sgas.capture import CudaGraphs
+
+    check_capture(run, device, example)
+    return CudaGraphs(device) if run.cuda_graphs else None
 
 
 def conclude(

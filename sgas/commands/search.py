@@ -128,7 +128,7 @@ def run_search(
     run_config, loop = settings.run, settings.loop
     task = family.open_task(run_config, settings.model, settings.data)
     require_batch(loop.batch_size, task.smallest_batch)
-    recorder = recorder_on(device, run_config.cuda_graphs, task.example_input())
+    recorder = recorder_on(run_config, device, task.example_input())
     if folder is None:
         rehearse(task.build_supernet().eval(), task.example_input())
     parts = task.search_parts(

@@ -28,7 +28,7 @@ from sgas.commands.common import (
 )
 from sgas.commands.conduct import conduct
 from sgas.commands.jobs import Jobs, LocalJobs
-from sgas.commands.loops import begin, require_batch
+from sgas.commands.loops import begin, check_capture, require_batch
 from sgas.config import ClusterConfig, RunConfig, SweepConfig
 from sgas.errors import ConfigError, RunError
 from sgas.family import Family
@@ -75,7 +75,7 @@ def main(family: Family, argv: Sequence[str]) -> int:
     if fresh:
         _rehearse(family, asked)
     else:
-        _refuse_changes(folder, read_info(folder), asked.info)
+        _refuse_changes(folder, read_info(folder), asked)
     jobs = _jobs(family, asked)
     _make_folder(folder)
     with hold(folder / OWN_LOCK, f"{folder} is being swept by another process"):
@@ -190,9 +190,9 @@ def _sections(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _refuse_changes(folder: Path, before: StudyInfo, now: StudyInfo) -> None:
+def _refuse_changes(folder: Path, before: StudyInfo, asked: Asked) -> None:
     """ConfigError where a study was begun with other options; strategies and seeds may be added."""
-    told = [f"{name} was {old!r}, now {new!r}" for name, old, new in _differences(before, now)]
+    told = [f"{name} was {old!r}, now {new!r}" for name, old, new in _differences(before, asked)]
     if told:
         more = f" and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
         raise ConfigError(
@@ -201,13 +201,17 @@ def _refuse_changes(folder: Path, before: StudyInfo, now: StudyInfo) -> None:
         )
 
 
-def _differences(before: StudyInfo, now: StudyInfo) -> Iterator[tuple[str, Any, Any]]:
+def _differences(before: StudyInfo, asked: Asked) -> Iterator[tuple[str, Any, Any]]:
+    now = asked.info
     for name in ("family", "dataset", "space", "protocol"):
         if getattr(before, name) != getattr(now, name):
             yield name, getattr(before, name), getattr(now, name)
     shared = ("dataset", "space", "protocol", "preset", "data_root")
     for verb in VERBS:
         old, new = _flat(getattr(before, verb)), _flat(getattr(now, verb))
+        settings: Settings = getattr(asked, verb)
+        defaults = _flat({section: settings.defaults(section) for section in getattr(now, verb)})
+        old = {**{name: defaults[name] for name in new}, **old}
         for name in dict.fromkeys([*old, *new]):
             section, _, key = name.partition(".")
             if old.get(name) != new.get(name) and not (section == "run" and key in shared):
@@ -229,6 +233,8 @@ def _rehearse(family: Family, asked: Asked) -> None:
     for settings in (asked.search, asked.train):
         task = family.open_task(settings.run, settings.model, settings.data)
         require_batch(settings.loop.batch_size, task.smallest_batch)
+        known = None if asked.cluster.cluster == "slurm" else device
+        check_capture(settings.run, known, task.example_input())
         if settings.verb == "search":
             task.build_supernet()
             fraction = settings.loop.validation_fraction

@@ -162,7 +162,7 @@ def run_training(
         )
     task = family.open_task(run_config, settings.model, settings.data)
     require_batch(loop.batch_size, task.smallest_batch)
-    recorder = recorder_on(device, run_config.cuda_graphs, task.example_input())
+    recorder = recorder_on(run_config, device, task.example_input())
     if folder is None:
         rehearse(task.build_network(genotype, loop.auxiliary).eval(), task.example_input())
     parts = task.train_parts(run_config.protocol, run_config.seed, loop.validation_fraction, device)

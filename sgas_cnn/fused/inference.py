@@ -2,8 +2,9 @@
 
     out_e = before_e + Σ_b (s_b W_b (taps_b * R(·)) + bias_b) + Σ_q (s_eq Q_q + bias_eq)
 
-as in source.py, with norms by their running statistics. Each convolution is added to its edge as it
-is made: norm and mixture have no pass, and no candidate has an image of its own.
+as in source.py, with norms by their running statistics. Where kernels are compiled, a convolution
+is added to its edge as it is made: it has no image of its own, and norm and mixture have no pass.
+First halves, poolings and the state are images, and the latter two are mixed.
 """
 
 from __future__ import annotations
@@ -62,11 +63,7 @@ def _sum(
             *read, first.taps, taps.dilations, taps.offsets, first.pointwise, taps.first_rows,
             taps.stride, False,
         )[0]  # fmt: skip
-        places = plan.rows_of_firsts
-        scales, shifts, *_ = backend.fold(
-            mean, var, places.row_of, *affine_of(plan.firsts, 0), None, places.places,
-            places.slot_of, plan.num_doubled, EPS,
-        )  # fmt: skip
+        scales, shifts, *_ = plan.folded_firsts(backend, mean, var)
         read, first, taps = (halves, scales, shifts), second, plan.second_taps
     outs = backend.separable_sum(
         *read, first.taps, taps.dilations, taps.offsets, first.pointwise, taps.first_rows,

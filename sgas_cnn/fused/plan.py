@@ -187,6 +187,14 @@ class SourcePlan:
             plans.append((SourcePlan(moved, len(slots), self.stride), slots))
         return plans
 
+    def folded_firsts(self, backend: Any, mean: Tensor, var: Tensor) -> tuple[Tensor, ...]:
+        """s₁, bias₁, m and 1/σ of the norms of the firsts; the moments begin with theirs."""
+        rows, affine = self.rows_of_firsts, affine_of(self.firsts, 0)
+        folded: tuple[Tensor, ...] = backend.fold(
+            mean, var, rows.row_of, *affine, None, rows.places, rows.slot_of, self.num_doubled, EPS
+        )
+        return folded
+
     def split(self, factors: Tensor) -> tuple[Tensor, Tensor]:
         """Those of the branches `[n, C]` and of the forms `[slots, Q, C]`."""
         num = len(self.branches)

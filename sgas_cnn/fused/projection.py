@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sgas.precision import narrowed, without_autocast
+from sgas.precision import narrowed, widened, without_autocast
 from sgas_cnn.fused.plan import EPS, MOMENTUM
 from sgas_cnn.kernels import backend_of
 
@@ -55,14 +55,10 @@ class _ReluConv(torch.autograd.Function):
 
 def relu_conv_bias(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """W R(x) + bias without gradients, in float32 under autocast; shapes as in `relu_conv`."""
-    image = x.permute(0, 2, 3, 1).contiguous()
-    return _relu_conv_bias(None, image, weight, bias).permute(0, 3, 1, 2)
-
-
-@without_autocast
-def _relu_conv_bias(_: None, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    output: Tensor = backend_of(x).projection(x, weight, bias, False)[0]
-    return output
+    image = widened(x).permute(0, 2, 3, 1).contiguous()
+    with torch.autocast(image.device.type, enabled=False):
+        output: Tensor = backend_of(image).projection(image, weight, bias, False)[0]
+    return output.permute(0, 3, 1, 2)
 
 
 def relu_conv_norm(x: Tensor, weight: Tensor, norm: Any) -> Tensor:

@@ -135,10 +135,8 @@ def _convolved(
     if not num:
         return [], outputs, [], [tuple(moments)]
     halves, outputs = outputs[:num], outputs[num:]
-    affine, places = affine_of(plan.firsts, 0), plan.rows_of_firsts
-    folded = backend.fold(
-        *(running or moments), places.row_of, *affine, None, places.places, places.slot_of, num, EPS
-    )
+    folded = plan.folded_firsts(backend, *(running or (moments[0], moments[1])))
+    affine = affine_of(plan.firsts, 0)
     dilations, offsets, rows, stride = plan.second_taps
     second, *others = backend.separable(
         halves, *folded[:2], second_weights.taps, dilations, offsets, second_weights.pointwise,

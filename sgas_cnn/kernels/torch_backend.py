@@ -214,14 +214,13 @@ def mixture(
     outs, starts = [], dict(zip(before_slots, before, strict=True))
     like = parts[0] if len(parts) else linear[0]
     for slot, constant in enumerate(bias):
-        total = starts.get(slot)
-        total = constant.expand_as(like).contiguous() if total is None else total + constant
+        total = starts[slot] + constant if slot in starts else constant  # a row, until it is used
         for image, factor in zip(linear, coefficients[slot], strict=True):
             total = torch.addcmul(total, image, factor)
         for part, target, factor in zip(parts, slot_of, factors, strict=True):
             if target == slot:
                 total = torch.addcmul(total, part, factor)
-        outs.append(total)
+        outs.append(total if total.dim() == like.dim() else total.expand_as(like).contiguous())
     return outs
 
 

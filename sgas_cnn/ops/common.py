@@ -131,11 +131,14 @@ def conv(in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1) 
     return nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
 
 
-def conv_norm(x: Tensor, lin: nn.Conv2d, norm: BatchNorm) -> Tensor:
-    """BN(W * x); one convolution at inference."""
+def conv_norm(x: Tensor, lin: nn.Conv2d, norm: BatchNorm, scale: Tensor | None = None) -> Tensor:
+    """BN(W * x), times `scale` `[C]`; one convolution at inference."""
     if not norm.at_inference:
-        return norm(lin(x))
-    return F.conv2d(x, *norm.folded(lin.weight), lin.stride, lin.padding)
+        return norm(lin(x), scale)
+    weight, bias = norm.folded(lin.weight)
+    if scale is not None:
+        weight, bias = weight * scale.view(-1, 1, 1, 1), bias * scale
+    return F.conv2d(x, weight, bias, lin.stride, lin.padding)
 
 
 class ConvNorm(nn.Module):

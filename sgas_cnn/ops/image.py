@@ -21,7 +21,14 @@ from torch import Tensor, nn
 from sgas_cnn.fused.parts import Branch, Form, Linear, Part
 from sgas_cnn.fused.projection import relu_conv, relu_conv_bias
 from sgas_cnn.kernels import depthwise_conv
-from sgas_cnn.ops.common import BatchNorm, Operation, SourceState, conv, copy_statistics
+from sgas_cnn.ops.common import (
+    BatchNorm,
+    Operation,
+    SourceState,
+    conv,
+    conv_norm,
+    copy_statistics,
+)
 
 
 class Zero(Operation):
@@ -196,7 +203,7 @@ class FactorizedConv7x7(Operation):
 
     def forward(self, state: SourceState, scale: Tensor | None = None) -> Tensor:
         """The output `[B, C, H/S, W/S]`."""
-        return self.norm(self.column(self.row(state.relu)), scale)
+        return conv_norm(self.row(state.relu), self.column, self.norm, scale)
 
 
 def scaled(x: Tensor, scale: Tensor | None) -> Tensor:

@@ -14,7 +14,7 @@ from functools import partial
 from torch import Tensor
 
 from sgas_cnn.fused.parts import Branch, Form, Linear, Part
-from sgas_cnn.ops.common import BatchNorm, Operation, SourceState, conv
+from sgas_cnn.ops.common import BatchNorm, Operation, SourceState, conv, conv_norm
 from sgas_cnn.ops.image import SkipConnect, Zero, scaled
 
 
@@ -34,7 +34,7 @@ class NorConv(Operation):
 
     def forward(self, state: SourceState, scale: Tensor | None = None) -> Tensor:
         """The output `[B, C, H, W]`."""
-        return self.norm(self.lin(state.relu), scale)
+        return conv_norm(state.relu, self.lin, self.norm, scale)
 
 
 class AvgPool(Operation):

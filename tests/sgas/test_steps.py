@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from small_searches import SPACES, small_search, small_training, training_batches
+from tape import FROM_PYTHON, WAITING
 from torch.utils._python_dispatch import TorchDispatchMode
 from triton_runs import run_alone
 
@@ -19,13 +20,9 @@ from sgas.loop import run_network
 spaces = pytest.mark.parametrize("space", SPACES)
 stages = pytest.mark.parametrize("decided", [0, 2], ids=["undecided", "half decided"])
 
-# On a GPU each of them makes the host wait until all that was launched before is done.
-WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "equal")
-FROM_PYTHON = "lift_fresh"  # begins a tensor of numbers from Python, which are moved then
-
 
 class Counting(TorchDispatchMode):
-    """Counts the operators of WAITING that run inside."""
+    """Counts the operators that wait, and tensors of numbers from Python."""
 
     def __init__(self) -> None:
         super().__init__()

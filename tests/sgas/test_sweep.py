@@ -142,6 +142,9 @@ def test_a_run_that_was_taken_away_is_made_again(undisturbed: Path, tmp_path: Pa
     assert sweep(tmp_path, *argv).status == 0
     before = figures(tmp_path / "study")
     (tmp_path / "study" / "random-0" / "train" / "evaluation.json").unlink()
+    made = json.loads((tmp_path / "study" / "study.json").read_text())
+    del made["search"]["run"]["cuda_graphs"]  # as if it was begun before this option was there
+    (tmp_path / "study" / "study.json").write_text(json.dumps(made))
     assert sweep(tmp_path, *argv).status == 0
     assert figures(tmp_path / "study") == before
 
@@ -171,6 +174,11 @@ def test_a_run_that_was_taken_away_is_made_again(undisturbed: Path, tmp_path: Pa
         (["--out", "new", "--dataset", "blops"], "unknown data set 'blops': did you mean blobs?"),
         (["--out", "new", "--train.batch_size", "1"], "batch_size is 1; it has to be at least 2"),
         (["--out", "new", "--preset", "tinny"], "did you mean tiny?"),
+        (["--cuda_graphs", "true"], "cuda_graphs was False, now True"),
+        (
+            ["--out", "new", "--cuda_graphs", "true", "--device", "cpu"],
+            "cuda_graphs is true, but the device is cpu: give --device cuda",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,8 @@ from sgas_cnn.edges import CellEdge, CellEdges, CellPlan
 from sgas_cnn.kernels import backend_of
 from sgas_cnn.ops import common
 from sgas_cnn.ops.common import BatchNorm, ConvNorm, SourceState
-from sgas_cnn.ops.image import IMAGE_OPERATIONS, FactorizedReduce
+from sgas_cnn.ops.image import IMAGE_OPERATIONS, FactorizedConv7x7, FactorizedReduce
+from sgas_cnn.ops.nasbench201 import NorConv
 
 STEPS = 2
 OPS = [*OPERATIONS, "sep_conv_7x7"]
@@ -108,8 +110,9 @@ KEPT = {
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("affine", [False, True], ids=["search", "derived"])
 @pytest.mark.parametrize("held", KEPT)
+@pytest.mark.parametrize("images", [2, 0], ids=["some images", "no image"])
 def test_sums_without_gradients_equal_those_with(
-    kernels: str, stride: int, affine: bool, held: str
+    kernels: str, stride: int, affine: bool, held: str, images: int
 ) -> None:
     edges = random_edges(9, stride, affine).eval()
     edges.restrict(KEPT[held])
@@ -120,13 +123,20 @@ def test_sums_without_gradients_equal_those_with(
                 if isinstance(norm, BatchNorm):
                     torch.nn.init.uniform_(norm.running_mean, -1, 1)
                     torch.nn.init.uniform_(norm.running_var, 0.5, 2)
-    x = torch.randn(2, 9, 6, 7, dtype=torch.float64)
+    x = torch.randn(images, 9, 6, 7, dtype=torch.float64)
     weights = torch.randn(3, len(OPS), dtype=torch.float64)
     wanted = edges([x], weights)
     with torch.no_grad():
         found = edges([x], weights)
     for ours, exact in zip(found, wanted, strict=True):
         torch.testing.assert_close(ours, exact, rtol=1e-9, atol=1e-10)
+    edges.float()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        narrow = edges([x.float()], weights.float())
+    for ours, exact in zip(narrow, wanted, strict=True):
+        assert ours.dtype == torch.float32  # states of fused edges are not rounded
+        largest = float(exact.detach().abs().max()) if images else 0.0
+        torch.testing.assert_close(ours.double(), exact, rtol=0, atol=1e-5 * largest)
 
 
 Run = Callable[[Tensor], Tensor]
@@ -136,6 +146,8 @@ def normed_layers(affine: bool) -> list[tuple[nn.Module, Run, Run]]:
     """Layers of convolution and norm: the module, how it runs, its plain form; for even heights."""
     pointwise, strided = ConvNorm(20, 7, affine=affine), ConvNorm(20, 7, 3, 2, affine=affine)
     first, halving = ConvNorm(20, 7, 3, relu=False), FactorizedReduce(8, 2, affine, 20)
+
+    alone = NorConv(20, 1, affine, kernel=3), FactorizedConv7x7(20, 1, affine)
 
     def halved(x: Tensor) -> Tensor:
         x = F.pad(F.relu(x), (0, x.shape[3] % 2))
@@ -147,7 +159,19 @@ def normed_layers(affine: bool) -> list[tuple[nn.Module, Run, Run]]:
         (strided, strided, lambda x: strided.norm(strided.lin(F.relu(x)))),
         (first, first, lambda x: first.norm(first.lin(x))),
         (halving, lambda x: halving(SourceState(x, 2)), halved),
+        *[_scaled(op, scale) for op in alone for scale in (None, torch.randn(20).double())],
     ]
+
+
+def _scaled(op: Any, scale: Tensor | None) -> tuple[nn.Module, Run, Run]:
+    """An operation that runs alone, times a weight, and its plain form."""
+
+    def plain(x: Tensor) -> Tensor:
+        x = F.relu(x)
+        x = op.lin(x) if isinstance(op, NorConv) else op.column(op.row(x))
+        return op.norm(x, scale)
+
+    return op, lambda x: op(SourceState(x), scale), plain
 
 
 @pytest.mark.parametrize("affine", [False, True], ids=["search", "derived"])

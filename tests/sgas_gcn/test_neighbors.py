@@ -11,7 +11,7 @@ import torch
 
 from sgas.errors import ConfigError, DataError
 from sgas_gcn.affine import reduced_parts
-from sgas_gcn.cells import build_stem
+from sgas_gcn.cells import build_stem, triangle_of
 from sgas_gcn.compiled import LIBRARY
 from sgas_gcn.config import PointModelConfig
 from sgas_gcn.neighbors import CellNeighbors, Neighbors, knn, nearest
@@ -98,6 +98,20 @@ def test_the_stem_s_coordinates_have_the_distances_of_its_output(
     coordinates = stem.coordinates(points)
     out = stem(points)
     torch.testing.assert_close(torch.pdist(coordinates), torch.pdist(out))
+
+
+@pytest.mark.parametrize("dependent", [False, True])
+def test_the_triangle_is_that_of_the_qr_decomposition(dependent: bool) -> None:
+    torch.manual_seed(1)
+    matrix = torch.randn(24, 6, dtype=torch.float64)
+    if dependent:
+        matrix[:, 1], matrix[:, 3] = 2 * matrix[:, 0], 0
+    triangle = triangle_of(matrix)
+    torch.testing.assert_close(triangle.t() @ triangle, matrix.t() @ matrix)
+    assert torch.count_nonzero(triangle.abs().sum(1)) == (4 if dependent else 6)
+    if not dependent:
+        exact = torch.linalg.qr(matrix, mode="r").R
+        torch.testing.assert_close(triangle, exact * exact.diagonal().sign().unsqueeze(1))
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -39,7 +39,7 @@ inline void map_tile(const T* pixels, long given_stride, long given_channels, co
 template <class T, int J, int C, class Take>
 inline void map_block(const T* pixels, long stride, long channels, const T* matrix, long width,
                       long count, long block, const Take& take) {
-  constexpr int R = J == 1 ? 16 : 8;
+  constexpr int R = J == 1 ? 16 : 8;  // with three blocks, 24 of the 32 registers of AVX-512
   long p = 0;
   for (; p + R <= count; p += R)
     map_tile<T, R, J, C>(pixels, stride, channels, matrix, width, p, block, take);

@@ -29,10 +29,7 @@ void separable(const Separable<T>& given, const std::vector<T*>& outputs, Moment
         if (!given.shared()) bank.fill_input(given, i, n, input);
         T* out = outputs[i] + n * pixels * channels;
         convolve_image(given, bank, i, input, scratch.get(), [&](long at, long, int lanes, Vec<T> y) {
-          if (lanes == LANES<T>)
-            store(out + at, y);
-          else
-            store(out + at, y, lanes);
+          store(out + at, y, lanes);
         });
         if (moments.mean) found.add(i, n, out, pixels);
       }
