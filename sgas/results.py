@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -93,7 +94,7 @@ def results_of(study: Study, metric: str | None = None) -> Results:
         raise unknown_name("metric", chosen, known)
     info = study.info
     return Results(
-        title=f"{info.dataset} · {study.folder.resolve().name}",
+        title=f"{Path(info.dataset).name} · {study.folder.resolve().name}",
         dataset=info.dataset,
         protocol=info.protocol,
         metric=chosen,

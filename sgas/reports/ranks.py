@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from sgas.reports.chart import Axes, add_frame, epoch_ticks
 from sgas.reports.palette import COLOURS
@@ -39,7 +40,7 @@ def draw_ranks(summary: Summary) -> str:
     """
     results = summary.results
     runs = ranked(results.trials)
-    title = f"{results.dataset} · rank in the search against rank after training"
+    title = f"{Path(results.dataset).name} · rank in the search, rank after training"
     width = LEFT + SIDE + MARGIN + ASIDE
     picture = Picture(width, TOP + SIDE + 62, title, _words(summary, runs))
     under = f"{results.metric} of the supernet, and of the trained network on the test split"
