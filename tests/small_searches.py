@@ -84,6 +84,7 @@ def small_training(
     space: str,
     *,
     optimizer: str = "sgd",
+    precision: str = "float32",
     device: str = "cpu",
     recorder: Recorder | None = None,
 ) -> Training:
@@ -101,6 +102,7 @@ def small_training(
         parts=task.train_parts("clean", 0, 0.1, where),
         seed=0,
         device=where,
+        precision=precision,
         recorder=recorder,
     )
     training.network.train()

@@ -35,16 +35,20 @@ from sgas.loop import Silent
 from sgas.runs import Run
 from sgas.search import Search
 
-STEPS = AS_EVER + 3
+STEPS = AS_EVER + 2
 WHERE = torch.device(DEVICE)
 ON_GPU_TOO = "replayed"  # in the names of the tests that run there
 
 
-@pytest.fixture(params=["torch", "cpu"] if INTERPRETED else ["auto"])
-def kernels(request: pytest.FixtureRequest) -> Iterator[None]:
-    """The kernels in force: on the CPU also those in plain torch, as CUDA has them for images."""
-    use_kernels(request.param)
-    yield
+# On the CPU also the kernels in plain torch, as CUDA has them for images.
+KERNELS = {"float32": "torch", "bf16": "cpu"} if INTERPRETED else {}
+
+
+@pytest.fixture(params=["float32", "bf16"])
+def precision(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The precision, with the kernels that go with it in force."""
+    use_kernels(KERNELS.get(request.param, "auto"))
+    yield request.param
     use_kernels("auto")
 
 
@@ -78,9 +82,8 @@ def take_steps(small: SmallSearch, recorder: Counted | None) -> dict[str, Tensor
 
 
 @pytest.mark.parametrize("space", SPACES)
-@pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_replayed_steps_are_the_steps_of_a_search(
-    space: str, precision: str, kernels: None, tmp_path: Path
+    space: str, precision: str, tmp_path: Path
 ) -> None:
     recorder = counted()
     found = []
@@ -102,13 +105,18 @@ def test_replayed_steps_are_the_steps_of_a_search(
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("space", ["point", "image"])
 def test_replayed_steps_are_the_steps_of_a_training(
-    space: str, optimizer: str, kernels: None, tmp_path: Path
+    space: str, optimizer: str, precision: str, tmp_path: Path
 ) -> None:
     recorder = counted()
     found = []
     for name, given in (("plain", None), ("replayed", recorder)):
         training = small_training(
-            tmp_path / name, space, optimizer=optimizer, device=DEVICE, recorder=given
+            tmp_path / name,
+            space,
+            optimizer=optimizer,
+            precision=precision,
+            device=DEVICE,
+            recorder=given,
         )
         (train_step,) = captured(given, training._train_step)
         ready = training_batches(training, STEPS)
