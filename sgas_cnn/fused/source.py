@@ -135,7 +135,7 @@ def _convolved(
     if not num:
         return [], outputs, [], [tuple(moments)]
     halves, outputs = outputs[:num], outputs[num:]
-    folded = plan.folded_firsts(backend, *(running or (moments[0], moments[1])))
+    folded = plan.folded_firsts(backend, *(running or moments))
     affine = affine_of(plan.firsts, 0)
     dilations, offsets, rows, stride = plan.second_taps
     second, *others = backend.separable(
