@@ -13,7 +13,7 @@ demo: setup
 	.venv/bin/sgas-gcn search --dataset shapes
 
 test: setup
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n auto
 
 check:
 	@scripts/check

@@ -22,7 +22,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from sgas.data import DeviceSource, SubsetSource, stratified_parts, stream_seed
 from sgas.errors import DataError, InputError, unknown_name
 from sgas.family import SearchParts
 from sgas.genotype import Genotype
+from sgas.loop import Listener
 from sgas.runs import Run
 from sgas.search import Search
 from sgas.strategies import STRATEGIES
@@ -117,20 +119,36 @@ class Found:
     seconds: float
 
 
+@contextmanager
+def searching(
+    task: BenchmarkTask, strategy: str, seed: int, listener: Listener | None = None
+) -> Iterator[Search]:
+    """A search that is ready to begin; its run folder goes when this ends."""
+    device = torch.device("cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        config = SearchConfig(strategy=strategy, **SEARCH)
+        parts = task.search_parts("clean", seed, 0.1, device)
+        with Run.create(Path(folder) / "run", {"search": asdict(config), "seed": seed}) as run:
+            yield Search(
+                task,
+                config,
+                run,
+                parts=parts,
+                seed=seed,
+                device=device,
+                notes={},
+                listener=listener,
+            )
+
+
 def search_once(
     images: np.ndarray, labels: np.ndarray, strategy: str, seed: int, permuted: bool
 ) -> Found:
     """One search. Nothing in here, or below it, knows of a table."""
     began = time.process_time()
     task = BenchmarkTask(images, labels, seed, permuted)
-    device = torch.device("cpu")
-    with tempfile.TemporaryDirectory() as folder:
-        config = SearchConfig(strategy=strategy, **SEARCH)
-        parts = task.search_parts("clean", seed, 0.1, device)
-        with Run.create(Path(folder) / "run", {"search": asdict(config), "seed": seed}) as run:
-            found: Genotype = Search(
-                task, config, run, parts=parts, seed=seed, device=device, notes={}
-            ).execute()
+    with searching(task, strategy, seed) as search:
+        found: Genotype = search.execute()
     return Found(seed, to_nasbench201(found), time.process_time() - began)
 
 
