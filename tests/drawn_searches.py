@@ -1,0 +1,164 @@
+"""Searches whose alphas drift, to be drawn, and what there is to read in the pictures."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sgas.decisions import CellDecisions, Choice
+from sgas.records import EpochRecord
+from sgas.reports import (
+    draw_alphas,
+    draw_cell,
+    draw_margin,
+    draw_replay,
+    draw_timeline,
+)
+from sgas.reports.svg import text_width
+from sgas.scoring import (
+    CRITERIA,
+    edge_importance,
+    operation_probs,
+    selection_certainty,
+    selection_stability,
+)
+from sgas.space import SearchSpace
+
+SVG = "{http://www.w3.org/2000/svg}"
+GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden" / "scores.npz"
+
+POINT_ATTENTION_AND_SUMS = ("gat", "semi_gcn", "gin", "sage", "rel_sage")
+POINT = SearchSpace(
+    "point",
+    ("none", "skip_connect", "conv_1x1", "edge_conv", "mr_conv", *POINT_ATTENTION_AND_SUMS),
+)
+IMAGE_CONVOLUTIONS = ("sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5")
+IMAGE = SearchSpace(
+    "image",
+    ("none", "max_pool_3x3", "avg_pool_3x3", "skip_connect", *IMAGE_CONVOLUTIONS),
+    ("normal", "reduce"),
+)
+BENCH = SearchSpace(
+    "bench",
+    ("none", "skip_connect", "conv_1x1", "conv_3x3", "avg_pool_3x3"),
+    num_inputs=1,
+    in_degree=None,
+    num_outputs=1,
+)
+HOSTILE = SearchSpace("hostile", ("none", '<script>alert("1")</script>', "a&b'c", "x\x00\x1b]y"))
+SEARCHES = {"point": (POINT, 3, 7), "image": (IMAGE, 4, 5), "bench": (BENCH, 3, 5)}
+
+
+def drifting_alphas(
+    space: SearchSpace, num_steps: int, num_epochs: int, seed: int = 0
+) -> np.ndarray:
+    """Alphas that drift as in a search, each operation of each edge at a pace of its own."""
+    generator = np.random.default_rng(seed)
+    shape = (space.topology(num_steps).num_edges, len(space.operations))
+    pace = generator.normal(0, 0.1, shape)
+    steps = pace * generator.random((num_epochs, 1, 1)) * 2
+    return np.cumsum(steps + generator.normal(0, 0.05, (num_epochs, *shape)), 0)
+
+
+def search_records(
+    alphas: np.ndarray,
+    space: SearchSpace,
+    num_steps: int,
+    interval: int,
+    kind: str = "normal",
+    warmup_epochs: int = 9,
+) -> list[EpochRecord]:
+    """The records of a search by criterion 2 over given alphas `[epochs, E, O]`."""
+    cell, history, records = CellDecisions.none_yet(space.topology(num_steps)), [], []
+    for epoch, row in enumerate(torch.as_tensor(np.asarray(alphas, dtype=np.float64))):
+        probs = operation_probs(row)
+        past = torch.stack(history[-4:]) if history else row.new_zeros(0, *probs.shape)
+        score = CRITERIA["cri2"](row, past).tolist()
+        due = epoch >= warmup_epochs and (epoch - warmup_epochs) % interval == 0
+        chosen: dict = {}
+        if due and not cell.complete:
+            best, *rest = sorted(cell.undecided, key=lambda edge: -score[edge])
+            op = space.operations[1 + int(probs[best].argmax())]
+            after = cell.decide(Choice(best, op))
+            chosen = {"edge": best, "op": op, "pruned": list(after.pruned_since(cell))}
+            if rest:
+                chosen |= {"runner_up": rest[0], "margin": score[best] - score[rest[0]]}
+            cell = after
+        records.append(
+            EpochRecord(
+                epoch,
+                kind,
+                due,
+                row.tolist(),
+                edge_importance(row).tolist(),
+                selection_certainty(probs).tolist(),
+                selection_stability(probs, past).tolist(),
+                score,
+                cell.to_strings(),
+                **chosen,
+            )
+        )
+        history.append(probs)
+    return records
+
+
+def searched(name: str, num_epochs: int = 50, kind: str = "normal", seed: int = 0):
+    space, num_steps, interval = SEARCHES[name]
+    alphas = drifting_alphas(space, num_steps, num_epochs, seed)
+    return space, search_records(alphas, space, num_steps, interval, kind)
+
+
+def parse(svg: str) -> ElementTree.Element:
+    root = ElementTree.fromstring(svg)
+    assert root.tag == f"{SVG}svg"
+    assert root.get("role") == "img"
+    assert root.findtext(f"{SVG}title")
+    return root
+
+
+def words(root: ElementTree.Element) -> list[str]:
+    return [element.text or "" for element in root.iter(f"{SVG}text")]
+
+
+def placed_texts(root: ElementTree.Element) -> list[tuple[str, float, float, float, float]]:
+    """(text, left, right, top, bottom) of every text, group offsets and sizes included."""
+    found = []
+
+    def visit(element, dx, dy, size, anchor, weight):
+        if shift := re.match(r"translate\((\S+) (\S+)\)", element.get("transform", "")):
+            dx, dy = dx + float(shift[1]), dy + float(shift[2])
+        size = float(element.get("font-size", size))
+        anchor, weight = element.get("text-anchor", anchor), element.get("font-weight", weight)
+        if element.tag == f"{SVG}text":
+            width = text_width(element.text, size, weight == "bold")
+            left = dx + float(element.get("x")) - width * {"middle": 0.5, "end": 1.0}.get(anchor, 0)
+            y = dy + float(element.get("y"))
+            found.append((element.text, left, left + width, y - size * 0.75, y + size * 0.2))
+        for child in element:
+            visit(child, dx, dy, size, anchor, weight)
+
+    visit(root, 0.0, 0.0, 11.0, None, None)
+    return found
+
+
+def assert_inside(svg: str) -> None:
+    root = parse(svg)
+    _, _, width, height = map(float, root.get("viewBox").split())
+    for content, left, right, top, bottom in placed_texts(root):
+        assert left >= 0 and right <= width + 1 and top >= 0 and bottom <= height, content
+
+
+def all_pictures(space: SearchSpace, records: list[EpochRecord]) -> dict[str, str]:
+    return {
+        "cell": draw_cell(records, space, len(records), "normal"),
+        "first": draw_cell(records[:1], space, len(records), "normal", 9),
+        "middle": draw_cell(records[:25], space, len(records), "normal", 30),
+        "replay": draw_replay(records, space, len(records), "normal").svg,
+        "timeline": draw_timeline(records, space, len(records)),
+        "alphas": draw_alphas(records, space),
+        "margin": draw_margin(records, space),
+    }
