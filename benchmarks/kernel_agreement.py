@@ -1,17 +1,19 @@
 """Whether a whole search finds with the compiled kernels what it finds with torch's own operators.
 
-Each search of `search_quality.py`, with its images, settings and seeds, runs three times:
+Each search of `search_quality.py`, with its images, settings and seeds, runs with the compiled
+kernels and again as each of the variants that are asked for:
 
-- `cpu`: the compiled kernels;
 - `torch`: the same supernet on torch's own operators;
-- `nudged`: the compiled kernels again, each initial weight made larger or smaller by one rounding
-  unit. What changes here is what any other order of sums may change.
+- `nudged`: the compiled kernels, each initial weight made larger or smaller by one rounding unit.
+  What changes here is what any other order of sums may change;
+- `torch_nudged`: both.
 
     python benchmarks/kernel_agreement.py --images cifar10_small --seeds 0-9 --strategies darts
 
-In float64, the default, rounding is too small to reach a choice: the exit status is 1 where `torch`
-found another cell than `cpu`. In float32 searches may part; then the question is whether `torch`
-parts from `cpu` further than `nudged` does.
+In float64, the default, rounding is too small to reach a choice: the exit status is 1 where a
+variant found another cell. In float32 searches part, because a ReLU that changes sides moves a
+gradient by more than rounding does; then the question is whether `torch` parts further than
+`nudged` does.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import argparse
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,13 +36,21 @@ from sgas.errors import InputError, unknown_name
 from sgas.kernels import use_kernels
 from sgas.loop import Silent
 from sgas.search import Search
+from sgas.space import NONE
 from sgas.strategies import STRATEGIES
 from sgas_cnn.augment import ImageAugmentation
+from sgas_cnn.config import NASBENCH201_OPERATIONS
 from sgas_cnn.nasbench201_text import to_nasbench201
 
 PRECISIONS = ("float64", "float32")
-REFERENCE, NUDGED = "cpu", "nudged"
-VARIANTS = {REFERENCE: "cpu", "torch": "torch", NUDGED: "cpu"}  # the kernels of each
+REFERENCE = "cpu"
+# The kernels of each, and whether its weights are nudged.
+VARIANTS = {
+    REFERENCE: ("cpu", False),
+    "torch": ("torch", False),
+    "nudged": ("cpu", True),
+    "torch_nudged": ("torch", True),
+}
 
 
 class Float64Augmentation(ImageAugmentation):
@@ -99,20 +110,26 @@ def nudge(weights: Sequence[Tensor], seed: int) -> None:
 
 
 def search_with(
-    variant: str, images: np.ndarray, labels: np.ndarray, strategy: str, seed: int, precision: str
+    variant: str,
+    images: np.ndarray,
+    labels: np.ndarray,
+    strategy: str,
+    seed: int,
+    options: argparse.Namespace,
 ) -> Outcome:
-    """One search of the benchmark with the kernels of a variant."""
+    """One search of the benchmark as a variant has it."""
     began = time.process_time()
-    use_kernels(VARIANTS[variant])
+    kernels, nudged = VARIANTS[variant]
+    use_kernels(kernels)
     task = BenchmarkTask(images, labels, seed, permuted=False)
-    if precision == "float64":
+    if options.precision == "float64":
         augmentation = task.augmentation
         task.augmentation = Float64Augmentation(
             augmentation.config, augmentation.mean, augmentation.std
         )
     with searching(task, strategy, seed) as search:
-        if variant == NUDGED:
-            nudge(list(search.supernet.weights()), seed)
+        if nudged:
+            nudge(list(search.supernet.weights()), 1000 * options.nudge + seed)
         search.listener = trace = Trace(search)
         cell = to_nasbench201(search.execute())
     return Outcome(cell, trace, time.process_time() - began)
@@ -140,75 +157,93 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     for name in strategies:
         if name not in STRATEGIES:
             raise unknown_name("strategy", name, STRATEGIES)
+    variants = options.variants.split(",")
+    for name in variants:
+        if name == REFERENCE or name not in VARIANTS:
+            raise unknown_name("variant", name, [v for v in VARIANTS if v != REFERENCE])
     seeds = parse_seeds(options.seeds)
     images, labels = load_small_images(options.images)
     torch.set_default_dtype(getattr(torch, options.precision))
     rows = []
     for strategy in strategies:
         for seed in seeds:
-            outcomes = {
-                name: search_with(name, images, labels, strategy, seed, options.precision)
-                for name in VARIANTS
-            }
-            reference = outcomes.pop(REFERENCE)
+            reference, *others = (
+                search_with(name, images, labels, strategy, seed, options)
+                for name in (REFERENCE, *variants)
+            )
             row = {
                 "strategy": strategy,
                 "seed": seed,
                 "cell": reference.cell,
                 "seconds": reference.seconds,
-                **{name: compare(reference, other) for name, other in outcomes.items()},
+                **{n: compare(reference, other) for n, other in zip(variants, others, strict=True)},
             }
             rows.append(row)
-            print(told(row), file=sys.stderr, flush=True)
+            print(told(row, variants), file=sys.stderr, flush=True)
     return {
         "searches": rows,
-        "summary": {s: summary([r for r in rows if r["strategy"] == s]) for s in strategies},
+        "summary": {
+            s: summary([r for r in rows if r["strategy"] == s], variants) for s in strategies
+        },
         "precision": options.precision,
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
     }
 
 
-def told(row: Mapping[str, Any]) -> str:
+def told(row: Mapping[str, Any], variants: Sequence[str]) -> str:
     """One search in a line."""
     others = "; ".join(
         f"{name}: {row[name]['same_edges']} of {NUM_EDGES} edges, probabilities "
         f"{row[name]['largest_difference']:.1e} apart"
-        for name in VARIANTS
-        if name != REFERENCE
+        for name in variants
     )
     return f"{row['strategy']} seed {row['seed']}: {row['cell']}  {others}"
 
 
-def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def tally(cells: Sequence[str]) -> dict[str, int]:
+    """How many edges of some cells have each operation."""
+    count = Counter(edge.partition("~")[0] for cell in cells for edge in edges_of(cell))
+    return {name: count[name] for name in NASBENCH201_OPERATIONS if name != NONE}
+
+
+def summary(rows: Sequence[Mapping[str, Any]], variants: Sequence[str]) -> dict[str, Any]:
     """The figures of one strategy over its seeds."""
-    figures: dict[str, Any] = {"n": len(rows)}
-    for name in VARIANTS:
-        if name == REFERENCE:
-            continue
+    figures: dict[str, Any] = {
+        "n": len(rows),
+        "edges": NUM_EDGES * len(rows),
+        REFERENCE: {"operations": tally([row["cell"] for row in rows])},
+    }
+    for name in variants:
         compared = [row[name] for row in rows]
         figures[name] = {
             "same_cells": sum(c["same_cell"] for c in compared),
             "same_edges": sum(c["same_edges"] for c in compared),
-            "edges": NUM_EDGES * len(rows),
             "largest_difference": max(c["largest_difference"] for c in compared),
+            "operations": tally([c["cell"] for c in compared]),
         }
     return figures
 
 
 def print_table(result: Mapping[str, Any]) -> None:
-    """The summary as text."""
-    print(f"{result['precision']}, against the compiled kernels:")
-    print(f"{'':<10}{'kernels':<10}{'same cells':>12}{'same edges':>14}{'largest difference':>22}")
+    """The summary as text; what is the same is so as with the compiled kernels, `cpu`."""
+    names = [name for name in NASBENCH201_OPERATIONS if name != NONE]
+    print(f"{result['precision']}; the same as with {REFERENCE}, and edges by operation")
+    print(f"{'':<24}{'cells':>10}{'edges':>10}{'apart':>10}" + "".join(f"{n:>14}" for n in names))
     for strategy, figures in result["summary"].items():
         for name in VARIANTS:
-            if name == REFERENCE:
+            if name not in figures:
                 continue
             row = figures[name]
-            cells = f"{row['same_cells']} of {figures['n']}"
-            edges = f"{row['same_edges']} of {row['edges']}"
+            same = ["", "", ""]
+            if name != REFERENCE:
+                same = [f"{row['same_cells']}/{figures['n']}"]
+                same += [f"{row['same_edges']}/{figures['edges']}"]
+                same += [f"{row['largest_difference']:.1e}"]
             print(
-                f"{strategy:<10}{name:<10}{cells:>12}{edges:>14}{row['largest_difference']:>22.1e}"
+                f"{f'{strategy} {name}':<24}"
+                + "".join(f"{text:>10}" for text in same)
+                + "".join(f"{row['operations'][n]:>14}" for n in names)
             )
 
 
@@ -218,6 +253,8 @@ def main() -> int:
     parser.add_argument("--images", required=True, help="folder with train*.npz")
     parser.add_argument("--seeds", default="0-9", help="for example 0-9 or 0,3,7")
     parser.add_argument("--strategies", default="cri2,darts")
+    parser.add_argument("--variants", default="torch,nudged", help="beside cpu; also torch_nudged")
+    parser.add_argument("--nudge", type=int, default=0, help="which signs the nudges have")
     parser.add_argument("--precision", choices=PRECISIONS, default="float64")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
@@ -230,7 +267,12 @@ def main() -> int:
         print(json.dumps(result, indent=2))
     else:
         print_table(result)
-    same = all(f["torch"]["same_cells"] == f["n"] for f in result["summary"].values())
+    same = all(
+        f[name]["same_cells"] == f["n"]
+        for f in result["summary"].values()
+        for name in VARIANTS
+        if name in f and name != REFERENCE
+    )
     return 0 if same or options.precision == "float32" else 1
 
 

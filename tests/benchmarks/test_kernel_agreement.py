@@ -72,7 +72,8 @@ def test_kernels_find_the_same_cell_in_float64(
     for summary in result["summary"].values():
         for variant in ("torch", "nudged"):
             assert summary[variant]["same_cells"] == summary["n"] == 1
-            assert summary[variant]["same_edges"] == summary[variant]["edges"] == 6
+            assert summary[variant]["same_edges"] == summary["edges"] == 6
+            assert summary[variant]["operations"] == summary["cpu"]["operations"]
             # Above 0: the variants did run other arithmetic.
             assert 0 < summary[variant]["largest_difference"] < 1e-12
 
@@ -80,9 +81,14 @@ def test_kernels_find_the_same_cell_in_float64(
 def test_float32_is_compared_in_float32(
     agreement: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert agreement("--strategies", "darts", "--precision", "float32") == 0
+    chosen = ("--variants", "torch_nudged", "--nudge", "2")
+    assert agreement("--strategies", "darts", "--precision", "float32", *chosen) == 0
     printed = capsys.readouterr()
-    assert "float32, against the compiled kernels" in printed.out
+    _, _, ours, theirs = printed.out.splitlines()
+    assert printed.out.startswith("float32")
+    for row, name in ((ours, "darts cpu "), (theirs, "darts torch_nudged ")):
+        assert row.startswith(name)
+        assert sum(int(number) for number in row.split()[-4:]) == 6
     assert "darts seed 0: |" in printed.err
 
 
@@ -100,18 +106,19 @@ def test_a_cell_of_another_kernel_in_float64_is_a_failure(
     monkeypatch.setattr(kernel_agreement, "search_with", search_with)
     assert agreement("--strategies", "darts", "--json") == 1
     (row,) = figures(capsys.readouterr().out)["searches"]
-    assert row["torch"]["same_edges"] == 5
+    assert row["torch"]["same_edges"] == 5 and not row["torch"]["same_cell"]
     assert row["torch"]["largest_difference"] == 0.25
     assert row["torch"]["parted_in_epoch"] == 1
     assert row["torch"]["last_loss_difference"] == 0.25
     assert row["nudged"]["same_cell"] and row["nudged"]["parted_in_epoch"] is None
 
 
-def test_a_wrong_strategy_is_told(
-    agreement: Callable[..., int], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("wrong", [("--strategies", "dart"), ("--variants", "cpu")])
+def test_a_wrong_name_is_told(
+    agreement: Callable[..., int], capsys: pytest.CaptureFixture[str], wrong: tuple[str, str]
 ) -> None:
-    assert agreement("--strategies", "dart") == 2
-    assert "dart" in capsys.readouterr().err
+    assert agreement(*wrong) == 2
+    assert repr(wrong[1]) in capsys.readouterr().err
 
 
 def test_edges_of_a_cell() -> None:
