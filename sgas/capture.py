@@ -69,7 +69,10 @@ class CudaGraphs:
     def record(self, function: Callable[[], Outputs]) -> tuple[Callable[[], None], Outputs]:
         """Captures a graph; other threads, such as those that read images, go on meanwhile."""
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, self.pool, self.stream, capture_error_mode="thread_local"):
+        with (
+            torch.cuda.device(self.device),  # a capture waits for the current one, not the stream's
+            torch.cuda.graph(graph, self.pool, self.stream, capture_error_mode="thread_local"),
+        ):
             outputs = function()
         return graph.replay, outputs
 
@@ -121,10 +124,11 @@ class Captured:
         given = inputs.clone(), targets.clone()
         try:
             return _Recorded(*given, *self.recorder.record(lambda: self.step(*given)))
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:
             # A capture that was broken off says that it was; why, says what came before.
+            for told in (error, error.__context__):
+                if isinstance(told, torch.OutOfMemoryError):
+                    raise told from None
             why = str(error.__context__ or error).strip().split("\n")[0]
             raise SgasError(
                 f"this step cannot be captured as a CUDA graph ({why}): start again without "

@@ -57,13 +57,17 @@ def counted() -> Counted:
     return Counted(Tape() if INTERPRETED else CudaGraphs(WHERE))
 
 
-def same(plain: dict[str, Tensor], replayed: dict[str, Tensor]) -> None:
-    """Passes where all tensors are equal; on a GPU, whose sums have no fixed order, almost."""
+def same(plain: dict[str, Tensor], replayed: dict[str, Tensor], adam: str = "alphas") -> None:
+    """Passes where all tensors are equal; on a GPU, whose sums have no fixed order, almost.
+
+    What Adam updates, the names with `adam` in them, is not compared there: a gradient near zero
+    moves it by a whole step whose sign is that of the rounding.
+    """
     assert plain.keys() == replayed.keys()
     for name, value in plain.items():
         if INTERPRETED:
             assert torch.equal(value, replayed[name]), name
-        elif value.is_floating_point():
+        elif value.is_floating_point() and adam not in name:
             torch.testing.assert_close(value, replayed[name], rtol=1e-2, atol=1e-3)
 
 
@@ -125,8 +129,9 @@ def test_replayed_steps_are_the_steps_of_a_training(
             loss, predictions = train_step(inputs, targets)
             training.tally.add(loss, predictions, targets)
         losses = {f"loss {i}": loss for i, loss in enumerate(training.tally.loss)}
-        found.append(training.network.state_dict() | losses | {"random": torch.get_rng_state()})
-    same(*found)
+        weights = {f"{optimizer} {k}": v for k, v in training.network.state_dict().items()}
+        found.append(weights | losses | {"random": torch.get_rng_state()})
+    same(*found, adam="adam ")
     assert recorder.counts == {"recorded": 1, "repeated": STEPS - AS_EVER}
 
 
@@ -229,16 +234,21 @@ def test_a_step_that_cannot_be_captured_is_refused(refused: Any) -> None:
         fail_to_record(lambda inputs, targets: (refused(inputs),))
 
 
-def test_too_little_memory_is_told_as_ever() -> None:
+@pytest.mark.parametrize("as_capture_ends", [False, True])
+def test_too_little_memory_is_told_as_ever(as_capture_ends: bool) -> None:
     calls = []
 
     def step(inputs: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
         calls.append(inputs)
-        if len(calls) > AS_EVER:
+        if len(calls) <= AS_EVER:
+            return (inputs,)
+        try:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return (inputs,)
+        finally:
+            if as_capture_ends:  # what was captured so far does not fit either
+                raise RuntimeError("CUDA error: out of memory")
 
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
         fail_to_record(step)
 
 
