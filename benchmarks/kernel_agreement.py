@@ -29,7 +29,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from search_quality import NUM_EDGES, BenchmarkTask, load_small_images, parse_seeds, searching
+from search_quality import (
+    NUM_EDGES,
+    BenchmarkTask,
+    load_small_images,
+    parse_seeds,
+    parse_strategies,
+    searching,
+)
 from torch import Tensor
 
 from sgas.errors import InputError, unknown_name
@@ -37,7 +44,6 @@ from sgas.kernels import use_kernels
 from sgas.loop import Silent
 from sgas.search import Search
 from sgas.space import NONE
-from sgas.strategies import STRATEGIES
 from sgas_cnn.augment import ImageAugmentation
 from sgas_cnn.config import NASBENCH201_OPERATIONS
 from sgas_cnn.nasbench201_text import to_nasbench201
@@ -153,10 +159,7 @@ def compare(reference: Outcome, other: Outcome) -> dict[str, Any]:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """All searches of all variants, and what they have in common."""
-    strategies = options.strategies.split(",")
-    for name in strategies:
-        if name not in STRATEGIES:
-            raise unknown_name("strategy", name, STRATEGIES)
+    strategies = parse_strategies(options.strategies)
     variants = options.variants.split(",")
     for name in variants:
         if name == REFERENCE or name not in VARIANTS:
@@ -248,7 +251,7 @@ def print_table(result: Mapping[str, Any]) -> None:
 
 
 def main() -> int:
-    """Runs the comparison; 1 where float64 searches differ by their kernels, 2 for wrong input."""
+    """Runs the comparison; 1 where float64 cells differ, 2 for wrong input."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--images", required=True, help="folder with train*.npz")
     parser.add_argument("--seeds", default="0-9", help="for example 0-9 or 0,3,7")

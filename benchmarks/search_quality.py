@@ -278,12 +278,18 @@ def parse_seeds(text: str) -> list[int]:
     return seeds
 
 
-def run(options: argparse.Namespace) -> dict[str, Any]:
-    """All searches, then the figures."""
-    strategies = options.strategies.split(",")
+def parse_strategies(text: str) -> list[str]:
+    """`cri2,darts`; InputError for a name that is no strategy's."""
+    strategies = text.split(",")
     for name in strategies:
         if name not in STRATEGIES:
             raise unknown_name("strategy", name, STRATEGIES)
+    return strategies
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """All searches, then the figures."""
+    strategies = parse_strategies(options.strategies)
     seeds = parse_seeds(options.seeds)
     if not Path(options.table).is_file():  # told now, not after an hour; read after the searches
         raise DataError(f"table {options.table} does not exist")
