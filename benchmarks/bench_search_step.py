@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from contest import Contest, OurSearch, decisions_at
+from contest import CPU, Contest, OurSearch, decisions_at
 from measure import Pair, interleaved, saved_bytes, summary
 from settings import FAMILIES, FamilySettings, Size
 
@@ -129,10 +129,12 @@ def check_losses(contest: Contest) -> None:
         raise SgasError(f"the loss of plain is {plain}, that of ours {ours}")
 
 
-def search_contest(family: FamilySettings, size: Size, made: int = 0) -> Contest:
+def search_contest(
+    family: FamilySettings, size: Size, made: int = 0, device: torch.device = CPU
+) -> Contest:
     """Supernets after `made` decisions of each kind of cell, checked against each other."""
     torch.manual_seed(0)
-    contest = family.search_contest(size)
+    contest = family.search_contest(size, device)
     if made:
         contest.decide(decisions_at(family.space, family.num_steps, made))
     check_losses(contest)

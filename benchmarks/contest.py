@@ -15,6 +15,7 @@ from plain.common import PRUNED, UNDECIDED, CellNetwork, SearchLoop
 from torch import Tensor, nn
 from weights import copy_weights
 
+from sgas.capture import Recorder
 from sgas.config import SearchConfig, TrainConfig
 from sgas.data import DeviceSource
 from sgas.decisions import CellDecisions, Choice, Status
@@ -40,14 +41,34 @@ class Batch:
     ours: Any
     targets: Tensor
 
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device."""
+        plain = tuple(tensor.to(device) for tensor in self.plain)
+        return Batch(plain, self.ours.to(device), self.targets.to(device))
+
 
 class OurSearch:
     """Our supernet with its optimisers, stepped as `sgas.search` steps it."""
 
-    def __init__(self, models: Searchable, learning_rate: float) -> None:
+    def __init__(
+        self,
+        models: Searchable,
+        learning_rate: float,
+        device: torch.device = CPU,
+        recorder: Recorder | None = None,
+    ) -> None:
         parts = SearchParts(NO_SAMPLES, NO_SAMPLES, NO_SAMPLES, "none")
         config = SearchConfig(learning_rate=learning_rate)
-        self.search = Search(models, config, NO_RUN, parts=parts, seed=0, device=CPU, notes={})
+        self.search = Search(
+            models,
+            config,
+            NO_RUN,
+            parts=parts,
+            seed=0,
+            device=device,
+            recorder=recorder,
+            notes={},
+        )
 
     @property
     def network(self) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from contest import Batch, Contest, OurSearch, OurTraining, Plain
+from contest import CPU, Batch, Contest, OurSearch, OurTraining, Plain
 from plain import graph, image, point
 from plain.common import CellNetwork, Plan, derived_plan, search_plan
 
@@ -148,10 +148,13 @@ class FamilySettings:
 
     `paper` is the paper's search setting, `measured` what differs from it here, `small` what does
     for scaling curves and quick runs, `scaling` the values that each size takes in turn; `derived`
-    differs from these for networks of the published `genotype`.
+    differs from these for networks of the published `genotype`. `num_samples` are those of the data
+    set that the sizes are of: ModelNet10's, PPI's and CIFAR-10's for training.
     """
 
+    package: str
     space: SearchSpace
+    num_samples: int
     num_steps: int
     learning_rate: float
     paper: Size
@@ -166,12 +169,12 @@ class FamilySettings:
     published: Callable[[str], Genotype]
     loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
-    def search_contest(self, size: Size) -> Contest:
-        """Supernets of a size, nothing decided, with equal weights."""
+    def search_contest(self, size: Size, device: torch.device = CPU) -> Contest:
+        """Supernets of a size on a device, nothing decided, with equal weights."""
         plan = search_plan(self.num_steps, self.space.operations)
         plans = dict.fromkeys(self.space.cell_kinds, plan)
-        ours = OurSearch(self.models(size), self.learning_rate)
-        return self._contest(ours, plans, size)
+        ours = OurSearch(self.models(size), self.learning_rate, device)
+        return self._contest(ours, plans, size, device)
 
     def derived_contest(self, size: Size) -> Contest:
         """Networks of the published genotype, with equal weights."""
@@ -183,9 +186,11 @@ class FamilySettings:
         ours = OurTraining(self.models(size), genotype, self.learning_rate)
         return self._contest(ours, plans, size)
 
-    def _contest(self, ours: Any, plans: Mapping[str, Plan], size: Size) -> Contest:
-        network = self.plain(plans, size, isinstance(ours, OurSearch))
-        batches = [self.batch(size) for _ in range(NUM_BATCHES)]
+    def _contest(
+        self, ours: Any, plans: Mapping[str, Plan], size: Size, device: torch.device = CPU
+    ) -> Contest:
+        network = self.plain(plans, size, isinstance(ours, OurSearch)).to(device)
+        batches = [self.batch(size).to(device) for _ in range(NUM_BATCHES)]
         plain = Plain(network, self.loss, self.learning_rate)
         contest = Contest(plain, ours, batches, self.space)
         contest.equalise()
@@ -194,7 +199,9 @@ class FamilySettings:
 
 FAMILIES = {
     "point": FamilySettings(
+        package="sgas_gcn",
         space=POINT_SPACE,
+        num_samples=3991,
         num_steps=3,
         learning_rate=0.005,
         paper={
@@ -224,7 +231,9 @@ FAMILIES = {
         loss=class_loss,
     ),
     "graph": FamilySettings(
+        package="sgas_gcn",
         space=GRAPH_SPACE,
+        num_samples=20,
         num_steps=3,
         learning_rate=0.005,
         paper={
@@ -248,7 +257,9 @@ FAMILIES = {
         loss=label_loss,
     ),
     "image": FamilySettings(
+        package="sgas_cnn",
         space=IMAGE_SPACE,
+        num_samples=50_000,
         num_steps=4,
         learning_rate=0.025,
         paper={"batch": 64, "side": 32, "channels": 16, "cells": 8, "classes": 10},

@@ -1,9 +1,10 @@
 """Training steps as CUDA graphs: one launch for each step in the place of thousands.
 
 A graph repeats the kernels of one step on the same memory with the same numbers. So what a step
-takes from Python has to stay as it is: open edges, batch size, learning rate, drop path. Those
-change between epochs alone, and a `Captured` lives for one: its first steps run as ever (they make
-what is made once), the next is captured, it and the rest are replayed.
+takes from Python has to stay as it is: open edges, batch size, drop path. A `Captured` lives for as
+long as those do, in a search from decision to decision: its first steps run as ever (they make what
+is made once), the next is captured, it and the rest are replayed. The learning rate, which changes
+with every epoch, is a tensor.
 
 A replay computes what the step would have: the same kernels in the same order, random numbers
 included, whose generator a graph moves on. Source: PyTorch, "CUDA semantics", CUDA graphs.
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from sgas.errors import SgasError
 
-AS_EVER = 2  # steps of an epoch before one is captured
+AS_EVER = 2  # steps before one is captured
 
 Outputs = tuple[Tensor, ...]
 Step = Callable[[Any, Tensor], Outputs]
@@ -30,7 +31,7 @@ class Recorder(Protocol):
     """How functions without arguments are recorded on a device."""
 
     def renewed(self) -> Recorder:
-        """The recorder of another epoch, when nothing that this one recorded is replayed again."""
+        """The recorder of other steps, when nothing that this one recorded is replayed again."""
         ...
 
     def run(self, function: Callable[[], Outputs]) -> Outputs:
@@ -131,8 +132,8 @@ class Captured:
                     raise told from None
             why = str(error.__context__ or error).strip().split("\n")[0]
             raise SgasError(
-                f"this step cannot be captured as a CUDA graph ({why}): start again without "
-                "cuda_graphs, which changes speed alone"
+                f"this step cannot be captured as a CUDA graph ({why}): start again with "
+                "--cuda_graphs false, which changes speed alone"
             ) from error
 
 
@@ -142,7 +143,7 @@ def can_repeat(inputs: Any) -> bool:
 
 
 def captured(recorder: Recorder | None, *steps: Step) -> tuple[Step, ...]:
-    """Steps that are taken in turn, for one epoch; as they are without a recorder."""
+    """Steps that are taken in turn; as they are without a recorder."""
     if recorder is None:
         return steps
     renewed = recorder.renewed()

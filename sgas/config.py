@@ -98,8 +98,8 @@ class RunConfig:
         choices=PRECISIONS,
     )
     cuda_graphs: bool = option(
-        False,
-        "CUDA: capture a step once an epoch and replay it, for batches of one size; same results, "
+        True,
+        "on a GPU: capture a step once a stage and replay it, for clouds and images; same results, "
         "more memory",
         verbs=("search", "train", "sweep"),
     )

@@ -158,10 +158,32 @@ def whole_steps(device: torch.device) -> dict[str, Any]:
     return {"fused": True} if device.type in ("cpu", "cuda") else {"foreach": True}
 
 
+def rate_on(device: torch.device, learning_rate: float, recorded: bool) -> float | Tensor:
+    """A learning rate as optimisers take it: on a GPU, and where steps are recorded, a tensor.
+
+    A recorded step reads it anew each time. On a GPU fused optimisers read float32; so that a step
+    that is not recorded has the same rate to the last bit, it is a tensor for both.
+    """
+    if device.type == "cuda":
+        return torch.tensor(learning_rate, dtype=torch.float32, device=device)
+    return torch.tensor(learning_rate, dtype=torch.float64) if recorded else learning_rate
+
+
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Sets the learning rate of all parameter groups."""
+    """Sets the learning rate of all parameter groups; in place where it is a tensor."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(learning_rate)
+        else:
+            group["lr"] = learning_rate
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Gives an optimiser back its state, but for the learning rate, which its epoch sets."""
+    rates = [group["lr"] for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
 
 
 def require_finite(epoch: int, figures: Mapping[str, float]) -> None:

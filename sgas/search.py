@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sgas.capture import Recorder, captured
+from sgas.capture import Recorder, Step, captured
 from sgas.config import SearchConfig
 from sgas.data import BatchOrder, batches
 from sgas.decisions import CellDecisions, genotype_of
@@ -28,7 +28,9 @@ from sgas.loop import (
     Tally,
     evaluate,
     frozen,
+    rate_on,
     require_finite,
+    restore_optimizer,
     run_network,
     set_learning_rate,
     whole_steps,
@@ -128,17 +130,20 @@ class Search:
         self._make_optimizers()
 
     def _make_optimizers(self) -> None:
-        config = self.config
+        config, recorded = self.config, self.recorder is not None
         self.weight_optimizer = torch.optim.SGD(
             self.supernet.weights(),
-            lr=config.learning_rate,
+            lr=rate_on(self.device, config.learning_rate, recorded),
             momentum=config.momentum,
             weight_decay=config.weight_decay,
             **whole_steps(self.device),
         )
-        self.alpha_optimizer = AlphaOptimizer(
-            self.supernet.alphas, config, capturable=self.recorder is not None
-        )
+        self.alpha_optimizer = AlphaOptimizer(self.supernet.alphas, config, capturable=recorded)
+        self._forget_steps()
+
+    def _forget_steps(self) -> None:
+        """The next steps are not those that were captured."""
+        self.steps: tuple[Step, ...] | None = None
 
     @property
     def batch_size(self) -> int:
@@ -163,21 +168,14 @@ class Search:
         num_steps = self.weight_order.num_batches(self.batch_size)
         weight_index = self.weight_order.epoch(self.epoch, self.batch_size, num_steps)
         alpha_index = self.alpha_order.epoch(self.epoch, self.batch_size, num_steps)
-        config = self.config
-        set_learning_rate(
-            self.weight_optimizer,
-            cosine(
-                config.learning_rate,
-                config.learning_rate_min,
-                self.epoch,
-                self.schedule.num_epochs,
-            ),
-        )
+        set_learning_rate(self.weight_optimizer, self._learning_rate())
         self.supernet.train()
         parts, augment = self.parts, self.random.augment
         for_weights = batches(parts.weights, weight_index[self.step :], self.epoch, augment)
         for_alphas = batches(parts.alphas, alpha_index[self.step :], self.epoch, augment)
-        alpha_step, weight_step = captured(self.recorder, self._alpha_step, self._weight_step)
+        if self.steps is None:
+            self.steps = captured(self.recorder, self._alpha_step, self._weight_step)
+        alpha_step, weight_step = self.steps
         for step in range(self.step, num_steps):
             if stop.requested:
                 self.seconds += time.perf_counter() - began
@@ -192,6 +190,10 @@ class Search:
             self.step = step + 1
             self.listener.stepped(self.epoch, self.step, num_steps)
         self.seconds += time.perf_counter() - began
+
+    def _learning_rate(self) -> float:
+        config, last = self.config, self.schedule.num_epochs
+        return cosine(config.learning_rate, config.learning_rate_min, self.epoch, last)
 
     def _logits(self, inputs: Any) -> Tensor:
         return run_network(self.supernet, inputs, self.precision, self.device)
@@ -239,7 +241,7 @@ class Search:
             "epoch": self.epoch,
             **{f"train_{name}": value for name, value in training.items()},
             **{f"validation_{name}": value for name, value in validation.items()},
-            "learning_rate": self.weight_optimizer.param_groups[0]["lr"],
+            "learning_rate": self._learning_rate(),
             "batch_size": batch_size,
             "decided": sum(cell.num_decided for cell in self.decisions.values()),
             "seconds": round(self.seconds, 3),
@@ -280,6 +282,7 @@ class Search:
         self.supernet.apply_decisions(self.decisions)
         keep_only(self.weight_optimizer, self.supernet.weights())
         self.alpha_optimizer.close(self.decisions)
+        self._forget_steps()
 
     def genotype(self, cells: Mapping[str, CellDecisions]) -> Genotype:
         """The genotype of complete cells, with notes on where it comes from."""
@@ -331,8 +334,8 @@ class Search:
         self.supernet.apply_decisions(self.decisions)
         self.supernet.load_state_dict(state["supernet"])
         self._make_optimizers()
-        self.weight_optimizer.load_state_dict(state["weight_optimizer"])
-        self.alpha_optimizer.adam.load_state_dict(state["alpha_optimizer"])
+        restore_optimizer(self.weight_optimizer, state["weight_optimizer"])
+        restore_optimizer(self.alpha_optimizer.adam, state["alpha_optimizer"])
         self.alpha_optimizer.close(self.decisions)
         self.history = dict(state["history"])
         self.epoch, self.step = state["epoch"], state["step"]

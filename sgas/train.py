@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sgas.capture import Recorder, captured
+from sgas.capture import Recorder, Step, captured
 from sgas.config import TrainConfig
 from sgas.data import BatchOrder, batches
 from sgas.errors import Interrupted
@@ -26,7 +26,9 @@ from sgas.loop import (
     Silent,
     Tally,
     evaluate,
+    rate_on,
     require_finite,
+    restore_optimizer,
     run_network,
     set_learning_rate,
     whole_steps,
@@ -37,12 +39,13 @@ from sgas.signals import StopSignal
 
 
 def make_optimizer(
-    config: TrainConfig, weights: list[nn.Parameter], capturable: bool = False
+    config: TrainConfig, weights: list[nn.Parameter], recorded: bool = False
 ) -> torch.optim.Optimizer:
     """The optimiser of a training; weight decay is added to the gradient, as published."""
-    rate, decay, how = config.learning_rate, config.weight_decay, whole_steps(weights[0].device)
+    device, decay = weights[0].device, config.weight_decay
+    rate, how = rate_on(device, config.learning_rate, recorded), whole_steps(device)
     if config.optimizer == "adam":
-        return torch.optim.Adam(weights, lr=rate, weight_decay=decay, capturable=capturable, **how)
+        return torch.optim.Adam(weights, lr=rate, weight_decay=decay, capturable=recorded, **how)
     return torch.optim.SGD(weights, lr=rate, momentum=config.momentum, weight_decay=decay, **how)
 
 
@@ -71,8 +74,9 @@ class Training:
         where = parts.training.index_device
         self.order = BatchOrder(len(parts.training), seed, "training", where)
         self.optimizer = make_optimizer(
-            config, list(self.network.parameters()), capturable=recorder is not None
+            config, list(self.network.parameters()), recorded=recorder is not None
         )
+        self.steps: tuple[Step, ...] | None = None
         self.epoch, self.step, self.tally, self.seconds = 0, 0, Tally(), 0.0
 
     def execute(self) -> Network:
@@ -91,10 +95,13 @@ class Training:
         num_steps = self.order.num_batches(config.batch_size)
         index = self.order.epoch(self.epoch, config.batch_size, num_steps)
         set_learning_rate(self.optimizer, learning_rate(config, self.epoch))
-        self.network.drop_path = config.drop_path * self.epoch / config.epochs
+        drop_path = config.drop_path * self.epoch / config.epochs
+        if self.steps is None or drop_path != self.network.drop_path:
+            self.steps = captured(self.recorder, self._train_step)
+        self.network.drop_path = drop_path
         self.network.train()
         ready = batches(self.parts.training, index[self.step :], self.epoch, self.random.augment)
-        (train_step,) = captured(self.recorder, self._train_step)
+        (train_step,) = self.steps
         for step in range(self.step, num_steps):
             if stop.requested:
                 self.seconds += time.perf_counter() - began
@@ -143,7 +150,7 @@ class Training:
             prefix = self.parts.validation_name
             metrics.update({f"{prefix}_{name}": value for name, value in figures.items()})
         self.seconds += time.perf_counter() - began
-        metrics["learning_rate"] = self.optimizer.param_groups[0]["lr"]
+        metrics["learning_rate"] = learning_rate(self.config, self.epoch)
         metrics["seconds"] = round(self.seconds, 3)
         self.run.add_epoch(metrics)
         epoch, self.epoch, self.step, self.tally = self.epoch, self.epoch + 1, 0, Tally()
@@ -167,7 +174,7 @@ class Training:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Goes back to where a checkpoint was written; records made later are dropped."""
         self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        restore_optimizer(self.optimizer, state["optimizer"])
         self.epoch, self.step = state["epoch"], state["step"]
         self.seconds = state["seconds"]
         self.tally = Tally.restored(state["tally"], self.device)

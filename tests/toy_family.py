@@ -210,7 +210,8 @@ class ToyTask:
         name, _, moment = os.environ.get("TOY_SIGNAL", "").partition("@")
         if moment and self.drawn == int(moment):
             send(signal.Signals[name], target())
-        return batch + self.data.noise * torch.randn(batch.shape, generator=generator)
+        drawn = torch.randn(batch.shape, generator=generator, device=batch.device)
+        return batch + self.data.noise * drawn
 
     def _parts(self, fractions: tuple[float, ...], seed: int, device: Any) -> list[SubsetSource]:
         source, labels = self._arrays("train", device)

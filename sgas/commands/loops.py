@@ -14,7 +14,7 @@ from jsonargparse import ArgumentParser
 from sgas.allocator import keep_freed_memory
 from sgas.commands.common import Settings, with_absolute_paths
 from sgas.config import RunConfig
-from sgas.errors import ConfigError, DeviceError, Interrupted
+from sgas.errors import ConfigError, Interrupted
 from sgas.family import Family
 from sgas.runs import Run, is_held, is_run, numbered_folders, read_config
 
@@ -132,31 +132,12 @@ def begin(
     backend_for(device, family.library)
 
 
-def check_capture(run: RunConfig, device: torch.device | None, example: Any) -> None:
-    """Refuses CUDA graphs where inputs like `example` have no one size, or the device has none.
-
-    ConfigError and DeviceError; `device` is None where it is not known yet.
-    """
-    from sgas.capture import can_repeat
-
-    if run.cuda_graphs and not can_repeat(example):
-        raise ConfigError(
-            "cuda_graphs is true, but no two batches of graphs have the same size, and a step is "
-            "repeated for one size alone: leave cuda_graphs out"
-        )
-    if run.cuda_graphs and device is not None and device.type != "cuda":
-        raise DeviceError(
-            f"cuda_graphs is true, but the device is {device}: give --device cuda, or leave "
-            "cuda_graphs out"
-        )
-
-
 def recorder_on(run: RunConfig, device: torch.device, example: Any) -> Recorder | None:
-    """What records steps, where a run wants CUDA graphs; errors of `check_capture`."""
-    from sgas.capture import CudaGraphs
+    """What records steps: CUDA graphs, where inputs like `example` have one size; else nothing."""
+    from sgas.capture import CudaGraphs, can_repeat
 
-    check_capture(run, device, example)
-    return CudaGraphs(device) if run.cuda_graphs else None
+    wanted = run.cuda_graphs and device.type == "cuda" and can_repeat(example)
+    return CudaGraphs(device) if wanted else None
 
 
 def conclude(

@@ -28,7 +28,7 @@ from sgas.commands.common import (
 )
 from sgas.commands.conduct import conduct
 from sgas.commands.jobs import Jobs, LocalJobs
-from sgas.commands.loops import begin, check_capture, require_batch
+from sgas.commands.loops import begin, require_batch
 from sgas.config import ClusterConfig, RunConfig, SweepConfig
 from sgas.errors import ConfigError, RunError
 from sgas.family import Family
@@ -233,8 +233,6 @@ def _rehearse(family: Family, asked: Asked) -> None:
     for settings in (asked.search, asked.train):
         task = family.open_task(settings.run, settings.model, settings.data)
         require_batch(settings.loop.batch_size, task.smallest_batch)
-        known = None if asked.cluster.cluster == "slurm" else device
-        check_capture(settings.run, known, task.example_input())
         if settings.verb == "search":
             task.build_supernet()
             fraction = settings.loop.validation_fraction

@@ -29,7 +29,7 @@ from triton_runs import DEVICE, INTERPRETED, pass_compiled
 from sgas.capture import AS_EVER, Captured, CudaGraphs, captured
 from sgas.commands.loops import recorder_on
 from sgas.config import RunConfig, SearchConfig
-from sgas.errors import ConfigError, DeviceError, Interrupted, SgasError
+from sgas.errors import Interrupted, SgasError
 from sgas.kernels import use_kernels
 from sgas.loop import Silent
 from sgas.runs import Run
@@ -183,8 +183,10 @@ def test_a_search_of_replayed_steps_decides_and_measures_the_same(tmp_path: Path
     same(left, kept)
     assert cells == others
     assert metrics == again or not INTERPRETED
-    # One graph of each step an epoch, anew with each decision.
-    assert recorder.counts["recorded"] == 2 * len(metrics) < recorder.counts["repeated"]
+    # One graph of each step for the epochs between two decisions, whose learning rates differ.
+    stages = 1 + search.schedule.num_decisions
+    assert recorder.counts["recorded"] == 2 * stages < 2 * len(metrics)
+    assert recorder.counts["repeated"] > 4 * stages
 
 
 def test_a_search_stopped_among_replayed_steps_goes_on_as_it_would_have(tmp_path: Path) -> None:
@@ -255,16 +257,13 @@ def test_too_little_memory_is_told_as_ever(as_capture_ends: bool) -> None:
 def test_where_steps_can_be_captured() -> None:
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     images, graphs = torch.zeros(1, 3, 8, 8), object()
-    wanted = RunConfig(cuda_graphs=True)
     assert recorder_on(RunConfig(), cpu, images) is None
-    with pytest.raises(DeviceError, match="cuda_graphs is true, but the device is cpu: give"):
-        recorder_on(wanted, cpu, images)
-    with pytest.raises(ConfigError, match="no two batches of graphs have the same size"):
-        recorder_on(wanted, cuda, graphs)
+    assert recorder_on(RunConfig(), cuda, graphs) is None
+    assert recorder_on(RunConfig(cuda_graphs=False), cuda, images) is None
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 def test_steps_are_captured_on_a_gpu() -> None:
-    assert recorder_on(RunConfig(cuda_graphs=True), torch.device("cuda"), torch.zeros(1))
+    assert recorder_on(RunConfig(), torch.device("cuda"), torch.zeros(1))
     pass_compiled("tests/sgas/test_capture.py", only=ON_GPU_TOO)

@@ -58,8 +58,8 @@ def test_other_options_begin_another_run_or_are_refused(tmp_path: Path) -> None:
     config = json.loads(older.read_text())
     del config["run"]["cuda_graphs"]  # as if the run was begun before this option was there
     older.write_text(json.dumps(config))
-    ended = command([*QUICK, "--cuda_graphs", "true", "--out", "runs/blobs-cri2-0"], tmp_path)
-    assert ended.status == 2 and "cuda_graphs was False, now True" in ended.err
+    ended = command([*QUICK, "--cuda_graphs", "false", "--out", "runs/blobs-cri2-0"], tmp_path)
+    assert ended.status == 2 and "cuda_graphs was True, now False" in ended.err
     ended = command([*QUICK, "--out", "runs/blobs-cri2-0"], tmp_path)
     assert ended.status == 0, ended.err
     ended = command(["train", "runs/blobs-cri2-0", "--out", "runs/blobs-cri2-0"], tmp_path)

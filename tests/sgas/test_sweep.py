@@ -174,11 +174,7 @@ def test_a_run_that_was_taken_away_is_made_again(undisturbed: Path, tmp_path: Pa
         (["--out", "new", "--dataset", "blops"], "unknown data set 'blops': did you mean blobs?"),
         (["--out", "new", "--train.batch_size", "1"], "batch_size is 1; it has to be at least 2"),
         (["--out", "new", "--preset", "tinny"], "did you mean tiny?"),
-        (["--cuda_graphs", "true"], "cuda_graphs was False, now True"),
-        (
-            ["--out", "new", "--cuda_graphs", "true", "--device", "cpu"],
-            "cuda_graphs is true, but the device is cpu: give --device cuda",
-        ),
+        (["--cuda_graphs", "false"], "cuda_graphs was True, now False"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(

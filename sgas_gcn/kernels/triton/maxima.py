@@ -18,11 +18,18 @@ from sgas_gcn.kernels.triton.rows import Tile, contiguous, edge_tile, grid, row_
 def first_largest(value, first, best, chosen):
     """The running maxima and their edges after a tile that begins with edge `first`.
 
-    Of equal values the lowest edge has it. `chosen` is -1 until a row's first tile, whose value
-    counts even where it is -inf.
+    Of equal values the lowest edge has it; a NaN is above all, as in torch. `chosen` is -1 until a
+    row's first tile, whose value counts even where it is -inf.
     """
+    unknown = value != value  # compiled, tl.max passes over a NaN
+    lost, where = tl.max(
+        unknown.to(tl.int32), axis=0, return_indices=True, return_indices_tie_break_left=True
+    )
+    value = tl.where(unknown, float("-inf"), value)
     top, position = tl.max(value, axis=0, return_indices=True, return_indices_tie_break_left=True)
-    better = (top > best) | (chosen < 0)
+    top = tl.where(lost > 0, float("nan"), top)
+    position = tl.where(lost > 0, where, position)
+    better = (top > best) | (chosen < 0) | ((lost > 0) & (best == best))
     return tl.where(better, top, best), tl.where(better, (first + position).to(tl.int32), chosen)
 
 

@@ -21,6 +21,12 @@ from sgas_gcn.kernels.triton.rows import Tile, contiguous, edge_tile, grid, row_
 NODES = 16  # nodes whose moments one program adds up
 
 
+@triton.jit
+def relu(x):
+    """max(x, 0); NaN of NaN, as in torch, which tl.maximum passes over where it is compiled."""
+    return tl.maximum(x, 0, propagate_nan=tl.PropagateNan.ALL)
+
+
 @triton.jit(do_not_specialize=["num_rows", "num_edges"])
 def _stats_kernel(
     target,
@@ -58,7 +64,7 @@ def _stats_kernel(
             edge = start + tl.arange(0, EDGES)
             there, known, place = edge_tile(index, edge, last, channel, width)
             value = tl.load(source + place, mask=known, other=0).to(ACC)
-            h = tl.where(known, tl.maximum(own[None, :] + value, 0), 0)
+            h = tl.where(known, relu(own[None, :] + value), 0)
             row_total += tl.sum(h, axis=0)
             row_square += tl.sum(h * h, axis=0)
             signed = tl.where(there[:, None], value * signs[None, :], float("-inf"))
@@ -66,7 +72,7 @@ def _stats_kernel(
         total += row_total.to(tl.float64)
         square += row_square.to(tl.float64)
         found = own + signs * tl.where(chosen < 0, 0, best)
-        extremum = tl.where(chosen < 0, 0, tl.maximum(found, 0))
+        extremum = tl.where(chosen < 0, 0, relu(found))
         tl.store(selected + here, extremum, mask=inside)
         # Where the ReLU is flat no edge takes the gradient, so none is noted.
         tl.store(chosen_edge + here, tl.where(extremum > 0, chosen, -1), mask=inside)

@@ -1,0 +1,267 @@
+"""How long a whole search takes on a device: plain, ours, and ours as CUDA graphs.
+
+    python benchmarks/search_time.py --family point|graph|image [--device cuda] [--json]
+
+All steps of a search between two decisions are alike: of each such stage some are timed, at its
+batch, and counted as often as the paper's search of the family's data set takes them. README.md
+beside this file says what the figures mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from bench_search_step import cpu_name, search_contest
+from contest import Batch, Contest, OurSearch, Plain, decisions_at
+from settings import FAMILIES, FamilySettings
+
+from sgas.allocator import keep_freed_memory
+from sgas.capture import AS_EVER, CudaGraphs, can_repeat, captured
+from sgas.config import SearchConfig
+from sgas.data import BatchOrder
+from sgas.errors import InputError, SgasError
+from sgas.options import load_preset
+from sgas.schedule import Schedule
+
+Step = Callable[[], None]
+REPEATS, STEPS = 3, 5
+NAMES = {"plain": "plain", "ours": "ours", "graphs": "ours, CUDA graphs"}
+
+
+def half_of(num_samples: int) -> int:
+    """The samples that train the weights: a tenth validates, the alphas have as many."""
+    validation = SearchConfig().validation_fraction
+    return round(num_samples * (1 - validation) / 2)
+
+
+def stages_of(family: FamilySettings) -> list[dict[str, int]]:
+    """Of each stage of the paper's search: decisions made, epochs, batch size, steps an epoch."""
+    preset = load_preset(family.package, family.space.name, "paper", "search")
+    names = SearchConfig.__dataclass_fields__
+    config = SearchConfig(**{name: value for name, value in preset.items() if name in names})
+    schedule = Schedule.of(config, family.space.topology(family.num_steps))
+    ends = [epoch + 1 for epoch in schedule.decision_epochs] + [schedule.num_epochs]
+    order = BatchOrder(half_of(family.num_samples), 0, "weights", torch.device("cpu"))
+    found = []
+    for made, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
+        batch = config.batch_size + config.batch_increase * made
+        steps = order.num_batches(batch)
+        found.append({"decided": made, "epochs": end - start, "batch": batch, "steps": steps})
+    return [stage for stage in found if stage["epochs"]]
+
+
+def both_steps(player: Plain | OurSearch, batches: list[Batch]) -> Step:
+    """An alpha step and a weight step."""
+    for_alphas, for_weights = batches
+
+    def step() -> None:
+        player.alpha_step(for_alphas)
+        player.weight_step(for_weights)
+
+    return step
+
+
+def graph_steps(ours: OurSearch, batches: list[Batch]) -> Step:
+    """The same by CUDA graphs, which the first calls make."""
+    search = ours.search
+    alpha_step, weight_step = captured(search.recorder, search._alpha_step, search._weight_step)
+    for_alphas, for_weights = batches
+
+    def step() -> None:
+        alpha_step(for_alphas.ours, for_alphas.targets)
+        weight_step(for_weights.ours, for_weights.targets)
+
+    return step
+
+
+def repeated(family: FamilySettings, contest: Contest, made: int, size: Any) -> OurSearch:
+    """A supernet like that of the contest whose steps are recorded."""
+    ours = contest.ours
+    assert isinstance(ours, OurSearch)
+    device = ours.search.device
+    twin = OurSearch(family.models(size), family.learning_rate, device, CudaGraphs(device))
+    if made:
+        twin.decide(decisions_at(family.space, family.num_steps, made))
+    twin.network.load_state_dict(ours.network.state_dict())
+    return twin
+
+
+class Clock:
+    """Times steps on a device, which has nothing else to do when the clock starts and stops."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def wait(self) -> None:
+        """Until the device has done all that it was told."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def seconds(self, step: Step, times: int) -> float:
+        """Seconds of `times` steps together."""
+        self.wait()
+        began = time.perf_counter()
+        for _ in range(times):
+            step()
+        self.wait()
+        return time.perf_counter() - began
+
+    def peak_mib(self, step: Step) -> float | None:
+        """The most memory allocated on a GPU during a step, in MiB; None on the CPU."""
+        if self.device.type != "cuda":
+            return None
+        torch.cuda.reset_peak_memory_stats(self.device)
+        step()
+        self.wait()
+        return torch.cuda.max_memory_allocated(self.device) / 2**20
+
+
+def time_stage(
+    family: FamilySettings, stage: Mapping[str, int], options: argparse.Namespace
+) -> dict[str, Any]:
+    """Milliseconds of a search step of a stage for each player, with their spread."""
+    device, clock = options.device, Clock(options.device)
+    size = {**family.paper, **(family.small if options.quick else {"batch": stage["batch"]})}
+    contest = search_contest(family, size, stage["decided"], device)
+    batches = list(contest.batches)
+    assert isinstance(contest.ours, OurSearch)
+    steps = {"plain": both_steps(contest.plain, batches), "ours": both_steps(contest.ours, batches)}
+    if device.type == "cuda" and can_repeat(batches[0].ours):
+        steps["graphs"] = graph_steps(repeated(family, contest, stage["decided"], size), batches)
+    # The first steps compile kernels and make what is made once; those of graphs record them.
+    first = {name: clock.seconds(step, AS_EVER) for name, step in steps.items()}
+    record = {name: clock.seconds(step, 1) for name, step in steps.items()}
+    taken: dict[str, list[float]] = {name: [] for name in steps}
+    for repeat in range(options.repeats):
+        names = list(steps) if repeat % 2 else list(steps)[::-1]
+        for name in names:
+            taken[name].append(1e3 * clock.seconds(steps[name], options.steps) / options.steps)
+    return {
+        **stage,
+        "batch": size["batch"],
+        "players": {
+            name: {
+                "ms": statistics.median(taken[name]),
+                "spread": [min(taken[name]), max(taken[name])],
+                "first_s": first[name],
+                "record_ms": 1e3 * record[name],
+                "peak_mib": clock.peak_mib(step),
+            }
+            for name, step in steps.items()
+        },
+    }
+
+
+def whole_search(stages: list[dict[str, Any]]) -> dict[str, float]:
+    """Seconds of the steps of a whole search for each player.
+
+    Graphs last for a stage: its first steps run as ever, the next is recorded and replayed.
+    """
+    total: dict[str, float] = {}
+    for stage in stages:
+        players, steps = stage["players"], stage["epochs"] * stage["steps"]
+        for name, figures in players.items():
+            ms = steps * figures["ms"]
+            if name == "graphs":
+                extra = AS_EVER * players["ours"]["ms"] + figures["record_ms"]
+                ms = extra + (steps - AS_EVER) * figures["ms"]
+            total[name] = total.get(name, 0) + ms / 1e3
+    return total
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """All figures that were asked for."""
+    family, device = FAMILIES[options.family], options.device
+    stages = stages_of(family)
+    if options.quick:
+        stages = [stages[0], stages[-1]]
+    timed = [time_stage(family, stage, options) for stage in stages]
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
+    return {
+        "family": options.family,
+        "samples": family.num_samples,
+        "search_s": None if options.quick else whole_search(timed),
+        "stages": timed,
+        "settings": {
+            "device": name,
+            "torch": torch.__version__,
+            "cuda": torch.version.cuda,
+            "tf32": options.tf32,
+            "repeats": options.repeats,
+            "steps": options.steps,
+        },
+    }
+
+
+def print_table(result: Mapping[str, Any]) -> None:
+    """The figures as text."""
+    settings = result["settings"]
+    print(
+        f"{settings['device']}, torch {settings['torch']}, CUDA {settings['cuda']}, "
+        f"TF32 {'on' if settings['tf32'] else 'off'}; median of {settings['repeats']} times "
+        f"{settings['steps']} steps\n\n"
+        f"{'decided':>7}{'epochs':>8}{'steps':>7}{'batch':>7}  {'search step':<19}{'ms':>9}"
+        f"  {'low to high':<18}{'peak MiB':>9}"
+    )
+    for stage in result["stages"]:
+        for name, figures in stage["players"].items():
+            low, high = figures["spread"]
+            peak = figures["peak_mib"]
+            print(
+                f"{stage['decided']:>7}{stage['epochs']:>8}{stage['steps']:>7}{stage['batch']:>7}"
+                f"  {NAMES[name]:<19}{figures['ms']:>9.2f}  {f'{low:.2f} to {high:.2f}':<18}"
+                f"{'' if peak is None else f'{peak:.0f}':>9}"
+            )
+    for name, seconds in (result["search_s"] or {}).items():
+        print(f"whole search of {result['samples']} samples, {NAMES[name]}: {seconds:.0f} s")
+
+
+def a_device(text: str) -> torch.device:
+    """The device of a name; ArgumentTypeError for one that is not here."""
+    try:
+        device = torch.device(text)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {str(error).splitlines()[0]}") from None
+    return device
+
+
+def main() -> int:
+    """Runs the benchmark; 2 for wrong input, 1 where plain and ours disagree."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
+    parser.add_argument("--family", required=True, choices=FAMILIES)
+    parser.add_argument("--device", type=a_device, default="cpu", help="cpu, cuda or cuda:N")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--repeats", type=int, default=REPEATS)
+    parser.add_argument("--steps", type=int, default=STEPS, help="search steps timed together")
+    parser.add_argument(
+        "--tf32", action="store_true", help="both may round factors of products to TF32, on a GPU"
+    )
+    parser.add_argument("--quick", action="store_true", help="two stages at a small batch")
+    options = parser.parse_args()
+    if min(options.repeats, options.steps) < 1:
+        parser.error("--repeats and --steps take at least 1")
+    torch.backends.cuda.matmul.allow_tf32 = options.tf32
+    torch.backends.cudnn.allow_tf32 = options.tf32
+    keep_freed_memory()
+    try:
+        result = run(options)
+    except SgasError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1
+    if options.json:
+        print(json.dumps(result, indent=2))
+    else:
+        print_table(result)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
