@@ -36,3 +36,16 @@ def runs_compiled(tensor: torch.Tensor) -> bool:
     if tensor.is_floating_point() and tensor.element_size() < 4:
         return False
     return kernels_for(tensor.device) == "cpu"
+
+
+def runs_triton(tensor: torch.Tensor) -> bool:
+    """Whether Triton kernels are to be launched on a tensor, float32 or float64, as it is.
+
+    Not on the fake tensors of torch.compile and shape inference, which plain torch serves.
+    DeviceError as from `kernels_for`.
+    """
+    from torch._subclasses.fake_tensor import FakeTensor
+
+    if tensor.element_size() < 4 or isinstance(tensor, FakeTensor):
+        return False
+    return kernels_for(tensor.device) == "cuda"

@@ -1,4 +1,4 @@
-"""What fused states do to rows, column by column, by compiled operators where these run.
+"""What fused states do to rows, column by column, by compiled or Triton kernels where these run.
 
 The functions, their arguments and conventions are those of the twin in plain torch,
 `pointwise_torch`.
@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 
 from torch import Tensor
 
-from sgas_gcn.compiled import runs_compiled
+from sgas_gcn.compiled import runs_compiled, runs_triton
 from sgas_gcn.kernels import pointwise_torch
 from sgas_gcn.kernels.cpu_backend import operators
 from sgas_gcn.kernels.pointwise_torch import AFFINE, BROADCAST, LENGTH, MASKED
@@ -41,11 +41,16 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def _compiled(twin: Function) -> Function:
-    """The operator of the twin's name where compiled kernels run, else the twin."""
+    """What has the twin's name among the kernels that run, compiled or Triton's; else the twin."""
 
     def run(first: Any, *others: Any) -> Any:
-        if runs_compiled(first if isinstance(first, Tensor) else first[0]):
+        x = first if isinstance(first, Tensor) else first[0]
+        if runs_compiled(x):
             return getattr(operators(), twin.__name__)(first, *others)
+        if runs_triton(x):
+            from sgas_gcn.kernels import pointwise_triton
+
+            return getattr(pointwise_triton, twin.__name__)(first, *others)
         return twin(first, *others)
 
     run.__doc__, run.__name__ = twin.__doc__, twin.__name__

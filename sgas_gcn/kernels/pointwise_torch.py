@@ -7,7 +7,7 @@ is slope · y + shift; then the mean and the inverse deviation 1/√(var + ε). 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -149,17 +149,18 @@ def linear_norm(
     bias: Tensor | None,
     negative_slope: float,
     *norms: Any,
+    relu_norm: Callable[..., Tensor] = relu_norm_,
 ) -> tuple[Tensor, Tensor]:
     """Leaky ReLU of Σ W_i x_i + b `[N, D]`, and the coefficients `[4, D]` of the norm of it.
 
     `weight` `[D, C · inputs]` are the W_i side by side; `norms` are the last seven arguments of
-    `relu_norm_`.
+    `relu_norm_`, or of what stands for it.
     """
     parts = weight.chunk(len(inputs), dim=1)
     y = F.linear(inputs[0], parts[0], bias)
     for x, part in zip(inputs[1:], parts[1:], strict=True):
         torch.addmm(y, x, part.t(), out=y)  # in place, and counted as FLOPs
-    return y, relu_norm_(y, negative_slope, *norms)
+    return y, relu_norm(y, negative_slope, *norms)
 
 
 def linear_norm_backward(
@@ -175,6 +176,7 @@ def linear_norm_backward(
     grad_inputs: Sequence[Tensor],
     of_weight: bool,
     of_bias: bool,
+    relu_norm_backward: Callable[..., tuple[Tensor, Tensor]] = relu_norm_backward,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Backward of scale · norm(y), y from `linear_norm`: those of the inputs are added to theirs.
 
@@ -187,7 +189,10 @@ def linear_norm_backward(
     for out, part in zip(grad_inputs, weight.chunk(len(inputs), dim=1), strict=False):
         out.addmm_(grad_h, part)
     nothing = weight.new_zeros(0, weight.shape[1])
-    grad_weight = torch.cat([grad_h.t() @ x for x in inputs], dim=1) if of_weight else nothing
+    grad_weight = nothing
+    if of_weight:
+        found = [grad_h.t() @ x for x in inputs]
+        grad_weight = found[0] if len(found) == 1 else torch.cat(found, dim=1)
     return affine, of_scale, grad_weight, grad_h.sum(0) if of_bias else nothing[:, 0]
 
 

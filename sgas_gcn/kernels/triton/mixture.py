@@ -1,0 +1,157 @@
+"""The weighted sum of all operations on the edges of a state: one launch for each operation.
+
+The mathematics and the arguments are those of `pointwise_torch.mixture`. Dimensions: N rows, C
+channels, M slots, L pieces that are divided by their length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from sgas_gcn.kernels.pointwise_torch import BROADCAST, LENGTH, MASKED
+from sgas_gcn.kernels.triton.strips import Strips, row_stride, rows_of_tile, side_by_side
+
+SLOTS = 4  # pieces of a launch, each with an output of its own
+MOST = 1024  # strips of rows: nothing is summed over them
+
+
+@triton.jit(do_not_specialize=["num_rows", "steps", "piece", "start", "measured", "fresh"])
+def _term_kernel(
+    y,
+    coefficients,
+    scale,
+    mask,
+    inverse,
+    out0,
+    out1,
+    out2,
+    out3,
+    num_rows,
+    channels,
+    width,
+    stride,
+    inverse_stride,
+    steps,
+    piece,
+    start,
+    measured,
+    fresh,
+    FLOOR: tl.constexpr,
+    OVER_LENGTH: tl.constexpr,
+    AFFINE: tl.constexpr,
+    MASKED: tl.constexpr,
+    SHARED: tl.constexpr,
+    SCALED: tl.constexpr,
+    ACC: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    number = tl.program_id(1)
+    out = out0
+    if number == 1:
+        out = out1
+    if number == 2:
+        out = out2
+    if number == 3:
+        out = out3
+    own = tl.arange(0, COLUMNS)
+    inside = own < channels
+    column = own
+    if not SHARED:
+        column += (start + number) * channels
+    adds = ((fresh >> number) & 1) == 0
+    if AFFINE:
+        slope = tl.load(coefficients + column, mask=inside, other=0).to(ACC)[None, :]
+        shift = tl.load(coefficients + width + column, mask=inside, other=0).to(ACC)[None, :]
+    if SCALED:
+        by = tl.load(scale + piece + number).to(ACC)
+    for step in range(steps):
+        row = rows_of_tile(tl.program_id(0), steps, step, ROWS)
+        there = row < num_rows
+        known = there[:, None] & inside[None, :]
+        value = tl.load(y + row[:, None] * stride + column[None, :], mask=known, other=0).to(ACC)
+        if AFFINE:
+            if MASKED:
+                value = value * slope + tl.load(mask + row, mask=there).to(ACC)[:, None] * shift
+            else:
+                value = value * slope + shift
+        if OVER_LENGTH:
+            square = tl.where(known, value * value, 0)
+            length = tl.sqrt(tl.sum(square, axis=1))
+            least = tl.full([1], FLOOR, ACC)
+            turned = 1 / tl.where(length < least, least, length)  # NaN of NaN
+            tl.store(inverse + row * inverse_stride + measured + number, turned, mask=there)
+            value = value * turned[:, None]
+        if SCALED:
+            value = value * by
+        here = row[:, None] * channels + own[None, :]
+        value += tl.load(out + here, mask=known & adds, other=0).to(ACC)
+        tl.store(out + here, value, mask=known)
+
+
+def mixture(
+    values: Sequence[Tensor],
+    coefficients: Sequence[Tensor | None],
+    kinds: Sequence[int],
+    slots: Sequence[int],
+    counts: Sequence[int],
+    scale: Tensor | None,
+    mask: Tensor | None,
+    bases: Sequence[Tensor | None],
+    channels: int,
+    floor: float,
+) -> tuple[list[Tensor], Tensor]:
+    """As `pointwise_torch.mixture`."""
+    like, num_rows = values[0], len(values[0])
+    outs = [like.new_empty(num_rows, channels) if b is None else b.clone() for b in bases]
+    outs = [out.contiguous() for out in outs]
+    touched = {slot for slot, base in enumerate(bases) if base is not None}
+    lengths = [count for kind, count in zip(kinds, counts, strict=True) if kind == LENGTH]
+    inverse = like.new_empty(num_rows, sum(lengths))
+    strips = Strips.of(num_rows, channels, whole=True, most=MOST)
+    piece = measured = 0
+    for y, coefs, kind, count in zip(values, coefficients, kinds, counts, strict=True):
+        y = side_by_side(y)
+        for start in range(0, count, SLOTS):
+            several = slots[piece : piece + min(SLOTS, count - start)]
+            given = [outs[slot] for slot in several]
+            fresh = sum(1 << n for n, slot in enumerate(several) if slot not in touched)
+            touched |= set(several)
+            if strips.count:
+                masked = kind == MASKED and mask is not None and coefs is not None
+                _term_kernel[strips.count, len(several)](
+                    y,
+                    y if coefs is None else coefs,
+                    y if scale is None else scale,
+                    mask if masked else y,
+                    inverse,
+                    *given,
+                    *given[:1] * (SLOTS - len(given)),
+                    num_rows,
+                    channels,
+                    y.shape[1],
+                    row_stride(y),
+                    inverse.shape[1],
+                    strips.steps,
+                    piece,
+                    start,
+                    measured,
+                    fresh,
+                    FLOOR=floor,
+                    OVER_LENGTH=kind == LENGTH,
+                    AFFINE=coefs is not None,
+                    MASKED=masked,
+                    SHARED=kind == BROADCAST,
+                    SCALED=scale is not None,
+                    **strips.options(y.dtype),
+                )
+            piece += len(several)
+            measured += len(several) if kind == LENGTH else 0
+    for slot, out in enumerate(outs):
+        if slot not in touched:
+            out.zero_()
+    return outs, inverse

@@ -1,0 +1,100 @@
+"""The pointwise functions by Triton kernels agree with their twins in plain torch.
+
+Interpreted on the CPU; `test_all_of_this_holds_compiled` runs the file again on a GPU.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+from pointwise_cases import CASES, Arguments, assert_equal_its_twin
+from torch._subclasses.fake_tensor import FakeTensorMode
+from triton_runs import DEVICE, pass_compiled, run_alone, triton_kernels
+
+from sgas_gcn.kernels import pointwise, pointwise_torch
+
+SIZES = [(1, 1), (15, 17), (70, 33), (0, 4)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize(("rows", "channels"), SIZES)
+@pytest.mark.parametrize("case", CASES)
+def test_equals_its_twin(case: str, rows: int, channels: int, dtype: torch.dtype) -> None:
+    with triton_kernels():
+        assert_equal_its_twin(case, pointwise, pointwise_torch, rows, channels, dtype, DEVICE)
+
+
+def test_many_strips_are_added() -> None:
+    with triton_kernels():
+        for case in ("relu_norm_", "column_sums", "skip_backward", "length_backward"):
+            assert_equal_its_twin(case, pointwise, pointwise_torch, 9000, 1, torch.float64, DEVICE)
+
+
+def test_more_edges_than_a_launch_has_outputs() -> None:
+    generator = torch.Generator().manual_seed(0)
+    y, scale = (torch.randn(n, generator=generator).to(DEVICE) for n in (60, 6))
+    values, slots = [y.view(5, 12), y.view(5, 12)[:, :2]], [3, 0, 1, 2, 4, 5, 5]
+    given = (values, [None, None], [0, 2], slots, [6, 1], scale.repeat(2)[:7], None, [None] * 7)
+    with triton_kernels():
+        found, _ = pointwise.mixture(*given, 2, 1e-12)
+    wanted, _ = pointwise_torch.mixture(*given, 2, 1e-12)
+    torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("name", ["relu_norm_", "relu_norm_backward", "mixture"])
+def test_a_nan_is_seen(name: str) -> None:
+    with triton_kernels():
+        given = CASES[name][1](Arguments(20, 5, torch.float32, DEVICE))
+        first = given[0] if isinstance(given[0], torch.Tensor) else given[0][0]
+        first[3, 1] = float("nan")
+        found = getattr(pointwise, name)(*given)
+    results = {"relu_norm_": found, "relu_norm_backward": found[0], "mixture": found[0][0]}
+    assert results[name].isnan().any()
+
+
+def test_fake_tensors_are_served_by_torch() -> None:
+    with triton_kernels(), FakeTensorMode():
+        found = pointwise.relu_norm_(*CASES["relu_norm_"][1](Arguments(20, 5, torch.float32)))
+    assert found.shape == (4, 15) and found.dtype == torch.float64
+
+
+COMPILE = """
+import sys
+sys.path[:0] = ["tests"]
+import torch
+from compile_kernels import compiled
+from pointwise_cases import CASES, Arguments
+from sgas_gcn.kernels import pointwise_triton
+
+def program():
+    for dtype in (torch.float32, torch.float64):
+        for name, make in CASES.values():
+            getattr(pointwise_triton, name)(*make(Arguments(20, 17, dtype)))
+
+print(sorted(compiled(program, (80, 90))))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Triton compiles on Linux")
+def test_every_kernel_compiles_for_a_gpu_that_is_not_here() -> None:
+    launched = run_alone([sys.executable, "-c", COMPILE], {})
+    wanted = [
+        "_activation_sums_kernel",
+        "_coefficients_kernel",
+        "_column_sums_kernel",
+        "_dots_backward_kernel",
+        "_dots_kernel",
+        "_factors_kernel",
+        "_gradients_kernel",
+        "_length_kernel",
+        "_skip_kernel",
+        "_term_kernel",
+    ]
+    assert launched.strip() == str(wanted)
+
+
+@pytest.mark.gpu
+def test_all_of_this_holds_compiled() -> None:
+    pass_compiled(__file__)
