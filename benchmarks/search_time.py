@@ -114,13 +114,14 @@ class Clock:
         return time.perf_counter() - began
 
     def peak_mib(self, step: Step) -> float | None:
-        """The most memory allocated on a GPU during a step, in MiB; None on the CPU."""
+        """What a step allocates on a GPU at most beside what was there, in MiB; None on the CPU."""
         if self.device.type != "cuda":
             return None
         torch.cuda.reset_peak_memory_stats(self.device)
+        before = torch.cuda.memory_allocated(self.device)
         step()
         self.wait()
-        return torch.cuda.max_memory_allocated(self.device) / 2**20
+        return (torch.cuda.max_memory_allocated(self.device) - before) / 2**20
 
 
 def time_stage(
@@ -133,11 +134,18 @@ def time_stage(
     batches = list(contest.batches)
     assert isinstance(contest.ours, OurSearch)
     steps = {"plain": both_steps(contest.plain, batches), "ours": both_steps(contest.ours, batches)}
+    # The first step compiles kernels and makes what is made once.
+    first = {name: clock.seconds(step, 1) for name, step in steps.items()}
+    peak = {name: clock.peak_mib(step) for name, step in steps.items()}
+    record_ms = None
     if device.type == "cuda" and can_repeat(batches[0].ours):
-        steps["graphs"] = graph_steps(repeated(family, contest, stage["decided"], size), batches)
-    # The first steps compile kernels and make what is made once; those of graphs record them.
-    first = {name: clock.seconds(step, AS_EVER) for name, step in steps.items()}
-    record = {name: clock.seconds(step, 1) for name, step in steps.items()}
+        step = graph_steps(repeated(family, contest, stage["decided"], size), batches)
+        first["graphs"] = clock.seconds(step, AS_EVER)
+        torch.cuda.empty_cache()
+        reserved = torch.cuda.memory_reserved(device)
+        record_ms = 1e3 * clock.seconds(step, 1)
+        peak["graphs"] = (torch.cuda.memory_reserved(device) - reserved) / 2**20
+        steps["graphs"] = step
     taken: dict[str, list[float]] = {name: [] for name in steps}
     for repeat in range(options.repeats):
         names = list(steps) if repeat % 2 else list(steps)[::-1]
@@ -151,10 +159,10 @@ def time_stage(
                 "ms": statistics.median(taken[name]),
                 "spread": [min(taken[name]), max(taken[name])],
                 "first_s": first[name],
-                "record_ms": 1e3 * record[name],
-                "peak_mib": clock.peak_mib(step),
+                "record_ms": record_ms if name == "graphs" else None,
+                "mib": peak[name],
             }
-            for name, step in steps.items()
+            for name in steps
         },
     }
 
@@ -180,14 +188,14 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """All figures that were asked for."""
     family, device = FAMILIES[options.family], options.device
     stages = stages_of(family)
-    if options.quick:
-        stages = [stages[0], stages[-1]]
+    if options.stages:
+        stages = [stage for stage in stages if stage["decided"] in options.stages]
     timed = [time_stage(family, stage, options) for stage in stages]
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
     return {
         "family": options.family,
         "samples": family.num_samples,
-        "search_s": None if options.quick else whole_search(timed),
+        "search_s": None if options.quick or options.stages else whole_search(timed),
         "stages": timed,
         "settings": {
             "device": name,
@@ -208,16 +216,16 @@ def print_table(result: Mapping[str, Any]) -> None:
         f"TF32 {'on' if settings['tf32'] else 'off'}; median of {settings['repeats']} times "
         f"{settings['steps']} steps\n\n"
         f"{'decided':>7}{'epochs':>8}{'steps':>7}{'batch':>7}  {'search step':<19}{'ms':>9}"
-        f"  {'low to high':<18}{'peak MiB':>9}"
+        f"  {'low to high':<18}{'MiB':>9}"
     )
     for stage in result["stages"]:
         for name, figures in stage["players"].items():
             low, high = figures["spread"]
-            peak = figures["peak_mib"]
+            mib = figures["mib"]
             print(
                 f"{stage['decided']:>7}{stage['epochs']:>8}{stage['steps']:>7}{stage['batch']:>7}"
                 f"  {NAMES[name]:<19}{figures['ms']:>9.2f}  {f'{low:.2f} to {high:.2f}':<18}"
-                f"{'' if peak is None else f'{peak:.0f}':>9}"
+                f"{'' if mib is None else f'{mib:.0f}':>9}"
             )
     for name, seconds in (result["search_s"] or {}).items():
         print(f"whole search of {result['samples']} samples, {NAMES[name]}: {seconds:.0f} s")
@@ -244,7 +252,10 @@ def main() -> int:
     parser.add_argument(
         "--tf32", action="store_true", help="both may round factors of products to TF32, on a GPU"
     )
-    parser.add_argument("--quick", action="store_true", help="two stages at a small batch")
+    parser.add_argument(
+        "--stages", type=int, nargs="*", help="decisions made; those stages alone, for example 0 6"
+    )
+    parser.add_argument("--quick", action="store_true", help="a small batch, to see that it runs")
     options = parser.parse_args()
     if min(options.repeats, options.steps) < 1:
         parser.error("--repeats and --steps take at least 1")

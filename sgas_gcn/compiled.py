@@ -28,24 +28,16 @@ def kernels_for(device: torch.device) -> str:
     return backend_for(device, LIBRARY)
 
 
+def kernels_on(tensor: torch.Tensor) -> str:
+    """`kernels_for` its device, but `torch` for floating types that kernels do not compute in."""
+    if tensor.is_floating_point() and tensor.element_size() < 4:
+        return "torch"
+    return kernels_for(tensor.device)
+
+
 def runs_compiled(tensor: torch.Tensor) -> bool:
     """Whether the compiled operators are to be used for a tensor; True builds and loads them.
 
     They compute in float32 and float64 alone. DeviceError as from `kernels_for`.
     """
-    if tensor.is_floating_point() and tensor.element_size() < 4:
-        return False
-    return kernels_for(tensor.device) == "cpu"
-
-
-def runs_triton(tensor: torch.Tensor) -> bool:
-    """Whether Triton kernels are to be launched on a tensor, float32 or float64, as it is.
-
-    Not on the fake tensors of torch.compile and shape inference, which plain torch serves.
-    DeviceError as from `kernels_for`.
-    """
-    from torch._subclasses.fake_tensor import FakeTensor
-
-    if tensor.element_size() < 4 or isinstance(tensor, FakeTensor):
-        return False
-    return kernels_for(tensor.device) == "cuda"
+    return kernels_on(tensor) == "cpu"

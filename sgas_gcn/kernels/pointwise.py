@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
+import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
-from sgas_gcn.compiled import runs_compiled, runs_triton
+from sgas_gcn.compiled import kernels_on
 from sgas_gcn.kernels import pointwise_torch
 from sgas_gcn.kernels.cpu_backend import operators
 from sgas_gcn.kernels.pointwise_torch import AFFINE, BROADCAST, LENGTH, MASKED
@@ -45,9 +47,11 @@ def _compiled(twin: Function) -> Function:
 
     def run(first: Any, *others: Any) -> Any:
         x = first if isinstance(first, Tensor) else first[0]
-        if runs_compiled(x):
+        kernels = kernels_on(x)
+        if kernels == "cpu":
             return getattr(operators(), twin.__name__)(first, *others)
-        if runs_triton(x):
+        # Triton's launches are no operators: what traces gets torch's.
+        if kernels == "cuda" and not (torch.compiler.is_compiling() or isinstance(x, FakeTensor)):
             from sgas_gcn.kernels import pointwise_triton
 
             return getattr(pointwise_triton, twin.__name__)(first, *others)

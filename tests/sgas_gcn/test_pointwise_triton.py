@@ -56,7 +56,8 @@ def test_a_nan_is_seen(name: str) -> None:
 
 def test_fake_tensors_are_served_by_torch() -> None:
     with triton_kernels(), FakeTensorMode():
-        found = pointwise.relu_norm_(*CASES["relu_norm_"][1](Arguments(20, 5, torch.float32)))
+        given = CASES["relu_norm_"][1](Arguments(20, 5, torch.float32, DEVICE))
+        found = pointwise.relu_norm_(*given)
     assert found.shape == (4, 15) and found.dtype == torch.float64
 
 

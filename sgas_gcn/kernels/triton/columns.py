@@ -17,6 +17,8 @@ from sgas_gcn.kernels.triton.strips import (
     TOGETHER,
     Strips,
     added_strips,
+    ceil_div,
+    power_of_two,
     row_stride,
     rows_of_tile,
     side_by_side,
@@ -265,8 +267,8 @@ def coefficients_of(
     found = given.new_empty(4, width, dtype=torch.float64)
     moved = given.new_empty(2 * len(running_mean), width // max(len(running_mean), 1))
     if width:
-        columns = min(triton.next_power_of_2(width), 64)
-        _coefficients_kernel[(triton.cdiv(width, columns),)](
+        columns = min(power_of_two(width), 64)
+        _coefficients_kernel[(ceil_div(width, columns),)](
             partial,
             given,
             found,
@@ -344,7 +346,7 @@ def gradients_of(
             TRAINING=training,
             SCALED=scale is not None,
             TOGETHER=TOGETHER,
-            COLUMNS=triton.next_power_of_2(max(channels, 1)),
+            COLUMNS=power_of_two(channels),
         )
     return factors, affine, of_scale, of_edge
 

@@ -13,6 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sgas_gcn.kernels.triton.strips import ceil_div, power_of_two
+
 CHANNELS = 128  # most channels of a tile, where each channel is computed by itself
 EDGES = 16  # most edges of a tile
 TILE = 1024  # numbers that one warp holds in registers (32 a thread) beside its sums
@@ -49,7 +51,7 @@ class Tile:
     @classmethod
     def of(cls, width: int, whole: bool = False) -> Tile:
         """The tile for rows of `width` channels; `whole`: one that holds all of them."""
-        channels = triton.next_power_of_2(max(width, 1))
+        channels = power_of_two(width)
         if not whole:
             channels = min(channels, CHANNELS)
         edges = max(1, min(EDGES, TILE // channels))
@@ -67,7 +69,7 @@ class Tile:
 
 def grid(num_rows: int, width: int, tile: Tile) -> tuple[int, int]:
     """One program for each row and each tile of its channels."""
-    return num_rows, triton.cdiv(width, tile.channels)
+    return num_rows, ceil_div(width, tile.channels)
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:

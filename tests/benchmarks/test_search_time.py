@@ -1,0 +1,78 @@
+"""The times of whole searches: how stages are counted, and what is reported."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import search_time
+from settings import FAMILIES
+
+from sgas.capture import AS_EVER
+
+TINY = {"batch": 2, "points": 20, "k": 3, "channels": 4, "emb_dims": 8}
+
+
+def report(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    monkeypatch.setattr(sys, "argv", ["search_time.py", *words, "--repeats", "1", "--steps", "1"])
+    assert search_time.main() == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("family", "epochs", "first", "last"),
+    [
+        ("point", 50, (10, 28, 64), (5, 52, 34)),
+        ("graph", 50, (10, 6, 1), (5, 12, 1)),
+        ("image", 50, (10, 64, 351), (5, 128, 175)),
+    ],
+)
+def test_the_stages_are_those_of_the_paper_s_search(
+    family: str, epochs: int, first: tuple[int, ...], last: tuple[int, ...]
+) -> None:
+    stages = search_time.stages_of(FAMILIES[family])
+    assert sum(stage["epochs"] for stage in stages) == epochs
+    found = [tuple(stage[name] for name in ("epochs", "batch", "steps")) for stage in stages]
+    assert (found[0], found[-1]) == (first, last)
+
+
+def test_a_whole_search_is_the_sum_of_its_stages() -> None:
+    def stage(steps: int, epochs: int, **ms: float) -> dict[str, Any]:
+        players = {name: {"ms": value, "record_ms": 500.0} for name, value in ms.items()}
+        return {"steps": steps, "epochs": epochs, "players": players}
+
+    stages = [stage(10, 4, plain=100, ours=50, graphs=5), stage(5, 2, plain=20, ours=10, graphs=1)]
+    total = search_time.whole_search(stages)
+    assert total["plain"] == pytest.approx(4.0 + 0.2)
+    assert total["ours"] == pytest.approx(2.0 + 0.1)
+    replayed = (40 - AS_EVER) * 5 + (10 - AS_EVER) * 1
+    assert total["graphs"] == pytest.approx((AS_EVER * (50 + 10) + 2 * 500 + replayed) / 1e3)
+
+
+def test_reports_each_stage_and_the_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    point = FAMILIES["point"]
+    tiny = replace(point, paper={**point.paper, **TINY}, small=TINY, num_samples=12)
+    monkeypatch.setitem(FAMILIES, "point", tiny)
+    result = json.loads(report(monkeypatch, capsys, "--family", "point", "--json"))
+    assert [stage["decided"] for stage in result["stages"]] == [0, 1, 2, 3, 4, 5, 6]
+    assert set(result["search_s"]) == {"plain", "ours"}
+    for stage in result["stages"]:
+        for figures in stage["players"].values():
+            low, high = figures["spread"]
+            assert 0 < low <= figures["ms"] <= high
+    text = report(monkeypatch, capsys, "--family", "point", "--stages", "0", "6", "--quick")
+    assert text.count("plain") == 2 and "whole search" not in text
+
+
+def test_a_device_that_is_not_here_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["search_time.py", "--family", "point", "--device", "tpu9"])
+    with pytest.raises(SystemExit, match="2"):
+        search_time.main()
+    assert "'tpu9'" in capsys.readouterr().err
