@@ -107,8 +107,10 @@ def _dispatch(family: Family, words: list[str]) -> int:
         return int(leave.code or 0)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError) or _is_out_of_memory(error):
+            on_gpu = type(error).__name__ == "OutOfMemoryError"
+            less = ", or give --cuda_graphs false, which takes less," if on_gpu else ""
             raise SgasError(
-                "out of memory: lower batch_size or the size of the network and start again"
+                f"out of memory: lower batch_size or the size of the network{less} and start again"
             ) from error
         raise
 

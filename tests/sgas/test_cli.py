@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from toy_family import FAMILY
 
 from sgas.cli import main
@@ -248,3 +249,25 @@ def test_doctor_says_nothing_of_kernels_on_a_gpu_that_is_not_there(
     found = examine(FAMILY)
     assert not any("kernels on the GPU" in line for line in found["lines"])
     assert found["kernels"]["cuda"] is None
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), "network, or give --cuda_graphs false"),
+        (MemoryError(), "size of the network and start again"),
+    ],
+)
+def test_too_little_memory_is_one_line(
+    error: Exception,
+    told: str,
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: object) -> int:
+        raise error
+
+    monkeypatch.setattr("sgas.commands.doctor.main", fail)
+    status, _, err = run(["doctor"], capsys)
+    assert status == 1 and err.startswith("error: out of memory: lower batch_size") and told in err

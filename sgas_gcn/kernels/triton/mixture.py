@@ -19,7 +19,10 @@ SLOTS = 4  # pieces of a launch, each with an output of its own
 MOST = 1024  # strips of rows: nothing is summed over them
 
 
-@triton.jit(do_not_specialize=["num_rows", "steps", "piece", "start", "measured", "fresh"])
+COUNTS = ["num_rows", "steps", "piece", "start", "measured", "fresh", "inverse_stride"]
+
+
+@triton.jit(do_not_specialize=COUNTS)
 def _term_kernel(
     y,
     coefficients,

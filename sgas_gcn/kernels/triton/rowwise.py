@@ -16,7 +16,7 @@ from sgas_gcn.kernels.triton.strips import Strips, row_stride, rows_of_tile, sid
 MOST = 1024  # strips of rows where nothing is summed over them
 
 
-@triton.jit(do_not_specialize=["num_rows", "steps"])
+@triton.jit(do_not_specialize=["num_rows", "steps", "edges"])
 def _skip_kernel(
     grad,
     x,
@@ -59,7 +59,7 @@ def _skip_kernel(
         tl.store(at, tl.sum(found[None, :], axis=1))
 
 
-@triton.jit(do_not_specialize=["num_rows", "steps"])
+@triton.jit(do_not_specialize=["num_rows", "steps", "edges", "inverse_stride"])
 def _length_kernel(
     grad,
     y,
@@ -122,7 +122,7 @@ def _length_kernel(
     tl.store(at, tl.sum(found[None, :], axis=1))
 
 
-@triton.jit(do_not_specialize=["num_rows", "steps"])
+@triton.jit(do_not_specialize=["num_rows", "steps", "heads"])
 def _dots_kernel(
     values,
     vectors,
@@ -158,7 +158,7 @@ def _dots_kernel(
         tl.store(second + at, tl.sum(value * other, axis=1) + other_shift, mask=there)
 
 
-@triton.jit(do_not_specialize=["num_rows", "steps"])
+@triton.jit(do_not_specialize=["num_rows", "steps", "heads"])
 def _dots_backward_kernel(
     values,
     first,
