@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -138,3 +139,49 @@ for inputs, targets in batches(search.parts.weights, order, 1, search.random.aug
     search._weight_step(inputs, targets)
 """
     run_alone([sys.executable, "-c", program, os.fspath(tmp_path)], {})
+
+
+def gradients_by_device(space: str, folder: Path) -> list[dict[str, torch.Tensor]]:
+    """Loss, logits and all gradients of a half decided supernet in float64: on the CPU, a GPU."""
+    found = []
+    state: dict[str, torch.Tensor] = {}
+    given: Any = None
+    for name in ("cpu", "cuda"):
+        small = small_search(folder / name, space, device=name, decided=2)
+        supernet, device = small.search.supernet.double(), small.search.device
+        state = state or {key: value.clone() for key, value in supernet.state_dict().items()}
+        supernet.load_state_dict(state)
+        given = given or small.batches[0]
+        inputs, targets = (part.to(device) for part in given)
+        is_tensor = isinstance(inputs, torch.Tensor)
+        inputs = inputs.double() if is_tensor else inputs.with_features(inputs.x.double())
+        with patch("torch.nn.functional.dropout", lambda x, *_: x):  # a GPU draws other numbers
+            logits = supernet(inputs)
+        loss = small.search.task.labels.loss(logits, targets)
+        parameters = dict(supernet.named_parameters())
+        grads = torch.autograd.grad(loss, [*parameters.values()], allow_unused=True)
+        results = {"loss": loss, "logits": logits, **dict(zip(parameters, grads, strict=True))}
+        results |= supernet.state_dict()  # running statistics
+        found.append({key: x.detach().cpu() for key, x in results.items() if x is not None})
+    return found
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+@spaces
+def test_a_gpu_computes_what_the_cpu_does(space: str, tmp_path: Path) -> None:
+    """In a process of its own, since Triton interprets in this one."""
+    program = f"""
+import sys
+sys.path[:0] = ["tests", "tests/sgas"]
+from pathlib import Path
+import torch
+from test_steps import gradients_by_device
+ours, theirs = gradients_by_device({space!r}, Path(sys.argv[1]))
+assert ours.keys() == theirs.keys() and len(ours) > 20
+for name, value in ours.items():
+    largest = value.double().abs().max().item() + 1e-6
+    error = (value.double() - theirs[name].double()).abs().max().item() / largest
+    assert error < 1e-7, (name, error)
+"""
+    run_alone([sys.executable, "-c", program, os.fspath(tmp_path)], {"SGAS_TEST_COMPILED": "1"})
