@@ -14,9 +14,10 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from bench_search_step import cpu_name, search_contest
 from contest import Batch, Contest, OurSearch, Plain, decisions_at
@@ -26,7 +27,7 @@ from sgas.allocator import keep_freed_memory
 from sgas.capture import AS_EVER, CudaGraphs, can_repeat, captured
 from sgas.config import SearchConfig
 from sgas.data import BatchOrder
-from sgas.errors import InputError, SgasError
+from sgas.errors import ConfigError, InputError, SgasError
 from sgas.options import load_preset
 from sgas.schedule import Schedule
 
@@ -133,12 +134,16 @@ def time_stage(
     contest = search_contest(family, size, stage["decided"], device)
     batches = list(contest.batches)
     assert isinstance(contest.ours, OurSearch)
-    steps = {"plain": both_steps(contest.plain, batches), "ours": both_steps(contest.ours, batches)}
+    steps: dict[str, Step] = {}
+    if "plain" in options.players:
+        steps["plain"] = both_steps(contest.plain, batches)
+    if "ours" in options.players:
+        steps["ours"] = both_steps(contest.ours, batches)
     # The first step compiles kernels and makes what is made once.
     first = {name: clock.seconds(step, 1) for name, step in steps.items()}
     peak = {name: clock.peak_mib(step) for name, step in steps.items()}
     record_ms = None
-    if device.type == "cuda" and can_repeat(batches[0].ours):
+    if "graphs" in options.players and device.type == "cuda" and can_repeat(batches[0].ours):
         step = graph_steps(repeated(family, contest, stage["decided"], size), batches)
         first["graphs"] = clock.seconds(step, AS_EVER)
         torch.cuda.empty_cache()
@@ -167,68 +172,97 @@ def time_stage(
     }
 
 
-def whole_search(stages: list[dict[str, Any]]) -> dict[str, float]:
-    """Seconds of the steps of a whole search for each player.
+def whole_search(
+    stages: Sequence[Mapping[str, int]], timed: Sequence[Mapping[str, Any]]
+) -> dict[str, float]:
+    """Seconds of the steps of all `stages` for each player.
 
-    Graphs last for a stage: its first steps run as ever, the next is recorded and replayed.
+    Stages that were not timed lie between those that were, in proportion to the decisions made;
+    graphs take the steps of each stage as ever that come before a capture, and the capture.
     """
     total: dict[str, float] = {}
     for stage in stages:
-        players, steps = stage["players"], stage["epochs"] * stage["steps"]
-        for name, figures in players.items():
-            ms = steps * figures["ms"]
+        steps = stage["epochs"] * stage["steps"]
+        for name in timed[0]["players"]:
+            ms = steps * _between(timed, stage["decided"], name, "ms")
             if name == "graphs":
-                extra = AS_EVER * players["ours"]["ms"] + figures["record_ms"]
-                ms = extra + (steps - AS_EVER) * figures["ms"]
+                # At most the time of a capture, which launches what they launch.
+                once = _between(timed, stage["decided"], name, "record_ms")
+                ms = (steps - AS_EVER) * ms / steps + (1 + AS_EVER) * once
             total[name] = total.get(name, 0) + ms / 1e3
     return total
 
 
-def run(options: argparse.Namespace) -> dict[str, Any]:
-    """All figures that were asked for."""
-    family, device = FAMILIES[options.family], options.device
+def _between(timed: Sequence[Mapping[str, Any]], decided: int, name: str, figure: str) -> float:
+    """A figure of a player after some decisions, on the line between the stages timed."""
+    places = [stage["decided"] for stage in timed]
+    values = [stage["players"][name][figure] for stage in timed]
+    return float(np.interp(decided, places, values))
+
+
+def run(options: argparse.Namespace, tell: Callable[[Mapping[str, Any]], None]) -> dict[str, Any]:
+    """All figures that were asked for; `tell` gets those of a stage as soon as they are there."""
+    family = FAMILIES[options.family]
     stages = stages_of(family)
-    if options.stages:
-        stages = [stage for stage in stages if stage["decided"] in options.stages]
-    timed = [time_stage(family, stage, options) for stage in stages]
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
+    asked = options.stages or [stage["decided"] for stage in stages]
+    known = {stage["decided"]: stage for stage in stages}
+    for decided in asked:
+        if decided not in known:
+            raise ConfigError(
+                f"there is no stage after {decided} decisions; give some of "
+                f"{' '.join(map(str, known))}"
+            )
+    timed = []
+    for decided in sorted(set(asked)):
+        timed.append(time_stage(family, known[decided], options))
+        tell(timed[-1])
+    ends = {stages[0]["decided"], stages[-1]["decided"]}
+    is_whole = ends <= set(asked) and not options.quick
     return {
         "family": options.family,
         "samples": family.num_samples,
-        "search_s": None if options.quick or options.stages else whole_search(timed),
+        "search_s": whole_search(stages, timed) if is_whole else None,
         "stages": timed,
-        "settings": {
-            "device": name,
-            "torch": torch.__version__,
-            "cuda": torch.version.cuda,
-            "tf32": options.tf32,
-            "repeats": options.repeats,
-            "steps": options.steps,
-        },
+        "settings": settings_of(options),
     }
 
 
-def print_table(result: Mapping[str, Any]) -> None:
-    """The figures as text."""
-    settings = result["settings"]
+def settings_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What the figures were measured on, and how."""
+    on_gpu = options.device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(options.device) if on_gpu else cpu_name(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "tf32": options.tf32,
+        "repeats": options.repeats,
+        "steps": options.steps,
+    }
+
+
+def print_head(settings: Mapping[str, Any]) -> None:
+    """What stands above the table."""
     print(
         f"{settings['device']}, torch {settings['torch']}, CUDA {settings['cuda']}, "
         f"TF32 {'on' if settings['tf32'] else 'off'}; median of {settings['repeats']} times "
         f"{settings['steps']} steps\n\n"
         f"{'decided':>7}{'epochs':>8}{'steps':>7}{'batch':>7}  {'search step':<19}{'ms':>9}"
-        f"  {'low to high':<18}{'MiB':>9}"
+        f"  {'low to high':<18}{'MiB':>9}",
+        flush=True,
     )
-    for stage in result["stages"]:
-        for name, figures in stage["players"].items():
-            low, high = figures["spread"]
-            mib = figures["mib"]
-            print(
-                f"{stage['decided']:>7}{stage['epochs']:>8}{stage['steps']:>7}{stage['batch']:>7}"
-                f"  {NAMES[name]:<19}{figures['ms']:>9.2f}  {f'{low:.2f} to {high:.2f}':<18}"
-                f"{'' if mib is None else f'{mib:.0f}':>9}"
-            )
-    for name, seconds in (result["search_s"] or {}).items():
-        print(f"whole search of {result['samples']} samples, {NAMES[name]}: {seconds:.0f} s")
+
+
+def print_stage(stage: Mapping[str, Any]) -> None:
+    """The rows of a stage."""
+    for name, figures in stage["players"].items():
+        low, high = figures["spread"]
+        mib = figures["mib"]
+        print(
+            f"{stage['decided']:>7}{stage['epochs']:>8}{stage['steps']:>7}{stage['batch']:>7}"
+            f"  {NAMES[name]:<19}{figures['ms']:>9.2f}  {f'{low:.2f} to {high:.2f}':<18}"
+            f"{'' if mib is None else f'{mib:.0f}':>9}",
+            flush=True,
+        )
 
 
 def a_device(text: str) -> torch.device:
@@ -253,7 +287,13 @@ def main() -> int:
         "--tf32", action="store_true", help="both may round factors of products to TF32, on a GPU"
     )
     parser.add_argument(
-        "--stages", type=int, nargs="*", help="decisions made; those stages alone, for example 0 6"
+        "--stages",
+        type=int,
+        nargs="*",
+        help="time those after so many decisions alone; the first and last are needed for a total",
+    )
+    parser.add_argument(
+        "--players", nargs="+", choices=NAMES, default=[*NAMES], help="default: all that run there"
     )
     parser.add_argument("--quick", action="store_true", help="a small batch, to see that it runs")
     options = parser.parse_args()
@@ -262,15 +302,18 @@ def main() -> int:
     torch.backends.cuda.matmul.allow_tf32 = options.tf32
     torch.backends.cudnn.allow_tf32 = options.tf32
     keep_freed_memory()
+    if not options.json:
+        print_head(settings_of(options))
     try:
-        result = run(options)
+        result = run(options, (lambda _: None) if options.json else print_stage)
     except SgasError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
     if options.json:
         print(json.dumps(result, indent=2))
-    else:
-        print_table(result)
+        return 0
+    for name, seconds in (result["search_s"] or {}).items():
+        print(f"whole search of {result['samples']} samples, {NAMES[name]}: {seconds:.0f} s")
     return 0
 
 

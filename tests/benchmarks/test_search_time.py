@@ -40,16 +40,22 @@ def test_the_stages_are_those_of_the_paper_s_search(
 
 
 def test_a_whole_search_is_the_sum_of_its_stages() -> None:
-    def stage(steps: int, epochs: int, **ms: float) -> dict[str, Any]:
-        players = {name: {"ms": value, "record_ms": 500.0} for name, value in ms.items()}
-        return {"steps": steps, "epochs": epochs, "players": players}
+    def stage(decided: int, epochs: int, steps: int) -> dict[str, int]:
+        return {"decided": decided, "epochs": epochs, "steps": steps}
 
-    stages = [stage(10, 4, plain=100, ours=50, graphs=5), stage(5, 2, plain=20, ours=10, graphs=1)]
-    total = search_time.whole_search(stages)
-    assert total["plain"] == pytest.approx(4.0 + 0.2)
-    assert total["ours"] == pytest.approx(2.0 + 0.1)
-    replayed = (40 - AS_EVER) * 5 + (10 - AS_EVER) * 1
-    assert total["graphs"] == pytest.approx((AS_EVER * (50 + 10) + 2 * 500 + replayed) / 1e3)
+    def players(**ms: float) -> dict[str, Any]:
+        return {name: {"ms": value, "record_ms": 500.0} for name, value in ms.items()}
+
+    stages = [stage(0, 4, 10), stage(1, 2, 5), stage(2, 1, 4)]
+    timed = [
+        {**stages[0], "players": players(plain=100, ours=50, graphs=5)},
+        {**stages[2], "players": players(plain=20, ours=10, graphs=1)},
+    ]
+    total = search_time.whole_search(stages, timed)
+    assert total["plain"] == pytest.approx((40 * 100 + 10 * 60 + 4 * 20) / 1e3)
+    assert total["ours"] == pytest.approx((40 * 50 + 10 * 30 + 4 * 10) / 1e3)
+    replayed = (40 - AS_EVER) * 5 + (10 - AS_EVER) * 3 + (4 - AS_EVER) * 1
+    assert total["graphs"] == pytest.approx((3 * (1 + AS_EVER) * 500 + replayed) / 1e3)
 
 
 def test_reports_each_stage_and_the_whole(
@@ -65,8 +71,13 @@ def test_reports_each_stage_and_the_whole(
         for figures in stage["players"].values():
             low, high = figures["spread"]
             assert 0 < low <= figures["ms"] <= high
-    text = report(monkeypatch, capsys, "--family", "point", "--stages", "0", "6", "--quick")
-    assert text.count("plain") == 2 and "whole search" not in text
+    text = report(monkeypatch, capsys, "--family", "point", "--stages", "0", "6")
+    assert text.count("plain") == 3 and "whole search of 12 samples, ours: " in text
+    text = report(monkeypatch, capsys, "--family", "point", "--stages", "0", "--players", "ours")
+    assert "plain" not in text and "whole search" not in text
+    monkeypatch.setattr(sys, "argv", ["search_time.py", "--family", "point", "--stages", "7"])
+    assert search_time.main() == 2
+    assert "no stage after 7 decisions; give some of 0 1 2" in capsys.readouterr().err
 
 
 def test_a_device_that_is_not_here_is_refused(
