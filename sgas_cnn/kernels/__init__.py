@@ -13,14 +13,13 @@ import torch
 from torch import Tensor
 
 from sgas.kernels import backend_for
-from sgas_cnn.kernels import cpu_backend, torch_backend
+from sgas_cnn.kernels import cpu_backend, torch_backend, triton_backend
 from sgas_cnn.kernels.depthwise import depthwise_conv
 from sgas_cnn.library import LIBRARY
 
 __all__ = ["BACKENDS", "backend_of", "depthwise_conv"]
 
-# On CUDA they are torch's around Triton's depthwise convolutions (`kernels.depthwise`).
-BACKENDS: dict[str, Any] = {"torch": torch_backend, "cpu": cpu_backend, "cuda": torch_backend}
+BACKENDS: dict[str, Any] = {"torch": torch_backend, "cpu": cpu_backend, "cuda": triton_backend}
 COMPILED_TYPES = (torch.float32, torch.float64)
 
 

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
-from image_kernels import needs_library
+from image_kernels import SMALL, needs_library
+from triton_runs import triton_kernels
 
 from sgas_cnn.kernels import BACKENDS
 
 
-@pytest.fixture(params=["torch", "cpu"])
-def backend(request: pytest.FixtureRequest) -> Any:
-    """Each backend that this machine has; what is torch's on CUDA is tested as torch's."""
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Each backend that this machine has; Triton's kernels are interpreted, in one size."""
     if request.param == "cpu":
         needs_library()
-    return BACKENDS[request.param]
+    if request.param == "cuda" and _size(request) not in (None, SMALL):
+        pytest.skip("the interpreter takes long; test_triton_primitives has more")
+    with triton_kernels() if request.param == "cuda" else nullcontext():
+        yield BACKENDS[request.param]
+
+
+def _size(request: pytest.FixtureRequest) -> Any:
+    """The size of the images of a test, None where it has no such parameter."""
+    return request.node.callspec.params.get("size")

@@ -24,7 +24,7 @@ STEPS = 2
 OPS = [*OPERATIONS, "sep_conv_7x7"]
 
 
-@pytest.fixture(params=["torch", "cpu"])  # CUDA runs torch's around Triton's convolutions
+@pytest.fixture(params=["torch", "cpu"])  # interpreted: test_triton_primitives has a cell
 def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
     """Each backend that this machine has, in force."""
     use_kernels(request.param)

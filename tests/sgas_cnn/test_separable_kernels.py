@@ -42,7 +42,7 @@ def skip_slow(size: Size, stride: int, dtype: torch.dtype, mapped: bool) -> None
     """Skips all but two cases where the kernels in force are interpreted."""
     few = size == SMALL and dtype == torch.float64 and mapped == (stride == 2)
     if not few and backend_for(torch.device("cpu"), LIBRARY) == "cuda":
-        pytest.skip("the interpreter takes long; test_triton_kernels has sizes and types")
+        pytest.skip("the interpreter takes long; test_triton_primitives has more")
 
 
 def conv(u: Tensor, weight: Tensor, dilation: int, offset: int, stride: int) -> Tensor:

@@ -1,0 +1,254 @@
+"""`fold` and `unfold` of kernels/torch_norms.py, whose docstring has the algebra, in a launch each.
+
+The numbers run in float64. Dimensions: n rows, C channels, E slots, W weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from sgas_cnn.kernels.triton.runs import table
+
+ROWS = 32  # most rows of a tile
+CHANNELS = 32  # most channels of a tile
+Numbers = Sequence[int]
+
+
+@triton.jit
+def _weight_of(weights, place, known):
+    """The weight of a row, float64: 1 at place -1, 0 at -2."""
+    found = tl.load(weights + place, mask=known & (place >= 0), other=0).to(tl.float64)
+    return tl.where(place == -1, 1.0, found)
+
+
+@triton.jit(do_not_specialize=["num"])
+def _fold_kernel(
+    mean,
+    var,
+    gamma,
+    beta,
+    weights,
+    rows,
+    out,
+    bias,
+    num,
+    channels,
+    EPS: tl.constexpr,
+    AFFINE: tl.constexpr,
+    SHIFTED: tl.constexpr,
+    ROWS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):
+    slot = tl.program_id(0)
+    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    inside = channel < channels
+    eps = tl.full([1, 1], EPS, tl.float64)
+    total = tl.zeros([CHANNELS], tl.float64)
+    for start in range(0, num, ROWS):
+        number = start + tl.arange(0, ROWS)
+        own = number < num
+        own = own & (tl.load(rows + 3 * number + 2, mask=own, other=-1) == slot)
+        moment = tl.load(rows + 3 * number, mask=own, other=-1)
+        place = tl.load(rows + 3 * number + 1, mask=own, other=-2)
+        weight = _weight_of(weights, place, own)[:, None]
+        known = own[:, None] & inside[None, :]
+        normed = known & (moment >= 0)[:, None]
+        at = moment[:, None] * channels + channel[None, :]
+        centre = tl.load(mean + at, mask=normed, other=0).to(tl.float64)
+        spread = tl.load(var + at, mask=normed, other=1).to(tl.float64)
+        inverse = tl.where(normed, 1 / tl.sqrt(spread + eps), 1.0)
+        here = number[:, None] * channels + channel[None, :]
+        factor = weight * inverse
+        if AFFINE:
+            factor = factor * tl.load(gamma + here, mask=known, other=0).to(tl.float64)
+        constant = -factor * centre
+        if SHIFTED:
+            constant += weight * tl.load(beta + here, mask=known, other=0).to(tl.float64)
+        total += tl.sum(tl.where(known, constant, 0.0), axis=0)
+        tl.store(out + here, factor, mask=known)
+        tl.store(out + num * channels + here, centre, mask=known)
+        tl.store(out + 2 * num * channels + here, inverse, mask=known)
+    tl.store(bias + slot * channels + channel, total, mask=inside)
+
+
+def fold(
+    mean: Tensor,
+    var: Tensor,
+    row_of: Numbers,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    weights: Tensor | None,
+    places: Numbers,
+    slot_of: Numbers,
+    slots: int,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As `torch_norms.fold`."""
+    num, channels = len(row_of), mean.shape[1]
+    out, bias = mean.new_empty(3, num, channels), mean.new_empty(slots, channels)
+    rows = tuple(number for row in zip(row_of, places, slot_of, strict=True) for number in row)
+    width = min(triton.next_power_of_2(channels), CHANNELS)
+    _fold_kernel[slots, triton.cdiv(channels, width)](
+        mean.contiguous(),
+        var.contiguous(),
+        mean if gamma is None else gamma.contiguous(),
+        mean if beta is None else beta.contiguous(),
+        mean if weights is None else weights.contiguous(),
+        table(rows, mean.device),
+        out,
+        bias,
+        num,
+        channels,
+        EPS=eps,
+        AFFINE=gamma is not None,
+        SHIFTED=beta is not None,
+        ROWS=min(triton.next_power_of_2(max(num, 1)), ROWS),
+        CHANNELS=width,
+    )
+    factors, centres, inverse = out.unbind()
+    return factors, bias, centres, inverse
+
+
+@triton.jit
+def _to_factor(
+    crossed,
+    inverse,
+    gamma,
+    beta,
+    sums,
+    here,
+    there,
+    inside,
+    AFFINE: tl.constexpr,
+    SHIFTED: tl.constexpr,
+):
+    """X / σ, G, and the gradient of γ a / σ and β a by a, of one row, float64 `[CHANNELS]`."""
+    normalised = tl.load(crossed + here, mask=inside, other=0).to(tl.float64)
+    normalised = normalised * tl.load(inverse + here, mask=inside, other=0).to(tl.float64)
+    total = tl.load(sums + there, mask=inside, other=0).to(tl.float64)
+    found = normalised
+    if AFFINE:
+        found = found * tl.load(gamma + here, mask=inside, other=0).to(tl.float64)
+    if SHIFTED:
+        found += total * tl.load(beta + here, mask=inside, other=0).to(tl.float64)
+    return normalised, total, found
+
+
+@triton.jit(do_not_specialize=["num", "pixels"])
+def _unfold_kernel(
+    factors,
+    centres,
+    inverse,
+    gamma,
+    beta,
+    weights,
+    crossed,
+    sums,
+    rows,
+    ranges,
+    order,
+    out,
+    to_weights,
+    num,
+    pixels,
+    channels,
+    AFFINE: tl.constexpr,
+    SHIFTED: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):
+    number = tl.program_id(0)
+    channel = tl.arange(0, CHANNELS)
+    inside = channel < channels
+    if number < num:
+        here = number * channels + channel
+        there = tl.load(rows + 3 * number + 2) * channels + channel
+        normalised, total, _ = _to_factor(
+            crossed, inverse, gamma, beta, sums, here, there, inside, AFFINE, SHIFTED
+        )
+        place = tl.load(rows + 3 * number + 1 + tl.arange(0, 1))
+        weight = _weight_of(weights, place, place >= 0)
+        normed = (tl.load(rows + 3 * number) >= 0) & (pixels > 0)
+        factor = tl.load(factors + here, mask=inside, other=0).to(tl.float64)
+        count = tl.maximum(pixels, 1).to(tl.float64)
+        each = tl.where(normed, -factor / count, 0.0)
+        own = tl.load(inverse + here, mask=inside, other=0).to(tl.float64)
+        slope = each * own * normalised
+        centre = tl.load(centres + here, mask=inside, other=0).to(tl.float64)
+        size = num * channels
+        tl.store(out + here, normalised * weight, mask=inside)
+        tl.store(out + size + here, total * weight, mask=inside)
+        tl.store(out + 2 * size + here, slope, mask=inside)
+        tl.store(out + 3 * size + here, each * total - slope * centre, mask=inside)
+    else:
+        at = number - num
+        gathered = tl.zeros([CHANNELS], tl.float64)
+        for i in range(tl.load(ranges + at), tl.load(ranges + at + 1)):
+            row = tl.load(order + i)
+            ours = row * channels + channel
+            _, _, found = _to_factor(
+                crossed, inverse, gamma, beta, sums, ours,
+                tl.load(rows + 3 * row + 2) * channels + channel, inside, AFFINE, SHIFTED,
+            )  # fmt: skip
+            gathered += found
+        tl.store(to_weights + at, tl.sum(gathered, axis=0))
+
+
+@lru_cache(maxsize=1024)
+def _by_place(places: tuple[int, ...], count: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Where the rows of each weight begin and end, and the rows in that order."""
+    order = [[row for row, place in enumerate(places) if place == at] for at in range(count)]
+    ranges = [0]
+    for rows in order:
+        ranges.append(ranges[-1] + len(rows))
+    return tuple(ranges), tuple(row for rows in order for row in rows)
+
+
+def unfold(
+    factors: Tensor,
+    centres: Tensor,
+    inverse: Tensor,
+    row_of: Numbers,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    weights: Tensor | None,
+    places: Numbers,
+    slot_of: Numbers,
+    crossed: Tensor,
+    sums: Tensor,
+    pixels: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """As `torch_norms.unfold`."""
+    num, channels = factors.shape
+    count = 0 if weights is None else weights.numel()
+    out, to_weights = factors.new_empty(4, num, channels), factors.new_empty(count)
+    rows = tuple(number for row in zip(row_of, places, slot_of, strict=True) for number in row)
+    ranges, order = _by_place(tuple(places), count)
+    device = factors.device
+    _unfold_kernel[(num + count,)](
+        factors.contiguous(),
+        centres.contiguous(),
+        inverse.contiguous(),
+        factors if gamma is None else gamma.contiguous(),
+        factors if beta is None else beta.contiguous(),
+        factors if weights is None else weights.contiguous(),
+        crossed.contiguous(),
+        sums.contiguous(),
+        table(rows, device),
+        table(ranges, device),
+        table(order, device),
+        out,
+        to_weights,
+        num,
+        pixels,
+        channels,
+        AFFINE=gamma is not None,
+        SHIFTED=beta is not None,
+        CHANNELS=triton.next_power_of_2(channels),
+    )
+    to_gamma, to_beta, slopes, constants = out.unbind()
+    return to_weights, to_gamma, to_beta, slopes, constants
