@@ -36,12 +36,6 @@ REPEATS, STEPS = 3, 5
 NAMES = {"plain": "plain", "ours": "ours", "graphs": "ours, CUDA graphs"}
 
 
-def half_of(num_samples: int) -> int:
-    """The samples that train the weights: a tenth validates, the alphas have as many."""
-    validation = SearchConfig().validation_fraction
-    return round(num_samples * (1 - validation) / 2)
-
-
 def stages_of(family: FamilySettings) -> list[dict[str, int]]:
     """Of each stage of the paper's search: decisions made, epochs, batch size, steps an epoch."""
     preset = load_preset(family.package, family.space.name, "paper", "search")
@@ -49,10 +43,10 @@ def stages_of(family: FamilySettings) -> list[dict[str, int]]:
     config = SearchConfig(**{name: value for name, value in preset.items() if name in names})
     schedule = Schedule.of(config, family.space.topology(family.num_steps))
     ends = [epoch + 1 for epoch in schedule.decision_epochs] + [schedule.num_epochs]
-    order = BatchOrder(half_of(family.num_samples), 0, "weights", torch.device("cpu"))
+    order = BatchOrder(family.half, 0, "weights", torch.device("cpu"))
     found = []
     for made, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
-        batch = config.batch_size + config.batch_increase * made
+        batch = min(config.batch_size + config.batch_increase * made, family.half)
         steps = order.num_batches(batch)
         found.append({"decided": made, "epochs": end - start, "batch": batch, "steps": steps})
     return [stage for stage in found if stage["epochs"]]
@@ -188,7 +182,7 @@ def whole_search(
             if name == "graphs":
                 # At most the time of a capture, which launches what they launch.
                 once = _between(timed, stage["decided"], name, "record_ms")
-                ms = (steps - AS_EVER) * ms / steps + (1 + AS_EVER) * once
+                ms = (steps - AS_EVER - 1) * ms / steps + (AS_EVER + 1) * once
             total[name] = total.get(name, 0) + ms / 1e3
     return total
 

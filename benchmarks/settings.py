@@ -148,13 +148,15 @@ class FamilySettings:
 
     `paper` is the paper's search setting, `measured` what differs from it here, `small` what does
     for scaling curves and quick runs, `scaling` the values that each size takes in turn; `derived`
-    differs from these for networks of the published `genotype`. `num_samples` are those of the data
-    set that the sizes are of: ModelNet10's, PPI's and CIFAR-10's for training.
+    differs from these for networks of the published `genotype`. `num_samples` are those for
+    training of the data set that the sizes are of, ModelNet10, PPI or CIFAR-10; the weights train
+    on `half`, the alphas on as many, and a tenth of the first and the last validates.
     """
 
     package: str
     space: SearchSpace
     num_samples: int
+    half: int
     num_steps: int
     learning_rate: float
     paper: Size
@@ -202,6 +204,7 @@ FAMILIES = {
         package="sgas_gcn",
         space=POINT_SPACE,
         num_samples=3991,
+        half=1796,
         num_steps=3,
         learning_rate=0.005,
         paper={
@@ -234,6 +237,7 @@ FAMILIES = {
         package="sgas_gcn",
         space=GRAPH_SPACE,
         num_samples=20,
+        half=10,
         num_steps=3,
         learning_rate=0.005,
         paper={
@@ -260,6 +264,7 @@ FAMILIES = {
         package="sgas_cnn",
         space=IMAGE_SPACE,
         num_samples=50_000,
+        half=22_500,
         num_steps=4,
         learning_rate=0.025,
         paper={"batch": 64, "side": 32, "channels": 16, "cells": 8, "classes": 10},

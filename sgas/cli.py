@@ -28,6 +28,8 @@ class VerbInfo:
     help: str
 
 
+CAPTURING = ("search", "train", "sweep")  # verbs that take --cuda_graphs
+
 VERBS: dict[str, VerbInfo] = {
     "search": VerbInfo("search", "search a cell; writes a run folder"),
     "train": VerbInfo("train", "train the network of a genotype from scratch"),
@@ -107,8 +109,8 @@ def _dispatch(family: Family, words: list[str]) -> int:
         return int(leave.code or 0)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError) or _is_out_of_memory(error):
-            on_gpu = type(error).__name__ == "OutOfMemoryError"
-            less = ", or give --cuda_graphs false, which takes less," if on_gpu else ""
+            captures = type(error).__name__ == "OutOfMemoryError" and words[0] in CAPTURING
+            less = ", or give --cuda_graphs false, which takes less," if captures else ""
             raise SgasError(
                 f"out of memory: lower batch_size or the size of the network{less} and start again"
             ) from error

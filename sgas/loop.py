@@ -14,10 +14,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from sgas.capture import Step
 from sgas.data import Source, batches, in_order, stream_seed
 from sgas.errors import SgasError
 from sgas.labels import Labels
 from sgas.precision import widened
+
+OWN = ("lr", "capturable", "foreach", "fused")  # settings of an optimiser that no checkpoint has
 
 
 class Listener(Protocol):
@@ -92,6 +95,16 @@ def run_network(model: Any, inputs: Any, precision: str, device: torch.device) -
     return tuple(map(widened, output)) if isinstance(output, tuple) else widened(output)
 
 
+def evaluation_step(model: Any, labels: Labels, device: torch.device, precision: str) -> Step:
+    """What computes the loss of a batch, a mean, and the predictions of a model."""
+
+    def step(inputs: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
+        logits = run_network(model, inputs, precision, device)
+        return labels.loss(logits, targets), labels.predictions(logits)
+
+    return step
+
+
 @torch.no_grad()
 def evaluate(
     model: Any,
@@ -100,14 +113,19 @@ def evaluate(
     batch_size: int,
     device: torch.device,
     precision: str = "float32",
+    step: Step | None = None,
 ) -> dict[str, float]:
-    """Mean loss and metrics of a model in evaluation mode, over all samples of a source."""
+    """Mean loss and metrics of a model in evaluation mode, over all samples of a source.
+
+    `step` is its `evaluation_step`, captured, where there is one.
+    """
     tally = Tally()
+    step = step or evaluation_step(model, labels, device, precision)
     model.eval()
     order = in_order(len(source), batch_size, source.index_device)
     for inputs, targets in batches(source, order, 0, None):
-        logits = run_network(model, inputs, precision, device)
-        tally.add(labels.loss(logits, targets), labels.predictions(logits), targets)
+        loss, predictions = step(inputs, targets)
+        tally.add(loss, predictions, targets)
     model.train()
     return tally.figures(labels)
 
@@ -179,11 +197,15 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Gives an optimiser back its state, but for the learning rate, which its epoch sets."""
-    rates = [group["lr"] for group in optimizer.param_groups]
-    optimizer.load_state_dict(state)
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate
+    """Gives an optimiser back its state, but for how it runs here and the learning rate.
+
+    The run may have begun on another device, or before steps were recorded; an epoch sets its rate.
+    """
+    own = [{name: g[name] for name in OWN if name in g} for g in optimizer.param_groups]
+    groups = [{**saved, **kept} for saved, kept in zip(state["param_groups"], own, strict=True)]
+    optimizer.load_state_dict({**state, "param_groups": groups})
+    for group, kept in zip(optimizer.param_groups, own, strict=True):
+        group["lr"] = kept["lr"]  # the very tensor, of which loading makes a copy
 
 
 def require_finite(epoch: int, figures: Mapping[str, float]) -> None:

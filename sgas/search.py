@@ -27,6 +27,7 @@ from sgas.loop import (
     Silent,
     Tally,
     evaluate,
+    evaluation_step,
     frozen,
     rate_on,
     require_finite,
@@ -158,9 +159,12 @@ class Search:
                 self._save()
             costs = self.schedule.expected_costs(self.config.strategy)
             self.listener.started(self.epoch, costs)
-            while self.epoch < self.schedule.num_epochs:
-                self._train_epoch(stop)
-                self._end_epoch()
+            try:
+                while self.epoch < self.schedule.num_epochs:
+                    self._train_epoch(stop)
+                    self._end_epoch()
+            finally:
+                self._forget_steps()  # and the memory that is captured with them
         return self.genotype(self.decisions)
 
     def _train_epoch(self, stop: StopSignal) -> None:
@@ -173,9 +177,7 @@ class Search:
         parts, augment = self.parts, self.random.augment
         for_weights = batches(parts.weights, weight_index[self.step :], self.epoch, augment)
         for_alphas = batches(parts.alphas, alpha_index[self.step :], self.epoch, augment)
-        if self.steps is None:
-            self.steps = captured(self.recorder, self._alpha_step, self._weight_step)
-        alpha_step, weight_step = self.steps
+        alpha_step, weight_step, _ = self._steps_of_stage()
         for step in range(self.step, num_steps):
             if stop.requested:
                 self.seconds += time.perf_counter() - began
@@ -190,6 +192,16 @@ class Search:
             self.step = step + 1
             self.listener.stepped(self.epoch, self.step, num_steps)
         self.seconds += time.perf_counter() - began
+
+    def _steps_of_stage(self) -> tuple[Step, ...]:
+        """Alpha step, weight step and evaluation step, each captured until the next decision."""
+        if self.steps is None:
+            evaluation = evaluation_step(
+                self.supernet, self.task.labels, self.device, self.precision
+            )
+            steps = self._alpha_step, self._weight_step, evaluation
+            self.steps = captured(self.recorder, *steps)
+        return self.steps
 
     def _learning_rate(self) -> float:
         config, last = self.config, self.schedule.num_epochs
@@ -232,6 +244,7 @@ class Search:
             self.batch_size,
             self.device,
             self.precision,
+            self._steps_of_stage()[-1],
         )
         require_finite(self.epoch, validation)
         batch_size = self.batch_size

@@ -26,6 +26,7 @@ from sgas.loop import (
     Silent,
     Tally,
     evaluate,
+    evaluation_step,
     rate_on,
     require_finite,
     restore_optimizer,
@@ -76,7 +77,7 @@ class Training:
         self.optimizer = make_optimizer(
             config, list(self.network.parameters()), recorded=recorder is not None
         )
-        self.steps: tuple[Step, ...] | None = None
+        self._forget_steps()
         self.epoch, self.step, self.tally, self.seconds = 0, 0, Tally(), 0.0
 
     def execute(self) -> Network:
@@ -85,10 +86,25 @@ class Training:
             if self.epoch == 0 and self.step == 0:
                 self._save()
             self.listener.started(self.epoch, [1.0] * self.config.epochs)
-            while self.epoch < self.config.epochs:
-                self._train_epoch(stop)
-                self._end_epoch()
+            try:
+                while self.epoch < self.config.epochs:
+                    self._train_epoch(stop)
+                    self._end_epoch()
+            finally:
+                self._forget_steps()  # and the memory that is captured with them
         return self.network
+
+    def _forget_steps(self) -> None:
+        """The next steps are not those that were captured."""
+        self.steps: tuple[Step, ...] | None = None
+        self.evaluation: Step | None = None
+
+    def _evaluation_step(self) -> Step:
+        if self.evaluation is None:
+            labels = self.task.labels
+            step = evaluation_step(self.network, labels, self.device, self.precision)
+            (self.evaluation,) = captured(self.recorder, step)
+        return self.evaluation
 
     def _train_epoch(self, stop: StopSignal) -> None:
         began, config = time.perf_counter(), self.config
@@ -146,6 +162,7 @@ class Training:
                 self.config.batch_size,
                 self.device,
                 self.precision,
+                self._evaluation_step(),
             )
             prefix = self.parts.validation_name
             metrics.update({f"{prefix}_{name}": value for name, value in figures.items()})

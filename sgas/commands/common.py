@@ -85,7 +85,7 @@ def preset_values(family: Family, verb: str, values: dict[str, Any]) -> dict[str
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of a name; DeviceError where this machine does not have it."""
+    """The device of a name, from now on the current one; DeviceError where it is not here."""
     import torch
 
     if name == "auto":
@@ -100,7 +100,10 @@ def resolve_device(name: str) -> torch.device:
             f"device is {name!r}, but this machine has {torch.cuda.device_count()} GPUs, "
             "numbered from 0"
         )
-    return torch.device(name)
+    device = torch.device(name)
+    if device.index is not None and kind == "cuda":
+        torch.cuda.set_device(device)  # the one that Triton launches on
+    return device
 
 
 def environment(device: torch.device) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from sgas.commands.loops import recorder_on
 from sgas.config import RunConfig, SearchConfig
 from sgas.errors import Interrupted, SgasError
 from sgas.kernels import use_kernels
-from sgas.loop import Silent
+from sgas.loop import Silent, Tally
 from sgas.runs import Run
 from sgas.search import Search
 
@@ -71,15 +71,20 @@ def same(plain: dict[str, Tensor], replayed: dict[str, Tensor], adam: str = "alp
             torch.testing.assert_close(value, replayed[name], rtol=1e-2, atol=1e-3)
 
 
-def take_steps(small: SmallSearch, recorder: Counted | None) -> dict[str, Tensor]:
+def take_steps(small: SmallSearch) -> dict[str, Tensor]:
     """What an epoch of the batches of a search leaves."""
-    search = small.search
-    alpha_step, weight_step = captured(recorder, search._alpha_step, search._weight_step)
+    search, evaluated = small.search, Tally()
+    alpha_step, weight_step, evaluation = search._steps_of_stage()
     for inputs, targets in small.batches:
         alpha_step(inputs, targets)
         loss, predictions = weight_step(inputs, targets)
         search.tally.add(loss, predictions, targets)
-    kept = {f"loss {i}": loss for i, loss in enumerate(search.tally.loss)}
+        search.supernet.eval()
+        with torch.no_grad():
+            evaluated.add(*evaluation(inputs, targets), targets)
+        search.supernet.train()
+    kept = {f"evaluated {i}": loss for i, loss in enumerate(evaluated.loss)}
+    kept |= {f"loss {i}": loss for i, loss in enumerate(search.tally.loss)}
     kept |= {f"predictions {i}": p for i, p in enumerate(search.tally.predictions)}
     kept |= {f"alphas {kind}": alpha.detach() for kind, alpha in search.supernet.alphas.items()}
     return kept | search.supernet.state_dict() | {"random": torch.get_rng_state()}
@@ -96,14 +101,14 @@ def test_replayed_steps_are_the_steps_of_a_search(
             tmp_path / name, space, steps=STEPS, precision=precision, device=DEVICE, recorder=given
         )
         torch.manual_seed(1)
-        first = take_steps(small, given)
+        first = take_steps(small)
         decide(small.search, 2)  # a graph of before would go on with what is gone
-        found.append({f"first {k}": v.clone() for k, v in first.items()} | take_steps(small, given))
+        found.append({f"first {k}": v.clone() for k, v in first.items()} | take_steps(small))
     same(*found)
     # Batches of graphs have sizes of their own and run as ever.
-    epochs = 0 if space == "graph" else 2
-    repeated = 2 * epochs * (STEPS - AS_EVER)
-    assert recorder.counts == {"recorded": 2 * epochs, "repeated": repeated}
+    recorded = 0 if space == "graph" else 2 * 3  # an evaluation step too
+    repeated = recorded * (STEPS - AS_EVER)
+    assert recorder.counts == {"recorded": recorded, "repeated": repeated}
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
@@ -183,9 +188,10 @@ def test_a_search_of_replayed_steps_decides_and_measures_the_same(tmp_path: Path
     same(left, kept)
     assert cells == others
     assert metrics == again or not INTERPRETED
-    # One graph of each step for the epochs between two decisions, whose learning rates differ.
+    # One graph of each step for the epochs between two decisions, whose learning rates differ; of
+    # the evaluation step where these have batches enough.
     stages = 1 + search.schedule.num_decisions
-    assert recorder.counts["recorded"] == 2 * stages < 2 * len(metrics)
+    assert 2 * stages < recorder.counts["recorded"] <= 3 * stages < 3 * len(metrics)
     assert recorder.counts["repeated"] > 4 * stages
 
 
@@ -202,6 +208,22 @@ def test_a_search_stopped_among_replayed_steps_goes_on_as_it_would_have(tmp_path
     resumed.restore(state)
     resumed.execute()
     same(whole.supernet.state_dict(), resumed.supernet.state_dict())
+
+
+def test_a_run_goes_on_with_captured_steps_that_began_without(tmp_path: Path) -> None:
+    began = toy_search(tmp_path / "began", None)
+    began.listener = StopAt(epoch=1, step=2)
+    with pytest.raises(Interrupted):
+        began.execute()
+    state = began.run.load_checkpoint()
+    resumed = toy_search(tmp_path / "resumed", counted())
+    resumed.restore(state)
+    adam = resumed.alpha_optimizer.adam
+    assert adam.param_groups[0]["capturable"]
+    assert adam.state_dict()["state"].keys() == state["alpha_optimizer"]["state"].keys()
+    assert isinstance(resumed.weight_optimizer.param_groups[0]["lr"], Tensor)
+    resumed.execute()
+    assert resumed.steps is None  # what was captured is freed
 
 
 def test_batches_of_other_sizes_run_as_ever() -> None:

@@ -252,14 +252,16 @@ def test_doctor_says_nothing_of_kernels_on_a_gpu_that_is_not_there(
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "verb", "told"),
     [
-        (torch.OutOfMemoryError("CUDA out of memory"), "network, or give --cuda_graphs false"),
-        (MemoryError(), "size of the network and start again"),
+        (torch.OutOfMemoryError("CUDA"), "train", "network, or give --cuda_graphs false, which"),
+        (torch.OutOfMemoryError("CUDA"), "evaluate", "size of the network and start again"),
+        (MemoryError(), "train", "size of the network and start again"),
     ],
 )
 def test_too_little_memory_is_one_line(
     error: Exception,
+    verb: str,
     told: str,
     here: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -268,6 +270,6 @@ def test_too_little_memory_is_one_line(
     def fail(*_: object) -> int:
         raise error
 
-    monkeypatch.setattr("sgas.commands.doctor.main", fail)
-    status, _, err = run(["doctor"], capsys)
+    monkeypatch.setattr(f"sgas.commands.{verb}.main", fail)
+    status, _, err = run([verb, "run"], capsys)
     assert status == 1 and err.startswith("error: out of memory: lower batch_size") and told in err

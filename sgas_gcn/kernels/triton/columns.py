@@ -14,6 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sgas_gcn.kernels.triton.strips import (
+    TILE,
     TOGETHER,
     Strips,
     added_strips,
@@ -298,7 +299,7 @@ def sums_of_columns(grad: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
         _column_sums_kernel[strips.count, strips.blocks(width)](
             grad,
             y,
-            grad if mask is None else mask,
+            grad if mask is None else mask.contiguous(),
             partial,
             num_rows,
             width,
@@ -331,10 +332,11 @@ def gradients_of(
     of_scale, of_edge = coefficients.new_empty(width), coefficients.new_empty(edges)
     if edges:
         channels = width // edges
+        columns = power_of_two(channels)
         _gradients_kernel[(edges,)](
             partial,
             coefficients.contiguous(),
-            coefficients if scale is None else scale,
+            coefficients if scale is None else scale.contiguous(),
             factors,
             affine,
             of_scale,
@@ -345,8 +347,8 @@ def gradients_of(
             width,
             TRAINING=training,
             SCALED=scale is not None,
-            TOGETHER=TOGETHER,
-            COLUMNS=power_of_two(channels),
+            TOGETHER=max(1, min(TOGETHER, TILE // columns)),  # more would not fit into registers
+            COLUMNS=columns,
         )
     return factors, affine, of_scale, of_edge
 
@@ -362,7 +364,7 @@ def by_factors(
         _factors_kernel[strips.count, strips.blocks(width)](
             grad,
             y,
-            factors,
+            factors.contiguous(),
             out,
             num_rows,
             width,

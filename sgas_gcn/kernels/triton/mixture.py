@@ -96,6 +96,14 @@ def _term_kernel(
         tl.store(out + here, value, mask=known)
 
 
+def _distinct(slots: Sequence[int]) -> Sequence[int]:
+    """The first of the slots, up to one that comes again: a launch writes to each once."""
+    number = 1
+    while number < len(slots) and slots[number] not in slots[:number]:
+        number += 1
+    return slots[:number]
+
+
 def mixture(
     values: Sequence[Tensor],
     coefficients: Sequence[Tensor | None],
@@ -119,18 +127,19 @@ def mixture(
     piece = measured = 0
     for y, coefs, kind, count in zip(values, coefficients, kinds, counts, strict=True):
         y = side_by_side(y)
-        for start in range(0, count, SLOTS):
-            several = slots[piece : piece + min(SLOTS, count - start)]
+        start = 0
+        while start < count:
+            several = _distinct(slots[piece : piece + min(SLOTS, count - start)])
             given = [outs[slot] for slot in several]
             fresh = sum(1 << n for n, slot in enumerate(several) if slot not in touched)
             touched |= set(several)
             if strips.count:
-                masked = kind == MASKED and mask is not None and coefs is not None
+                masked = mask if kind == MASKED and coefs is not None else None
                 _term_kernel[strips.count, len(several)](
                     y,
-                    y if coefs is None else coefs,
-                    y if scale is None else scale,
-                    mask if masked else y,
+                    y if coefs is None else coefs.contiguous(),
+                    y if scale is None else scale.contiguous(),
+                    y if masked is None else masked.contiguous(),
                     inverse,
                     *given,
                     *given[:1] * (SLOTS - len(given)),
@@ -147,12 +156,12 @@ def mixture(
                     FLOOR=floor,
                     OVER_LENGTH=kind == LENGTH,
                     AFFINE=coefs is not None,
-                    MASKED=masked,
+                    MASKED=masked is not None,
                     SHARED=kind == BROADCAST,
                     SCALED=scale is not None,
                     **strips.options(y.dtype),
                 )
-            piece += len(several)
+            piece, start = piece + len(several), start + len(several)
             measured += len(several) if kind == LENGTH else 0
     for slot, out in enumerate(outs):
         if slot not in touched:

@@ -55,6 +55,7 @@ def _skip_kernel(
                 to = row[:, None] * out_stride + own[None, :]
                 g += tl.load(grad_x + to, mask=known, other=0).to(ACC)
                 tl.store(grad_x + to, g, mask=known)
+                tl.debug_barrier()  # the next edge's load may be another thread's
         at = partial + strip * edges + edge + tl.arange(0, 1)
         tl.store(at, tl.sum(found[None, :], axis=1))
 
@@ -209,7 +210,7 @@ def skip_backward(grad: Tensor, x: Tensor, scale: Tensor | None, grad_x: Tensor 
         _skip_kernel[(strips.count,)](
             grad,
             x,
-            x if scale is None else scale,
+            x if scale is None else scale.contiguous(),
             out,
             partial,
             num_rows,
@@ -246,9 +247,9 @@ def length_backward(
         _length_kernel[strips.count, edges](
             grad,
             y,
-            y if coefficients is None else coefficients,
+            y if coefficients is None else coefficients.contiguous(),
             inverse,
-            y if scale is None else scale,
+            y if scale is None else scale.contiguous(),
             to,
             partial,
             num_rows,

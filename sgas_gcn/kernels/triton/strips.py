@@ -18,6 +18,7 @@ from torch import Tensor
 STRIPS = 128  # most strips of rows: about as many programs as a large GPU runs at a time
 TILE = 2048  # numbers of a tile, of four warps
 COLUMNS = 128  # most columns of a tile, where each column is computed by itself
+THREADS = 128  # of four warps
 TOGETHER = 32  # strips that are added at a time
 
 
@@ -67,7 +68,8 @@ class Strips:
         columns = power_of_two(width)
         if not whole:
             columns = min(columns, COLUMNS)
-        rows = max(1, min(TILE // columns, power_of_two(num_rows)))
+        # At least a number for each thread: else several have the same, and write it in turn.
+        rows = max(1, min(TILE // columns, max(power_of_two(num_rows), THREADS // columns)))
         steps = max(1, ceil_div(num_rows, rows * most))
         return Strips(ceil_div(num_rows, rows * steps), steps, rows, columns)
 
