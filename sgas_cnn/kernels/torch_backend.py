@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sgas_cnn.kernels.depthwise import depthwise_conv, depthwise_gradients
 from sgas_cnn.kernels.torch_norms import fold, follow, unfold
+from sgas_cnn.kernels.torch_pool import average_pool
 
 __all__ = [
     "fold",
@@ -271,7 +272,7 @@ def pool(x: Tensor, stride: int, moments: bool) -> tuple[Tensor, Tensor, Tensor,
     """
     image = x.permute(0, 3, 1, 2)
     largest = _nhwc(F.max_pool2d(image, 3, stride, padding=1))
-    average = _nhwc(F.avg_pool2d(image, 3, stride, padding=1, count_include_pad=False))
+    average = _nhwc(average_pool(image, stride))
     if not moments:
         return largest, average, x.new_empty(0, x.shape[-1]), x.new_empty(0, x.shape[-1])
     found = [torch.var_mean(pooled.flatten(0, 2), 0, correction=0) for pooled in (largest, average)]
@@ -302,11 +303,7 @@ def pool_backward(
         gradient = gradient + pooled * slopes[i] + constants[i]
         with torch.enable_grad():
             leaf = x.detach().permute(0, 3, 1, 2).requires_grad_()
-            out = (
-                F.max_pool2d(leaf, 3, stride, padding=1)
-                if i == 0
-                else F.avg_pool2d(leaf, 3, stride, padding=1, count_include_pad=False)
-            )
+            out = F.max_pool2d(leaf, 3, stride, padding=1) if i == 0 else average_pool(leaf, stride)
         total = _add(total, _nhwc(torch.autograd.grad(out, leaf, gradient.permute(0, 3, 1, 2))[0]))
     return torch.zeros_like(x) if total is None else total
 

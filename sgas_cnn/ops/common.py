@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from sgas_cnn.fused.parts import Part
 from sgas_cnn.fused.projection import relu_conv_bias, relu_conv_norm
 from sgas_cnn.kernels.torch_depthwise import join_phases, split_phases
+from sgas_cnn.kernels.torch_pool import average_pool
 
 MOMENTUM = 0.1
 EPS = 1e-5
@@ -40,7 +41,7 @@ class SourceState:
     @cached_property
     def avg_pooled(self) -> Tensor:
         """The mean of 3 × 3 pixels, those outside the image left out, `[B, C, H/S, W/S]`."""
-        return F.avg_pool2d(self.x, 3, self.stride, padding=1, count_include_pad=False)
+        return average_pool(self.x, self.stride)
 
     @cached_property
     def _split(self) -> bool:

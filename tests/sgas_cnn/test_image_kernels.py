@@ -24,6 +24,8 @@ from image_kernels import (
 from torch import Tensor
 from torch.library import opcheck
 
+from sgas_cnn.kernels.torch_pool import average_pool
+
 
 @AT_ALL_SIZES
 @DTYPES
@@ -122,6 +124,14 @@ def test_mixture_equals_the_plain_formula_and_its_gradients(
     assert not any(t.numel() for t in nothing)
     for a, b in zip(again, sums, strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_averages_on_a_gpu_are_pooled_channels_first() -> None:
+    """There torch's gradient of channels-last images is wrong; no GPU is needed to see the layout."""
+    x = torch.randn(2, 3, 5, 6).to(memory_format=torch.channels_last)
+    assert average_pool(x, 2).is_contiguous(memory_format=torch.channels_last)
+    pooled = average_pool(x.to("meta", memory_format=torch.channels_last), 2)
+    assert pooled.shape == (2, 3, 3, 3) and pooled.is_contiguous()
 
 
 @AT_ALL_SIZES
