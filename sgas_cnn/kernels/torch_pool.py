@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def average_pool(image: Tensor, stride: int) -> Tensor:
-    """The mean of 3 × 3 pixels of `[B, C, H, W]`, those outside the image left out: `[B, C, H/S, W/S]`.
+    """`[B, C, H/S, W/S]`: the mean of 3 × 3 pixels of `[B, C, H, W]`, those outside left out.
 
     On a GPU by way of channels-first memory: of channels-last images with a padding torch gives a
     wrong gradient there, and says nothing (PyTorch issue 188344; seen on an H100 with torch 2.11).

@@ -127,7 +127,7 @@ def test_mixture_equals_the_plain_formula_and_its_gradients(
 
 
 def test_averages_on_a_gpu_are_pooled_channels_first() -> None:
-    """There torch's gradient of channels-last images is wrong; no GPU is needed to see the layout."""
+    """There torch's gradient of channels-last images is wrong; the layout shows without one."""
     x = torch.randn(2, 3, 5, 6).to(memory_format=torch.channels_last)
     assert average_pool(x, 2).is_contiguous(memory_format=torch.channels_last)
     pooled = average_pool(x.to("meta", memory_format=torch.channels_last), 2)
