@@ -1,4 +1,4 @@
-"""Training steps as CUDA graphs: one launch for each step in the place of thousands.
+"""Steps of training and evaluation as CUDA graphs: one launch in the place of thousands.
 
 A graph repeats the kernels of one step on the same memory with the same numbers. So what a step
 takes from Python has to stay as it is: open edges, batch size, drop path. A `Captured` lives for as

@@ -2,8 +2,9 @@
 
     out_e = before_e + Σ_b (s_b W_b (taps_b * R(·)) + bias_b) + Σ_q (s_eq Q_q + bias_eq)
 
-as in source.py, with norms by their running statistics. Where kernels are compiled, a convolution
-is added to its edge as it is made: it has no image of its own, and norm and mixture have no pass.
+as in source.py, with norms by their running statistics. Where kernels are compiled for the CPU, a
+convolution is added to its edge as it is made: it has no image of its own, and norm and mixture
+have no pass. Elsewhere its image is made first.
 First halves, poolings and the state are images, and the latter two are mixed.
 """
 
