@@ -129,6 +129,7 @@ class CellEdges(nn.ModuleList):
 
     def _group(self) -> None:
         """Sort the operations by the state they read, into those that are fused and the rest."""
+        self.mixes = any(len(self._held(edge)) > 1 for edge in range(len(self)))
         self.leaving: list[Leaving] = []
         for source, stride in enumerate(self.strides):
             leaving, uses = Leaving(), list[Use]()
@@ -169,6 +170,8 @@ class CellEdges(nn.ModuleList):
         image.
         """
         drop_path = drop_path if self.training else 0.0
+        if weights is None and self.mixes:
+            weights = inputs[0].new_ones(len(self), len(self.candidates))
 
         def extend(source: int, x: Tensor, sums: Mapping[int, Tensor]) -> dict[int, Tensor]:
             steps = dict(sums)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sgas_cnn.kernels import cpu_autograd
+from sgas_cnn.kernels.operators import whole
 from sgas_cnn.library import LIBRARY
 
 SMALL = (3, 2, 4, 5)  # C, N, H, W
@@ -26,7 +26,7 @@ def needs_library() -> None:
     missing = LIBRARY.load()
     if missing is not None:
         pytest.skip(missing)
-    cpu_autograd.register()
+    whole("sgas_cnn")
 
 
 def image(size: Size, dtype: torch.dtype, stride: int = 1) -> Tensor:

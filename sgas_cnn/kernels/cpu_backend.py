@@ -1,18 +1,17 @@
 """The primitives as compiled operators, `torch.ops.sgas_cnn`; what they compute say torch_backend
 and torch_norms.
 
-`register` gives the operators their gradients and their shapes, once the library is loaded: they
-then work under autograd, fake tensors and torch.compile by themselves too.
+Once the library is loaded, `operators` gives them their gradients and their shapes: they then work
+under autograd, fake tensors and torch.compile by themselves too.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from sgas_cnn.kernels import cpu_autograd
+from sgas_cnn.kernels.operators import whole
 
 
 def separable(*given: Any) -> tuple[list[Tensor], Tensor, Tensor]:
@@ -78,5 +77,4 @@ def pool_backward(*given: Any) -> Tensor:
 
 
 def _operators() -> Any:
-    cpu_autograd.register()
-    return torch.ops.sgas_cnn
+    return whole("sgas_cnn")

@@ -19,7 +19,6 @@ Dimensions: n rows, C channels, W weights.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -124,7 +123,16 @@ def _scales(weights: Tensor | None, places: Numbers, like: Tensor) -> Tensor:
     return table[_index(tuple(places), like.device)].unsqueeze(1)
 
 
-@lru_cache(maxsize=4096)
 def _index(numbers: tuple[int, ...], device: torch.device) -> Tensor:
     """Numbers on a device; a plan's are always the same, and to send them there takes a sync."""
-    return torch.tensor(numbers, dtype=torch.int64, device=device)
+    found = _INDICES.get((numbers, device))
+    if found is None:
+        with torch.inference_mode(False):  # a training may take it later
+            found = torch.tensor(numbers, dtype=torch.int64, device=device)
+        if type(found) is Tensor:  # no fake one, of a trace
+            _INDICES[numbers, device] = found
+    return found
+
+
+# None is ever dropped: a captured graph reads it where it lies.
+_INDICES: dict[tuple[tuple[int, ...], torch.device], Tensor] = {}

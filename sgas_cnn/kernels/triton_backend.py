@@ -1,18 +1,22 @@
 """The primitives by Triton kernels, on CUDA or interpreted; what they compute say torch_backend and
 torch_norms.
 
-Tensors without memory (traced, fake) or elements, and such that torch itself is to derive by, go to
-torch_backend. Running moments follow by torch's own kernels, which take lists.
+Torch knows them as `torch.ops.sgas_cnn_cuda`, with schemas, gradients and shapes of the compiled
+operators. Running moments follow by torch's own kernels, which take lists.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from sgas.operators import define, is_looked_at, tensors_in
 from sgas_cnn.kernels import torch_backend
+from sgas_cnn.kernels.operators import whole
 from sgas_cnn.kernels.torch_norms import follow
 
 __all__ = [
@@ -29,6 +33,38 @@ __all__ = [
     "separable_sum",
     "unfold",
 ]
+
+_CONVOLUTIONS = (
+    "Tensor[] inputs, Tensor? scales, Tensor? shifts, Tensor[] taps, int[] dilations, "
+    "int[] offsets, Tensor[] pointwise, int[] first_rows, int stride"
+)
+SCHEMAS = (
+    f"separable({_CONVOLUTIONS}, bool moments) -> (Tensor[], Tensor, Tensor)",
+    "separable_backward(Tensor[] gradients, int[] gradient_of, Tensor factors, Tensor[] outputs, "
+    f"Tensor? slopes, Tensor? constants, {_CONVOLUTIONS}, Tensor? centres, Tensor? added, "
+    "bool wants_inputs, bool[] wants_taps, bool[] wants_pointwise) "
+    "-> (Tensor[], Tensor[], Tensor[], Tensor, Tensor)",
+    f"separable_sum({_CONVOLUTIONS}, Tensor[] before, int[] before_slots, int[] slot_of, "
+    "Tensor factors, Tensor bias) -> Tensor[]",
+    "mixture(Tensor[] before, int[] before_slots, Tensor[] parts, int[] slot_of, Tensor factors, "
+    "Tensor[] linear, Tensor coefficients, Tensor bias) -> Tensor[]",
+    "mixture_backward(Tensor[] gradients, Tensor[] parts, int[] slot_of, Tensor centres, "
+    "Tensor[] linear, Tensor linear_centres, Tensor coefficients, bool wants_linear) "
+    "-> (Tensor[], Tensor, Tensor, Tensor)",
+    "pool(Tensor x, int stride, bool moments) -> (Tensor, Tensor, Tensor, Tensor)",
+    "pool_backward(Tensor x, Tensor largest, Tensor average, Tensor largest_gradient, "
+    "Tensor average_gradient, Tensor slopes, Tensor constants, Tensor? added, int stride) "
+    "-> Tensor",
+    "projection(Tensor x, Tensor weight, Tensor? bias, bool moments) -> (Tensor, Tensor, Tensor)",
+    "projection_backward(Tensor gradient, Tensor factors, Tensor output, Tensor? slopes, "
+    "Tensor? constants, Tensor x, Tensor weight, bool wants_x, bool wants_weight) "
+    "-> (Tensor, Tensor)",
+    "fold(Tensor mean, Tensor var, int[] row_of, Tensor? gamma, Tensor? beta, Tensor? weights, "
+    "int[] places, int[] slot_of, int slots, float eps) -> (Tensor, Tensor, Tensor, Tensor)",
+    "unfold(Tensor factors, Tensor centres, Tensor inverse, int[] row_of, Tensor? gamma, "
+    "Tensor? beta, Tensor? weights, int[] places, int[] slot_of, Tensor crossed, Tensor sums, "
+    "int pixels) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
 
 
 def separable(*given: Any) -> tuple[list[Tensor], Tensor, Tensor]:
@@ -88,18 +124,30 @@ def unfold(*given: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     return _run("unfold", given)
 
 
+@cache
+def operators() -> Any:
+    """`torch.ops.sgas_cnn_cuda`, with gradients and shapes; Triton has to be installed."""
+    define("sgas_cnn_cuda", SCHEMAS, _launching)
+    return whole("sgas_cnn_cuda")
+
+
 def _run(name: str, given: tuple[Any, ...]) -> Any:
-    """What the primitive returns, by Triton on the device of its tensors, or by torch."""
-    tensors = []
-    for value in given:
-        values = value if isinstance(value, list | tuple) else (value,)
-        tensors += [x for x in values if isinstance(x, Tensor)]
-    first = tensors[0]
-    traced = torch.compiler.is_compiling() or type(first) not in (Tensor, nn.Parameter)
-    derived = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
-    if traced or derived or not first.numel():
-        return getattr(torch_backend, name)(*given)
+    """What the primitive returns: by its operator where torch looks at it."""
+    if is_looked_at(*given):
+        return getattr(operators(), name)(*given)
+    return _launching(name)(*given)
+
+
+def _launching(name: str) -> Callable[..., Any]:
+    """What launches the kernels of a primitive; images without pixels or channels are torch's."""
     from sgas_cnn.kernels.triton import primitives
 
-    with torch.cuda.device_of(first):
-        return getattr(primitives, name)(*given)
+    def run(*given: Any) -> Any:
+        tensors = tensors_in(given)
+        like = next((x for x in tensors if x.dim() == 4), tensors[0])
+        if not like.numel():
+            return getattr(torch_backend, name)(*given)
+        with torch.cuda.device_of(like):
+            return getattr(primitives, name)(*given)
+
+    return run

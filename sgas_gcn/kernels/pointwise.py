@@ -11,8 +11,8 @@ from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
 
+from sgas.operators import is_looked_at
 from sgas_gcn.compiled import kernels_on
 from sgas_gcn.kernels import pointwise_torch
 from sgas_gcn.kernels.cpu_backend import operators
@@ -48,14 +48,16 @@ def _compiled(twin: Function) -> Function:
     def run(first: Any, *others: Any) -> Any:
         x = first if isinstance(first, Tensor) else first[0]
         kernels = kernels_on(x)
+        if kernels == "torch":
+            return twin(first, *others)
         if kernels == "cpu":
             return getattr(operators(), twin.__name__)(first, *others)
-        # Triton's launches are no operators: what traces gets torch's.
-        if kernels == "cuda" and not (torch.compiler.is_compiling() or isinstance(x, FakeTensor)):
-            from sgas_gcn.kernels import pointwise_triton
+        from sgas_gcn.kernels import pointwise_triton
 
-            return getattr(pointwise_triton, twin.__name__)(first, *others)
-        return twin(first, *others)
+        looked_at = is_looked_at(first, *others)
+        by = pointwise_triton.operators() if looked_at else pointwise_triton
+        with torch.cuda.device_of(x):
+            return getattr(by, twin.__name__)(first, *others)
 
     run.__doc__, run.__name__ = twin.__doc__, twin.__name__
     return cast("Function", run)

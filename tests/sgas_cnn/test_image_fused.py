@@ -100,6 +100,15 @@ def test_fused_edges_equal_each_operation_alone(
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10 * float(b.detach().abs().max()))
 
 
+def test_without_weights_each_is_one(kernels: str) -> None:
+    torch.manual_seed(3)
+    edges = random_edges(6, 2, False)
+    x = torch.randn(2, 6, 5, 4, dtype=torch.float64)
+    wanted = one_by_one(edges, x, torch.ones(3, len(OPS), dtype=torch.float64))
+    for ours, plain in zip(edges([x]), wanted, strict=True):
+        torch.testing.assert_close(ours, plain)
+
+
 KEPT = {
     "all": [OPS] * 3,
     "some": [["sep_conv_3x3", "skip_connect"], ["dil_conv_5x5", "sep_conv_5x5"], ["avg_pool_3x3"]],

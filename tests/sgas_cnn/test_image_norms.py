@@ -8,7 +8,10 @@ import pytest
 import torch
 from image_kernels import needs_library
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.library import opcheck
+
+from sgas_cnn.kernels import torch_norms
 
 EPS = 1e-5
 PIXELS, CHANNELS, SLOTS = 30, 5, 2
@@ -89,6 +92,17 @@ def test_running_moments_correct_nothing(backend: Any) -> None:
         factors, centres, inverse, ROW_OF, *rest, torch.randn(4, CHANNELS), sums, 0
     )
     assert not slopes.any() and not constants.any() and not to_weights.numel()
+
+
+def test_a_trace_and_inference_leave_nothing_behind() -> None:
+    numbers = (3, 1, 4)  # of no other test
+    with FakeTensorMode():
+        torch_norms._index(numbers, torch.device("cpu"))
+    with torch.inference_mode():
+        torch_norms._index(numbers, torch.device("cpu"))
+    rows = torch.randn(5, 2, requires_grad=True)
+    rows[torch_norms._index(numbers, torch.device("cpu"))].sum().backward()
+    assert rows.grad is not None and rows.grad.sum() == 6
 
 
 def test_running_moments_follow_on_their_channels_alone(backend: Any) -> None:

@@ -1,4 +1,4 @@
-"""The primitives by Triton kernels against torch_backend's in float64, and how many launches.
+"""The primitives by Triton kernels against torch_backend's in float64, and torch's own checks.
 
 Interpreted on the CPU, where few sizes do; `test_all_of_this_holds_compiled` runs the file again on
 a GPU, with more. The contract tests of the primitives run over this backend too.
@@ -7,26 +7,25 @@ a GPU, with more. The contract tests of the primitives run over this backend too
 from __future__ import annotations
 
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from image_kernels import SIZES, SMALL, Size, bank, image, tensors_of
+from image_kernels import SIZES, SMALL, Size, bank, image, needs_library, tensors_of
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch._dynamo.backends.common import aot_autograd
+from torch.library import opcheck
+from triton_images import backward_of, cell, folding, mixing, moved, some_of
 from triton_runs import DEVICE, INTERPRETED, pass_compiled, run_alone, triton_kernels
 
 from sgas.kernels import use_kernels
-from sgas_cnn.edges import CellEdge, CellEdges, CellPlan
+from sgas_cnn.edges import CellEdges
 from sgas_cnn.kernels import torch_backend, triton_backend
-from sgas_cnn.ops.image import IMAGE_OPERATIONS
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["64", "32"])
 MAPPED = pytest.mark.parametrize("mapped", [False, True], ids=["shared", "mapped"])
 KINDS = [1, -1] if INTERPRETED else list(range(8))  # of `bank`: 3 × 3, dilated, and the last
-SEPARABLE = ["sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5"]
 
 
 @pytest.fixture(autouse=True)
@@ -50,15 +49,6 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(norms, "ROWS", 2)
 
 
-def moved(value: Any, device: str, dtype: torch.dtype) -> Any:
-    """The value with all tensors in it on a device, in a type."""
-    if isinstance(value, Tensor):
-        return value.to(device, dtype)
-    if isinstance(value, list | tuple):
-        return type(value)(moved(v, device, dtype) for v in value)
-    return value
-
-
 def reference(name: str, given: tuple[Any, ...]) -> list[Tensor]:
     """What torch_backend returns in float64, on the CPU, by torch's convolutions."""
     use_kernels("torch")
@@ -80,31 +70,9 @@ def check(name: str, *given: Any) -> None:
         )
 
 
-def some_of(given: tuple[Any, ...], kinds: list[int]) -> tuple[Any, ...]:
-    """The arguments of some of the convolutions of a bank."""
-    inputs, scales, shifts, *lists, stride = given
-    taps, dilations, offsets, pointwise, first_rows = ([v[i] for i in kinds] for v in lists)
-    if scales is not None:
-        inputs, scales, shifts = [inputs[i] for i in kinds], scales[kinds], shifts[kinds]
-    return inputs, scales, shifts, taps, dilations, offsets, pointwise, first_rows, stride
-
-
 def kinds_of(stride: int) -> list[int]:
     """Convolutions of a bank: all of them where compiled, two where interpreted."""
     return KINDS if INTERPRETED else KINDS[: 6 + stride]
-
-
-def backward_of(given: tuple[Any, ...], outputs: list[Tensor], *wants: Any) -> tuple[Any, ...]:
-    """Arguments of `separable_backward`; without a wanted gradient of inputs, no corrections."""
-    (x, *_), scales, num, wants_inputs = given[0], given[1], len(given[3]), wants[0]
-    gradients = [torch.randn_like(outputs[0]) for _ in range(3)]
-    factors, slopes, constants = torch.randn(3, num, x.shape[-1], dtype=x.dtype)
-    return (
-        gradients, [i % 3 for i in range(num)], factors, outputs,
-        *((slopes, constants) if wants_inputs else (None, None)), *given,
-        None if scales is None else factors + 1, torch.randn_like(x) if scales is None else None,
-        *wants,
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize("size", [SMALL] if INTERPRETED else [*SIZES, (70, 8, 16, 16)], ids=str)
@@ -143,22 +111,6 @@ def test_tiles_of_pixels_and_channels_are_joined(
     check("unfold", *folding(dtype)[1])
 
 
-def mixing(size: Size, dtype: torch.dtype, slots: int) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """Arguments of `mixture` and `mixture_backward`: parts on slots but the last, two images."""
-    channels = size[0]
-    parts, linear = ([image(size, dtype) for _ in range(n)] for n in (slots + 1, 2))
-    slot_of = [i % (slots - 1) for i in range(len(parts))]
-    factors = torch.randn(len(parts), channels, dtype=dtype)
-    coefficients = torch.randn(slots, 2, channels, dtype=dtype)
-    bias, middles = torch.randn(slots, channels, dtype=dtype), torch.randn(2, channels, dtype=dtype)
-    before = [image(size, dtype) for _ in range(2)]
-    gradients = [image(size, dtype) for _ in range(slots)]
-    return (
-        (before, [slots - 1, 0], parts, slot_of, factors, linear, coefficients, bias),
-        (gradients, parts, slot_of, factors, linear, middles, coefficients),
-    )
-
-
 @pytest.mark.parametrize("slots", [2, 5, 9])
 def test_mixtures_of_few_and_of_many_images(slots: int) -> None:
     """More than a launch or its pointers take, too."""
@@ -167,19 +119,6 @@ def test_mixtures_of_few_and_of_many_images(slots: int) -> None:
     check("mixture", *forward)
     check("mixture_backward", *backward, True)
     check("mixture_backward", *backward, False)
-
-
-def folding(dtype: torch.dtype) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """Arguments of `fold` and `unfold`; weights that nothing, one row and two rows have."""
-    rows, places, slot_of = [1, 0, -1, 1, 2], [2, -1, 0, -2, 2], [0, 1, 1, 0, 2]
-    mean, gamma, beta, crossed = torch.randn(4, 5, 3, dtype=dtype)
-    sums, weights = torch.randn(3, 3, dtype=dtype), torch.randn(4, dtype=dtype)
-    inverse = torch.rand(5, 3, dtype=dtype) + 0.5
-    rest = gamma, beta, weights, places, slot_of
-    return (
-        (mean[:3], inverse[:3], rows, *rest, 3, 1e-5),
-        (gamma, mean, inverse, rows, *rest, crossed, sums, 30),
-    )
 
 
 @DTYPES
@@ -266,23 +205,88 @@ def test_slices_of_a_buffer_are_one_run() -> None:
     assert many.places == tuple((0, i) for i in range(9))
 
 
-def test_what_has_no_memory_or_wants_torch_s_gradients_is_torch_s() -> None:
-    from torch._subclasses.fake_tensor import FakeTensorMode
+def calls(dtype: torch.dtype, mapped: bool) -> list[tuple[str, tuple[Any, ...]]]:
+    """All primitives with arguments, some more than once."""
+    given = some_of(bank(SMALL, dtype, 2 - mapped, mapped), [0, -1])
+    outputs = triton_backend.separable(*given, True)[0]
+    x, slopes, weight = image(SMALL, dtype), *torch.randn(2, 2, SMALL[0], dtype=dtype)
+    pooled = triton_backend.pool(x, 2, True)[:2]
+    forward, backward = mixing(SMALL, dtype, 2)
+    folded, unfolded = folding(dtype)
+    factors, bias = torch.randn(2, 2, SMALL[0], dtype=dtype)
+    half = image(SMALL, dtype, 2 - mapped)
+    through = weight.view(2, SMALL[0], 1, 1)
+    output, row, *_ = triton_backend.projection(x, through, None, True)
+    return [
+        ("separable", (*given, True)),
+        *[("separable_backward", backward_of(given, outputs, wants, [True] * 2, [True, False]))
+          for wants in (True, False)],
+        ("separable_sum", (*given, [half], [1], [0, 1], factors, bias)),
+        ("mixture", forward),
+        ("mixture_backward", (*backward, True)),
+        ("pool", (x, 2, True)),
+        ("pool_backward", (x, *pooled, *pooled, slopes, slopes, None if mapped else x, 2)),
+        ("projection", (x, through, torch.randn(2, dtype=dtype), True)),
+        ("projection_backward", (output, row, output, row, row, x, through, mapped, True)),
+        ("fold", folded),
+        ("fold", (*folded[:3], None, None, *folded[5:])),
+        ("unfold", unfolded),
+        ("unfold", (*unfolded[:4], None, None, *unfolded[6:])),
+    ]  # fmt: skip
 
-    x = torch.randn(1, 4, 4, 2, device=DEVICE, requires_grad=True)
-    largest, average, *_ = triton_backend.pool(x, 2, True)
-    (found,) = torch.autograd.grad(largest.sum() + average.sum(), x)
-    assert found.shape == x.shape and found.any()
-    with FakeTensorMode():
-        assert triton_backend.pool(torch.empty(1, 4, 4, 2), 2, False)[0].shape == (1, 2, 2, 2)
+
+@MAPPED
+def test_torch_knows_the_operators(mapped: bool) -> None:
+    """Schemas and shapes of results, as fake tensors and torch.compile rely on them."""
+    torch.manual_seed(8)
+    for name, given in calls(torch.float64, mapped):
+        operator = getattr(triton_backend.operators(), name).default
+        tests = ("test_schema", "test_faketensor")
+        found = opcheck(operator, moved(given, DEVICE, torch.float64), test_utils=tests)
+        assert set(found.values()) == {"SUCCESS"}, name
 
 
-def results(edges: CellEdges, x: Tensor, weights: Tensor, kernels: str) -> list[Tensor]:
+def test_the_compiled_operators_have_the_same_schemas() -> None:
+    needs_library()
+    for schema in triton_backend.SCHEMAS:
+        name = schema.partition("(")[0]
+        ours, theirs = (
+            str(getattr(operators, name).default._schema).partition("(")[2]
+            for operators in (triton_backend.operators(), torch.ops.sgas_cnn)
+        )
+        assert ours == theirs, name
+
+
+@pytest.mark.filterwarnings("error:.*may not alias any inputs")
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
+@pytest.mark.filterwarnings("ignore:Your compiler for AOTAutograd is returning a function")
+def test_a_compiled_cell_calls_the_operators() -> None:
+    torch.manual_seed(9)
+    edges = cell(2, ["sep_conv_3x3", "skip_connect", "max_pool_3x3"], 2, 2).double()
+    x, weights = (torch.randn(size).double().to(DEVICE) for size in ((2, 2, 4, 4), (2, 3)))
+    called = set[str]()
+
+    def look(graph: torch.fx.GraphModule, _: Any) -> Any:
+        called.update(str(node.target) for node in graph.graph.nodes)
+        return graph.forward
+
+    wanted = results(edges, x.requires_grad_(), weights.requires_grad_(), "cuda")
+    compiled = torch.compile(edges, backend=aot_autograd(fw_compiler=look, bw_compiler=look))
+    found = results(edges, x, weights, "cuda", by=compiled)
+    for ours, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    names = {"separable", "fold", "pool", "mixture"}  # what Dynamo hands on is the forward pass
+    assert {f"sgas_cnn_cuda.{name}.default" for name in names} <= called
+
+
+def results(
+    edges: CellEdges, x: Tensor, weights: Tensor, kernels: str, by: Any = None
+) -> list[Tensor]:
     """The states of a cell, all gradients, and the running statistics thereafter."""
     use_kernels(kernels)
     for name, tensor in edges.named_buffers():
         tensor.fill_(0.7 if name.endswith("var") else 0.1)
-    states = edges([x], weights)
+    states = (by or edges)([x], weights)
     loss = sum(
         (state * torch.arange(state.numel(), device=DEVICE).view(state.shape).cos()).sum()
         for state in states
@@ -290,14 +294,6 @@ def results(edges: CellEdges, x: Tensor, weights: Tensor, kernels: str) -> list[
     leaves = [x, weights, *edges.parameters()]
     gradients = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
     return [*states, *gradients, *(buffer.clone() for buffer in edges.buffers())]
-
-
-def cell(num_edges: int, ops: list[str], channels: int, stride: int) -> CellEdges:
-    """A cell whose edges all leave its one input, each for a step of its own."""
-    ends = tuple(CellEdge(0, step, tuple(ops)) for step in range(num_edges))
-    plan, strides = CellPlan(ends, num_edges, (1, 2)), [stride] + [1] * num_edges
-    made = {"table": IMAGE_OPERATIONS, "candidates": ops, "affine": False}
-    return CellEdges(plan, channels, strides, **made).to(DEVICE)
 
 
 def test_a_cell_equals_that_of_torch() -> None:
@@ -311,88 +307,6 @@ def test_a_cell_equals_that_of_torch() -> None:
     ):
         scale = float(wanted.detach().abs().max())
         torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-10 * scale)
-
-
-# No launches: views, empty tensors, and tables that are sent to the device once.
-FREE = {
-    "_unsafe_view", "alias", "as_strided", "detach", "empty", "empty_like", "expand", "lift_fresh",
-    "new_empty", "permute", "select", "slice", "split_with_sizes", "t", "transpose", "unbind",
-    "unsqueeze", "view",
-}  # fmt: skip
-
-
-class Launches(TorchDispatchMode):
-    """Counts by name the operators of torch that launch kernels."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.overloadpacket.__name__
-        self.found[name] += name not in FREE
-        return func(*args, **(kwargs or {}))
-
-
-def launches(run: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> tuple[Any, int]:
-    """What comes back, and how many kernels were launched; Triton's are counted, not run."""
-    from sgas_cnn.kernels.triton.sums import _added_kernel
-
-    counter = Launches()
-
-    def count(kernel: Any, *args: Any, **named: Any) -> None:
-        counter.found[kernel.fn.__name__] += 1
-
-    with monkeypatch.context() as patched, counter:
-        patched.setattr(type(_added_kernel), "run", count)
-        back = run()
-    return back, counter.found.total()
-
-
-@pytest.mark.parametrize("num_edges", [2, 4])
-def test_launches_do_not_grow_with_the_edges(
-    num_edges: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of a state with four separable operations an edge, where all gradients are wanted.
-
-    Four edges take 316 and 591 by torch_backend. Here it may be fewer, never more: on a GPU the
-    number of launches is the time of a step.
-    """
-    edges = cell(num_edges, SEPARABLE, 4, 1)
-    x = torch.randn(2, 4, 4, 4, device=DEVICE, requires_grad=True)
-    weights = torch.randn(num_edges, len(SEPARABLE), device=DEVICE, requires_grad=True)
-    states, forward = launches(lambda: edges([x], weights), monkeypatch)
-    leaves, ones = [x, weights, *edges.parameters()], [torch.ones_like(s) for s in states[1:]]
-    _, backward = launches(lambda: torch.autograd.grad(states[1:], leaves, ones), monkeypatch)
-    assert forward <= 19 and backward <= 29
-
-
-@pytest.mark.parametrize("num", [1, 8])
-def test_launches_of_a_call(num: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = some_of(bank(SMALL, torch.float32, 1, False), [0] * num)
-    given = moved(given, DEVICE, torch.float32)
-    (outputs, *_), forward = launches(lambda: triton_backend.separable(*given, True), monkeypatch)
-    arguments = backward_of(given, outputs, True, [True] * num, [True] * num)
-    arguments = moved(arguments, DEVICE, torch.float32)
-    _, backward = launches(lambda: triton_backend.separable_backward(*arguments), monkeypatch)
-    assert forward <= 5 and backward <= 9
-    x, rows = given[0][0], torch.randn(2, SMALL[0], device=DEVICE)
-    weight, row = torch.randn(4, SMALL[0], 1, 1, device=DEVICE), torch.randn(1, 4, device=DEVICE)
-    forward_mixing, backward_mixing = (
-        moved(a, DEVICE, torch.float32) for a in mixing(SMALL, torch.float32, 3)
-    )
-    output = torch.randn(*x.shape[:3], 4, device=DEVICE)
-    calls: list[tuple[int, str, tuple[Any, ...]]] = [
-        (3, "pool", (x, 1, True)),
-        (2, "pool_backward", (x, x, x, x, x, rows, rows, x, 1)),
-        (1, "mixture", forward_mixing),
-        (3, "mixture_backward", (*backward_mixing, True)),
-        (4, "projection", (x, weight, None, True)),
-        (5, "projection_backward", (output, row, output, row, row, x, weight, True, True)),
-    ]
-    for most, name, given in calls:
-        _, found = launches(lambda: getattr(triton_backend, name)(*given), monkeypatch)  # noqa: B023
-        assert found <= most, name
 
 
 COMPILE = """
@@ -410,23 +324,8 @@ print(sorted(compile_kernels.compiled(every_kernel, (80,))))
 def every_kernel() -> None:
     """Calls all primitives, each kernel in both types and with all that it may be given."""
     for dtype, mapped in ((torch.float32, True), (torch.float32, False), (torch.float64, True)):
-        given = some_of(bank(SMALL, dtype, 2 - mapped, mapped), [0, -1])
-        outputs = triton_backend.separable(*given, True)[0]
-        for wants_inputs in (True, False):
-            arguments = backward_of(given, outputs, wants_inputs, [True] * 2, [True] * 2)
-            triton_backend.separable_backward(*arguments)
-        x, slopes = image(SMALL, dtype), torch.randn(2, SMALL[0], dtype=dtype)
-        pooled = triton_backend.pool(x, 2, True)[:2]
-        added = None if mapped else x
-        triton_backend.pool_backward(x, *pooled, *pooled, slopes, slopes, added, 2)
-        forward, backward = mixing(SMALL, dtype, 2)
-        triton_backend.mixture(*forward)
-        triton_backend.mixture_backward(*backward, True)
-        for name, folded in zip(("fold", "unfold"), folding(dtype), strict=True):
-            getattr(triton_backend, name)(*folded)
-            first = 3 if name == "fold" else 4  # of γ, β
-            without = *folded[:first], None, None, *folded[first + 2 :]
-            getattr(triton_backend, name)(*without)
+        for name, given in calls(dtype, mapped):
+            getattr(triton_backend, name)(*given)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Triton compiles on Linux")

@@ -11,8 +11,10 @@ import pytest
 import torch
 from pointwise_cases import CASES, Arguments, assert_equal_its_twin
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
 from triton_runs import DEVICE, pass_compiled, run_alone, triton_kernels
 
+from sgas_gcn.compiled import LIBRARY
 from sgas_gcn.kernels import pointwise, pointwise_torch
 
 SIZES = [(1, 1), (15, 17), (70, 33), (0, 4)]
@@ -54,11 +56,45 @@ def test_a_nan_is_seen(name: str) -> None:
     assert results[name].isnan().any()
 
 
-def test_fake_tensors_are_served_by_torch() -> None:
+@pytest.mark.parametrize("case", CASES)
+def test_torch_knows_the_operators(case: str) -> None:
+    """Schemas and shapes of results, as fake tensors and torch.compile rely on them."""
+    name, make = CASES[case]
+    with triton_kernels():
+        from sgas_gcn.kernels import pointwise_triton
+
+        operator = getattr(pointwise_triton.operators(), name).default
+        given = make(Arguments(20, 5, torch.float64, DEVICE))
+        torch.library.opcheck(operator, given, test_utils=("test_schema", "test_faketensor"))
+
+
+def test_the_compiled_operators_have_the_same_schemas() -> None:
+    if (reason := LIBRARY.load()) is not None:
+        pytest.skip(reason)
+    with triton_kernels():
+        from sgas_gcn.kernels import pointwise_triton
+
+        for schema in pointwise_triton.SCHEMAS:
+            name = schema.partition("(")[0]
+            ours, theirs = (
+                str(getattr(operators, name).default._schema).partition("(")[2]
+                for operators in (pointwise_triton.operators(), torch.ops.sgas_gcn)
+            )
+            assert ours == theirs, name
+
+
+def test_fake_tensors_are_served_by_the_operators() -> None:
     with triton_kernels(), FakeTensorMode():
         given = CASES["relu_norm_"][1](Arguments(20, 5, torch.float32, DEVICE))
         found = pointwise.relu_norm_(*given)
     assert found.shape == (4, 15) and found.dtype == torch.float64
+
+
+def test_products_are_counted() -> None:
+    given = CASES["linear_norm"][1](Arguments(20, 5, torch.float32, DEVICE))
+    with triton_kernels(), FlopCounterMode(display=False) as counter:
+        pointwise.linear_norm(*given)
+    assert counter.get_total_flops() == 2 * 20 * given[1].numel()
 
 
 COMPILE = """

@@ -1,5 +1,6 @@
-"""Gradients and shapes of the compiled operators, for autograd, fake tensors and torch.compile.
+"""Gradients, shapes and FLOPs of the operators, for autograd, fake tensors and torch.compile.
 
+Those compiled for the CPU, in namespace `sgas_cnn`, and those by Triton, in `sgas_cnn_cuda`.
 Fused cells call the backward operators themselves; these make each operator whole on its own.
 Dimensions as in `torch_backend`.
 """
@@ -8,25 +9,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-NAMESPACE = "sgas_cnn"
-
 
 @cache
-def register() -> None:
-    """Registers all of them, once a process; the library has to be loaded."""
+def whole(namespace: str) -> Any:
+    """`torch.ops` of a namespace whose operators are defined, made whole once a process."""
+    operators = getattr(torch.ops, namespace)
     for name, fake in FAKES.items():
-        torch.library.register_fake(f"{NAMESPACE}::{name}", fake)
+        if hasattr(operators, name):
+            torch.library.register_fake(f"{namespace}::{name}", fake)
     for name, (backward, setup) in GRADIENTS.items():
-        torch.library.register_autograd(f"{NAMESPACE}::{name}", backward, setup_context=setup)
+        gradients = partial(backward, operators)
+        torch.library.register_autograd(f"{namespace}::{name}", gradients, setup_context=setup)
     for name, count in FLOPS.items():
-        register_flop_formula(getattr(torch.ops.sgas_cnn, name))(count)
+        register_flop_formula(getattr(operators, name))(count)
+    return operators
 
 
 def _half(side: Any, stride: int) -> Any:
@@ -160,7 +163,9 @@ def _keep_separable(ctx: Any, inputs: Any, output: Any) -> None:
     ctx.save_for_backward(*images, *taps, *pointwise, *outputs, mean, *through)
 
 
-def _separable_gradients(ctx: Any, from_outputs: Any, from_mean: Any, from_variance: Any) -> Any:
+def _separable_gradients(
+    operators: Any, ctx: Any, from_outputs: Any, from_mean: Any, from_variance: Any
+) -> Any:
     num_images, num, mapped = ctx.sizes
     saved = list(ctx.saved_tensors)
     images, saved = saved[:num_images], saved[num_images:]
@@ -173,7 +178,7 @@ def _separable_gradients(ctx: Any, from_outputs: Any, from_mean: Any, from_varia
     given = [
         torch.zeros_like(p) if g is None else g for g, p in zip(from_outputs, outputs, strict=True)
     ]
-    to_images, to_taps, to_pointwise, crossed, sums = torch.ops.sgas_cnn.separable_backward(
+    to_images, to_taps, to_pointwise, crossed, sums = operators.separable_backward(
         given, range(num), mean.new_ones(num, outputs[0].shape[-1]), outputs, slopes, constants,
         images, scales, shifts, taps, *ctx.places, pointwise, ctx.rows, ctx.stride, None, None,
         True, [True] * num, [True] * num,
@@ -192,12 +197,12 @@ def _keep_mixture(ctx: Any, inputs: Any, output: Any) -> None:
     ctx.save_for_backward(coefficients, factors, *parts, *linear)
 
 
-def _mixture_gradients(ctx: Any, gradients: Any) -> Any:
+def _mixture_gradients(operators: Any, ctx: Any, gradients: Any) -> Any:
     coefficients, factors, *images = ctx.saved_tensors
     parts, linear = images[: ctx.num], images[ctx.num :]
     like = images[0]
     gradients = [torch.zeros_like(like) if g is None else g for g in gradients]
-    to_linear, crossed, linear_crossed, sums = torch.ops.sgas_cnn.mixture_backward(
+    to_linear, crossed, linear_crossed, sums = operators.mixture_backward(
         gradients, parts, ctx.slot_of, torch.zeros_like(factors),
         linear, like.new_zeros(len(linear), like.shape[-1]), coefficients, True,
     )  # fmt: skip
@@ -212,13 +217,15 @@ def _keep_projection(ctx: Any, inputs: Any, output: Any) -> None:
     ctx.save_for_backward(x, weight, *output[:2])
 
 
-def _projection_gradients(ctx: Any, gradient: Any, from_mean: Any, from_variance: Any) -> Any:
+def _projection_gradients(
+    operators: Any, ctx: Any, gradient: Any, from_mean: Any, from_variance: Any
+) -> Any:
     x, weight, output, mean = ctx.saved_tensors
     slopes = constants = None
     if ctx.moments:
         slopes, constants = _corrections(output, mean, from_mean, from_variance)
     given = mean.new_ones(1, len(weight)), output, slopes, constants, x, weight
-    to_x, to_weight = torch.ops.sgas_cnn.projection_backward(gradient, *given, True, True)
+    to_x, to_weight = operators.projection_backward(gradient, *given, True, True)
     to_bias = None
     if ctx.has_bias:
         to_bias = gradient.sum((0, 1, 2)) + (from_mean[0] if ctx.moments else 0)
@@ -240,12 +247,14 @@ def _keep_pool(ctx: Any, inputs: Any, output: Any) -> None:
     ctx.save_for_backward(x, largest, average, mean)
 
 
-def _pool_gradients(ctx: Any, largest_gradient: Any, average_gradient: Any, *moments: Any) -> Any:
+def _pool_gradients(
+    operators: Any, ctx: Any, largest_gradient: Any, average_gradient: Any, *moments: Any
+) -> Any:
     x, largest, average, mean = ctx.saved_tensors
     slopes = constants = x.new_zeros(2, x.shape[3])
     if ctx.moments:
         slopes, constants = _corrections(largest, mean, *moments)
-    gradient = torch.ops.sgas_cnn.pool_backward(
+    gradient = operators.pool_backward(
         x, largest, average, largest_gradient, average_gradient, slopes, constants, None, ctx.stride
     )
     return gradient, None, None

@@ -1,0 +1,115 @@
+"""How many kernels the primitives of images launch by Triton, and torch beside it.
+
+On a GPU the number of launches is the time of a step of small tensors.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from image_kernels import SMALL, bank
+from torch.utils._python_dispatch import TorchDispatchMode
+from triton_images import backward_of, cell, mixing, moved, some_of
+from triton_runs import DEVICE, pass_compiled, triton_kernels
+
+from sgas_cnn.kernels import triton_backend
+
+SEPARABLE = ["sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5"]
+
+
+@pytest.fixture(autouse=True)
+def _triton() -> Iterator[None]:
+    with triton_kernels():
+        yield
+
+
+# No launches: views, empty tensors, and tables that are sent to the device once.
+FREE = {
+    "_unsafe_view", "alias", "as_strided", "detach", "empty", "empty_like", "expand", "lift_fresh",
+    "new_empty", "permute", "select", "slice", "split_with_sizes", "t", "transpose", "unbind",
+    "unsqueeze", "view",
+}  # fmt: skip
+
+
+class Launches(TorchDispatchMode):
+    """Counts by name the operators of torch that launch kernels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        self.found[name] += name not in FREE
+        return func(*args, **(kwargs or {}))
+
+
+def launches(run: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> tuple[Any, int]:
+    """What comes back, and how many kernels were launched; Triton's are counted, not run."""
+    from sgas_cnn.kernels.triton.sums import _added_kernel
+
+    counter = Launches()
+
+    def count(kernel: Any, *args: Any, **named: Any) -> None:
+        counter.found[kernel.fn.__name__] += 1
+
+    with monkeypatch.context() as patched, counter:
+        patched.setattr(type(_added_kernel), "run", count)
+        patched.setattr(triton_backend, "is_looked_at", lambda *_: False)
+        back = run()
+    return back, counter.found.total()
+
+
+@pytest.mark.parametrize("num_edges", [2, 4])
+def test_launches_do_not_grow_with_the_edges(
+    num_edges: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a state with four separable operations an edge, where all gradients are wanted.
+
+    Four edges take 316 and 591 by torch_backend. Here it may be fewer, never more: on a GPU the
+    number of launches is the time of a step.
+    """
+    edges = cell(num_edges, SEPARABLE, 4, 1)
+    x = torch.randn(2, 4, 4, 4, device=DEVICE, requires_grad=True)
+    weights = torch.randn(num_edges, len(SEPARABLE), device=DEVICE, requires_grad=True)
+    states, forward = launches(lambda: edges([x], weights), monkeypatch)
+    leaves, ones = [x, weights, *edges.parameters()], [torch.ones_like(s) for s in states[1:]]
+    _, backward = launches(lambda: torch.autograd.grad(states[1:], leaves, ones), monkeypatch)
+    assert forward <= 19 and backward <= 29
+
+
+@pytest.mark.parametrize("num", [1, 8])
+def test_launches_of_a_call(num: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = some_of(bank(SMALL, torch.float32, 1, False), [0] * num)
+    given = moved(given, DEVICE, torch.float32)
+    (outputs, *_), forward = launches(lambda: triton_backend.separable(*given, True), monkeypatch)
+    arguments = backward_of(given, outputs, True, [True] * num, [True] * num)
+    arguments = moved(arguments, DEVICE, torch.float32)
+    _, backward = launches(lambda: triton_backend.separable_backward(*arguments), monkeypatch)
+    assert forward <= 5 and backward <= 9
+    x, rows = given[0][0], torch.randn(2, SMALL[0], device=DEVICE)
+    weight, row = torch.randn(4, SMALL[0], 1, 1, device=DEVICE), torch.randn(1, 4, device=DEVICE)
+    forward_mixing, backward_mixing = (
+        moved(a, DEVICE, torch.float32) for a in mixing(SMALL, torch.float32, 3)
+    )
+    output = torch.randn(*x.shape[:3], 4, device=DEVICE)
+    calls: list[tuple[int, str, tuple[Any, ...]]] = [
+        (3, "pool", (x, 1, True)),
+        (2, "pool_backward", (x, x, x, x, x, rows, rows, x, 1)),
+        (1, "mixture", forward_mixing),
+        (3, "mixture_backward", (*backward_mixing, True)),
+        (4, "projection", (x, weight, None, True)),
+        (5, "projection_backward", (output, row, output, row, row, x, weight, True, True)),
+    ]
+    for most, name, given in calls:
+        _, found = launches(lambda: getattr(triton_backend, name)(*given), monkeypatch)  # noqa: B023
+        assert found <= most, name
+
+
+@pytest.mark.gpu
+def test_all_of_this_holds_compiled() -> None:
+    pass_compiled(__file__)
