@@ -107,7 +107,7 @@ def _build(library: Library, folder: Path, built: Path) -> None:
             load(
                 library.name,
                 [str(unit) for unit in units_of(library, work, _num_cores())],
-                extra_cflags=list(FLAGS),
+                extra_cflags=[*FLAGS, *tuning(_cpu_info())],
                 extra_ldflags=["-fopenmp"],
                 build_directory=str(work),
                 is_python_module=False,
@@ -167,18 +167,34 @@ def _key(library: Library, compiler: str) -> str:
 
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False)
     parts = [torch.__version__, str(torch._C._GLIBCXX_USE_CXX11_ABI), compiler, version.stdout]
-    parts += [*FLAGS, platform.machine(), _cpu_features()]
+    info = _cpu_info()
+    parts += [*FLAGS, *tuning(info), platform.machine(), _cpu_features(info)]
     parts += [path.name + path.read_text() for path in sorted(library.sources)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def _cpu_features() -> str:
-    """What the CPU can do, for -march=native: a cache may be shared by several machines."""
+def _cpu_info() -> str:
+    """What Linux tells of the first CPU, elsewhere what Python does."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
     except OSError:
         return platform.processor()
-    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+def _cpu_features(info: str) -> str:
+    """What the CPU can do, for -march=native: a cache may be shared by several machines."""
+    lines = info.splitlines()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), info)
+
+
+def tuning(info: str) -> tuple[str, ...]:
+    """Flags beside -march=native for the CPU that Linux describes so.
+
+    GCC 12 tunes AMD's CPUs with AVX-512 as their forerunners without, and spills registers inside
+    of products. With Intel's tuning search steps took 4 to 7 % less CPU time on a Zen 4.
+    """
+    amd = "AuthenticAMD" in info and "avx512f" in _cpu_features(info).split()
+    return ("-mtune=icelake-server",) if amd else ()
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import pytest
 
 from sgas.errors import DeviceError, InputError
 from sgas.kernels import backend_for, use_kernels
-from sgas.native import Library, units_of
+from sgas.native import Library, tuning, units_of
 from sgas_cnn.library import LIBRARY as IMAGES
 from sgas_gcn.compiled import LIBRARY as CLOUDS
 
@@ -147,3 +147,17 @@ def test_kernels_that_cannot_run_are_an_error_with_a_way_out(
             use_kernels("cudo")
     finally:
         use_kernels("auto")
+
+
+@pytest.mark.parametrize(
+    ("vendor", "features", "wanted"),
+    [
+        ("AuthenticAMD", "avx2 avx512f avx512dq", ("-mtune=icelake-server",)),
+        ("AuthenticAMD", "avx2", ()),
+        ("GenuineIntel", "avx2 avx512f", ()),
+    ],
+)
+def test_amd_s_wide_registers_are_tuned_as_intel_s(
+    vendor: str, features: str, wanted: tuple[str, ...]
+) -> None:
+    assert tuning(f"processor\t: 0\nvendor_id\t: {vendor}\nflags\t\t: {features}\n") == wanted
