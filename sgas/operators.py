@@ -1,12 +1,12 @@
 """Operators of torch that Python computes: what launches Triton kernels, registered as C++ is.
 
 A function that launches is called as it is, unless torch looks (`is_looked_at`): then its operator
-is, which autograd, fake tensors, torch.compile and the counting of FLOPs know.
+is, which fake tensors, torch.compile and the counting of FLOPs know.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 # torch forgets the operators of a library that is gone.
 _LIBRARIES: list[torch.library.Library] = []
+_LISTS = (list, tuple)
 
 
 def define(
@@ -22,8 +23,8 @@ def define(
 ) -> None:
     """Defines the operators of `schemas` in a namespace; `function_of` a name computes it.
 
-    Results that share memory, as slices of one buffer do, come apart: torch forbids an operator
-    to return them.
+    To be called at a module's import: torch.compile cannot trace it. Results that share memory, as
+    slices of one buffer do, come apart: torch forbids an operator to return them.
     """
     library = torch.library.Library(namespace, "FRAGMENT")
     _LIBRARIES.append(library)
@@ -33,35 +34,40 @@ def define(
         library.impl(name, _apart(function_of(name)), "CompositeExplicitAutograd")
 
 
-def is_looked_at(*given: Any) -> bool:
-    """Whether torch looks at a call with these arguments: traces, fakes, counts or derives it."""
+def is_looked_at(given: Sequence[Any]) -> bool:
+    """Whether torch looks at a call with these arguments: traces, fakes or counts it."""
     if torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None:
         return True
-    if torch.is_grad_enabled() and any(x.requires_grad for x in tensors_in(given)):
-        return True
-    first = next((x for x in given if isinstance(x, Tensor)), None)
-    return type(tensors_in(given)[0] if first is None else first) not in (Tensor, nn.Parameter)
+    return any(type(x) not in (Tensor, nn.Parameter) for x in first_tensors(given))
 
 
-def tensors_in(values: Sequence[Any]) -> list[Tensor]:
-    """The tensors among values, and in lists among them."""
-    found = list[Tensor]()
-    for value in values:
-        if isinstance(value, Tensor):
-            found.append(value)
-        elif isinstance(value, list | tuple):
-            found += [x for x in value if isinstance(x, Tensor)]
-    return found
+def is_derived(given: Sequence[Any]) -> bool:
+    """Whether torch is to derive the results of a call with these arguments."""
+    if not torch.is_grad_enabled():
+        return False
+    return any(
+        isinstance(x, Tensor) and x.requires_grad
+        for value in given
+        for x in (value if isinstance(value, _LISTS) else (value,))
+    )
+
+
+def first_tensors(given: Sequence[Any]) -> Iterator[Tensor]:
+    """The tensors among the arguments, and the first of those in each list."""
+    for value in given:
+        x = value[0] if isinstance(value, _LISTS) and value else value
+        if isinstance(x, Tensor):
+            yield x
 
 
 def _apart(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, but that no two of its results share memory."""
+    """The function, below autograd, but that no two of its results share memory."""
 
     def run(*given: Any) -> Any:
         taken = set[int]()
 
         def own(result: Any) -> Any:
-            if isinstance(result, list | tuple):
+            if isinstance(result, _LISTS):
                 return type(result)(own(part) for part in result)
             if not isinstance(result, Tensor):
                 return result
@@ -70,6 +76,7 @@ def _apart(function: Callable[..., Any]) -> Callable[..., Any]:
             taken.add(place)
             return result.clone() if shared else result
 
-        return own(function(*given))
+        with torch._C._AutoDispatchBelowAutograd():
+            return own(function(*given))
 
     return run

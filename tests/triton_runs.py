@@ -55,6 +55,15 @@ def run_alone(command: list[str], more: dict[str, str]) -> str:
     """What a command prints, run at the root without the interpreter; fails where it fails."""
     environment = {**os.environ, **more}
     environment.pop("TRITON_INTERPRET", None)
+    return _run(command, environment)
+
+
+def run_interpreted(command: list[str]) -> str:
+    """What a command prints, run at the root with the interpreter; fails where it fails."""
+    return _run(command, {**os.environ, "TRITON_INTERPRET": "1"})
+
+
+def _run(command: list[str], environment: dict[str, str]) -> str:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -25,11 +25,18 @@ def whole(namespace: str) -> Any:
         if hasattr(operators, name):
             torch.library.register_fake(f"{namespace}::{name}", fake)
     for name, (backward, setup) in GRADIENTS.items():
-        gradients = partial(backward, operators)
-        torch.library.register_autograd(f"{namespace}::{name}", gradients, setup_context=setup)
+        once = partial(_once, f"{namespace}::{name}", partial(backward, operators))
+        torch.library.register_autograd(f"{namespace}::{name}", once, setup_context=setup)
     for name, count in FLOPS.items():
         register_flop_formula(getattr(operators, name))(count)
     return operators
+
+
+def _once(name: str, backward: Callable[..., Any], ctx: Any, *gradients: Any) -> Any:
+    """The gradients, unless they are to be derived themselves: that would go wrong in silence."""
+    if torch.is_grad_enabled():
+        raise RuntimeError(f"{name} can be derived once: call backward without create_graph")
+    return backward(ctx, *gradients)
 
 
 def _half(side: Any, stride: int) -> Any:

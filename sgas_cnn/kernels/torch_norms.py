@@ -129,7 +129,7 @@ def _index(numbers: tuple[int, ...], device: torch.device) -> Tensor:
     if found is None:
         with torch.inference_mode(False):  # a training may take it later
             found = torch.tensor(numbers, dtype=torch.int64, device=device)
-        if type(found) is Tensor:  # no fake one, of a trace
+        if type(found) is Tensor and not torch.compiler.is_compiling():  # none of a trace
             _INDICES[numbers, device] = found
     return found
 

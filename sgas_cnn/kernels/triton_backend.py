@@ -7,16 +7,15 @@ operators. Running moments follow by torch's own kernels, which take lists.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sgas.operators import define, is_looked_at, tensors_in
+from sgas.operators import define, first_tensors, is_derived, is_looked_at
 from sgas_cnn.kernels import torch_backend
-from sgas_cnn.kernels.operators import whole
+from sgas_cnn.kernels.operators import GRADIENTS, whole
 from sgas_cnn.kernels.torch_norms import follow
 
 __all__ = [
@@ -124,30 +123,26 @@ def unfold(*given: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     return _run("unfold", given)
 
 
-@cache
-def operators() -> Any:
-    """`torch.ops.sgas_cnn_cuda`, with gradients and shapes; Triton has to be installed."""
-    define("sgas_cnn_cuda", SCHEMAS, _launching)
-    return whole("sgas_cnn_cuda")
-
-
 def _run(name: str, given: tuple[Any, ...]) -> Any:
     """What the primitive returns: by its operator where torch looks at it."""
-    if is_looked_at(*given):
-        return getattr(operators(), name)(*given)
-    return _launching(name)(*given)
+    if is_derived(given):
+        return getattr(OPERATORS if name in GRADIENTS else torch_backend, name)(*given)
+    if is_looked_at(given):
+        return getattr(OPERATORS, name)(*given)
+    return _launch(name, *given)
 
 
-def _launching(name: str) -> Callable[..., Any]:
-    """What launches the kernels of a primitive; images without pixels or channels are torch's."""
-    from sgas_cnn.kernels.triton import primitives
+def _launch(name: str, *given: Any) -> Any:
+    """By the kernels of a primitive; images without pixels or channels are torch's."""
+    first = list(first_tensors(given))
+    like = next((x for x in first if x.dim() == 4), first[0])
+    if not like.numel():
+        return getattr(torch_backend, name)(*given)
+    from sgas_cnn.kernels.triton import primitives  # Triton may not be installed
 
-    def run(*given: Any) -> Any:
-        tensors = tensors_in(given)
-        like = next((x for x in tensors if x.dim() == 4), tensors[0])
-        if not like.numel():
-            return getattr(torch_backend, name)(*given)
-        with torch.cuda.device_of(like):
-            return getattr(primitives, name)(*given)
+    with torch.cuda.device_of(like):
+        return getattr(primitives, name)(*given)
 
-    return run
+
+define("sgas_cnn_cuda", SCHEMAS, lambda name: partial(_launch, name))
+OPERATORS = whole("sgas_cnn_cuda")

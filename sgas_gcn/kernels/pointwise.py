@@ -9,12 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-import torch
-from torch import Tensor
-
-from sgas.operators import is_looked_at
+from sgas.operators import first_tensors, is_derived, is_looked_at
 from sgas_gcn.compiled import kernels_on
-from sgas_gcn.kernels import pointwise_torch
+from sgas_gcn.kernels import pointwise_torch, triton_operators
 from sgas_gcn.kernels.cpu_backend import operators
 from sgas_gcn.kernels.pointwise_torch import AFFINE, BROADCAST, LENGTH, MASKED
 
@@ -45,19 +42,15 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def _compiled(twin: Function) -> Function:
     """What has the twin's name among the kernels that run, compiled or Triton's; else the twin."""
 
-    def run(first: Any, *others: Any) -> Any:
-        x = first if isinstance(first, Tensor) else first[0]
-        kernels = kernels_on(x)
-        if kernels == "torch":
-            return twin(first, *others)
+    def run(*given: Any) -> Any:
+        kernels = kernels_on(next(first_tensors(given)))
         if kernels == "cpu":
-            return getattr(operators(), twin.__name__)(first, *others)
-        from sgas_gcn.kernels import pointwise_triton
-
-        looked_at = is_looked_at(first, *others)
-        by = pointwise_triton.operators() if looked_at else pointwise_triton
-        with torch.cuda.device_of(x):
-            return getattr(by, twin.__name__)(first, *others)
+            return getattr(operators(), twin.__name__)(*given)
+        if kernels == "torch" or is_derived(given):
+            return twin(*given)
+        if is_looked_at(given):
+            return getattr(triton_operators.OPERATORS, twin.__name__)(*given)
+        return triton_operators.launch(twin.__name__, *given)
 
     run.__doc__, run.__name__ = twin.__doc__, twin.__name__
     return cast("Function", run)

@@ -1,24 +1,18 @@
 """What fused states do to rows, column by column, by Triton kernels: the twin of `pointwise_torch`.
 
 A few launches for what torch does in dozens: on a GPU it is they that a step of small tensors waits
-for. Products of matrices are torch's. Functions, arguments and results are the twin's; torch knows
-them as `torch.ops.sgas_gcn_cuda`, with the schemas and shapes of the compiled operators.
+for. Products of matrices are torch's. Functions, arguments and results are the twin's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.library import register_fake
-from torch.utils.flop_counter import register_flop_formula
 
-from sgas.operators import define
 from sgas_gcn.kernels import pointwise_torch
-from sgas_gcn.kernels.cpu_backend import COLUMN_OPERATORS, FLOPS
 from sgas_gcn.kernels.triton import columns
 from sgas_gcn.kernels.triton.mixture import mixture
 from sgas_gcn.kernels.triton.rowwise import (
@@ -39,54 +33,11 @@ __all__ = [
     "mixture",
     "norm_coefficients",
     "norm_gradients",
-    "operators",
     "relu_norm_",
     "relu_norm_backward",
     "relu_sums_",
     "skip_backward",
 ]
-
-_TRAINING = "bool training, float momentum, float eps"
-_OUTPUT = "Tensor grad, Tensor y, Tensor coefficients, Tensor? scale, int edges, bool training, "
-SCHEMAS = (
-    "relu_sums_(Tensor(a!) h, float negative_slope) -> Tensor",
-    "relu_norm_(Tensor(a!) h, float negative_slope, Tensor[] weight, Tensor[] bias, "
-    f"Tensor(b!)[] running_mean, Tensor(c!)[] running_var, {_TRAINING}) -> Tensor",
-    f"relu_norm_backward({_OUTPUT}float negative_slope, Tensor(a!)? out) "
-    "-> (Tensor affine, Tensor of_scale)",
-    "norm_coefficients(Tensor sums, int count, Tensor[] weight, Tensor[] bias, "
-    f"Tensor(a!)[] running_mean, Tensor(b!)[] running_var, {_TRAINING}) -> Tensor",
-    "column_sums(Tensor grad, Tensor y, Tensor? mask) -> Tensor",
-    "norm_gradients(Tensor sums, Tensor coefficients, Tensor? scale, int count, bool training, "
-    "Tensor like) -> (Tensor factors, Tensor affine, Tensor of_scale)",
-    "apply_factors(Tensor grad, Tensor y, Tensor factors, float negative_slope, Tensor(a!) out) "
-    "-> ()",
-    "head_dots(Tensor values, Tensor vectors, Tensor shifts, int heads) "
-    "-> (Tensor first, Tensor second)",
-    "head_dots_backward(Tensor values, Tensor first, Tensor second) -> Tensor",
-    "linear_norm(Tensor[] inputs, Tensor weight, Tensor? bias, float negative_slope, "
-    "Tensor[] norm_weight, Tensor[] norm_bias, Tensor(a!)[] running_mean, "
-    f"Tensor(b!)[] running_var, {_TRAINING}) -> (Tensor y, Tensor coefficients)",
-    f"linear_norm_backward({_OUTPUT}float negative_slope, Tensor[] inputs, Tensor weight, "
-    "Tensor(a!)[] grad_inputs, bool of_weight, bool of_bias) "
-    "-> (Tensor affine, Tensor of_scale, Tensor grad_weight, Tensor grad_bias)",
-    "mixture(Tensor[] values, Tensor?[] coefficients, int[] kinds, int[] slots, int[] counts, "
-    "Tensor? scale, Tensor? mask, Tensor?[] bases, int channels, float floor) "
-    "-> (Tensor[] outs, Tensor inverse)",
-    "skip_backward(Tensor grad, Tensor x, Tensor? scale, Tensor(a!)? grad_x) -> Tensor",
-    "length_backward(Tensor grad, Tensor y, Tensor? coefficients, Tensor inverse, Tensor? scale, "
-    "float floor, Tensor(a!)? out) -> Tensor",
-)
-
-
-@cache
-def operators() -> Any:
-    """`torch.ops.sgas_gcn_cuda`, with shapes for fake tensors and FLOPs."""
-    define("sgas_gcn_cuda", SCHEMAS, lambda name: globals()[name])
-    for name, shapes in COLUMN_OPERATORS.items():
-        register_fake(f"sgas_gcn_cuda::{name}", shapes)
-    register_flop_formula(torch.ops.sgas_gcn_cuda.linear_norm)(FLOPS["linear_norm"])
-    return torch.ops.sgas_gcn_cuda
 
 
 def relu_sums_(h: Tensor, negative_slope: float) -> Tensor:

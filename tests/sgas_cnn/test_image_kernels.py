@@ -254,7 +254,7 @@ def operators(request: pytest.FixtureRequest) -> Iterator[Any]:
     if request.param == "sgas_cnn":
         needs_library()
     with triton_kernels() if request.param == "sgas_cnn_cuda" else nullcontext():
-        yield torch.ops.sgas_cnn if request.param == "sgas_cnn" else triton_backend.operators()
+        yield torch.ops.sgas_cnn if request.param == "sgas_cnn" else triton_backend.OPERATORS
 
 
 def operator_and_arguments(operators: Any, name: str) -> tuple[Any, tuple[Any, ...]]:

@@ -15,6 +15,7 @@ import torch
 from image_kernels import SIZES, SMALL, Size, bank, image, needs_library, tensors_of
 from torch import Tensor
 from torch._dynamo.backends.common import aot_autograd
+from torch._dynamo.utils import counters
 from torch.library import opcheck
 from triton_images import backward_of, cell, folding, mixing, moved, some_of
 from triton_runs import DEVICE, INTERPRETED, pass_compiled, run_alone, triton_kernels
@@ -240,7 +241,7 @@ def test_torch_knows_the_operators(mapped: bool) -> None:
     """Schemas and shapes of results, as fake tensors and torch.compile rely on them."""
     torch.manual_seed(8)
     for name, given in calls(torch.float64, mapped):
-        operator = getattr(triton_backend.operators(), name).default
+        operator = getattr(triton_backend.OPERATORS, name).default
         tests = ("test_schema", "test_faketensor")
         found = opcheck(operator, moved(given, DEVICE, torch.float64), test_utils=tests)
         assert set(found.values()) == {"SUCCESS"}, name
@@ -252,16 +253,16 @@ def test_the_compiled_operators_have_the_same_schemas() -> None:
         name = schema.partition("(")[0]
         ours, theirs = (
             str(getattr(operators, name).default._schema).partition("(")[2]
-            for operators in (triton_backend.operators(), torch.ops.sgas_cnn)
+            for operators in (triton_backend.OPERATORS, torch.ops.sgas_cnn)
         )
         assert ours == theirs, name
 
 
 @pytest.mark.filterwarnings("error:.*may not alias any inputs")
-@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
 @pytest.mark.filterwarnings("ignore:Your compiler for AOTAutograd is returning a function")
 def test_a_compiled_cell_calls_the_operators() -> None:
     torch.manual_seed(9)
+    counters.clear()
     edges = cell(2, ["sep_conv_3x3", "skip_connect", "max_pool_3x3"], 2, 2).double()
     x, weights = (torch.randn(size).double().to(DEVICE) for size in ((2, 2, 4, 4), (2, 3)))
     called = set[str]()
@@ -277,6 +278,25 @@ def test_a_compiled_cell_calls_the_operators() -> None:
         torch.testing.assert_close(ours, theirs)
     names = {"separable", "fold", "pool", "mixture"}  # what Dynamo hands on is the forward pass
     assert {f"sgas_cnn_cuda.{name}.default" for name in names} <= called
+    assert counters["stats"]["unique_graphs"] <= 3  # the walk over a cell breaks, no primitive does
+
+
+def test_what_has_no_operator_for_its_gradient_is_derived_by_torch() -> None:
+    torch.manual_seed(10)
+    given = folding(torch.float64)[0]
+    leaf = given[5].requires_grad_()
+    found, wanted = (
+        torch.autograd.grad(backend.fold(*given)[0].square().sum(), leaf)[0]
+        for backend in (triton_backend, torch_backend)
+    )
+    assert found.any() and torch.equal(found, wanted)
+
+
+def test_gradients_are_not_derived_in_turn() -> None:
+    x = torch.randn(1, 4, 4, 2, device=DEVICE, requires_grad=True)
+    total = triton_backend.pool(x, 2, False)[0].square().sum()
+    with pytest.raises(RuntimeError, match="can be derived once"):
+        torch.autograd.grad(total, x, create_graph=True)
 
 
 def results(

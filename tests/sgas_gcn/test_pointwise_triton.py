@@ -9,13 +9,13 @@ import sys
 
 import pytest
 import torch
-from pointwise_cases import CASES, Arguments, assert_equal_its_twin
+from pointwise_cases import CASES, Arguments, assert_equal_its_twin, tensors_in
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode
-from triton_runs import DEVICE, pass_compiled, run_alone, triton_kernels
+from triton_runs import DEVICE, pass_compiled, run_alone, run_interpreted, triton_kernels
 
 from sgas_gcn.compiled import LIBRARY
 from sgas_gcn.kernels import pointwise, pointwise_torch
+from sgas_gcn.kernels.triton_operators import OPERATORS, SCHEMAS
 
 SIZES = [(1, 1), (15, 17), (70, 33), (0, 4)]
 
@@ -60,27 +60,22 @@ def test_a_nan_is_seen(name: str) -> None:
 def test_torch_knows_the_operators(case: str) -> None:
     """Schemas and shapes of results, as fake tensors and torch.compile rely on them."""
     name, make = CASES[case]
+    given = make(Arguments(20, 5, torch.float64, DEVICE))
     with triton_kernels():
-        from sgas_gcn.kernels import pointwise_triton
-
-        operator = getattr(pointwise_triton.operators(), name).default
-        given = make(Arguments(20, 5, torch.float64, DEVICE))
+        operator = getattr(OPERATORS, name).default
         torch.library.opcheck(operator, given, test_utils=("test_schema", "test_faketensor"))
 
 
 def test_the_compiled_operators_have_the_same_schemas() -> None:
     if (reason := LIBRARY.load()) is not None:
         pytest.skip(reason)
-    with triton_kernels():
-        from sgas_gcn.kernels import pointwise_triton
-
-        for schema in pointwise_triton.SCHEMAS:
-            name = schema.partition("(")[0]
-            ours, theirs = (
-                str(getattr(operators, name).default._schema).partition("(")[2]
-                for operators in (pointwise_triton.operators(), torch.ops.sgas_gcn)
-            )
-            assert ours == theirs, name
+    for schema in SCHEMAS:
+        name = schema.partition("(")[0]
+        ours, theirs = (
+            str(getattr(operators, name).default._schema).partition("(")[2]
+            for operators in (OPERATORS, torch.ops.sgas_gcn)
+        )
+        assert ours == theirs, name
 
 
 def test_fake_tensors_are_served_by_the_operators() -> None:
@@ -90,11 +85,37 @@ def test_fake_tensors_are_served_by_the_operators() -> None:
     assert found.shape == (4, 15) and found.dtype == torch.float64
 
 
-def test_products_are_counted() -> None:
-    given = CASES["linear_norm"][1](Arguments(20, 5, torch.float32, DEVICE))
-    with triton_kernels(), FlopCounterMode(display=False) as counter:
-        pointwise.linear_norm(*given)
-    assert counter.get_total_flops() == 2 * 20 * given[1].numel()
+COUNT = """
+import sys
+sys.path[:0] = ["tests"]
+import torch
+from pointwise_cases import CASES, Arguments
+from torch.utils.flop_counter import FlopCounterMode
+from triton_runs import triton_kernels
+from sgas_gcn.kernels import pointwise
+
+given = CASES["linear_norm"][1](Arguments(20, 5, torch.float32))
+with triton_kernels(), FlopCounterMode(display=False) as counter:
+    pointwise.linear_norm(*given)
+print(counter.get_total_flops() == 2 * 20 * given[1].numel())
+"""
+
+
+def test_products_are_counted_from_the_first() -> None:
+    """A counter copies the formulas that there are when it is made."""
+    pytest.importorskip("triton", reason="Triton is not installed")
+    assert run_interpreted([sys.executable, "-c", COUNT]).strip() == "True"
+
+
+@pytest.mark.parametrize("name", ["column_sums", "mixture"])
+def test_what_is_derived_is_torch_s(name: str) -> None:
+    given = CASES[name][1](Arguments(20, 5, torch.float64, DEVICE))
+    leaf = tensors_in(given)[0].requires_grad_()
+    with triton_kernels():
+        found = tensors_in(getattr(pointwise, name)(*given))[0]
+    wanted = tensors_in(getattr(pointwise_torch, name)(*given))[0]
+    ours, theirs = (torch.autograd.grad(x.square().sum(), leaf)[0] for x in (found, wanted))
+    assert ours.any() and torch.equal(ours, theirs)
 
 
 COMPILE = """

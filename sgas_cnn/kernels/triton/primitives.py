@@ -121,7 +121,7 @@ def projection_backward(
     to_x = to_weight = x.new_empty(0)
     if wants_x:
         reached = (dy[0] @ weight.flatten(1)).view(x.shape)
-        to_x = torch.ops.aten.threshold_backward(reached, x, 0)
+        to_x = torch.ops.aten.threshold_backward(reached, x.contiguous(), 0)
     if wants_weight:
         read = F.relu(x).contiguous().view(1, -1, x.shape[-1])
         to_weight = _products(dy, read)[0].view(weight.shape)
