@@ -22,7 +22,7 @@ PACKAGES = ("sgas", *FAMILIES)
 # other. A folder is in the layer as a whole.
 LAYERS = (
     ("__init__",),  # runs before any other module, and holds the version
-    ("errors", "files", "native", "triton", "precision", "allocator", "signals"),
+    ("errors", "files", "native", "operators", "triton", "precision", "allocator", "signals"),
     ("topology",),
     ("space",),
     ("genotype",),

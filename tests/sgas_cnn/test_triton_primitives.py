@@ -259,6 +259,7 @@ def test_the_compiled_operators_have_the_same_schemas() -> None:
 
 
 @pytest.mark.filterwarnings("error:.*may not alias any inputs")
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
 @pytest.mark.filterwarnings("ignore:Your compiler for AOTAutograd is returning a function")
 def test_a_compiled_cell_calls_the_operators() -> None:
     torch.manual_seed(9)
