@@ -112,6 +112,14 @@ def test_tiles_of_pixels_and_channels_are_joined(
     check("unfold", *folding(dtype)[1])
 
 
+def test_mixtures_of_skips_and_poolings_alone() -> None:
+    torch.manual_seed(2)
+    before, before_slots, _, _, factors, *rest = mixing((3, 1, 2, 3), torch.float64, 2)[0]
+    check("mixture", before, before_slots, [], [], factors[:0], *rest)
+    gradients, _, _, factors, *rest = mixing((3, 1, 2, 3), torch.float64, 2)[1]
+    check("mixture_backward", gradients, [], [], factors[:0], *rest, True)
+
+
 @pytest.mark.parametrize("slots", [2, 5, 9])
 def test_mixtures_of_few_and_of_many_images(slots: int) -> None:
     """More than a launch or its pointers take, too."""

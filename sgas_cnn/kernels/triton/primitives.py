@@ -87,6 +87,7 @@ def separable_backward(
                 products, ends, pointwise, wants_pointwise, strict=True
             )
         ]
+    del dy  # as large as all outputs
     if bank.mapped:
         found, crossed, sums = planes_gradient.gradient_before_relu(bank, to_planes, centres)
         return list(found.unbind()), to_taps, to_pointwise, crossed, sums
