@@ -29,7 +29,10 @@ inline void mix_pixels(const std::vector<Scaled<T>>& terms, const T* before, Vec
     const Vec<T> factor = load(term.factor + c);
     const T* from = term.image + at;
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) sum[r] += factor * load(from + r * channels, lanes);
+    for (int r = 0; r < R; ++r) {
+      ask_for(from + (r + AT_ONCE) * channels);
+      sum[r] += factor * load(from + r * channels, lanes);
+    }
   }
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) store(out + at + r * channels, sum[r], lanes);

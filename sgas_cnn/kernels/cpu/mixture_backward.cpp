@@ -59,7 +59,8 @@ class MixtureBackward {
       const long at = first * channels_ + c;
       for (long slot = 0; slot < given_.slots; ++slot)
         add_to<T>(mine.sums.get() + slot * width_ + c,
-                  sum_pixels(gradients_[slot] + at, channels_, count, lanes, [](Vec<T> v) { return v; }));
+                  sum_pixels<PIXELS_OF_SUMS>(gradients_[slot] + at, channels_, count, lanes,
+                                             [](Vec<T> v) { return v; }));
       for (long b = 0; b < parts_; ++b)
         add_to<T>(mine.crossed.get() + b * width_ + c,
                   product(gradients_[given_.slot_of[b]] + at, given_.parts[b] + at,
@@ -81,8 +82,10 @@ class MixtureBackward {
     if (lanes == LANES<T>) {
       for (; p + 4 <= count; p += 4) {
 #pragma GCC unroll 4
-        for (long i = 0; i < 4; ++i)
+        for (long i = 0; i < 4; ++i) {
+          ask_for(image + (p + i + PIXELS_OF_SUMS) * channels_);
           sums[i] += load(gradient + (p + i) * channels_) * (load(image + (p + i) * channels_) - centre);
+        }
       }
     }
     for (; p < count; ++p)

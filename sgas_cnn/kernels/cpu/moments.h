@@ -9,14 +9,18 @@
 namespace sgas {
 
 // Sum of use(pixel's vector) over pixels. Four sums, so that no addition waits for the one before.
-template <class T, class Use>
+// Asks for pixels so many `ahead`, if any.
+template <long ahead = 0, class T, class Use>
 inline Vec<T> sum_pixels(const T* image, long stride, long pixels, int lanes, Use use) {
   Vec<T> sums[4] = {};
   long p = 0;
   if (lanes == LANES<T>) {
     for (; p + 4 <= pixels; p += 4) {
 #pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) sums[i] += use(load(image + (p + i) * stride));
+      for (int i = 0; i < 4; ++i) {
+        if constexpr (ahead > 0) ask_for(image + (p + i + ahead) * stride);
+        sums[i] += use(load(image + (p + i) * stride));
+      }
     }
   }
   for (; p < pixels; ++p) sums[0] += use(load(image + p * stride, lanes));

@@ -35,7 +35,10 @@ class Padded {
         const T* from = image + h * width * channels + b * L;
         T* to = at(b, h, 0);
         if (lanes == L) {
-          for (long w = 0; w < width; ++w) store(to + w * L, change(load(from + w * channels), b));
+          for (long w = 0; w < width; ++w) {
+            ask_for(from + (w + PIXELS_AHEAD) * channels);
+            store(to + w * L, change(load(from + w * channels), b));
+          }
         } else {
           for (long w = 0; w < width; ++w)
             store(to + w * L, change(load(from + w * channels, lanes), b));

@@ -93,6 +93,8 @@ void output_gradient(const T* gradient, const T* output, const T* factors, const
     const Vec<T> slope = load(slopes + c);
     for (long p = 0; p < count; ++p) {
       const long at = p * channels + c;
+      ask_for(gradient + at + PIXELS_AHEAD * channels);
+      ask_for(output + at + PIXELS_AHEAD * channels);
       store(to + p * width + c,
             factor * load(gradient + at, lanes) + (slope * load(output + at, lanes) + constant));
     }

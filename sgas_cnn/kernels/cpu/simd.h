@@ -77,6 +77,15 @@ inline void store(T* to, Vec<T> value, int lanes) {
 #endif
 }
 
+constexpr long PIXELS_AHEAD = 64;  // that are asked for
+
+// Asks for what is read some pixels later. A kernel that reads many images by turns is ahead of what
+// the processor follows by itself; so is each turn of a page.
+template <class T>
+inline void ask_for(const T* later) {
+  __builtin_prefetch(later, 0, 2);
+}
+
 // As torch's: a number that is none stays none.
 template <class T>
 inline Vec<T> relu(Vec<T> value) {
