@@ -168,23 +168,24 @@ def _key(library: Library, compiler: str) -> str:
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False)
     parts = [torch.__version__, str(torch._C._GLIBCXX_USE_CXX11_ABI), compiler, version.stdout]
     info = _cpu_info()
-    parts += [*FLAGS, *tuning(info), platform.machine(), _cpu_features(info)]
+    parts += [*FLAGS, *tuning(info), platform.machine()]
+    parts += [_cpu_features(info) or platform.processor()]
     parts += [path.name + path.read_text() for path in sorted(library.sources)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def _cpu_info() -> str:
-    """What Linux tells of the first CPU, elsewhere what Python does."""
+    """What Linux tells of the first CPU; elsewhere nothing."""
     try:
         return Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
     except OSError:
-        return platform.processor()
+        return ""
 
 
 def _cpu_features(info: str) -> str:
     """What the CPU can do, for -march=native: a cache may be shared by several machines."""
-    lines = info.splitlines()
-    return next((line for line in lines if line.startswith(("flags", "Features"))), info)
+    lines = info.splitlines()  # others, as the clock's, change
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
 
 
 def tuning(info: str) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 // The kernels as operators of torch, in the namespace sgas_cnn: checks, memory, dispatch by dtype.
 //
 // Images are [N, H, W, C]; other layouts are copied first. What each operator computes stands in the
-// file of its kernel; gradients and shapes for torch.compile are registered in cpu_backend.py.
+// file of its kernel; gradients and shapes for torch.compile are registered in kernels/operators.py.
 #include <ATen/core/List.h>
 
 #include "arguments.h"
