@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sgas.precision import widened
+from sgas.precision import narrow_type, widened
 from sgas_gcn.affine import Features, reduced_parts
 from sgas_gcn.compiled import runs_compiled
 from sgas_gcn.constants import EPS, MOMENTUM
@@ -32,14 +32,18 @@ def pool_layer(
 
     x are the `parts` side by side; the layer has no bias.
     BN is affine with the sign of its weight, so largest and mean value are those of the largest, or
-    smallest, and mean activation. Compiled, the activations are read once: alone W x is kept.
+    smallest, and mean activation. Compiled, these are found as W x is made, which alone is kept.
     """
     norm = layer.norm
     x, weight = reduced_parts(parts, layer.lin.weight)
     if not runs_compiled(x):
         return pool_clouds(linear_norm(x, weight, None, norm, negative_slope), num_clouds)
     sign = torch.where(norm.weight.detach() < 0, -1.0, 1.0)
-    found = operators().pool_activation(widened(x @ weight.t()), sign, num_clouds, negative_slope)
+    settings = (sign, num_clouds, negative_slope)
+    if narrow_type(x) is None:
+        _, *found = operators().linear_pool(x, weight, *settings)
+    else:
+        found = operators().pool_activation(widened(x @ weight.t()), *settings)
     extremum, _, total, squares = found
     mean, var = norm.running_mean.double(), norm.running_var.double()
     if norm.training:

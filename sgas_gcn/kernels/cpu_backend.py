@@ -127,6 +127,21 @@ def _pool_shapes(x: Tensor, sign: Tensor, clouds: int, slope: float) -> tuple[Te
     return extremum, points, total, _like(total)
 
 
+def _linear_pool_shapes(
+    x: Tensor, weight: Tensor, sign: Tensor, clouds: int, slope: float
+) -> tuple[Tensor, ...]:
+    y = x.new_empty(x.shape[0], weight.shape[0])
+    return y, *_pool_shapes(y, sign, clouds, slope)
+
+
+def _linear_pool_backward_shapes(*given: Any) -> tuple[Tensor, Tensor]:
+    x, weight, of_x, of_weight = *given[3:5], *given[-2:]
+    return (
+        x.new_empty(of_x * x.shape[0], x.shape[1]),
+        weight.new_empty(of_weight * weight.shape[0], weight.shape[1]),
+    )
+
+
 def _doubles(like: Tensor, *shape: int) -> Tensor:
     """Sums and coefficients."""
     return like.new_empty(shape, dtype=torch.float64)
@@ -214,6 +229,13 @@ def _save_pool(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) ->
     ctx.slope = inputs[3]
 
 
+def _save_linear_pool(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    y, _, points, _, _ = output
+    ctx.mark_non_differentiable(y, points)
+    ctx.save_for_backward(*inputs[:2], y, points)
+    ctx.slope = inputs[4]
+
+
 Gradients = tuple[Tensor | None, ...]
 ROWS = (None,) * 6  # rows have no gradient
 
@@ -246,6 +268,17 @@ def _grad_pool(ctx: Any, extremum: Tensor, _: Any, total: Tensor, squares: Tenso
     return operators().pool_activation_backward(*given), None, None, None
 
 
+def _grad_linear_pool(
+    ctx: Any, y: Any, extremum: Tensor, points: Any, total: Tensor, squares: Tensor
+) -> Gradients:
+    of_x, of_weight = ctx.needs_input_grad[:2]
+    grads = operators().linear_pool_backward(
+        extremum, total, squares, *ctx.saved_tensors, ctx.slope, of_x, of_weight
+    )
+    found = (grad if of else None for grad, of in zip(grads, (of_x, of_weight), strict=True))
+    return *found, None, None, None
+
+
 Fake = Callable[..., Any]
 Autograd = tuple[Callable[..., None], Callable[..., Gradients]]
 
@@ -265,6 +298,8 @@ OPERATORS: dict[str, tuple[Fake, Autograd | None]] = {
     ),
     "pool_activation": (_pool_shapes, (_save_pool, _grad_pool)),
     "pool_activation_backward": (lambda extremum, total, squares, x, *others: _like(x), None),
+    "linear_pool": (_linear_pool_shapes, (_save_linear_pool, _grad_linear_pool)),
+    "linear_pool_backward": (_linear_pool_backward_shapes, None),
     "attention_sum": (_attention_shapes, (_save_attention, _grad_attention)),
     "sage": (_sage_shapes, None),
     "sage_backward": (_sage_backward_shapes, None),
@@ -310,6 +345,7 @@ def _edge_conv_flops(x: Any, weight: Any, *_: Any, **__: Any) -> int:
 # The matrix products inside of operators, from the shapes of their arguments.
 FLOPS: dict[str, Callable[..., int]] = {
     "linear_norm": _linear_norm_flops,
+    "linear_pool": lambda x, weight, *_, **__: 2 * x[0] * math.prod(weight),
     "sage": _sage_flops,
     "edge_conv": _edge_conv_flops,
 }

@@ -152,7 +152,7 @@ def test_kernels_that_cannot_run_are_an_error_with_a_way_out(
 @pytest.mark.parametrize(
     ("vendor", "features", "wanted"),
     [
-        ("AuthenticAMD", "avx2 avx512f avx512dq", ("-mtune=icelake-server",)),
+        ("AuthenticAMD", "avx2 avx512f avx512dq", ("-mtune=icelake-server", "-DSGAS_ZEN")),
         ("AuthenticAMD", "avx2", ()),
         ("GenuineIntel", "avx2 avx512f", ()),
     ],

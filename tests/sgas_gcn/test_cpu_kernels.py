@@ -17,6 +17,7 @@ from sgas_gcn.kernels.cpu_backend import OPERATORS, operators
 from sgas_gcn.rows import Rows, rows_of_constant_degree, transpose
 
 NODES, HEADS, CHANNELS = 40, 2, 17
+SIGNS = (("edge_relu_stats", 2), ("pool_activation", 1), ("linear_pool", 2))  # by argument
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +74,8 @@ class Arguments:
         if operator == "pool_activation_backward":
             extremum, points, total, squares = ops.pool_activation(x, sign, 5, 0.2)
             return (extremum, total, squares, x, points, 0.2)
+        if operator.startswith("linear_pool"):
+            return self.of_linear_pool(operator)
         if operator in ("nearest", "smallest"):
             return (self.matrix(2, self.num_nodes, 3), 3)
         if operator == "transpose":
@@ -96,6 +99,16 @@ class Arguments:
             return self.of_messages(operator)
         assert operator in ("neighbor_sum", "neighbor_sum_backward")
         return (x, *rows)
+
+    def of_linear_pool(self, operator: str) -> tuple[Any, ...]:
+        """The arguments of the map that is pooled, or of its gradient."""
+        weight = self.matrix(self.channels + 3, self.channels)
+        sign = torch.ones(len(weight), dtype=self.dtype)
+        given = (self.matrix(), weight, sign, 5, 0.2)
+        if operator == "linear_pool":
+            return given
+        y, extremum, points, total, squares = operators().linear_pool(*given)
+        return (extremum, total, squares, *given[:2], y, points, 0.2, True, True)
 
     def of_messages(self, operator: str) -> tuple[Any, ...]:
         """The arguments of an operation on two edges; those of norms are the last of its own."""
@@ -131,7 +144,7 @@ def results(operator: str, arguments: Arguments) -> list[Tensor]:
 def test_torch_finds_no_fault_with_an_operator(operator: str) -> None:
     given = Arguments(random_rows()).of(operator)
     for number, value in enumerate(given):
-        is_sign = (operator, number) in (("edge_relu_stats", 2), ("pool_activation", 1))
+        is_sign = (operator, number) in SIGNS
         if isinstance(value, Tensor) and value.is_floating_point() and not is_sign:
             value.requires_grad_(OPERATORS[operator][1] is not None)
     torch.library.opcheck(getattr(operators(), operator).default, given)

@@ -55,8 +55,8 @@ def test_sums_do_not_depend_on_the_number_of_threads(case: str) -> None:
     assert all(map(torch.equal, *found))
 
 
-@pytest.mark.parametrize("rows", [3, 700])
-def test_a_large_weight_goes_through_a_library(rows: int) -> None:
+@pytest.mark.parametrize("rows", [3, 700, 1030])
+def test_large_weights_by_a_library_and_by_panels(rows: int) -> None:
     for case in ("linear_norm", "linear_norm_backward"):
         name, make = CASES[case]
         ours, wanted = (make(Arguments(rows, 80, torch.float64)) for _ in range(2))

@@ -21,24 +21,29 @@ def plain(layer: LinearNorm, norm: nn.BatchNorm1d, x: Tensor, slope: float) -> T
 
 @pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize(("points", "channels"), [(1, 3), (40, 17), (33, 300)])
+@pytest.mark.parametrize(
+    ("points", "inputs", "channels"),
+    [(1, 5, 3), (40, 5, 17), (33, 5, 300), (33, 70, 300), (400, 70, 300)],  # the last two: large
+)
 @pytest.mark.parametrize("slope", [0.2, 0.0])
-def test_equals_the_plain_formula(slope: float, points: int, channels: int, training: bool) -> None:
+def test_equals_the_plain_formula(
+    slope: float, points: int, inputs: int, channels: int, training: bool
+) -> None:
     torch.manual_seed(channels)
-    layer = LinearNorm(5, channels, slope).double().train(training)
+    layer = LinearNorm(inputs, channels, slope).double().train(training)
     norm = nn.BatchNorm1d(channels).double().train(training)
     for values in layer.norm.parameters():
         values.data.normal_()
     layer.norm.running_mean.normal_()
     layer.norm.running_var.uniform_(0.5, 2)
     norm.load_state_dict(layer.norm.state_dict(), strict=False)
-    x = torch.randn(CLOUDS * points, 5, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(CLOUDS * points, inputs, dtype=torch.float64, requires_grad=True)
     ours, wanted = pool_layer(layer, [x], CLOUDS, slope), plain(layer, norm, x, slope)
     torch.testing.assert_close(ours, wanted, rtol=1e-10, atol=1e-10)
     grad = torch.randn_like(wanted)
-    inputs = [x, layer.lin.weight]
-    found = torch.autograd.grad(ours, [*inputs, *layer.norm.parameters()], grad)
-    expected = torch.autograd.grad(wanted, [*inputs, *norm.parameters()], grad)
+    given = [x, layer.lin.weight]
+    found = torch.autograd.grad(ours, [*given, *layer.norm.parameters()], grad)
+    expected = torch.autograd.grad(wanted, [*given, *norm.parameters()], grad)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(layer.norm.running_mean, norm.running_mean)

@@ -27,7 +27,7 @@ Tensor maps_of(const Tensor& weight) {
 
 // x · mapsᵀ.
 Tensor projected_by(const Tensor& x, const Tensor& maps) {
-  if (!is_small(maps)) return at::mm(x, maps.t());
+  if (!by_registers(maps, x.size(0))) return at::mm(x, maps.t());
   Tensor out = at::empty({x.size(0), maps.size(0)}, x.options());
   AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "projected_by", [&] {
     const Padded<scalar_t> map(maps.t());
@@ -40,7 +40,7 @@ Tensor projected_by(const Tensor& x, const Tensor& maps) {
 // The gradient of the maps, from that of what they gave; that of x is added to `grad_x`.
 Tensor back_by(const Tensor& grad, const Tensor& x, const Tensor& maps,
                const std::optional<Tensor>& grad_x, bool of_maps) {
-  if (!is_small(maps)) {
+  if (!by_registers(maps, x.size(0))) {
     if (grad_x) product(*grad_x, grad, maps, true);
     return of_maps ? at::mm(grad.t(), x) : Tensor();
   }

@@ -7,7 +7,9 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <new>
 #include <type_traits>
+#include <vector>
 
 #ifdef __AVX512F__
 #include <immintrin.h>
@@ -16,6 +18,13 @@
 namespace sgas {
 
 constexpr int64_t ROWS_AHEAD = 16;  // that are asked for
+// A Zen 4 keeps few requests of the first cache under way: sums of columns took half the time with
+// the second.
+#ifdef SGAS_ZEN
+constexpr int PREFETCHED_INTO = 2;  // the second cache, as __builtin_prefetch counts
+#else
+constexpr int PREFETCHED_INTO = 3;
+#endif
 
 // From so many bytes on, a result will not be in the cache any more when it is read.
 constexpr int64_t STREAMED_BYTES = 1 << 20;
@@ -26,6 +35,24 @@ template <class T>
 struct RegisterOf {
   typedef T type __attribute__((vector_size(REGISTER_BYTES)));
 };
+
+// A vector that begins with a cache line, so that no register's load takes two of them.
+template <class T>
+struct OnALine {
+  using value_type = T;
+  static constexpr std::align_val_t line{REGISTER_BYTES};
+
+  OnALine() = default;
+  template <class Other>
+  OnALine(const OnALine<Other>&) {}
+
+  T* allocate(size_t count) { return static_cast<T*>(::operator new(count * sizeof(T), line)); }
+  void deallocate(T* at, size_t) { ::operator delete(at, line); }
+  bool operator==(const OnALine&) const { return true; }
+  bool operator!=(const OnALine&) const { return false; }
+};
+template <class T>
+using Numbers = std::vector<T, OnALine<T>>;
 
 // `count` values of type V, each a register of numbers T or a single one.
 template <class T, class V, int count_>
@@ -64,7 +91,7 @@ struct Block {
   // twice as much by it as by the processor's own guesses.
   static void prefetch(const T* from) {
     if constexpr (!single) {
-      for (int u = 0; u < count; u++) __builtin_prefetch(from + u * lanes);
+      for (int u = 0; u < count; u++) __builtin_prefetch(from + u * lanes, 0, PREFETCHED_INTO);
     }
   }
 

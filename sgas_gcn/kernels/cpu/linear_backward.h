@@ -6,18 +6,22 @@
 
 namespace sgas {
 
-constexpr int64_t ROWS_IN_CACHE = 64;  // of the gradient: in the first cache
+constexpr int64_t ROWS_IN_CACHE = 64;  // of the gradient: in the first cache, or the second
+constexpr int64_t ROWS_FOR_PANELS = 1024;
 
 // Weights `[D, C]` of matrices side by side, what they are multiplied with, and what they get.
 template <class T>
 struct Linear {
   std::vector<View<const T>> inputs;
   std::vector<Padded<T>> maps;
-  std::vector<View<T>> grad_inputs;  // added to; empty where not wanted
+  std::vector<View<T>> grad_inputs;  // empty where not wanted
+  bool fresh = false;                // grad_inputs are written, not added to
   int64_t columns, stride;           // D, and the length of a row of the gradient
 
   Linear(at::TensorList given, const Tensor& weight, at::TensorList grads)
       : columns(weight.size(0)), stride(Padded<T>(0, weight.size(0)).stride) {
+    // Rows a page apart would share a few lines of the first cache.
+    if (stride * sizeof(T) % 4096 == 0) stride += Whole<T>::lanes;
     for (size_t i = 0; i < given.size(); i++) {
       inputs.push_back(reading<T>(given[i]));
       maps.emplace_back(part_of(weight, i, given.size()));
@@ -52,21 +56,22 @@ void write_transposed(std::vector<Padded<T>>& sums, View<T> out) {
   if (sums.empty()) return;
   auto& sum = sums[0];
   for (size_t group = 1; group < sums.size(); group++) {
-    const T* numbers = sums[group].row(0);
-    for (size_t i = 0; i < sum.numbers.size(); i++) sum.numbers[i] += numbers[i];
+    const auto& numbers = sums[group].numbers;
+    for (size_t i = 0; i < numbers.size(); i++) sum.numbers[i] += numbers[i];
   }
   for (int64_t d = 0; d < sum.columns; d++) {
-    for (int64_t c = 0; c < sum.rows; c++) out.row(d)[c] = sum.row(c)[d];
+    for (int64_t c = 0; c < sum.rows; c++) out.row(d)[c] = *sum.place(c, d);
   }
 }
 
-// grads += gradient · map, for some rows; `gradient` is the first of them.
+// grads (+)= gradient · map, for some rows; `gradient` is the first of them.
 template <class T>
 void to_inputs(const Linear<T>& linear, int64_t first, int64_t last, const T* gradient) {
   for (size_t i = 0; i < linear.grad_inputs.size(); i++) {
     const std::vector<Factor<T>> factors{
         {{gradient - first * linear.stride, linear.stride}, &linear.maps[i]}};
-    multiply<T, AND_ADD>(factors, first, last, linear.grad_inputs[i]);
+    const auto run = linear.fresh ? multiply<T, AS_IT_IS> : multiply<T, AND_ADD>;
+    run(factors, first, last, linear.grad_inputs[i]);
   }
 }
 
@@ -79,7 +84,7 @@ void linear_backward(const Linear<T>& linear, int64_t num_rows, Tensor grad_weig
   const int64_t groups = groups_of(num_rows), width = linear.maps[0].columns;
   std::vector<std::vector<Padded<T>>> sums(linear.inputs.size());
   for (auto& own : sums) own.assign(of_weight ? groups : 0, Padded<T>(width, linear.columns));
-  std::vector<std::vector<T>> buffers(groups);
+  std::vector<Numbers<T>> buffers(groups);
   over_groups(num_rows, [&](int64_t group, int64_t first, int64_t last) {
     auto& buffer = buffers[group];
     if (buffer.empty()) buffer.resize(ROWS_IN_CACHE * linear.stride + Whole<T>::lanes);
@@ -119,7 +124,14 @@ inline bool all_dense(at::TensorList matrices) {
   });
 }
 
-// Whether products with this matrix are to be small ones.
-inline bool is_small(const Tensor& weight) { return weight.numel() <= SMALL_NUMBERS; }
+// Whether products of so many rows with this matrix are to go by registers. On AMD's processors that
+// is faster for any matrix (100 to 105 GFLOP/s on a Zen 4, and torch's library 75 to 90), but a
+// large one has to be put into panels first.
+inline bool by_registers(const Tensor& weight, int64_t num_rows) {
+#ifdef SGAS_ZEN
+  if (num_rows >= ROWS_FOR_PANELS) return true;
+#endif
+  return weight.numel() <= SMALL_NUMBERS;
+}
 
 }  // namespace sgas

@@ -118,7 +118,7 @@ std::tuple<Tensor, Tensor> linear_norm(at::TensorList inputs, const Tensor& weig
                                        SGAS_NORMS_ARGUMENTS) {
   const at::AutoDispatchBelowAutograd below;
   Tensor y = at::empty({inputs[0].size(0), weight.size(0)}, inputs[0].options()), sums;
-  if (is_small(weight) && all_dense(inputs)) {
+  if (by_registers(weight, y.size(0)) && all_dense(inputs)) {
     AT_DISPATCH_FLOATING_TYPES(y.scalar_type(), "linear_norm", [&] {
       sums = small_relu_sums<scalar_t>(inputs, weight, bias,
                                        static_cast<scalar_t>(negative_slope), y);
@@ -129,13 +129,13 @@ std::tuple<Tensor, Tensor> linear_norm(at::TensorList inputs, const Tensor& weig
   return {y, SGAS_NORMS.coefficients(sums, y.size(0))};
 }
 
-// The gradient before the ReLU of some rows, `[rows, stride]`, from `factors` `[3, stride]`.
+// The gradient before the ReLU of some rows, `[rows, stride]`, from `factors` `[3, columns]`.
 template <class T>
-void before_relu(View<const T> grad, View<const T> y, const Padded<T>& factors, T negative_slope,
-                 int64_t first, int64_t last, T* out) {
+void before_relu(View<const T> grad, View<const T> y, View<const T> factors, int64_t columns,
+                 T negative_slope, int64_t first, int64_t last, T* out, int64_t stride) {
   const T *one = factors.row(0), *two = factors.row(1), *three = factors.row(2);
-  for (int64_t row = first; row < last; row++, out += factors.stride) {
-    over_channels<T>(factors.columns, [&](auto block, int64_t c) {
+  for (int64_t row = first; row < last; row++, out += stride) {
+    over_channels<T>(columns, [&](auto block, int64_t c) {
       using B = decltype(block);
       const auto zero = B::fill(0), slope = B::fill(negative_slope);
       B::prefetch(y.row(row + ROWS_AHEAD) + c);
@@ -183,15 +183,16 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> linear_norm_backward(
       norm_gradients(column_sums(grad, y, std::nullopt), coefficients, scale, num_rows, training, y);
   Tensor grad_weight = at::zeros({of_weight ? columns : 0, weight.size(1)}, weight.options());
   Tensor grad_bias = at::zeros({of_bias ? columns : 0}, weight.options());
-  if (is_small(weight) && all_dense(inputs) && all_dense(grad_inputs) && !of_bias) {
+  if (by_registers(weight, y.size(0)) && all_dense(inputs) && all_dense(grad_inputs) && !of_bias) {
     AT_DISPATCH_FLOATING_TYPES(y.scalar_type(), "linear_norm_backward", [&] {
-      const Padded<scalar_t> typed(factors.to(y.scalar_type()));
+      const Tensor typed = factors.to(y.scalar_type());
       const auto g = reading<scalar_t>(grad), values = reading<scalar_t>(y);
       const scalar_t slope = static_cast<scalar_t>(negative_slope);
       const Linear<scalar_t> linear(inputs, weight, grad_inputs);
       linear_backward(linear, num_rows, grad_weight,
                       [&](int64_t, int64_t first, int64_t last, scalar_t* out) {
-                        before_relu(g, values, typed, slope, first, last, out);
+                        before_relu(g, values, reading<scalar_t>(typed), columns, slope, first, last,
+                                    out, linear.stride);
                         return out;
                       });
     });

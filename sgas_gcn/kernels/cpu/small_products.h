@@ -11,17 +11,20 @@
 
 namespace sgas {
 
-constexpr int64_t SMALL_NUMBERS = 1 << 14;  // of the small matrix; above, a library is faster
+constexpr int64_t SMALL_NUMBERS = 1 << 14;  // of the small matrix; above, a library may be faster
 constexpr int ROWS_OF_A_BLOCK = 8;
 
 template <class T>
 using Whole = Block<T, typename RegisterOf<T>::type, 1>;
 
-// A matrix whose rows are padded with zeros to whole registers.
+// A matrix in panels of two registers' columns, each of them row after row, so that a product reads
+// what stands together. The last panel may be one register wide; missing columns are zeros.
 template <class T>
 struct Padded {
-  int64_t rows, columns, stride;
-  std::vector<T> numbers;
+  static constexpr int64_t width = 2 * Whole<T>::lanes;  // of a panel
+
+  int64_t rows, columns, stride;  // stride: the columns with those that are missing
+  Numbers<T> numbers;
 
   Padded(int64_t rows, int64_t columns)
       : rows(rows),
@@ -31,15 +34,38 @@ struct Padded {
 
   explicit Padded(const Tensor& from) : Padded(from.size(0), from.size(1)) {
     const T* at = from.const_data_ptr<T>();
-    for (int64_t r = 0; r < rows; r++) {
-      for (int64_t c = 0; c < columns; c++) {
-        numbers[r * stride + c] = at[r * from.stride(0) + c * from.stride(1)];
+    const int64_t down = from.stride(0), along = from.stride(1);
+    for (int64_t c = 0; c < columns; c += width) {  // what a panel takes may lie in columns
+      const int64_t number = std::min(width, columns - c), far = step(c);
+      T* panel = place(0, c);
+      const auto fill = [&](int64_t r, int64_t i) {
+        panel[r * far + i] = at[r * down + (c + i) * along];
+      };
+      if (down < along) {
+        for (int64_t i = 0; i < number; i++) {
+          for (int64_t r = 0; r < rows; r++) fill(r, i);
+        }
+      } else {
+        for (int64_t r = 0; r < rows; r++) {
+          for (int64_t i = 0; i < number; i++) fill(r, i);
+        }
       }
     }
   }
 
-  const T* row(int64_t r) const { return numbers.data() + r * stride; }
-  T* row(int64_t r) { return numbers.data() + r * stride; }
+  // How far the rows of a column's panel stand apart.
+  int64_t step(int64_t column) const { return std::min(width, stride - first_of(column)); }
+
+  const T* place(int64_t row, int64_t column) const {
+    const int64_t first = first_of(column);
+    return numbers.data() + first * rows + row * step(column) + column - first;
+  }
+  T* place(int64_t row, int64_t column) {
+    return const_cast<T*>(static_cast<const Padded*>(this)->place(row, column));
+  }
+
+ private:
+  static int64_t first_of(int64_t column) { return column / width * width; }
 };
 
 template <class T>
@@ -56,9 +82,9 @@ inline void multiply_block(const std::vector<Factor<T>>& factors, int64_t row, i
   for (const auto& factor : factors) {
     const T* left[rows];
     for (int r = 0; r < rows; r++) left[r] = factor.left.row(row + r);
-    const T* right = factor.right->row(0) + column;
-    const int64_t depth = factor.right->rows, stride = factor.right->stride;
-    for (int64_t k = 0; k < depth; k++, right += stride) {
+    const T* right = factor.right->place(0, column);
+    const int64_t depth = factor.right->rows, step = factor.right->step(column);
+    for (int64_t k = 0; k < depth; k++, right += step) {
       typename B::Value other[count];
       for (int u = 0; u < count; u++) other[u] = B::load(right, u);
 #pragma GCC unroll 8
@@ -168,40 +194,58 @@ void multiply_all(const std::vector<Factor<T>>& factors, int64_t num_rows, View<
   });
 }
 
-// out += leftᵀ · right over some rows of both; left and out have rows padded to whole registers,
+// out += leftᵀ · right over some rows of both; left has rows padded to whole registers as out has,
 // and out is the transpose: `[columns of right, columns of left]`.
 template <class T>
 void add_transposed(const T* left, int64_t left_stride, View<const T> right, int64_t num_rows,
                     Padded<T>& out) {
-  over_registers<T>(out.columns, [&](auto number, int64_t column, auto) {
-    constexpr int count = decltype(number)::value;
+  const auto block_of = [&](auto height, auto number, int64_t first, int64_t column) {
+    constexpr int rows = decltype(height)::value, count = decltype(number)::value;
     using B = Block<T, typename RegisterOf<T>::type, count>;
-    const auto rows_of = [&](auto constant, int64_t first) {
-      constexpr int rows = decltype(constant)::value;
-      typename B::Value sum[rows][count];
-      for (int r = 0; r < rows; r++) {
-        for (int u = 0; u < count; u++) sum[r][u] = B::load(out.row(first + r) + column, u);
-      }
-      for (int64_t i = 0; i < num_rows; i++) {
-        typename B::Value other[count];
-        for (int u = 0; u < count; u++) other[u] = B::load(left + i * left_stride + column, u);
-        const T* numbers = right.row(i) + first;
-#pragma GCC unroll 8
-        for (int r = 0; r < rows; r++) {
-          const auto own = B::fill(numbers[r]);
-          for (int u = 0; u < count; u++) sum[r][u] += own * other[u];
-        }
-      }
-      for (int r = 0; r < rows; r++) {
-        for (int u = 0; u < count; u++) B::store(out.row(first + r) + column, u, sum[r][u]);
-      }
+    const auto place = [&](int r, int u) {
+      return out.place(first + r, column + u * B::lanes);
     };
-    int64_t first = 0;
-    for (; first + ROWS_OF_A_BLOCK <= out.rows; first += ROWS_OF_A_BLOCK) {
-      rows_of(std::integral_constant<int, ROWS_OF_A_BLOCK>{}, first);
+    typename B::Value sum[rows][count];
+    for (int r = 0; r < rows; r++) {
+      for (int u = 0; u < count; u++) sum[r][u] = B::load(place(r, u), 0);
     }
-    for (; first < out.rows; first++) rows_of(std::integral_constant<int, 1>{}, first);
-  });
+    for (int64_t i = 0; i < num_rows; i++) {
+      typename B::Value other[count];
+      for (int u = 0; u < count; u++) other[u] = B::load(left + i * left_stride + column, u);
+      const T* numbers = right.row(i) + first;
+#pragma GCC unroll 8
+      for (int r = 0; r < rows; r++) {
+        const auto own = B::fill(numbers[r]);
+        for (int u = 0; u < count; u++) sum[r][u] += own * other[u];
+      }
+    }
+    for (int r = 0; r < rows; r++) {
+      for (int u = 0; u < count; u++) B::store(place(r, u), 0, sum[r][u]);
+    }
+  };
+  // Sixteen registers of sums at a time, where there are so many.
+  const auto columns_of = [&](auto number, int64_t column) {
+    constexpr int rows = 16 / decltype(number)::value;
+    int64_t first = 0;
+    for (; first + rows <= out.rows; first += rows) {
+      block_of(std::integral_constant<int, rows>{}, number, first, column);
+    }
+    for (; first + 2 <= out.rows; first += 2) {
+      block_of(std::integral_constant<int, 2>{}, number, first, column);
+    }
+    for (; first < out.rows; first++) {
+      block_of(std::integral_constant<int, 1>{}, number, first, column);
+    }
+  };
+  constexpr int64_t lanes = Whole<T>::lanes;
+  int64_t column = 0;
+  for (; column + 4 * lanes <= out.stride; column += 4 * lanes) {
+    columns_of(std::integral_constant<int, 4>{}, column);
+  }
+  for (; column + 2 * lanes <= out.stride; column += 2 * lanes) {
+    columns_of(std::integral_constant<int, 2>{}, column);
+  }
+  if (column < out.stride) columns_of(std::integral_constant<int, 1>{}, column);
 }
 
 }  // namespace sgas
