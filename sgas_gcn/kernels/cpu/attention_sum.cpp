@@ -53,11 +53,12 @@ void centred_scores(const Scores<T>& scores, const Rows<Index>& rows, T* out) {
 
 // Divides the exponentials of each node by their sum, and sums the values by them.
 template <class T, class Index>
-void weighted_sums(const T* values, int64_t stride, int64_t heads, int64_t channels,
+void weighted_sums(const Matrix<T>& values, int64_t heads, int64_t channels,
                    const Rows<Index>& rows, T* weights, T* out) {
   at::parallel_for(0, rows.count, grain_of(heads * channels), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) {
       const Index first = rows.offsets[i], last = rows.offsets[i + 1];
+      values.prefetch_far(i, heads * channels);
       for (int64_t head = 0; head < heads; head++) {
         T total = 0;
         for (Index edge = first; edge < last; edge++) total += weights[edge * heads + head];
@@ -66,7 +67,7 @@ void weighted_sums(const T* values, int64_t stride, int64_t heads, int64_t chann
           using B = decltype(block);
           typename B::Value sum[B::count] = {};
           for (Index edge = first; edge < last; edge++) {
-            const T* value = values + rows.sources[edge] * stride + head * channels + c;
+            const T* value = values.row(rows.sources[edge]) + head * channels + c;
             const auto weight = B::fill(weights[edge * heads + head]);
             for (int u = 0; u < B::count; u++) sum[u] += weight * B::load(value, u);
           }
@@ -105,20 +106,21 @@ const T* scaled(const T* row, const T* factors, int64_t channels, std::vector<T>
 
 // The gradients of each edge's score, `[E, m]`, and their sums by target.
 template <class T, class Index>
-void score_gradients(const T* grad, int64_t grad_stride, const T* values, int64_t stride,
+void score_gradients(const T* grad, int64_t grad_stride, const Matrix<T>& values,
                      const T* factors, int64_t channels, const Scores<T>& scores, const T* weights,
                      const Rows<Index>& rows, T* by_edge, T* by_target) {
   const int64_t heads = scores.heads;
   at::parallel_for(0, rows.count, grain_of(heads * channels), [&](int64_t begin, int64_t end) {
     std::vector<T> buffer(channels);
     for (int64_t i = begin; i < end; i++) {
+      values.prefetch_far(i, heads * channels);
       for (int64_t head = 0; head < heads; head++) {
         const T* row = scaled(grad + i * grad_stride + head * channels,
                               factors == nullptr ? nullptr : factors + head * channels, channels,
                               buffer);
         T mean = 0, sum = 0;
         for (Index edge = rows.offsets[i]; edge < rows.offsets[i + 1]; edge++) {
-          const T* value = values + rows.sources[edge] * stride + head * channels;
+          const T* value = values.row(rows.sources[edge]) + head * channels;
           const T product = dot(row, value, channels);
           by_edge[edge * heads + head] = product;
           mean += weights[edge * heads + head] * product;
@@ -249,7 +251,7 @@ std::tuple<Tensor, Tensor> attention_sum(const Tensor& given, const Tensor& targ
                                   static_cast<scalar_t>(slope)};
     centred_scores(scores, rows, weights.mutable_data_ptr<scalar_t>());
     weights.exp_();
-    weighted_sums(values.const_data_ptr<scalar_t>(), values.stride(0), heads, channels, rows,
+    weighted_sums(Matrix<scalar_t>(values), heads, channels, rows,
                   weights.mutable_data_ptr<scalar_t>(), out.mutable_data_ptr<scalar_t>());
   });
   return {out, weights};
@@ -284,8 +286,8 @@ std::tuple<Tensor, Tensor, Tensor> attention_sum_backward(
     auto* of_targets = by_target.mutable_data_ptr<scalar_t>();
     const auto* by = factors ? factors->const_data_ptr<scalar_t>() : nullptr;
     const auto* made_by = vectors ? vectors->const_data_ptr<scalar_t>() : nullptr;
-    score_gradients(g, grad.stride(0), values.const_data_ptr<scalar_t>(), values.stride(0), by,
-                    channels, scores, w, rows, of_edges, of_targets);
+    score_gradients(g, grad.stride(0), Matrix<scalar_t>(values), by, channels,
+                    scores, w, rows, of_edges, of_targets);
     const ToSources<scalar_t> to{g, grad.stride(0), heads, channels, w, of_edges, of_targets, made_by,
                                  grad_values.mutable_data_ptr<scalar_t>(),
                                  by_source.mutable_data_ptr<scalar_t>()};

@@ -205,6 +205,13 @@ struct Block {
   }
 };
 
+// Asks for memory as Block::prefetch does.
+template <class T>
+inline void prefetch_numbers(const T* from, int64_t count) {
+  constexpr int64_t line = 64 / sizeof(T);
+  for (int64_t i = 0; i < count; i += line) __builtin_prefetch(from + i, 0, PREFETCHED_INTO);
+}
+
 inline void finish_streams() {
 #ifdef __AVX512F__
   _mm_sfence();

@@ -18,7 +18,7 @@ template <class T>
 std::vector<Factor<T>> factors_of(at::TensorList inputs, const std::vector<Padded<T>>& maps) {
   std::vector<Factor<T>> factors;
   for (size_t i = 0; i < inputs.size(); i++) {
-    factors.push_back({{inputs[i].const_data_ptr<T>(), inputs[i].stride(0)}, &maps[i]});
+    factors.push_back({reading<T>(inputs[i]), &maps[i]});
   }
   return factors;
 }

@@ -37,6 +37,7 @@ bool max_rows(const Matrix<T>& x, int64_t channels, const Rows<Index>& rows, Aft
   at::parallel_for(0, rows.count, grain_of(channels), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) {
       const Index first = rows.offsets[i], last = rows.offsets[i + 1];
+      x.prefetch_far(i, channels);
       over_channels<T>(channels, [&](auto block, int64_t c) {
         using B = decltype(block);
         typename B::Value largest[B::count];

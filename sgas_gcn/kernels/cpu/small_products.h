@@ -13,6 +13,7 @@ namespace sgas {
 
 constexpr int64_t SMALL_NUMBERS = 1 << 14;  // of the small matrix; above, a library may be faster
 constexpr int ROWS_OF_A_BLOCK = 8;
+constexpr int64_t ROWS_ASKED = 4 * ROWS_OF_A_BLOCK;  // how far ahead
 
 template <class T>
 using Whole = Block<T, typename RegisterOf<T>::type, 1>;
@@ -72,6 +73,7 @@ template <class T>
 struct Factor {
   View<const T> left;
   const Padded<T>* right;
+  bool apart = false;  // the rows of left do not follow each other: they are asked for ahead
 };
 
 template <class T, int rows, int count, class Take>
@@ -84,6 +86,9 @@ inline void multiply_block(const std::vector<Factor<T>>& factors, int64_t row, i
     for (int r = 0; r < rows; r++) left[r] = factor.left.row(row + r);
     const T* right = factor.right->place(0, column);
     const int64_t depth = factor.right->rows, step = factor.right->step(column);
+    if (factor.apart && column == 0) {
+      for (int r = 0; r < rows; r++) prefetch_numbers(factor.left.row(row + r + ROWS_ASKED), depth);
+    }
     for (int64_t k = 0; k < depth; k++, right += step) {
       typename B::Value other[count];
       for (int u = 0; u < count; u++) other[u] = B::load(right, u);
@@ -175,22 +180,24 @@ void multiply(const std::vector<Factor<T>>& factors, int64_t first, int64_t last
   });
 }
 
-// The same for all rows, in parallel.
-template <class T, Result result>
-void multiply_all(const std::vector<Factor<T>>& factors, int64_t num_rows, View<T> out,
-                  bool streamed = false) {
+// Calls body(first row, last row) for chunks of rows, in parallel.
+template <class Body>
+void over_chunks(int64_t num_rows, Body&& body) {
   const int64_t chunks = (num_rows + ROWS_OF_A_CHUNK - 1) / ROWS_OF_A_CHUNK;
   at::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
     for (int64_t chunk = begin; chunk < end; chunk++) {
       const int64_t first = chunk * ROWS_OF_A_CHUNK;
-      const int64_t last = std::min(num_rows, first + ROWS_OF_A_CHUNK);
-      if (streamed) {
-        multiply<T, result, true>(factors, first, last, out);
-      } else {
-        multiply<T, result, false>(factors, first, last, out);
-      }
+      body(first, std::min(num_rows, first + ROWS_OF_A_CHUNK));
     }
     finish_streams();
+  });
+}
+
+// The same for all rows, in parallel.
+template <class T, Result result>
+void multiply_all(const std::vector<Factor<T>>& factors, int64_t num_rows, View<T> out) {
+  over_chunks(num_rows, [&](int64_t first, int64_t last) {
+    multiply<T, result>(factors, first, last, out);
   });
 }
 
