@@ -232,6 +232,7 @@ def _save_pool(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) ->
 def _save_linear_pool(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     y, _, points, _, _ = output
     ctx.mark_non_differentiable(y, points)
+    ctx.set_materialize_grads(False)  # of y that would be as large as y
     ctx.save_for_backward(*inputs[:2], y, points)
     ctx.slope = inputs[4]
 
@@ -268,15 +269,22 @@ def _grad_pool(ctx: Any, extremum: Tensor, _: Any, total: Tensor, squares: Tenso
     return operators().pool_activation_backward(*given), None, None, None
 
 
-def _grad_linear_pool(
-    ctx: Any, y: Any, extremum: Tensor, points: Any, total: Tensor, squares: Tensor
-) -> Gradients:
+def _grad_linear_pool(ctx: Any, *grads: Tensor | None) -> Gradients:
     of_x, of_weight = ctx.needs_input_grad[:2]
-    grads = operators().linear_pool_backward(
-        extremum, total, squares, *ctx.saved_tensors, ctx.slope, of_x, of_weight
+    x, weight, y, points = ctx.saved_tensors
+    _, extremum, _, total, squares = grads
+    types = (y.dtype, torch.float64, torch.float64)
+    pooled = (
+        torch.zeros_like(points, dtype=dtype) if grad is None else grad
+        for grad, dtype in zip((extremum, total, squares), types, strict=True)
     )
-    found = (grad if of else None for grad, of in zip(grads, (of_x, of_weight), strict=True))
-    return *found, None, None, None
+    found = operators().linear_pool_backward(
+        *pooled, x, weight, y, points, ctx.slope, of_x, of_weight
+    )
+    return (
+        *(grad if of else None for grad, of in zip(found, (of_x, of_weight), strict=True)),
+        *(None, None, None),
+    )
 
 
 Fake = Callable[..., Any]

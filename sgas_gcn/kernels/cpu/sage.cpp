@@ -110,16 +110,19 @@ struct Combined {
       const View<T> to{grad_message.data + c, grad_message.stride};
       const View<const T> of{message.data + c, message.stride};
       multiply<T, AS_IT_IS>({{{out + c - first * stride, stride}, &maps[edge]}}, first, last, to);
-      for (int64_t row = first; row < last; row++) mask(of.row(row), to.row(row));
+      for (int64_t row = first; row < last; row++) {
+        mask(of.row(row), of.row(row + ROWS_AHEAD), to.row(row));
+      }
       if (sums[edge].empty()) continue;
       add_transposed(out + c, stride, View<const T>{of.row(first), of.stride}, last - first,
                      sums[edge][group]);
     }
   }
 
-  void mask(const T* values, T* found) const {
+  void mask(const T* values, const T* later, T* found) const {
     over_channels<T>(channels, [&](auto block, int64_t c) {
       using B = decltype(block);
+      B::prefetch(later + c);
       const auto zero = B::fill(0);
       for (int u = 0; u < B::count; u++) {
         const auto on = B::load(values + c, u) > zero;
