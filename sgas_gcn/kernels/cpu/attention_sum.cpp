@@ -22,11 +22,13 @@ struct Scores {
   const T* target;
   const T* source;
   int64_t heads;
-  T slope;
+  T slopes[2];  // of the leaky ReLU, where negative and where positive; a choice of them would be
+                // a branch, and half of those are guessed wrong
 
   T before(int64_t i, int64_t j, int64_t head) const {
     return target[i * heads + head] + source[j * heads + head];
   }
+  T slope(T score) const { return slopes[score > 0]; }
 };
 
 // Each edge's score less the largest of its node, so that no exponential overflows.
@@ -39,7 +41,7 @@ void centred_scores(const Scores<T>& scores, const Rows<Index>& rows, T* out) {
         T largest = -std::numeric_limits<T>::infinity();
         for (Index edge = rows.offsets[i]; edge < rows.offsets[i + 1]; edge++) {
           T score = scores.before(i, rows.sources[edge], head);
-          score = score > 0 ? score : scores.slope * score;
+          score *= scores.slope(score);
           out[edge * heads + head] = score;
           largest = score > largest ? score : largest;
         }
@@ -128,7 +130,7 @@ void score_gradients(const T* grad, int64_t grad_stride, const Matrix<T>& values
         for (Index edge = rows.offsets[i]; edge < rows.offsets[i + 1]; edge++) {
           const int64_t at = edge * heads + head;
           T score = weights[at] * (by_edge[at] - mean);
-          score *= scores.before(i, rows.sources[edge], head) > 0 ? T(1) : scores.slope;
+          score *= scores.slope(scores.before(i, rows.sources[edge], head));
           by_edge[at] = score;
           sum += score;
         }
@@ -248,7 +250,7 @@ std::tuple<Tensor, Tensor> attention_sum(const Tensor& given, const Tensor& targ
     const Rows<index_t> rows(offsets, sources, out_offsets, out_targets, out_edges);
     const Scores<scalar_t> scores{target.const_data_ptr<scalar_t>(),
                                   source.const_data_ptr<scalar_t>(), heads,
-                                  static_cast<scalar_t>(slope)};
+                                  {static_cast<scalar_t>(slope), 1}};
     centred_scores(scores, rows, weights.mutable_data_ptr<scalar_t>());
     weights.exp_();
     weighted_sums(Matrix<scalar_t>(values), heads, channels, rows,
@@ -279,7 +281,7 @@ std::tuple<Tensor, Tensor, Tensor> attention_sum_backward(
     const Rows<index_t> rows(offsets, sources, out_offsets, out_targets, out_edges);
     const Scores<scalar_t> scores{target.const_data_ptr<scalar_t>(),
                                   source.const_data_ptr<scalar_t>(), heads,
-                                  static_cast<scalar_t>(slope)};
+                                  {static_cast<scalar_t>(slope), 1}};
     const auto* g = grad.const_data_ptr<scalar_t>();
     const auto* w = weights.const_data_ptr<scalar_t>();
     auto* of_edges = by_edge.mutable_data_ptr<scalar_t>();

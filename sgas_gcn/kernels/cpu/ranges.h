@@ -12,19 +12,28 @@ namespace sgas {
 
 constexpr int64_t NODES_OF_A_RANGE = 256;  // at least, so that a range is worth a thread's while
 
-// Where the ranges begin, and at the end the number of nodes.
+// The largest of some nodes and of `reach`.
+template <class Index>
+Index farthest(const Index* nodes, int64_t first, int64_t last, Index reach) {
+  for (int64_t i = first; i < last; i++) reach = nodes[i] > reach ? nodes[i] : reach;
+  return reach;
+}
+
+// Where the ranges begin, and at the end the number of nodes. No range ends before the farthest
+// node that any of its own shares an edge with, so that most nodes are looked at many at a time.
 template <class Index>
 std::vector<int64_t> closed_ranges(const Rows<Index>& rows) {
   std::vector<int64_t> starts{0};
   Index reach = 0;  // the last node that any of nodes 0 to i shares an edge with
-  for (int64_t i = 0; i < rows.count; i++) {
-    for (Index at = rows.offsets[i]; at < rows.offsets[i + 1]; at++) {
-      reach = std::max(reach, rows.sources[at]);
-    }
-    for (Index at = rows.out_offsets[i]; at < rows.out_offsets[i + 1]; at++) {
-      reach = std::max(reach, rows.out_targets[at]);
-    }
-    if (reach <= i && i + 1 - starts.back() >= NODES_OF_A_RANGE) starts.push_back(i + 1);
+  const auto look_at = [&](int64_t first, int64_t last) {
+    reach = farthest(rows.sources, rows.offsets[first], rows.offsets[last], reach);
+    reach = farthest(rows.out_targets, rows.out_offsets[first], rows.out_offsets[last], reach);
+  };
+  for (int64_t i = 0; i < rows.count;) {
+    const int64_t next = std::min(std::max<int64_t>(reach, i + 1), rows.count);
+    look_at(i, next);  // nodes before `reach`: no range ends there
+    i = next;
+    if (reach < i && i - starts.back() >= NODES_OF_A_RANGE) starts.push_back(i);
   }
   if (starts.back() < rows.count) starts.push_back(rows.count);
   return starts;
