@@ -11,6 +11,10 @@
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 #include "linear_backward.h"
 #include "pools.h"
 
@@ -18,6 +22,17 @@ namespace sgas {
 namespace {
 
 constexpr int64_t POINTS_OF_A_TILE = 64;  // of x: in the second cache, beside some columns of W
+
+// Where fresh memory comes a page at a time, a layer's values of 117 MB took 60 ms of faults.
+void ask_for_huge_pages(const Tensor& fresh) {
+#ifdef MADV_HUGEPAGE
+  constexpr uintptr_t page = 2 << 20;
+  const auto start = reinterpret_cast<uintptr_t>(fresh.data_ptr());
+  const uintptr_t first = (start + page - 1) / page * page;
+  const uintptr_t last = (start + fresh.nbytes()) / page * page;
+  if (last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#endif
+}
 
 // Some columns of one cloud: W x to y, and what is found of it.
 template <bool streamed, class T>
@@ -87,6 +102,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> linear_pool(const Tensor& giv
   const int64_t channels = weight.size(0);
   const int64_t stride = Padded<float>(0, channels).stride;  // no less than double's
   Tensor y = at::empty({x.size(0), channels}, x.options());
+  ask_for_huge_pages(y);
   Tensor signs = at::zeros({stride}, x.options());
   signs.narrow(0, 0, channels).copy_(sign);
   Tensor extremum = at::full({clouds, stride}, -INFINITY, x.options());
