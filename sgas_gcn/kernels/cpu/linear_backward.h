@@ -31,15 +31,15 @@ struct Linear {
 };
 
 // Rows go in groups, each with sums of its own: the result is the same for any number of threads.
-inline int64_t groups_of(int64_t num_rows) {
+// For large matrices, of so many numbers, more threads are of use than there are else rows for.
+inline int64_t groups_of(int64_t num_rows, int64_t numbers) {
   const int64_t chunks = (num_rows + ROWS_OF_A_CHUNK - 1) / ROWS_OF_A_CHUNK;
-  return std::min<int64_t>(chunks, 8);
+  return std::min<int64_t>(chunks, numbers > SMALL_NUMBERS ? 32 : 8);
 }
 
 // Calls body(group, first row, last row) for a few rows at a time, the groups in parallel.
 template <class Body>
-void over_groups(int64_t num_rows, Body&& body) {
-  const int64_t groups = groups_of(num_rows);
+void over_groups(int64_t num_rows, int64_t groups, Body&& body) {
   at::parallel_for(0, groups, 1, [&](int64_t begin, int64_t end) {
     for (int64_t group = begin; group < end; group++) {
       const int64_t stop = num_rows * (group + 1) / groups;
@@ -81,11 +81,12 @@ void to_inputs(const Linear<T>& linear, int64_t first, int64_t last, const T* gr
 template <class T, class Make>
 void linear_backward(const Linear<T>& linear, int64_t num_rows, Tensor grad_weight, Make&& make) {
   const bool of_weight = grad_weight.size(0) > 0;
-  const int64_t groups = groups_of(num_rows), width = linear.maps[0].columns;
+  const int64_t width = linear.maps[0].columns;
+  const int64_t groups = groups_of(num_rows, linear.columns * width);
   std::vector<std::vector<Padded<T>>> sums(linear.inputs.size());
   for (auto& own : sums) own.assign(of_weight ? groups : 0, Padded<T>(width, linear.columns));
   std::vector<Numbers<T>> buffers(groups);
-  over_groups(num_rows, [&](int64_t group, int64_t first, int64_t last) {
+  over_groups(num_rows, groups, [&](int64_t group, int64_t first, int64_t last) {
     auto& buffer = buffers[group];
     if (buffer.empty()) buffer.resize(ROWS_IN_CACHE * linear.stride + Whole<T>::lanes);
     const T* gradient = make(group, first, last, buffer.data());

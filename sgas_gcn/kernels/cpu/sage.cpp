@@ -84,12 +84,12 @@ struct Combined {
         scale(scale ? scale->const_data_ptr<T>() : nullptr),
         floor(static_cast<T>(floor)),
         channels(weight.size(1) / 2),
-        edges(weight.size(0) / channels),
-        of_scale(groups_of(y.size(0)) * edges) {
-    const int64_t groups = of_weights ? groups_of(y.size(0)) : 0;
+        edges(weight.size(0) / channels) {
+    const int64_t groups = groups_of(y.size(0), weight.size(0) * channels);
+    of_scale.resize(groups * edges);
     for (int64_t edge = 0; edge < edges; edge++) {
       maps.emplace_back(part(weight, 1, edge));
-      sums.emplace_back(groups, Padded<T>(channels, channels));
+      sums.emplace_back(of_weights ? groups : 0, Padded<T>(channels, channels));
     }
   }
 

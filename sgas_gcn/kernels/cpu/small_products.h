@@ -1,4 +1,5 @@
-// Products with small matrices, whose results go from registers to where they are used.
+// Products with small matrices, or with any where a library is slower, whose results go from
+// registers to where they are used.
 //
 // A library's product writes all of its result before anything can read it; at 32 channels the
 // memory takes longer than the arithmetic. Here `take` gets each register of the result as it is
