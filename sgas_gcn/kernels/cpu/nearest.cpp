@@ -121,12 +121,19 @@ class Selector {
 // Squared distances from point i of a cloud, whose coordinates are `[dimensions, size]`.
 template <class T>
 void distances_from(const T* cloud, int64_t i, int64_t dimensions, int64_t size, T* row) {
-  std::fill(row, row + size, T(0));
-  for (int64_t d = 0; d < dimensions; d++) {
-    const T* all = cloud + d * size;
-    const T own = all[i];
-    for (int64_t j = 0; j < size; j++) row[j] += (all[j] - own) * (all[j] - own);
-  }
+  T own[DIMENSIONS];
+  for (int64_t d = 0; d < dimensions; d++) own[d] = cloud[d * size + i];
+  over_channels<T>(size, [&](auto block, int64_t j) {
+    using B = decltype(block);
+    typename B::Value sum[B::count] = {};
+    for (int64_t d = 0; d < dimensions; d++) {
+      for (int u = 0; u < B::count; u++) {
+        const auto apart = B::load(cloud + d * size + j, u) - B::fill(own[d]);
+        sum[u] = B::multiply_add(apart, apart, sum[u]);
+      }
+    }
+    for (int u = 0; u < B::count; u++) B::store(row + j, u, sum[u]);
+  });
   row[i] = -std::numeric_limits<T>::infinity();
 }
 
