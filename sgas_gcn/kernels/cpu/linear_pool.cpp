@@ -123,11 +123,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> linear_pool(const Tensor& giv
 std::tuple<Tensor, Tensor> linear_pool_backward(const Tensor& grad_extremum,
                                                 const Tensor& grad_total,
                                                 const Tensor& grad_squares, const Tensor& given,
-                                                const Tensor& weight, const Tensor& y,
+                                                const Tensor& weight, const Tensor& given_y,
                                                 const Tensor& points, double slope, bool of_x,
                                                 bool of_weight) {
   const at::AutoDispatchBelowAutograd below;
-  const Tensor x = with_dense_rows(given);
+  const Tensor x = with_dense_rows(given), y = with_dense_rows(given_y);
+  TORCH_CHECK(y.size(0) == x.size(0) && y.size(1) == weight.size(0),
+              "what linear_pool gave has to come back as it was");
   if (!by_registers(weight, x.size(0))) {
     const Tensor grad =
         pool_activation_backward(grad_extremum, grad_total, grad_squares, y, points, slope);
