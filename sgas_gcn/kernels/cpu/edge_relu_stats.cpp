@@ -173,50 +173,34 @@ void by_source(int64_t channels, const Kept<T, Place>& kept, const Rows<Index>& 
 }
 
 // Both sums for nodes first to last, which have no edge with others; `out` is `[N, 2, channels]`.
-// A few channels of all nodes at a time: what is read and added to in no order stays in the cache.
 template <class T, class Index, class Place>
 void by_both_ends(int64_t first, int64_t last, int64_t channels, const Kept<T, Place>& kept,
                   const Rows<Index>& rows, T* out) {
   const int64_t stride = 2 * channels;
-  const Index *offsets = rows.offsets, *sources = rows.sources;
-  over_channels<T>(channels, [&](auto block, int64_t c) {
-    using B = decltype(block);
-    using Value = typename B::Value;
-    const Value zero = B::fill(0);
-    T *of_targets = out + c, *of_sources = of_targets + channels;
-    const T* source = kept.source.data + c;
-    const int64_t source_stride = kept.source.stride;
-    Value c1[B::count], c2[B::count], factor[B::count];
-    for (int u = 0; u < B::count; u++) {
-      c1[u] = B::load(kept.constant + c, u);
-      c2[u] = B::load(kept.slope + c, u);
-      factor[u] = B::load(kept.factor + c, u);
-    }
-    for (int64_t j = first; j < last; j++) {
-      for (int u = 0; u < B::count; u++) B::store(of_sources + j * stride, u, zero);
-    }
-    for (int64_t i = first; i < last; i++) {
+  T* of_sources = out + channels;
+  for (int64_t j = first; j < last; j++) std::fill_n(of_sources + j * stride, channels, T(0));
+  for (int64_t i = first; i < last; i++) {
+    kept.source.prefetch_far(i, channels);
+    over_channels<T>(channels, [&](auto block, int64_t c) {
+      using B = decltype(block);
+      using Value = typename B::Value;
+      const Value zero = B::fill(0);
       const int64_t at = i * channels + c;
-      B::prefetch(kept.target.row(i + ROWS_AHEAD) + c);
-      B::prefetch(kept.grad.row(i + ROWS_AHEAD) + c);
-      B::prefetch(kept.selected + at + ROWS_AHEAD * channels);
-      const bool more = c + B::width < channels;  // else the next nodes' first channels
-      B::prefetch(more ? source + i * source_stride + B::width
-                       : source - c + (i + last - first) * source_stride);
-      Value own[B::count], selected[B::count], sum[B::count];
+      Value own[B::count], c1[B::count], c2[B::count], selected[B::count], sum[B::count];
       typename B::Integer chosen[B::count];
       for (int u = 0; u < B::count; u++) {
         own[u] = B::load(kept.target.row(i) + c, u);
+        c1[u] = B::load(kept.constant + c, u);
+        c2[u] = B::load(kept.slope + c, u);
         chosen[u] = B::load_integer(kept.places + at, u);
-        selected[u] = factor[u] * B::load(kept.grad.row(i) + c, u);
+        selected[u] = B::load(kept.factor + c, u) * B::load(kept.grad.row(i) + c, u);
         sum[u] = B::load(kept.selected + at, u) > zero ? selected[u] : zero;
       }
-      const Index begin = offsets[i], end = offsets[i + 1];
-      for (Index edge = begin; edge < end; edge++) {
-        const int64_t j = sources[edge];
-        const T* row = source + j * source_stride;
-        T* to = of_sources + j * stride;
-        const auto place = B::fill_integer(edge - begin);
+      for (Index edge = rows.offsets[i]; edge < rows.offsets[i + 1]; edge++) {
+        const int64_t j = rows.sources[edge];
+        const T* row = kept.source.row(j) + c;
+        T* to = of_sources + j * stride + c;
+        const auto place = B::fill_integer(edge - rows.offsets[i]);
         for (int u = 0; u < B::count; u++) {
           const Value h = own[u] + B::load(row, u);
           const Value grad_h = c1[u] + c2[u] * h;
@@ -225,9 +209,9 @@ void by_both_ends(int64_t first, int64_t last, int64_t channels, const Kept<T, P
           B::store(to, u, B::load(to, u) + (h > zero ? with_selected : zero));
         }
       }
-      for (int u = 0; u < B::count; u++) B::store(of_targets + i * stride, u, sum[u]);
-    }
-  });
+      for (int u = 0; u < B::count; u++) B::store(out + i * stride + c, u, sum[u]);
+    });
+  }
 }
 
 // The two rows of the sum over the chunks, always in the same order.

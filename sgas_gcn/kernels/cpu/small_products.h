@@ -194,7 +194,7 @@ void over_chunks(int64_t num_rows, Body&& body) {
   });
 }
 
-// The same for all rows, in parallel.
+// `multiply` for all rows, in parallel.
 template <class T, Result result>
 void multiply_all(const std::vector<Factor<T>>& factors, int64_t num_rows, View<T> out) {
   over_chunks(num_rows, [&](int64_t first, int64_t last) {
