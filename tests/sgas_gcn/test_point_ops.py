@@ -21,6 +21,7 @@ SIZES = [  # channels, clouds, points, k, dilation
     (3, 1, 8, 8, 1),
     (5, 3, 12, 4, 3),
     (32, 2, 20, 9, 2),
+    (40, 2, 300, 5, 1),  # more columns and points than go through the compiled steps at a time
 ]
 ALL = pytest.mark.parametrize("name", POINT_OPERATIONS)
 AT_ALL_SIZES = pytest.mark.parametrize("size", SIZES, ids=str)

@@ -30,11 +30,14 @@ struct Linear {
   }
 };
 
-// Rows go in groups, each with sums of its own: the result is the same for any number of threads.
-// For large matrices, of so many numbers, more threads are of use than there are else rows for.
+// How many groups rows go in, each with sums of its own: the result is the same for any number of
+// threads. For large matrices, of so many numbers, more threads are of use than there are else rows
+// for.
+inline int64_t most_groups(int64_t numbers) { return numbers > SMALL_NUMBERS ? 32 : 8; }
+
 inline int64_t groups_of(int64_t num_rows, int64_t numbers) {
   const int64_t chunks = (num_rows + ROWS_OF_A_CHUNK - 1) / ROWS_OF_A_CHUNK;
-  return std::min<int64_t>(chunks, numbers > SMALL_NUMBERS ? 32 : 8);
+  return std::min(chunks, most_groups(numbers));
 }
 
 // Calls body(group, first row, last row) for a few rows at a time, the groups in parallel.
@@ -75,32 +78,54 @@ void to_inputs(const Linear<T>& linear, int64_t first, int64_t last, const T* gr
   }
 }
 
+// The gradient of a Linear's weights, as sums of each group.
+template <class T>
+struct WeightSums {
+  std::vector<std::vector<Padded<T>>> sums;  // by input and group; without groups if not wanted
+
+  WeightSums(const Linear<T>& linear, int64_t groups, bool wanted) : sums(linear.inputs.size()) {
+    const Padded<T> none(linear.maps[0].columns, wanted ? linear.columns : 0);
+    for (auto& own : sums) own.assign(wanted ? groups : 0, none);
+  }
+
+  void add(const Linear<T>& linear, int64_t group, int64_t first, int64_t last,
+           const T* gradient) {
+    for (size_t i = 0; i < sums.size() && !sums[i].empty(); i++) {
+      const View<const T> rows{linear.inputs[i].row(first), linear.inputs[i].stride};
+      add_transposed(gradient, linear.stride, rows, last - first, sums[i][group]);
+    }
+  }
+
+  // Into `grad_weight` `[D, width · inputs]`, which stays as it is where nothing was wanted.
+  void write(const Tensor& grad_weight) {
+    for (size_t i = 0; i < sums.size() && !sums[i].empty(); i++) {
+      write_transposed(sums[i], writing<T>(part_of(grad_weight, i, sums.size())));
+    }
+  }
+};
+
+// Some rows of a gradient to all that they go to; `gradient` is the first of them.
+template <class T>
+void send_back(const Linear<T>& linear, WeightSums<T>& sums, int64_t group, int64_t first,
+               int64_t last, const T* gradient) {
+  to_inputs(linear, first, last, gradient);
+  sums.add(linear, group, first, last, gradient);
+}
+
 // Backward of linear maps; make(group, first, last, buffer) returns rows of the gradient `[rows,
 // stride]`, for which it may use the buffer. The weight's is written to `grad_weight` `[D, width ·
 // inputs]` unless that is empty.
 template <class T, class Make>
 void linear_backward(const Linear<T>& linear, int64_t num_rows, Tensor grad_weight, Make&& make) {
-  const bool of_weight = grad_weight.size(0) > 0;
-  const int64_t width = linear.maps[0].columns;
-  const int64_t groups = groups_of(num_rows, linear.columns * width);
-  std::vector<std::vector<Padded<T>>> sums(linear.inputs.size());
-  for (auto& own : sums) own.assign(of_weight ? groups : 0, Padded<T>(width, linear.columns));
+  const int64_t groups = groups_of(num_rows, linear.columns * linear.maps[0].columns);
+  WeightSums<T> sums(linear, groups, grad_weight.size(0) > 0);
   std::vector<Numbers<T>> buffers(groups);
   over_groups(num_rows, groups, [&](int64_t group, int64_t first, int64_t last) {
     auto& buffer = buffers[group];
     if (buffer.empty()) buffer.resize(ROWS_IN_CACHE * linear.stride + Whole<T>::lanes);
-    const T* gradient = make(group, first, last, buffer.data());
-    to_inputs(linear, first, last, gradient);
-    for (size_t i = 0; of_weight && i < sums.size(); i++) {
-      const View<const T> rows{linear.inputs[i].row(first), linear.inputs[i].stride};
-      add_transposed(gradient, linear.stride, rows, last - first, sums[i][group]);
-    }
+    send_back(linear, sums, group, first, last, make(group, first, last, buffer.data()));
   });
-  if (!of_weight) return;
-  const auto out = writing<T>(grad_weight);
-  for (size_t i = 0; i < sums.size(); i++) {
-    write_transposed(sums[i], {out.data + static_cast<int64_t>(i) * width, out.stride});
-  }
+  sums.write(grad_weight);
 }
 
 // The same for a gradient `[N, D]` that is there.

@@ -43,7 +43,7 @@ struct Pooling {
     square[number] += a * a;
     const Value signed_a = signs[number] * a;
     const auto wins = signed_a > best[number];
-    best[number] = wins ? signed_a : best[number];
+    best[number] = B::larger(signed_a, best[number]);
     chosen[number] = wins ? point : chosen[number];
   }
 

@@ -66,8 +66,11 @@ template <class T>
 struct Matrix {
   const T* data;
   int64_t stride;
+  bool cached = false;  // it was just made
 
   explicit Matrix(const Tensor& x) : data(x.const_data_ptr<T>()), stride(x.stride(0)) {}
+  Matrix(const T* data, int64_t stride, bool cached = false)
+      : data(data), stride(stride), cached(cached) {}
 
   const T* row(int64_t i) const { return data + i * stride; }
 
@@ -77,6 +80,7 @@ struct Matrix {
   void prefetch_far(int64_t i, int64_t channels) const {
 #ifdef SGAS_ZEN
     constexpr int64_t most = 1024, far = 384 << 10;  // rows, bytes
+    if (cached) return;
     prefetch_numbers(row(i + std::min<int64_t>(most, far / (channels * sizeof(T) + 1))), channels);
 #endif
   }

@@ -1,16 +1,19 @@
 // GraphSAGE on several edges: R(W [x, M]) with M = R(max over neighbours of P x_j [− P x_i]).
 //
 // The backward pass goes from the gradient of the result over its length to those of x, W and P.
-// The mathematics and the conventions are those of `kernels/messages.py`.
+// Nodes go in ranges that no edge leaves, and one after another the edges of the cell go through all
+// steps for a range, so that what they hand on is in the cache. The mathematics and the conventions
+// are those of `kernels/messages.py`.
 
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
 #include "lengths.h"
 #include "linear_backward.h"
+#include "neighbor_max.h"
 #include "neighbors.h"
+#include "ranges.h"
 
 namespace sgas {
 namespace {
@@ -21,113 +24,186 @@ Tensor part(const Tensor& weight, int64_t which, int64_t edge) {
   return weight.narrow(0, edge * channels, channels).narrow(1, which * channels, channels);
 }
 
-// R(W [x, M]), some rows of all edges after another.
-template <class T>
-void combine(const Tensor& x, const Tensor& message, const Tensor& weight, Tensor y) {
-  const int64_t channels = weight.size(1) / 2, edges = weight.size(0) / channels;
-  const auto own = reading<T>(x), other = reading<T>(message);
-  const auto out = writing<T>(y);
-  std::vector<Padded<T>> maps;
-  for (int64_t edge = 0; edge < edges; edge++) {
-    for (int64_t which : {0, 1}) maps.emplace_back(part(weight, which, edge).t());
-  }
-  std::vector<std::vector<Factor<T>>> factors;
-  for (int64_t edge = 0; edge < edges; edge++) {
-    const View<const T> columns{other.data + edge * channels, other.stride};
-    factors.push_back({{own, &maps[2 * edge]}, {columns, &maps[2 * edge + 1], edges > 1}});
-  }
-  const bool streamed = static_cast<int64_t>(y.nbytes()) >= STREAMED_BYTES;
-  const auto run = streamed ? multiply<T, WITH_RELU, true> : multiply<T, WITH_RELU, false>;
-  over_chunks(x.size(0), [&](int64_t first, int64_t last) {
-    for (int64_t edge = 0; edge < edges; edge++) {
-      run(factors[edge], first, last, {out.data + edge * channels, out.stride});
+// Columns of one edge of a cell among those of all.
+template <class V>
+V columns_of(V all, int64_t edge, int64_t channels) {
+  return {all.data + edge * channels, all.stride};
+}
+
+// What comes out of one edge.
+template <class T, class Index, class Place>
+struct Forward {
+  View<const T> x;
+  View<T> message, y;
+  View<Place> places;
+  AfterMax after;
+  const Rows<Index>& rows;
+  int64_t channels;
+  Padded<T> pre, own, other;
+
+  // P x of some rows.
+  void project(int64_t first, int64_t last, View<T> to) const {
+    for (int64_t row = first; row < last; row += ROWS_OF_A_CHUNK) {
+      multiply<T, AS_IT_IS>({{x, &pre}}, row, std::min(last, row + ROWS_OF_A_CHUNK), to);
     }
-  });
+  }
+
+  // R(W [x, M]) of some rows.
+  template <bool streamed>
+  void combine(int64_t first, int64_t last) const {
+    const std::vector<Factor<T>> factors{{x, &own}, {{message.data, message.stride}, &other}};
+    for (int64_t row = first; row < last; row += ROWS_OF_A_CHUNK) {
+      multiply<T, WITH_RELU, streamed>(factors, row, std::min(last, row + ROWS_OF_A_CHUNK), y);
+    }
+  }
+
+  template <bool streamed, bool tracked>
+  void range(Numbers<T>& scratch, int64_t first, int64_t last) const {
+    scratch.resize((last - first) * channels);
+    const View<T> projected{scratch.data() - first * channels, channels};
+    project(first, last, projected);
+    max_range<tracked>(first, last, Matrix<T>(projected.data, channels, true), channels, rows, after,
+                       message, places);
+    combine<streamed>(first, last);
+  }
+
+  // All rows, by threads that share them.
+  template <bool streamed, bool tracked>
+  void all(const Tensor& like) const {
+    const Tensor projected = at::empty({rows.count, channels}, like.options());
+    const auto to = writing<T>(projected);
+    const auto in_chunks = [&](auto&& body) { over_chunks(rows.count, body); };
+    in_chunks([&](int64_t first, int64_t last) { project(first, last, to); });
+    max_rows<tracked>(Matrix<T>(projected), channels, rows, after, message, places);
+    in_chunks([&](int64_t first, int64_t last) { combine<streamed>(first, last); });
+  }
+};
+
+template <bool streamed, bool tracked, class T, class Index, class Place>
+void run_forward(const std::vector<Forward<T, Index, Place>>& edges, const Rows<Index>& rows,
+                 const Tensor& like) {
+  Groups(rows, most_groups(0), ROWS_IN_CACHE)
+      .over_ranges<T>(
+          [&](Numbers<T>& scratch, int64_t first, int64_t last) {
+            for (const auto& edge : edges) {
+              edge.template range<streamed, tracked>(scratch, first, last);
+            }
+          },
+          [&] {
+            for (const auto& edge : edges) edge.template all<streamed, tracked>(like);
+          });
 }
 
 std::tuple<Tensor, Tensor, Tensor> sage(const Tensor& given, const Tensor& pre,
                                         const Tensor& weight, SGAS_GRAPH_ARGUMENTS, bool relative,
                                         bool tracked) {
+  check_graph(given.size(0), SGAS_GRAPH);
   const Tensor x = with_dense_rows(given);
-  Tensor projected = at::empty({x.size(0), pre.size(0)}, x.options());
-  Tensor y = at::empty(projected.sizes(), x.options()), message, places;
-  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "sage", [&] {
-    const Padded<scalar_t> map(pre.t());
-    multiply_all<scalar_t, AS_IT_IS>({{reading<scalar_t>(x), &map}}, x.size(0),
-                                     writing<scalar_t>(projected));
-    std::tie(message, places) = largest(projected, SGAS_GRAPH, {relative, true, tracked});
-    combine<scalar_t>(x, message, weight, y);
+  const int64_t columns = pre.size(0), channels = weight.size(1) / 2, edges = columns / channels;
+  Tensor y = at::empty({x.size(0), columns}, x.options()), message = at::empty(y.sizes(), y.options());
+  const auto options = y.options().dtype(place_type(degree));
+  Tensor places = tracked ? at::empty(y.sizes(), options) : at::empty({0}, options);
+  const bool streamed = static_cast<int64_t>(y.nbytes()) >= STREAMED_BYTES;
+  SGAS_DISPATCH(x.scalar_type(), sources.scalar_type(), "sage", [&] {
+    const Rows<index_t> rows(offsets, sources, out_offsets, out_targets, out_edges);
+    with_places(places, [&](auto* chosen) {
+      using Place = std::remove_pointer_t<decltype(chosen)>;
+      std::vector<Forward<scalar_t, index_t, Place>> all;
+      for (int64_t edge = 0; edge < edges; edge++) {
+        const View<Place> own_places{tracked ? chosen + edge * channels : chosen, columns};
+        all.push_back({reading<scalar_t>(x), columns_of(writing<scalar_t>(message), edge, channels),
+                       columns_of(writing<scalar_t>(y), edge, channels), own_places,
+                       AfterMax{relative, true, tracked}, rows, channels,
+                       Padded<scalar_t>(pre.narrow(0, edge * channels, channels).t()),
+                       Padded<scalar_t>(part(weight, 0, edge).t()),
+                       Padded<scalar_t>(part(weight, 1, edge).t())});
+      }
+      const auto run = tracked ? (streamed ? run_forward<true, true, scalar_t, index_t, Place>
+                                           : run_forward<false, true, scalar_t, index_t, Place>)
+                               : (streamed ? run_forward<true, false, scalar_t, index_t, Place>
+                                           : run_forward<false, false, scalar_t, index_t, Place>);
+      run(all, rows, x);
+    });
   });
   return {y, message, places};
 }
 
-// What goes back through R(W [x, M]) besides the way to x.
-template <class T>
-struct Combined {
+// What goes back through one edge.
+template <class T, class Index, class Place>
+struct Backward {
   View<const T> grad, y, inverse, message;
-  View<T> grad_message;
-  const T* scale;
-  T floor;
-  int64_t channels, edges;
-  std::vector<Padded<T>> maps;              // by edge, what multiplies M
-  std::vector<std::vector<Padded<T>>> sums;  // by edge and group; empty where not wanted
-  std::vector<double> of_scale;              // `[groups, edges]`
+  View<const Place> places;
+  const Rows<Index>& rows;
+  bool relative;
+  T scale, floor;
+  int64_t channels;
+  Linear<T> own, other, pre;  // of x and M, and what M is the maximum of
+  WeightSums<T> of_own, of_other, of_pre;
+  std::vector<double> of_scale;  // by group
 
-  Combined(const Tensor& grad, const Tensor& y, const Tensor& inverse,
-           const std::optional<Tensor>& scale, double floor, const Tensor& message,
-           const Tensor& weight, Tensor grad_message, bool of_weights)
-      : grad(reading<T>(grad)),
-        y(reading<T>(y)),
-        inverse(reading<T>(inverse)),
-        message(reading<T>(message)),
-        grad_message(writing<T>(grad_message)),
-        scale(scale ? scale->const_data_ptr<T>() : nullptr),
-        floor(static_cast<T>(floor)),
-        channels(weight.size(1) / 2),
-        edges(weight.size(0) / channels) {
-    const int64_t groups = groups_of(y.size(0), weight.size(0) * channels);
-    of_scale.resize(groups * edges);
-    for (int64_t edge = 0; edge < edges; edge++) {
-      maps.emplace_back(part(weight, 1, edge));
-      sums.emplace_back(of_weights ? groups : 0, Padded<T>(channels, channels));
+  // Through R(W [x, M]) for some rows, and on to what M was before its R. `buffer` holds
+  // ROWS_IN_CACHE rows.
+  void combined(int64_t group, int64_t first, int64_t last, T* buffer, View<T> grad_message) {
+    const int64_t stride = own.stride;
+    const Edge<T> edge{grad, y, {buffer - first * stride, stride}, nullptr, nullptr, scale};
+    for (int64_t row = first; row < last; row++) {
+      of_scale[group] += length_row<T>(edge, row, channels, *inverse.row(row), floor);
+    }
+    send_back(own, of_own, group, first, last, buffer);
+    of_other.add(other, group, first, last, buffer);
+    multiply<T, AS_IT_IS>({{{buffer - first * stride, stride}, &other.maps[0]}}, first, last,
+                          grad_message);
+    for (int64_t row = first; row < last; row++) {
+      over_channels<T>(channels, [&](auto block, int64_t c) {
+        using B = decltype(block);
+        B::prefetch(message.row(row + ROWS_AHEAD) + c);
+        const auto zero = B::fill(0);
+        T* to = grad_message.row(row) + c;
+        for (int u = 0; u < B::count; u++) {
+          B::store(to, u, B::load(message.row(row) + c, u) > zero ? B::load(to, u) : zero);
+        }
+      });
     }
   }
 
-  // Writes the gradient before R of some rows, and sends it on to M and what multiplies that.
-  void operator()(int64_t group, int64_t first, int64_t last, T* out, int64_t stride) {
-    for (int64_t edge = 0; edge < edges; edge++) {
-      const int64_t c = edge * channels;
-      const Edge<T> own{{grad.data + c, grad.stride},
-                        {y.data + c, y.stride},
-                        {out + c - first * stride, stride},
-                        nullptr,
-                        nullptr,
-                        scale == nullptr ? T(1) : scale[edge]};
-      double& along = of_scale[group * edges + edge];
-      for (int64_t row = first; row < last; row++) {
-        along += length_row<T>(own, row, channels, inverse.row(row)[edge], floor);
-      }
-      const View<T> to{grad_message.data + c, grad_message.stride};
-      const View<const T> of{message.data + c, message.stride};
-      multiply<T, AS_IT_IS>({{{out + c - first * stride, stride}, &maps[edge]}}, first, last, to);
-      for (int64_t row = first; row < last; row++) {
-        mask(of.row(row), of.row(row + ROWS_AHEAD), to.row(row));
-      }
-      if (sums[edge].empty()) continue;
-      add_transposed(out + c, stride, View<const T>{of.row(first), of.stride}, last - first,
-                     sums[edge][group]);
-    }
+  void range(const Groups& groups, Numbers<T>& scratch, int64_t first, int64_t last) {
+    const int64_t stride = own.stride, size = (last - first) * stride + NUMBERS_APART;
+    scratch.resize(2 * size + ROWS_IN_CACHE * stride);
+    const View<T> grad_message{scratch.data() - first * stride, stride};
+    const View<T> grad_projected{grad_message.data + size, stride};
+    T* buffer = scratch.data() + 2 * size;
+    groups.by_rows(first, last, ROWS_IN_CACHE, [&](int64_t group, int64_t row, int64_t stop) {
+      combined(group, row, stop, buffer, grad_message);
+    });
+    hand_on_largest(first, last, Matrix<T>(grad_message.data, stride), channels, places, rows,
+                    relative, grad_projected);
+    groups.by_rows(first, last, ROWS_IN_CACHE, [&](int64_t group, int64_t row, int64_t stop) {
+      send_back(pre, of_pre, group, row, stop, grad_projected.row(row));
+    });
   }
 
-  void mask(const T* values, const T* later, T* found) const {
-    over_channels<T>(channels, [&](auto block, int64_t c) {
-      using B = decltype(block);
-      B::prefetch(later + c);
-      const auto zero = B::fill(0);
-      for (int u = 0; u < B::count; u++) {
-        const auto on = B::load(values + c, u) > zero;
-        B::store(found + c, u, on ? B::load(found + c, u) : zero);
-      }
+  // All rows, by threads that share them.
+  void all(const Groups& groups, const Tensor& like) {
+    const int64_t stride = own.stride;
+    const Tensor message_tensor = at::empty({rows.count, stride}, like.options());
+    const Tensor projected_tensor = at::empty({rows.count, stride}, like.options());
+    const auto grad_message = writing<T>(message_tensor);
+    const auto grad_projected = writing<T>(projected_tensor);
+    const auto in_groups = [&](auto&& body) {
+      at::parallel_for(0, groups.count(), 1, [&](int64_t begin, int64_t end) {
+        Numbers<T> buffer(ROWS_IN_CACHE * stride);
+        groups.by_rows(groups.starts[begin], groups.starts[end], ROWS_IN_CACHE,
+                       [&](int64_t group, int64_t row, int64_t stop) {
+                         body(group, row, stop, buffer.data());
+                       });
+      });
+    };
+    in_groups([&](int64_t group, int64_t row, int64_t stop, T* buffer) {
+      combined(group, row, stop, buffer, grad_message);
+    });
+    collect_largest(Matrix<T>(message_tensor), channels, places, rows, relative, grad_projected);
+    in_groups([&](int64_t group, int64_t row, int64_t stop, T*) {
+      send_back(pre, of_pre, group, row, stop, grad_projected.row(row));
     });
   }
 };
@@ -137,30 +213,58 @@ std::tuple<Tensor, Tensor, Tensor> sage_backward(
     const std::optional<Tensor>& scale, double floor, const Tensor& given, const Tensor& message,
     const Tensor& places, const Tensor& pre, const Tensor& weight, SGAS_GRAPH_ARGUMENTS,
     bool relative, std::optional<Tensor> grad_x, bool of_weights) {
+  check_graph(given.size(0), SGAS_GRAPH);
   const Tensor x = with_dense_rows(given), grad = with_dense_rows(given_grad);
   const int64_t columns = weight.size(0), channels = weight.size(1) / 2, edges = columns / channels;
+  TORCH_CHECK(places.sizes() == y.sizes() && message.sizes() == y.sizes() &&
+                  grad.sizes() == y.sizes() && y.is_contiguous() && places.is_contiguous() &&
+                  message.is_contiguous(),
+              "what sage gave has to come back as it was");
   const std::vector<Tensor> inputs{x}, grads{grad_x.value_or(x)};
   const at::TensorList wanted = grad_x ? at::TensorList(grads) : at::TensorList();
   Tensor grad_weight = at::zeros({of_weights ? columns : 0, 2 * channels}, weight.options());
   Tensor grad_pre = at::zeros({of_weights ? columns : 0, channels}, weight.options());
   Tensor of_scale = at::zeros({edges}, y.options().dtype(at::kDouble));
-  Tensor grad_message = at::empty_like(message);
-  AT_DISPATCH_FLOATING_TYPES(y.scalar_type(), "sage_backward", [&] {
-    Combined<scalar_t> combined(grad, y, inverse, scale, floor, message, weight, grad_message,
-                                of_weights);
-    const Linear<scalar_t> own(inputs, weight.narrow(1, 0, channels), wanted);
-    linear_backward(own, x.size(0), grad_weight.narrow(1, 0, of_weights ? channels : 0),
-                    [&](int64_t group, int64_t first, int64_t last, scalar_t* out) {
-                      combined(group, first, last, out, own.stride);
-                      return out;
-                    });
-    double* found = of_scale.mutable_data_ptr<double>();
-    for (size_t i = 0; i < combined.of_scale.size(); i++) found[i % edges] += combined.of_scale[i];
-    for (int64_t edge = 0; of_weights && edge < edges; edge++) {
-      write_transposed(combined.sums[edge], writing<scalar_t>(part(grad_weight, 1, edge)));
-    }
-    const Tensor grad_projected = neighbor_max_backward(grad_message, places, SGAS_GRAPH, relative);
-    linear_backward(Linear<scalar_t>(inputs, pre, wanted), grad_projected, grad_pre);
+  SGAS_DISPATCH(y.scalar_type(), sources.scalar_type(), "sage_backward", [&] {
+    const Rows<index_t> rows(offsets, sources, out_offsets, out_targets, out_edges);
+    const Groups groups(rows, most_groups(channels * channels), ROWS_IN_CACHE);
+    const int64_t count = groups.count();
+    with_places(places, [&](auto* chosen) {
+      using Place = std::remove_pointer_t<decltype(chosen)>;
+      std::vector<Backward<scalar_t, index_t, Place>> all;
+      for (int64_t edge = 0; edge < edges; edge++) {
+        const auto of = [&](const Tensor& matrix) {
+          return columns_of(reading<scalar_t>(matrix), edge, channels);
+        };
+        const std::vector<Tensor> messages{message.narrow(1, edge * channels, channels)};
+        Linear<scalar_t> own(inputs, part(weight, 0, edge), wanted);
+        Linear<scalar_t> other(messages, part(weight, 1, edge), {});
+        Linear<scalar_t> before(inputs, pre.narrow(0, edge * channels, channels), wanted);
+        WeightSums<scalar_t> of_own(own, count, of_weights), of_other(other, count, of_weights),
+            of_pre(before, count, of_weights);
+        all.push_back({of(grad), of(y), columns_of(reading<scalar_t>(inverse), edge, 1), of(message),
+                       View<const Place>{chosen + edge * channels, columns}, rows, relative,
+                       scale ? scale->const_data_ptr<scalar_t>()[edge] : scalar_t(1),
+                       static_cast<scalar_t>(floor), channels, std::move(own), std::move(other),
+                       std::move(before), std::move(of_own), std::move(of_other),
+                       std::move(of_pre), std::vector<double>(count)});
+      }
+      groups.over_ranges<scalar_t>(
+          [&](Numbers<scalar_t>& scratch, int64_t first, int64_t last) {
+            for (auto& edge : all) edge.range(groups, scratch, first, last);
+          },
+          [&] {
+            for (auto& edge : all) edge.all(groups, x);
+          });
+      for (int64_t edge = 0; edge < edges; edge++) {
+        auto& one = all[edge];
+        for (const double found : one.of_scale) of_scale.mutable_data_ptr<double>()[edge] += found;
+        if (!of_weights) continue;
+        one.of_own.write(part(grad_weight, 0, edge));
+        one.of_other.write(part(grad_weight, 1, edge));
+        one.of_pre.write(grad_pre.narrow(0, edge * channels, channels));
+      }
+    });
   });
   return {of_scale, grad_pre, grad_weight};
 }

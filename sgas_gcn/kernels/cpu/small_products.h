@@ -164,7 +164,7 @@ void multiply(const std::vector<Factor<T>>& factors, int64_t first, int64_t last
           T* row = out.row(r);
           if constexpr (result == WITH_RELU) {
             const auto zero = B::fill(0);
-            for (int u = 0; u < count; u++) found[u] = found[u] <= zero ? zero : found[u];
+            for (int u = 0; u < count; u++) found[u] = B::larger(zero, found[u]);
           }
           if constexpr (result == AND_ADD) {
             if constexpr (partial.value) {
