@@ -41,6 +41,10 @@ class Library:
     name: str
     sources: tuple[Path, ...]
 
+    def __hash__(self) -> int:
+        """Of the name alone: `load` is asked before each operator, and paths take a while."""
+        return hash(self.name)
+
     def load(self) -> str | None:
         """None where the operators are there; else why not, in one line.
 

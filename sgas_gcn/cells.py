@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sgas.cell import dag_extend
-from sgas_gcn.affine import Affine, Features, reduced, with_ones
+from sgas_gcn.affine import Affine, Beside, Features, beside, reduced, with_ones
 from sgas_gcn.config import GraphModelConfig, PointModelConfig
 from sgas_gcn.constants import EPS, MOMENTUM
 from sgas_gcn.fused.layer import linear_norm
@@ -196,11 +196,13 @@ class Cell(nn.Module):
         neighbors: Any,
         weights: Tensor | None = None,
         drop_path: DropPath | None = None,
-    ) -> Tensor:
+        apart: bool = False,
+    ) -> Tensor | Beside:
         """The output `[N, out_channels]` for the outputs of the two cells before.
 
         `weights` `[E, O]` multiply the operations (None: all 1); `drop_path` is applied to what
-        every edge puts out, `[N, m, C]`, but where it holds a skip.
+        every edge puts out, `[N, m, C]`, but where it holds a skip. `apart` says that the reader
+        takes the states of the output each by itself.
         """
         scales = self._scales(weights)
 
@@ -216,7 +218,8 @@ class Cell(nn.Module):
             return self._by_step(plan, outputs, sums)
 
         states = dag_extend([self.pre0(s0), self.pre1(s1)], self.num_steps, extend)
-        return torch.cat([states[state] for state in self.concat], dim=1)
+        output = [states[state] for state in self.concat]
+        return beside(output) if apart else torch.cat(output, dim=1)
 
     def _added(
         self,
@@ -376,7 +379,7 @@ def forward_cells(
     cells: Sequence[Cell],
     stem: Features,
     neighbors_of: Callable[[int, Features], Neighborhood],
-    run: Callable[[Cell, Features, Features, Neighborhood], Tensor],
+    run: Callable[[Cell, Features, Features, Neighborhood], Features],
 ) -> list[Features]:
     """The stem's output and those of all cells; the first cell reads the stem twice.
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sgas_gcn.affine import Features
+from sgas_gcn.affine import Beside, Features, dense
 from sgas_gcn.cells import RELU, STEM_MULTIPLE, Cell, LinearNorm
 from sgas_gcn.config import PointModelConfig
 from sgas_gcn.constants import LEAKY_SLOPE
@@ -79,9 +79,9 @@ class NodeClassifier(nn.Module):
         self.lin = nn.Linear(1 + in_channels, num_outputs)
         self.dropout = dropout
 
-    def forward(self, x: Tensor, batch: GraphBatch) -> Tensor:
+    def forward(self, x: Tensor | Beside, batch: GraphBatch) -> Tensor:
         """The logits of the asked nodes."""
-        x = batch.answers(x)
+        x = batch.answers(dense(x))
         x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1)
         return self.lin(F.dropout(x, self.dropout, self.training))
 
@@ -97,6 +97,6 @@ class NodeAuxiliaryHead(nn.Module):
         self.pre = LinearNorm(in_channels, AUXILIARY_CHANNELS, RELU)
         self.lin = nn.Linear(AUXILIARY_CHANNELS, num_outputs)
 
-    def forward(self, x: Tensor, batch: GraphBatch) -> Tensor:
+    def forward(self, x: Features, batch: GraphBatch) -> Tensor:
         """The logits of the asked nodes."""
         return self.lin(batch.answers(self.pre(x)))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sgas.errors import ConfigError, DataError
 from sgas.precision import widened
-from sgas_gcn.affine import Features
+from sgas_gcn.affine import Affine, Features, dense
 from sgas_gcn.compiled import runs_compiled
 from sgas_gcn.rows import Rows, rows_of_constant_degree
 
@@ -197,8 +197,8 @@ class CellNeighbors:
             if cell < 2 and self._stem_coordinates is not None:
                 x = self._stem_coordinates()
             else:
-                assert isinstance(features, Tensor), "only the stem's output is an affine map"
-                x = features.detach()
+                assert not isinstance(features, Affine), "only the stem's output is an affine map"
+                x = dense(features).detach()
             index = nearest(x.view(*self._clouds, -1), width)
             self._searched = (features, index)
         return dilate(self._searched[1], self._k, cell + 1)

@@ -35,25 +35,28 @@ def pool_layer(
     smallest, and mean activation. Compiled, these are found as W x is made, which alone is kept.
     """
     norm = layer.norm
-    x, weight = reduced_parts(parts, layer.lin.weight)
-    if not runs_compiled(x):
-        return pool_clouds(linear_norm(x, weight, None, norm, negative_slope), num_clouds)
+    inputs, weight = reduced_parts(parts, layer.lin.weight)
+    num_points = len(inputs[0])
+    if not runs_compiled(inputs[0]):
+        x = torch.cat(inputs, dim=1)
+        return pool_clouds(linear_norm([x], weight, None, norm, negative_slope), num_clouds)
     sign = torch.where(norm.weight.detach() < 0, -1.0, 1.0)
     settings = (sign, num_clouds, negative_slope)
-    if narrow_type(x) is None:
-        _, *found = operators().linear_pool(x, weight, *settings)
+    if narrow_type(inputs[0]) is None:
+        _, *found = operators().linear_pool(inputs, weight, *settings)
     else:
-        found = operators().pool_activation(widened(x @ weight.t()), *settings)
+        y = torch.cat(inputs, dim=1) @ weight.t()
+        found = operators().pool_activation(widened(y), *settings)
     extremum, _, total, squares = found
     mean, var = norm.running_mean.double(), norm.running_var.double()
     if norm.training:
-        mean = total.sum(0) / len(x)
-        var = (squares.sum(0) / len(x) - mean.square()).clamp_min(0)
+        mean = total.sum(0) / num_points
+        var = (squares.sum(0) / num_points - mean.square()).clamp_min(0)
         with torch.no_grad():
-            unbiased = var * (len(x) / max(len(x) - 1, 1))
+            unbiased = var * (num_points / max(num_points - 1, 1))
             norm.running_mean.lerp_(mean.to(norm.running_mean), MOMENTUM)
             norm.running_var.lerp_(unbiased.to(norm.running_var), MOMENTUM)
     slope = norm.weight * (var + EPS).rsqrt()
     shift = norm.bias - slope * mean
-    pooled = torch.stack([extremum.double(), total * (num_clouds / len(x))], dim=1)  # [B, 2, D]
-    return torch.addcmul(shift, pooled, slope).flatten(1).to(x.dtype)
+    pooled = torch.stack([extremum.double(), total * (num_clouds / num_points)], dim=1)  # [B, 2, D]
+    return torch.addcmul(shift, pooled, slope).flatten(1).to(inputs[0].dtype)

@@ -128,16 +128,17 @@ def _pool_shapes(x: Tensor, sign: Tensor, clouds: int, slope: float) -> tuple[Te
 
 
 def _linear_pool_shapes(
-    x: Tensor, weight: Tensor, sign: Tensor, clouds: int, slope: float
+    inputs: list[Tensor], weight: Tensor, sign: Tensor, clouds: int, slope: float
 ) -> tuple[Tensor, ...]:
-    y = x.new_empty(x.shape[0], weight.shape[0])
+    y = weight.new_empty(inputs[0].shape[0], weight.shape[0])
     return y, *_pool_shapes(y, sign, clouds, slope)
 
 
-def _linear_pool_backward_shapes(*given: Any) -> tuple[Tensor, Tensor]:
-    x, weight, of_x, of_weight = *given[3:5], *given[-2:]
+def _linear_pool_backward_shapes(*given: Any) -> tuple[list[Tensor], Tensor]:
+    inputs, weight, of_inputs, of_weight = *given[3:5], *given[-2:]
+    pairs = zip(inputs, of_inputs, strict=True)
     return (
-        x.new_empty(of_x * x.shape[0], x.shape[1]),
+        [x.new_empty(wanted * x.shape[0], x.shape[1]) for x, wanted in pairs],
         weight.new_empty(of_weight * weight.shape[0], weight.shape[1]),
     )
 
@@ -233,7 +234,7 @@ def _save_linear_pool(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, .
     y, _, points, _, _ = output
     ctx.mark_non_differentiable(y, points)
     ctx.set_materialize_grads(False)  # of y that would be as large as y
-    ctx.save_for_backward(*inputs[:2], y, points)
+    ctx.save_for_backward(*inputs[0], inputs[1], y, points)
     ctx.slope = inputs[4]
 
 
@@ -269,22 +270,21 @@ def _grad_pool(ctx: Any, extremum: Tensor, _: Any, total: Tensor, squares: Tenso
     return operators().pool_activation_backward(*given), None, None, None
 
 
-def _grad_linear_pool(ctx: Any, *grads: Tensor | None) -> Gradients:
-    of_x, of_weight = ctx.needs_input_grad[:2]
-    x, weight, y, points = ctx.saved_tensors
+def _grad_linear_pool(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+    of_inputs, of_weight = ctx.needs_input_grad[:2]
+    *inputs, weight, y, points = ctx.saved_tensors
     _, extremum, _, total, squares = grads
     types = (y.dtype, torch.float64, torch.float64)
     pooled = (
         torch.zeros_like(points, dtype=dtype) if grad is None else grad
         for grad, dtype in zip((extremum, total, squares), types, strict=True)
     )
-    found = operators().linear_pool_backward(
-        *pooled, x, weight, y, points, ctx.slope, of_x, of_weight
+    found, found_weight = operators().linear_pool_backward(
+        *pooled, inputs, weight, y, points, ctx.slope, of_inputs, of_weight
     )
-    return (
-        *(grad if of else None for grad, of in zip(found, (of_x, of_weight), strict=True)),
-        *(None, None, None),
-    )
+    pairs = zip(found, of_inputs, strict=True)
+    of_parts = [grad if wanted else None for grad, wanted in pairs]
+    return of_parts, found_weight if of_weight else None, None, None, None
 
 
 Fake = Callable[..., Any]
@@ -353,7 +353,7 @@ def _edge_conv_flops(x: Any, weight: Any, *_: Any, **__: Any) -> int:
 # The matrix products inside of operators, from the shapes of their arguments.
 FLOPS: dict[str, Callable[..., int]] = {
     "linear_norm": _linear_norm_flops,
-    "linear_pool": lambda x, weight, *_, **__: 2 * x[0] * math.prod(weight),
+    "linear_pool": lambda inputs, weight, *_, **__: 2 * inputs[0][0] * math.prod(weight),
     "sage": _sage_flops,
     "edge_conv": _edge_conv_flops,
 }

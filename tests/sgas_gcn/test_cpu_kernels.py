@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from sgas.kernels import use_kernels
 from sgas_gcn.compiled import LIBRARY
@@ -102,13 +103,14 @@ class Arguments:
 
     def of_linear_pool(self, operator: str) -> tuple[Any, ...]:
         """The arguments of the map that is pooled, or of its gradient."""
-        weight = self.matrix(self.channels + 3, self.channels)
+        inputs = [self.matrix(), self.matrix(self.num_nodes, 3)]
+        weight = self.matrix(self.channels + 3, self.channels + 3)
         sign = torch.ones(len(weight), dtype=self.dtype)
-        given = (self.matrix(), weight, sign, 5, 0.2)
+        given = (inputs, weight, sign, 5, 0.2)
         if operator == "linear_pool":
             return given
         y, extremum, points, total, squares = operators().linear_pool(*given)
-        return (extremum, total, squares, *given[:2], y, points, 0.2, True, True)
+        return (extremum, total, squares, *given[:2], y, points, 0.2, [True, False], True)
 
     def of_messages(self, operator: str) -> tuple[Any, ...]:
         """The arguments of an operation on two edges; those of norms are the last of its own."""
@@ -144,17 +146,17 @@ def results(operator: str, arguments: Arguments) -> list[Tensor]:
         for value, argument in zip(given, call.default._schema.arguments, strict=False)
         if argument.alias_info is not None and argument.alias_info.is_write
     ]
-    tensors = [[value] if isinstance(value, Tensor) else value for value in (found, *written)]
-    return [tensor for several in tensors for tensor in several]
+    return [tensor for tensor in tree_leaves((found, written)) if tensor is not None]
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_torch_finds_no_fault_with_an_operator(operator: str) -> None:
     given = Arguments(random_rows()).of(operator)
-    for number, value in enumerate(given):
-        is_sign = (operator, number) in SIGNS
-        if isinstance(value, Tensor) and value.is_floating_point() and not is_sign:
-            value.requires_grad_(OPERATORS[operator][1] is not None)
+    for number, argument in enumerate(given):
+        for value in argument if isinstance(argument, list) else [argument]:
+            is_sign = (operator, number) in SIGNS
+            if isinstance(value, Tensor) and value.is_floating_point() and not is_sign:
+                value.requires_grad_(OPERATORS[operator][1] is not None)
     torch.library.opcheck(getattr(operators(), operator).default, given)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sgas.errors import ConfigError, DataError
-from sgas_gcn.affine import reduced_parts
+from sgas_gcn.affine import Beside, reduced_parts
 from sgas_gcn.cells import build_stem, triangle_of
 from sgas_gcn.compiled import LIBRARY
 from sgas_gcn.config import PointModelConfig
@@ -126,10 +126,12 @@ def test_the_stem_s_affine_map_is_its_output(training: bool) -> None:
     points = torch.randn(50, 3, dtype=torch.float64) + 3
     readers = torch.randn(5, 24 + 7, dtype=torch.float64)
     other = torch.randn(50, 7, dtype=torch.float64)
-    inputs, weight = reduced_parts([stem.affine(points), other], readers)
+    given = [stem.affine(points), Beside((other[:, :3], other[:, 3:]))]
+    matrices, weight = reduced_parts(given, readers)
+    assert [matrix.shape[1] for matrix in matrices] == [4, 3, 4]
+    inputs = torch.cat(matrices, dim=1)
     ours, wanted = inputs @ weight.t(), torch.cat([plain(points), other], dim=1) @ readers.t()
     torch.testing.assert_close(ours, wanted, rtol=1e-10, atol=1e-10)
-    assert inputs.shape == (50, 4 + 7)
     grad = torch.randn_like(wanted)
     found = torch.autograd.grad(ours, list(stem.parameters()), grad)
     expected = torch.autograd.grad(wanted, list(plain.parameters()), grad)

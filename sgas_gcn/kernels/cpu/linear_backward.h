@@ -1,6 +1,8 @@
 // The way back through linear maps, from gradients that are made a few rows at a time.
 #pragma once
 
+#include <numeric>
+
 #include "products.h"
 #include "small_products.h"
 
@@ -9,12 +11,12 @@ namespace sgas {
 constexpr int64_t ROWS_IN_CACHE = 64;  // of the gradient: in the first cache, or the second
 constexpr int64_t ROWS_FOR_PANELS = 1024;
 
-// Weights `[D, C]` of matrices side by side, what they are multiplied with, and what they get.
+// Weights `[D, ΣC]` of matrices side by side, what they are multiplied with, and what they get.
 template <class T>
 struct Linear {
   std::vector<View<const T>> inputs;
   std::vector<Padded<T>> maps;
-  std::vector<View<T>> grad_inputs;  // empty where not wanted
+  std::vector<View<T>> grad_inputs;  // none, or for each input, without data where not wanted
   bool fresh = false;                // grad_inputs are written, not added to
   int64_t columns, stride;           // D, and the length of a row of the gradient
 
@@ -22,11 +24,21 @@ struct Linear {
       : columns(weight.size(0)), stride(Padded<T>(0, weight.size(0)).stride) {
     // Rows a page apart would share a few lines of the first cache.
     if (stride * sizeof(T) % 4096 == 0) stride += Whole<T>::lanes;
-    for (size_t i = 0; i < given.size(); i++) {
-      inputs.push_back(reading<T>(given[i]));
-      maps.emplace_back(part_of(weight, i, given.size()));
+    int64_t first = 0;
+    for (const Tensor& each : given) {
+      inputs.push_back(reading<T>(each));
+      maps.emplace_back(weight.narrow(1, first, each.size(1)));
+      first += each.size(1);
     }
-    for (const Tensor& grad : grads) grad_inputs.push_back(writing<T>(grad));
+    for (const Tensor& grad : grads) {
+      grad_inputs.push_back(grad.defined() ? writing<T>(grad) : View<T>{nullptr, 0});
+    }
+  }
+
+  // ΣC.
+  int64_t width() const {
+    return std::accumulate(maps.begin(), maps.end(), int64_t(0),
+                           [](int64_t sum, const auto& map) { return sum + map.columns; });
   }
 };
 
@@ -71,6 +83,7 @@ void write_transposed(std::vector<Padded<T>>& sums, View<T> out) {
 template <class T>
 void to_inputs(const Linear<T>& linear, int64_t first, int64_t last, const T* gradient) {
   for (size_t i = 0; i < linear.grad_inputs.size(); i++) {
+    if (linear.grad_inputs[i].data == nullptr) continue;
     const std::vector<Factor<T>> factors{
         {{gradient - first * linear.stride, linear.stride}, &linear.maps[i]}};
     const auto run = linear.fresh ? multiply<T, AS_IT_IS> : multiply<T, AND_ADD>;
@@ -84,8 +97,9 @@ struct WeightSums {
   std::vector<std::vector<Padded<T>>> sums;  // by input and group; without groups if not wanted
 
   WeightSums(const Linear<T>& linear, int64_t groups, bool wanted) : sums(linear.inputs.size()) {
-    const Padded<T> none(linear.maps[0].columns, wanted ? linear.columns : 0);
-    for (auto& own : sums) own.assign(wanted ? groups : 0, none);
+    for (size_t i = 0; wanted && i < sums.size(); i++) {
+      sums[i].assign(groups, Padded<T>(linear.maps[i].columns, linear.columns));
+    }
   }
 
   void add(const Linear<T>& linear, int64_t group, int64_t first, int64_t last,
@@ -96,10 +110,13 @@ struct WeightSums {
     }
   }
 
-  // Into `grad_weight` `[D, width · inputs]`, which stays as it is where nothing was wanted.
+  // Into `grad_weight` `[D, ΣC]`, which stays as it is where nothing was wanted.
   void write(const Tensor& grad_weight) {
+    int64_t first = 0;
     for (size_t i = 0; i < sums.size() && !sums[i].empty(); i++) {
-      write_transposed(sums[i], writing<T>(part_of(grad_weight, i, sums.size())));
+      const int64_t width = sums[i][0].rows;
+      write_transposed(sums[i], writing<T>(grad_weight.narrow(1, first, width)));
+      first += width;
     }
   }
 };
@@ -113,11 +130,11 @@ void send_back(const Linear<T>& linear, WeightSums<T>& sums, int64_t group, int6
 }
 
 // Backward of linear maps; make(group, first, last, buffer) returns rows of the gradient `[rows,
-// stride]`, for which it may use the buffer. The weight's is written to `grad_weight` `[D, width ·
-// inputs]` unless that is empty.
+// stride]`, for which it may use the buffer. The weight's is written to `grad_weight` `[D, ΣC]`
+// unless that is empty.
 template <class T, class Make>
 void linear_backward(const Linear<T>& linear, int64_t num_rows, Tensor grad_weight, Make&& make) {
-  const int64_t groups = groups_of(num_rows, linear.columns * linear.maps[0].columns);
+  const int64_t groups = groups_of(num_rows, linear.columns * linear.width());
   WeightSums<T> sums(linear, groups, grad_weight.size(0) > 0);
   std::vector<Numbers<T>> buffers(groups);
   over_groups(num_rows, groups, [&](int64_t group, int64_t first, int64_t last) {

@@ -1,10 +1,11 @@
-// A linear map, and of a = leaky ReLU(W x) what a batch norm with a maximum and a mean over clouds
+// A linear map of inputs side by side, and of a = leaky ReLU(W x) what a batch norm with a maximum and a mean over clouds
 // needs: the product's registers are pooled as they are done. See pool_activation.cpp.
 //
 // Backward, the gradient before the ReLU is made for some rows and used while it is in the cache.
 // Where a library is to multiply, these are three steps.
 
 #include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/mm.h>
@@ -61,11 +62,18 @@ void pool_products(const std::vector<Factor<T>>& factors, int64_t start, int64_t
 }
 
 template <class T>
-void pool_mapped(const Tensor& x, const Tensor& weight, const Tensor& sign, int64_t size, T slope,
-                 Tensor y, int64_t stride, const Pool<T>& pool) {
-  const Padded<T> map(weight.t());
-  const std::vector<Factor<T>> factors{{reading<T>(x), &map}};
-  const int64_t channels = weight.size(0), clouds = x.size(0) / size;
+void pool_mapped(at::TensorList inputs, const Tensor& weight, const Tensor& sign, int64_t size,
+                 T slope, Tensor y, int64_t stride, const Pool<T>& pool) {
+  std::vector<Padded<T>> maps;
+  std::vector<Factor<T>> factors;
+  maps.reserve(inputs.size());
+  int64_t first = 0;
+  for (const Tensor& x : inputs) {
+    maps.emplace_back(weight.narrow(1, first, x.size(1)).t());
+    factors.push_back({reading<T>(x), &maps.back()});
+    first += x.size(1);
+  }
+  const int64_t channels = weight.size(0), clouds = y.size(0) / size;
   const int64_t chunks = (channels + CHANNELS_AT_ONCE - 1) / CHANNELS_AT_ONCE;
   const bool streamed = static_cast<int64_t>(y.nbytes()) >= STREAMED_BYTES;
   const T* signs = sign.const_data_ptr<T>();
@@ -84,68 +92,91 @@ void pool_mapped(const Tensor& x, const Tensor& weight, const Tensor& sign, int6
   });
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> linear_pool(const Tensor& given,
+// The inputs with dense rows; they have to be of one length and fit the weight.
+std::vector<Tensor> checked(at::TensorList given, const Tensor& weight) {
+  std::vector<Tensor> inputs;
+  int64_t width = 0;
+  for (const Tensor& x : given) {
+    TORCH_CHECK(x.dim() == 2 && x.size(0) == given[0].size(0), "inputs differ in length: ",
+                x.sizes(), " and ", given[0].sizes());
+    inputs.push_back(with_dense_rows(x));
+    width += x.size(1);
+  }
+  TORCH_CHECK(!inputs.empty() && weight.dim() == 2 && weight.size(1) == width, "weight ",
+              weight.sizes(), " does not fit ", width, " columns of inputs");
+  return inputs;
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> linear_pool(at::TensorList given,
                                                                const Tensor& weight,
                                                                const Tensor& sign, int64_t clouds,
                                                                double slope) {
-  TORCH_CHECK(given.dim() == 2 && clouds > 0 && given.size(0) % clouds == 0 && given.size(0) > 0,
-              clouds, " clouds of equal size do not fit ", given.sizes());
-  TORCH_CHECK(weight.dim() == 2 && weight.size(1) == given.size(1) &&
-                  sign.numel() == weight.size(0),
-              "weight ", weight.sizes(), " and sign ", sign.sizes(), " do not fit ", given.sizes());
   const at::AutoDispatchBelowAutograd below;
-  const Tensor x = with_dense_rows(given);
-  if (!by_registers(weight, x.size(0))) {
-    const Tensor y = at::mm(x, weight.t());
+  const auto inputs = checked(given, weight);
+  const int64_t rows = inputs[0].size(0), channels = weight.size(0);
+  TORCH_CHECK(clouds > 0 && rows % clouds == 0 && rows > 0, clouds,
+              " clouds of equal size do not fit ", rows, " points");
+  TORCH_CHECK(sign.numel() == channels, sign.numel(), " signs do not fit weight ", weight.sizes());
+  if (!by_registers(weight, rows)) {
+    const Tensor y = at::mm(at::cat(inputs, 1), weight.t());
     return std::tuple_cat(std::make_tuple(y), pool_activation(y, sign, clouds, slope));
   }
-  const int64_t channels = weight.size(0);
   const int64_t stride = Padded<float>(0, channels).stride;  // no less than double's
-  Tensor y = at::empty({x.size(0), channels}, x.options());
+  const auto options = weight.options();
+  Tensor y = at::empty({rows, channels}, options);
   ask_for_huge_pages(y);
-  Tensor signs = at::zeros({stride}, x.options());
+  Tensor signs = at::zeros({stride}, options);
   signs.narrow(0, 0, channels).copy_(sign);
-  Tensor extremum = at::full({clouds, stride}, -INFINITY, x.options());
-  Tensor points = at::zeros({clouds, stride}, x.options().dtype(at::kInt));
-  Tensor total = at::zeros({clouds, stride}, x.options().dtype(at::kDouble));
+  Tensor extremum = at::full({clouds, stride}, -INFINITY, options);
+  Tensor points = at::zeros({clouds, stride}, options.dtype(at::kInt));
+  Tensor total = at::zeros({clouds, stride}, options.dtype(at::kDouble));
   Tensor squares = at::zeros({clouds, stride}, total.options());
-  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "linear_pool", [&] {
+  AT_DISPATCH_FLOATING_TYPES(y.scalar_type(), "linear_pool", [&] {
     const Pool<scalar_t> pool{
         extremum.mutable_data_ptr<scalar_t>(), points.mutable_data_ptr<int32_t>(),
         total.mutable_data_ptr<double>(), squares.mutable_data_ptr<double>()};
-    pool_mapped<scalar_t>(x, weight, signs, x.size(0) / clouds, static_cast<scalar_t>(slope), y,
+    pool_mapped<scalar_t>(inputs, weight, signs, rows / clouds, static_cast<scalar_t>(slope), y,
                           stride, pool);
   });
   const auto cut = [&](const Tensor& found) { return found.narrow(1, 0, channels).contiguous(); };
   return {y, cut(extremum), cut(points), cut(total), cut(squares)};
 }
 
-std::tuple<Tensor, Tensor> linear_pool_backward(const Tensor& grad_extremum,
-                                                const Tensor& grad_total,
-                                                const Tensor& grad_squares, const Tensor& given,
-                                                const Tensor& weight, const Tensor& given_y,
-                                                const Tensor& points, double slope, bool of_x,
-                                                bool of_weight) {
+// The gradients of the inputs and of the weight; what is not wanted has no row.
+std::tuple<std::vector<Tensor>, Tensor> linear_pool_backward(
+    const Tensor& grad_extremum, const Tensor& grad_total, const Tensor& grad_squares,
+    at::TensorList given, const Tensor& weight, const Tensor& given_y, const Tensor& points,
+    double slope, const c10::List<bool>& of_inputs, bool of_weight) {
   const at::AutoDispatchBelowAutograd below;
-  const Tensor x = with_dense_rows(given), y = with_dense_rows(given_y);
-  TORCH_CHECK(y.size(0) == x.size(0) && y.size(1) == weight.size(0),
+  const auto inputs = checked(given, weight);
+  const Tensor y = with_dense_rows(given_y);
+  const int64_t rows = inputs[0].size(0);
+  TORCH_CHECK(y.size(0) == rows && y.size(1) == weight.size(0) && of_inputs.size() == inputs.size(),
               "what linear_pool gave has to come back as it was");
-  if (!by_registers(weight, x.size(0))) {
+  std::vector<Tensor> found, wanted;
+  for (size_t i = 0; i < inputs.size(); i++) {
+    found.push_back(at::empty({of_inputs[i] ? rows : 0, inputs[i].size(1)}, y.options()));
+    wanted.push_back(of_inputs[i] ? found[i] : Tensor());
+  }
+  if (!by_registers(weight, rows)) {
     const Tensor grad =
         pool_activation_backward(grad_extremum, grad_total, grad_squares, y, points, slope);
-    return {of_x ? at::mm(grad, weight) : at::empty({0, x.size(1)}, x.options()),
-            of_weight ? at::mm(grad.t(), x) : at::empty({0, x.size(1)}, x.options())};
+    int64_t first = 0;
+    for (Tensor& each : found) {
+      if (each.size(0)) at::mm_out(each, grad, weight.narrow(1, first, each.size(1)));
+      first += each.size(1);
+    }
+    return {found, of_weight ? at::mm(grad.t(), at::cat(inputs, 1))
+                             : at::empty({0, weight.size(1)}, y.options())};
   }
   const SpreadTensors tensors(grad_extremum, grad_total, grad_squares, points, y);
-  Tensor grad_x = at::empty({of_x ? x.size(0) : 0, x.size(1)}, x.options());
-  Tensor grad_weight = at::zeros({of_weight ? weight.size(0) : 0, weight.size(1)}, x.options());
-  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "linear_pool_backward", [&] {
-    const std::vector<Tensor> inputs{x}, grads{grad_x};
-    Linear<scalar_t> linear(inputs, weight, of_x ? at::TensorList(grads) : at::TensorList());
+  Tensor grad_weight = at::zeros({of_weight ? weight.size(0) : 0, weight.size(1)}, y.options());
+  AT_DISPATCH_FLOATING_TYPES(y.scalar_type(), "linear_pool_backward", [&] {
+    Linear<scalar_t> linear(inputs, weight, wanted);
     linear.fresh = true;
     const auto spread = tensors.of<scalar_t>(y, slope);
     const auto values = reading<scalar_t>(y);
-    linear_backward(linear, x.size(0), grad_weight,
+    linear_backward(linear, rows, grad_weight,
                     [&](int64_t, int64_t first, int64_t last, scalar_t* out) {
                       for (int64_t i = first; i < last; i++) {
                         spread.template row<false>(i, values.row(i), values.row(i + 1),
@@ -154,19 +185,19 @@ std::tuple<Tensor, Tensor> linear_pool_backward(const Tensor& grad_extremum,
                       return out;
                     });
   });
-  return {grad_x, grad_weight};
+  return {found, grad_weight};
 }
 
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(sgas_gcn, m) {
   m.def(
-      "linear_pool(Tensor x, Tensor weight, Tensor sign, int clouds, float slope) -> (Tensor y, "
-      "Tensor extremum, Tensor points, Tensor total, Tensor squares)");
+      "linear_pool(Tensor[] inputs, Tensor weight, Tensor sign, int clouds, float slope) -> "
+      "(Tensor y, Tensor extremum, Tensor points, Tensor total, Tensor squares)");
   m.def(
       "linear_pool_backward(Tensor grad_extremum, Tensor grad_total, Tensor grad_squares, "
-      "Tensor x, Tensor weight, Tensor y, Tensor points, float slope, bool of_x, "
-      "bool of_weight) -> (Tensor grad_x, Tensor grad_weight)");
+      "Tensor[] inputs, Tensor weight, Tensor y, Tensor points, float slope, bool[] of_inputs, "
+      "bool of_weight) -> (Tensor[] grad_inputs, Tensor grad_weight)");
 }
 
 TORCH_LIBRARY_IMPL(sgas_gcn, CPU, m) {
