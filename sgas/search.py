@@ -142,6 +142,12 @@ class Search:
         self.alpha_optimizer = AlphaOptimizer(self.supernet.alphas, config, capturable=recorded)
         self._forget_steps()
 
+    @property
+    def _weights(self) -> list[nn.Parameter]:
+        """The supernet's weights, from where no walk over its modules is needed."""
+        parameters: list[nn.Parameter] = self.weight_optimizer.param_groups[0]["params"]
+        return parameters
+
     def _forget_steps(self) -> None:
         """The next steps are not those that were captured."""
         self.steps: tuple[Step, ...] | None = None
@@ -212,7 +218,7 @@ class Search:
 
     def _alpha_step(self, inputs: Any, targets: Tensor) -> tuple[()]:
         """First-order step on the alphas; the weights get no gradient and keep no activations."""
-        with frozen(self.supernet.weights()):
+        with frozen(self._weights):
             loss = self.task.labels.loss(self._logits(inputs), targets)
             if loss.requires_grad:  # False once no edge is open
                 alphas = list(self.supernet.alphas.values())
@@ -227,7 +233,7 @@ class Search:
             logits = self._logits(inputs)
             loss = self.task.labels.loss(logits, targets)
             loss.backward()
-        nn.utils.clip_grad_norm_(self.supernet.weights(), self.config.grad_clip, foreach=True)
+        nn.utils.clip_grad_norm_(self._weights, self.config.grad_clip, foreach=True)
         self.weight_optimizer.step()
         self.weight_optimizer.zero_grad()
         return loss.detach(), self.task.labels.predictions(logits.detach())
