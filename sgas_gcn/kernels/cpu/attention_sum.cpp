@@ -93,29 +93,6 @@ T dot(const T* a, const T* b, int64_t channels) {
   return sum;
 }
 
-// The products of a row with four others.
-template <class T>
-void four_dots(const T* a, const T* const* others, int64_t channels, T* out) {
-  using Whole = Block<T, typename RegisterOf<T>::type, 1>;
-  typename Whole::Value sums[4] = {};
-  T rest[4] = {};
-  over_channels<T>(channels, [&](auto block, int64_t c) {
-    using B = decltype(block);
-    for (int i = 0; i < 4; i++) {
-      for (int u = 0; u < B::count; u++) {
-        const auto product = B::load(a + c, u) * B::load(others[i] + c, u);
-        if constexpr (B::single) {
-          rest[i] += product;
-        } else {
-          sums[i] += product;
-        }
-      }
-    }
-  });
-  Whole::totals(sums, out);
-  for (int i = 0; i < 4; i++) out[i] += rest[i];
-}
-
 // A row of one head times factors; without them the row itself.
 template <class T>
 const T* scaled(const T* row, const T* factors, int64_t channels, std::vector<T>& buffer) {
@@ -143,25 +120,14 @@ void score_gradients(const T* grad, int64_t grad_stride, const Matrix<T>& values
         const T* row = scaled(grad + i * grad_stride + head * channels,
                               factors == nullptr ? nullptr : factors + head * channels, channels,
                               buffer);
-        const Index first = rows.offsets[i], last = rows.offsets[i + 1];
-        const auto value_of = [&](Index edge) {
-          return values.row(rows.sources[edge]) + head * channels;
-        };
         T mean = 0, sum = 0;
-        const auto found = [&](Index edge, T product) {
+        for (Index edge = rows.offsets[i]; edge < rows.offsets[i + 1]; edge++) {
+          const T* value = values.row(rows.sources[edge]) + head * channels;
+          const T product = dot(row, value, channels);
           by_edge[edge * heads + head] = product;
           mean += weights[edge * heads + head] * product;
-        };
-        Index edge = first;
-        for (; edge + 4 <= last; edge += 4) {
-          const T* others[4];
-          T products[4];
-          for (int e = 0; e < 4; e++) others[e] = value_of(edge + e);
-          four_dots(row, others, channels, products);
-          for (int e = 0; e < 4; e++) found(edge + e, products[e]);
         }
-        for (; edge < last; edge++) found(edge, dot(row, value_of(edge), channels));
-        for (edge = first; edge < last; edge++) {
+        for (Index edge = rows.offsets[i]; edge < rows.offsets[i + 1]; edge++) {
           const int64_t at = edge * heads + head;
           T score = weights[at] * (by_edge[at] - mean);
           score *= scores.slope(scores.before(i, rows.sources[edge], head));

@@ -218,27 +218,6 @@ struct Block {
       return sum;
     }
   }
-
-  // The sums of all lanes of four registers, for less than those one by one.
-  static void totals(const V* four, T* out) {
-#ifdef __AVX512F__
-    if constexpr (sizeof(V) == REGISTER_BYTES && sizeof(T) == 4) {
-      const auto as = [&](int i) { return reinterpret_cast<__m512>(four[i]); };
-      const auto added = [](__m512 a, __m512 b) {  // lanes of a and b in turn, sums of two each
-        return _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
-      };
-      const __m512 first = added(as(0), as(1)), second = added(as(2), as(3));
-      const __m512 all = _mm512_add_ps(_mm512_shuffle_ps(first, second, 0x44),
-                                       _mm512_shuffle_ps(first, second, 0xee));
-      const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(all),
-                                        _mm256_castpd_ps(_mm512_extractf64x4_pd(
-                                            _mm512_castps_pd(all), 1)));
-      _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
-      return;
-    }
-#endif
-    for (int i = 0; i < 4; i++) out[i] = total(four[i]);
-  }
 };
 
 // Asks for memory as Block::prefetch does.
