@@ -1,7 +1,7 @@
 """Features that are not one matrix, and products with them that never write it.
 
-What stands side by side comes in parts, of which each has its own gradient, or none. The stem of
-point clouds maps 3 coordinates to 3C channels. A layer that reads its output A p + b has
+What stands side by side comes in parts, and each gets its own gradient. The stem of point clouds
+maps 3 coordinates to 3C channels. A layer that reads its output A p + b has
 W (A p + b) = (W A) p + W b: a product with a point's coordinates and a 1. Gradients come to W, A
 and b by way of the small matrices W A and W b.
 Dimensions: N rows, D features, c numbers that they come from.

@@ -101,7 +101,7 @@ def _sage_shapes(x: Tensor, pre: Tensor, weight: Tensor, *others: Any) -> tuple[
 
 def _sage_backward_shapes(grad: Tensor, y: Tensor, inverse: Tensor, *others: Any) -> Any:
     pre, weight, of_weights = *others[5:7], others[-1]
-    of_pre = pre.new_empty(pre.shape if of_weights else (0,))
+    of_pre = pre.new_empty(of_weights * pre.shape[0], pre.shape[1])
     return (
         _doubles(y, inverse.shape[1]),
         of_pre,

@@ -25,8 +25,8 @@ def sage_forward(
 ) -> tuple[Tensor, Tensor, Kept]:
     """y = R(W [x, M]) and M = R(max over the sources j of P x_j), both `[N, D]`; R is the ReLU.
 
-    `relative`: less P x_i. `pre` `[D, C]` is P, `weight` `[D, 2C]`. Without `tracked` there is no
-    way back.
+    `relative`: less P x_i, in graphs where each node has an edge. `pre` `[D, C]` is P, `weight`
+    `[D, 2C]`. Without `tracked` there is no way back.
     """
     if runs_compiled(x):
         given = (x, pre, weight, *graph.rows, relative, tracked)
@@ -89,7 +89,7 @@ def sage_backward(
     if grad_x is not None:
         grad_x.addmm_(grad_h, own).addmm_(grad_pre, pre)
     if not of_weights:
-        return of_scale, grad_weight[:, 0], grad_weight
+        return of_scale, pre.new_zeros(0, channels), grad_weight
     grad_weight[:, :channels] = grad_h.t() @ x
     return of_scale, grad_pre.t() @ x, grad_weight
 

@@ -198,6 +198,37 @@ def test_no_node_gives_weights_a_gradient_of_zero(operator: str) -> None:
     assert all(torch.equal(weight, torch.zeros_like(weight)) for weight in found[1:])
 
 
+@pytest.mark.parametrize("operator", ["sage_backward", "edge_conv_backward"])
+def test_a_way_back_without_weights(operator: str) -> None:
+    *given, of_weights = Arguments(random_rows()).of(operator)
+    assert of_weights
+    torch.library.opcheck(getattr(operators(), operator).default, (*given, False))
+
+
+def test_sage_takes_lengths_and_scales_of_any_layout() -> None:
+    arguments = Arguments(random_rows())
+    wanted = results("sage_backward", arguments)
+    given = list(arguments.of("sage_backward"))
+    given[2] = given[2].t().contiguous().t()
+    given[3] = given[3].repeat_interleave(2)[::2]
+    found = operators().sage_backward(*given)
+    assert all(torch.equal(one, other) for one, other in zip(found, wanted, strict=False))
+
+
+def test_sage_refuses_weights_that_do_not_fit() -> None:
+    x, pre, *others = Arguments(random_rows()).of("sage")
+    with pytest.raises(RuntimeError, match=r"pre \[34, 17\] and weight .* do not fit \[40, 3\]"):
+        operators().sage(x[:, :3], pre, *others)
+
+
+@pytest.mark.parametrize("operator", ["sage_backward", "edge_conv_backward"])
+def test_a_gradient_to_add_to_has_dense_rows(operator: str) -> None:
+    given = list(Arguments(random_rows()).of(operator))
+    given[-2] = given[-2].t().contiguous().t()
+    with pytest.raises(RuntimeError, match="grad_x has to be a matrix with dense rows"):
+        getattr(operators(), operator)(*given)
+
+
 @pytest.mark.parametrize("choice", ["torch", "cpu"])
 def test_the_transpose_of_constant_degree(choice: str) -> None:
     use_kernels(choice)

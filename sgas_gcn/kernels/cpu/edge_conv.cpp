@@ -143,14 +143,14 @@ struct Given {
   }
 };
 
-// The gradient of [A, B], `[slices · 2w, C]` or empty; that of x is added to `grad_x`.
+// The gradient `[2w, C]` of each slice's [A, B], none if not wanted; that of x is added to `grad_x`.
 template <class T, class Index, class Place>
 std::vector<Tensor> back_by_slices(const Tensor& x, const Tensor& weight,
                                    const Given<T, Place>& given, const Rows<Index>& rows,
                                    const std::optional<Tensor>& grad_x, bool of_weight) {
   const auto slices = slices_of<T>(x, weight, grad_x);
   const int64_t widest = 2 * std::min(COLUMNS_OF_A_SLICE, given.columns);
-  const Groups groups(rows, most_groups(widest * x.size(1)), ROWS_IN_CACHE);
+  const Groups groups(rows, most_groups_of_ranges(widest * x.size(1)), ROWS_IN_CACHE);
   std::vector<WeightSums<T>> sums;
   for (const auto& slice : slices) sums.emplace_back(slice.linear, groups.count(), of_weight);
   groups.over_ranges<T>(
@@ -255,6 +255,7 @@ std::tuple<Tensor, Tensor, Tensor> edge_conv_backward(
   std::vector<Tensor> of_maps;
   if (by_registers(weight, x.size(0))) {
     check_graph(x.size(0), SGAS_GRAPH);
+    if (grad_x) check_dense_rows(*grad_x, "grad_x");
     TORCH_CHECK(y.sizes() == grad.sizes() && places.sizes() == grad.sizes() &&
                     y.is_contiguous() && places.is_contiguous() && y.size(1) == columns,
                 "what edge_conv gave has to come back as it was");

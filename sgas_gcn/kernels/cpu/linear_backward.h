@@ -47,6 +47,11 @@ struct Linear {
 // for.
 inline int64_t most_groups(int64_t numbers) { return numbers > SMALL_NUMBERS ? 32 : 8; }
 
+// Where a group goes through neighbours as well: more, since these take longer than the sums.
+inline int64_t most_groups_of_ranges(int64_t numbers) {
+  return std::max<int64_t>(most_groups(numbers), 16);
+}
+
 inline int64_t groups_of(int64_t num_rows, int64_t numbers) {
   const int64_t chunks = (num_rows + ROWS_OF_A_CHUNK - 1) / ROWS_OF_A_CHUNK;
   return std::min(chunks, most_groups(numbers));

@@ -1,5 +1,6 @@
-// A linear map of inputs side by side, and of a = leaky ReLU(W x) what a batch norm with a maximum and a mean over clouds
-// needs: the product's registers are pooled as they are done. See pool_activation.cpp.
+// A linear map of inputs side by side, and of a = leaky ReLU(W x) what a batch norm with a maximum
+// and a mean over clouds needs: the product's registers are pooled as they are done. See
+// pool_activation.cpp.
 //
 // Backward, the gradient before the ReLU is made for some rows and used while it is in the cache.
 // Where a library is to multiply, these are three steps.

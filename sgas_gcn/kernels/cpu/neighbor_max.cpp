@@ -1,29 +1,28 @@
-// The operator of `neighbor_max.h`, and its parts for functions that combine it with more.
+// The operator of `neighbor_max.h`.
 
 #include "neighbor_max.h"
 
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
+#include "neighbors.h"
 #include "ranges.h"
 
 namespace sgas {
+namespace {
 
-std::tuple<Tensor, Tensor> largest(const Tensor& given, SGAS_GRAPH_ARGUMENTS, AfterMax after) {
+std::tuple<Tensor, Tensor> neighbor_max(const Tensor& given, SGAS_GRAPH_ARGUMENTS, bool relative) {
   check_graph(given.size(0), SGAS_GRAPH);
   const Tensor x = with_dense_rows(given);
   Tensor best = at::empty(x.sizes(), x.options());
-  const auto options = x.options().dtype(place_type(degree));
-  Tensor places = after.tracked ? at::empty(x.sizes(), options) : at::empty({0}, options);
+  Tensor places = at::empty(x.sizes(), x.options().dtype(place_type(degree)));
   SGAS_DISPATCH(x.scalar_type(), sources.scalar_type(), "neighbor_max", [&] {
     const Rows<index_t> rows(offsets, sources, out_offsets, out_targets, out_edges);
-    const Matrix<scalar_t> from(x);
     const int64_t channels = x.size(1);
     with_places(places, [&](auto* chosen) {
       using Place = std::remove_pointer_t<decltype(chosen)>;
-      const auto run = after.tracked ? max_rows<true, scalar_t, index_t, Place>
-                                     : max_rows<false, scalar_t, index_t, Place>;
-      run(from, channels, rows, after, writing<scalar_t>(best), {chosen, channels});
+      max_rows<true>(Matrix<scalar_t>(x), channels, rows, AfterMax{relative, false},
+                     writing<scalar_t>(best), View<Place>{chosen, channels});
     });
   });
   return {best, places};
@@ -31,7 +30,7 @@ std::tuple<Tensor, Tensor> largest(const Tensor& given, SGAS_GRAPH_ARGUMENTS, Af
 
 Tensor neighbor_max_backward(const Tensor& given, const Tensor& places, SGAS_GRAPH_ARGUMENTS,
                              bool relative) {
-  check_graph(given.size(0), offsets, sources, out_offsets, out_targets, out_edges, degree);
+  check_graph(given.size(0), SGAS_GRAPH);
   TORCH_CHECK(places.sizes() == given.sizes() && places.is_contiguous(),
               "the places have to be those of neighbor_max");
   const Tensor grad = with_dense_rows(given);
@@ -52,12 +51,6 @@ Tensor neighbor_max_backward(const Tensor& given, const Tensor& places, SGAS_GRA
     });
   });
   return grad_x;
-}
-
-namespace {
-
-std::tuple<Tensor, Tensor> neighbor_max(const Tensor& x, SGAS_GRAPH_ARGUMENTS, bool relative) {
-  return largest(x, SGAS_GRAPH, {relative, false, true});
 }
 
 }  // namespace

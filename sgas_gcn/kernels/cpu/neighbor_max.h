@@ -14,10 +14,15 @@
 
 #include "columns.h"
 #include "lanes.h"
-#include "neighbors.h"
 #include "rows.h"
 
 namespace sgas {
+
+// What becomes of a maximum before it is written: the node's own value is taken off, where it has
+// edges, and negative values become 0.
+struct AfterMax {
+  bool relative, relu;
+};
 
 // Takes the value where it is larger; a NaN wins and stays, so that it is seen.
 template <bool with_nan, class Value>

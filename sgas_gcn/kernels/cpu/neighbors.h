@@ -8,16 +8,6 @@
 
 namespace sgas {
 
-// What becomes of a maximum before it is written: the node's own value is taken off, negative
-// values become 0. Which edge had it is noted where `tracked`.
-struct AfterMax {
-  bool relative, relu, tracked;
-};
-
-std::tuple<Tensor, Tensor> largest(const Tensor& x, SGAS_GRAPH_ARGUMENTS, AfterMax after);
-Tensor neighbor_max_backward(const Tensor& grad, const Tensor& places, SGAS_GRAPH_ARGUMENTS,
-                             bool relative);
-
 // Extrema by sign and their places, Σh and Σh².
 std::tuple<Tensor, Tensor, Tensor, Tensor> edge_relu_stats(const Tensor& target,
                                                            const Tensor& source,

@@ -13,7 +13,8 @@
 
 namespace sgas {
 
-constexpr int64_t NODES_OF_A_RANGE = 256;  // at least, so that a range is worth a thread's while
+// At least, but for the last range, so that one is worth a thread's while.
+constexpr int64_t NODES_OF_A_RANGE = 256;
 // Between parts of a scratch that are written and read together: at the same places of two pages a
 // processor takes a read for one of what was just written.
 constexpr int64_t NUMBERS_APART = 528;
@@ -64,8 +65,8 @@ void over_closed_ranges(const Rows<Index>& rows, Alone&& alone, Together&& toget
 }
 
 // Nodes in groups, each with sums of its own, that follow from the graph alone: the result is the
-// same for any number of threads. Where there are fewer than `most` ranges, each is of one or more
-// groups of at least the `smallest` size; else a group is of whole ranges.
+// same for any number of threads. Where there are fewer than `most` ranges, each is of one group or
+// of several of at least the `smallest` size; else a group is of whole ranges.
 struct Groups {
   std::vector<int64_t> ranges, starts;  // where they begin, and the number of nodes
 
@@ -97,8 +98,9 @@ struct Groups {
     }
   }
 
-  // Calls alone(scratch, first, last) for each range, in parallel by groups or by what is larger;
-  // `scratch` is the thread's own. Where threads are to share ranges, calls together() instead.
+  // Calls alone(scratch, first, last) for each range, in parallel by ranges or by groups, of which
+  // there are fewer; `scratch` is the thread's own. Where threads are to share ranges, calls
+  // together() instead.
   template <class T, class Alone, class Together>
   void over_ranges(Alone&& alone, Together&& together) const {
     if (shared_by_threads(static_cast<int64_t>(ranges.size()) - 1)) return together();

@@ -9,6 +9,8 @@
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
+#include <limits>
+
 #include "lengths.h"
 #include "linear_backward.h"
 #include "neighbor_max.h"
@@ -22,6 +24,13 @@ namespace {
 Tensor part(const Tensor& weight, int64_t which, int64_t edge) {
   const int64_t channels = weight.size(1) / 2;
   return weight.narrow(0, edge * channels, channels).narrow(1, which * channels, channels);
+}
+
+void check_weights(const Tensor& x, const Tensor& pre, const Tensor& weight) {
+  TORCH_CHECK(x.dim() == 2 && pre.dim() == 2 && weight.dim() == 2 && pre.size(1) == x.size(1) &&
+                  weight.size(1) == 2 * x.size(1) && weight.size(0) == pre.size(0) &&
+                  pre.size(0) % std::max<int64_t>(x.size(1), 1) == 0,
+              "pre ", pre.sizes(), " and weight ", weight.sizes(), " do not fit ", x.sizes());
 }
 
 // Columns of one edge of a cell among those of all.
@@ -82,7 +91,7 @@ struct Forward {
 template <bool streamed, bool tracked, class T, class Index, class Place>
 void run_forward(const std::vector<Forward<T, Index, Place>>& edges, const Rows<Index>& rows,
                  const Tensor& like) {
-  Groups(rows, most_groups(0), ROWS_IN_CACHE)
+  Groups(rows, std::numeric_limits<int64_t>::max(), ROWS_OF_A_CHUNK)
       .over_ranges<T>(
           [&](Numbers<T>& scratch, int64_t first, int64_t last) {
             for (const auto& edge : edges) {
@@ -98,9 +107,11 @@ std::tuple<Tensor, Tensor, Tensor> sage(const Tensor& given, const Tensor& pre,
                                         const Tensor& weight, SGAS_GRAPH_ARGUMENTS, bool relative,
                                         bool tracked) {
   check_graph(given.size(0), SGAS_GRAPH);
+  check_weights(given, pre, weight);
   const Tensor x = with_dense_rows(given);
   const int64_t columns = pre.size(0), channels = weight.size(1) / 2, edges = columns / channels;
-  Tensor y = at::empty({x.size(0), columns}, x.options()), message = at::empty(y.sizes(), y.options());
+  Tensor y = at::empty({x.size(0), columns}, x.options());
+  Tensor message = at::empty(y.sizes(), y.options());
   const auto options = y.options().dtype(place_type(degree));
   Tensor places = tracked ? at::empty(y.sizes(), options) : at::empty({0}, options);
   const bool streamed = static_cast<int64_t>(y.nbytes()) >= STREAMED_BYTES;
@@ -113,7 +124,7 @@ std::tuple<Tensor, Tensor, Tensor> sage(const Tensor& given, const Tensor& pre,
         const View<Place> own_places{tracked ? chosen + edge * channels : chosen, columns};
         all.push_back({reading<scalar_t>(x), columns_of(writing<scalar_t>(message), edge, channels),
                        columns_of(writing<scalar_t>(y), edge, channels), own_places,
-                       AfterMax{relative, true, tracked}, rows, channels,
+                       AfterMax{relative, true}, rows, channels,
                        Padded<scalar_t>(pre.narrow(0, edge * channels, channels).t()),
                        Padded<scalar_t>(part(weight, 0, edge).t()),
                        Padded<scalar_t>(part(weight, 1, edge).t())});
@@ -209,16 +220,23 @@ struct Backward {
 };
 
 std::tuple<Tensor, Tensor, Tensor> sage_backward(
-    const Tensor& given_grad, const Tensor& y, const Tensor& inverse,
-    const std::optional<Tensor>& scale, double floor, const Tensor& given, const Tensor& message,
-    const Tensor& places, const Tensor& pre, const Tensor& weight, SGAS_GRAPH_ARGUMENTS,
+    const Tensor& given_grad, const Tensor& y, const Tensor& given_inverse,
+    const std::optional<Tensor>& given_scale, double floor, const Tensor& given,
+    const Tensor& message, const Tensor& places, const Tensor& pre, const Tensor& weight, SGAS_GRAPH_ARGUMENTS,
     bool relative, std::optional<Tensor> grad_x, bool of_weights) {
   check_graph(given.size(0), SGAS_GRAPH);
+  check_weights(given, pre, weight);
+  if (grad_x) check_dense_rows(*grad_x, "grad_x");
   const Tensor x = with_dense_rows(given), grad = with_dense_rows(given_grad);
+  const Tensor inverse = given_inverse.contiguous();
+  const std::optional<Tensor> scale =
+      given_scale ? std::optional(given_scale->contiguous()) : std::nullopt;
   const int64_t columns = weight.size(0), channels = weight.size(1) / 2, edges = columns / channels;
   TORCH_CHECK(places.sizes() == y.sizes() && message.sizes() == y.sizes() &&
                   grad.sizes() == y.sizes() && y.is_contiguous() && places.is_contiguous() &&
-                  message.is_contiguous(),
+                  message.is_contiguous() && y.size(0) == x.size(0) && y.size(1) == columns &&
+                  inverse.numel() == x.size(0) * edges && (!scale || scale->numel() == edges) &&
+                  (!grad_x || grad_x->sizes() == x.sizes()),
               "what sage gave has to come back as it was");
   const std::vector<Tensor> inputs{x}, grads{grad_x.value_or(x)};
   const at::TensorList wanted = grad_x ? at::TensorList(grads) : at::TensorList();
@@ -227,7 +245,7 @@ std::tuple<Tensor, Tensor, Tensor> sage_backward(
   Tensor of_scale = at::zeros({edges}, y.options().dtype(at::kDouble));
   SGAS_DISPATCH(y.scalar_type(), sources.scalar_type(), "sage_backward", [&] {
     const Rows<index_t> rows(offsets, sources, out_offsets, out_targets, out_edges);
-    const Groups groups(rows, most_groups(channels * channels), ROWS_IN_CACHE);
+    const Groups groups(rows, most_groups_of_ranges(channels * channels), ROWS_IN_CACHE);
     const int64_t count = groups.count();
     with_places(places, [&](auto* chosen) {
       using Place = std::remove_pointer_t<decltype(chosen)>;

@@ -14,7 +14,6 @@ namespace sgas {
 
 constexpr int64_t SMALL_NUMBERS = 1 << 14;  // of the small matrix; above, a library may be faster
 constexpr int ROWS_OF_A_BLOCK = 8;
-constexpr int64_t ROWS_ASKED = 4 * ROWS_OF_A_BLOCK;  // how far ahead
 
 template <class T>
 using Whole = Block<T, typename RegisterOf<T>::type, 1>;
@@ -74,7 +73,6 @@ template <class T>
 struct Factor {
   View<const T> left;
   const Padded<T>* right;
-  bool apart = false;  // the rows of left do not follow each other: they are asked for ahead
 };
 
 template <class T, int rows, int count, class Take>
@@ -87,9 +85,6 @@ inline void multiply_block(const std::vector<Factor<T>>& factors, int64_t row, i
     for (int r = 0; r < rows; r++) left[r] = factor.left.row(row + r);
     const T* right = factor.right->place(0, column);
     const int64_t depth = factor.right->rows, step = factor.right->step(column);
-    if (factor.apart && column == 0) {
-      for (int r = 0; r < rows; r++) prefetch_numbers(factor.left.row(row + r + ROWS_ASKED), depth);
-    }
     for (int64_t k = 0; k < depth; k++, right += step) {
       typename B::Value other[count];
       for (int u = 0; u < count; u++) other[u] = B::load(right, u);
