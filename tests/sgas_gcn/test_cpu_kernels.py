@@ -216,9 +216,11 @@ def test_sage_takes_lengths_and_scales_of_any_layout() -> None:
 
 
 def test_sage_refuses_weights_that_do_not_fit() -> None:
-    x, pre, *others = Arguments(random_rows()).of("sage")
+    x, pre, weight, *others = Arguments(random_rows()).of("sage")
+    with pytest.raises(RuntimeError, match="do not fit"):
+        operators().sage(x[:, :0], pre[:, :0], weight[:, :0], *others)
     with pytest.raises(RuntimeError, match=r"pre \[34, 17\] and weight .* do not fit \[40, 3\]"):
-        operators().sage(x[:, :3], pre, *others)
+        operators().sage(x[:, :3], pre, weight, *others)
 
 
 @pytest.mark.parametrize("operator", ["sage_backward", "edge_conv_backward"])
@@ -226,6 +228,14 @@ def test_a_gradient_to_add_to_has_dense_rows(operator: str) -> None:
     given = list(Arguments(random_rows()).of(operator))
     given[-2] = given[-2].t().contiguous().t()
     with pytest.raises(RuntimeError, match="grad_x has to be a matrix with dense rows"):
+        getattr(operators(), operator)(*given)
+
+
+@pytest.mark.parametrize("operator", ["sage_backward", "edge_conv_backward"])
+def test_a_gradient_to_add_to_has_the_shape_of_x(operator: str) -> None:
+    given = list(Arguments(random_rows()).of(operator))
+    given[-2] = given[-2][:-1]
+    with pytest.raises(RuntimeError, match="has to come back as it was"):
         getattr(operators(), operator)(*given)
 
 

@@ -143,7 +143,8 @@ struct Given {
   }
 };
 
-// The gradient `[2w, C]` of each slice's [A, B], none if not wanted; that of x is added to `grad_x`.
+// The gradient `[2w, C]` of each slice's [A, B], none if not wanted; that of x is added to
+// `grad_x`.
 template <class T, class Index, class Place>
 std::vector<Tensor> back_by_slices(const Tensor& x, const Tensor& weight,
                                    const Given<T, Place>& given, const Rows<Index>& rows,
@@ -257,7 +258,9 @@ std::tuple<Tensor, Tensor, Tensor> edge_conv_backward(
     check_graph(x.size(0), SGAS_GRAPH);
     if (grad_x) check_dense_rows(*grad_x, "grad_x");
     TORCH_CHECK(y.sizes() == grad.sizes() && places.sizes() == grad.sizes() &&
-                    y.is_contiguous() && places.is_contiguous() && y.size(1) == columns,
+                    y.is_contiguous() && places.is_contiguous() && y.size(1) == columns &&
+                    y.size(0) == x.size(0) && weight.size(1) == 2 * x.size(1) &&
+                    (!grad_x || grad_x->sizes() == x.sizes()),
                 "what edge_conv gave has to come back as it was");
     const Tensor typed = factors.to(y.scalar_type()).contiguous();
     SGAS_DISPATCH(x.scalar_type(), sources.scalar_type(), "edge_conv_backward", [&] {

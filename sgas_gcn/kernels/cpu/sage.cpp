@@ -29,7 +29,7 @@ Tensor part(const Tensor& weight, int64_t which, int64_t edge) {
 void check_weights(const Tensor& x, const Tensor& pre, const Tensor& weight) {
   TORCH_CHECK(x.dim() == 2 && pre.dim() == 2 && weight.dim() == 2 && pre.size(1) == x.size(1) &&
                   weight.size(1) == 2 * x.size(1) && weight.size(0) == pre.size(0) &&
-                  pre.size(0) % std::max<int64_t>(x.size(1), 1) == 0,
+                  x.size(1) > 0 && pre.size(0) % x.size(1) == 0,
               "pre ", pre.sizes(), " and weight ", weight.sizes(), " do not fit ", x.sizes());
 }
 
@@ -222,8 +222,8 @@ struct Backward {
 std::tuple<Tensor, Tensor, Tensor> sage_backward(
     const Tensor& given_grad, const Tensor& y, const Tensor& given_inverse,
     const std::optional<Tensor>& given_scale, double floor, const Tensor& given,
-    const Tensor& message, const Tensor& places, const Tensor& pre, const Tensor& weight, SGAS_GRAPH_ARGUMENTS,
-    bool relative, std::optional<Tensor> grad_x, bool of_weights) {
+    const Tensor& message, const Tensor& places, const Tensor& pre, const Tensor& weight,
+    SGAS_GRAPH_ARGUMENTS, bool relative, std::optional<Tensor> grad_x, bool of_weights) {
   check_graph(given.size(0), SGAS_GRAPH);
   check_weights(given, pre, weight);
   if (grad_x) check_dense_rows(*grad_x, "grad_x");
