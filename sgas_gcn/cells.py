@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from sgas.cell import dag_extend
-from sgas_gcn.affine import Affine, Beside, Features, beside, reduced, with_ones
 from sgas_gcn.config import GraphModelConfig, PointModelConfig
 from sgas_gcn.constants import EPS, MOMENTUM
+from sgas_gcn.features import Affine, Beside, Features, beside, reduced, with_ones
 from sgas_gcn.fused.layer import linear_norm
 from sgas_gcn.fused.state import Member, Plan
 from sgas_gcn.ops.common import BatchNorm, Operation, SourceState

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sgas_gcn.affine import Beside, Features, dense
 from sgas_gcn.cells import RELU, STEM_MULTIPLE, Cell, LinearNorm
 from sgas_gcn.config import PointModelConfig
 from sgas_gcn.constants import LEAKY_SLOPE
+from sgas_gcn.features import Beside, Features, dense
 from sgas_gcn.graph_batch import GraphBatch
 from sgas_gcn.pooling import pool_layer
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from sgas.errors import ConfigError, DataError
 from sgas.precision import widened
-from sgas_gcn.affine import Affine, Features, dense
 from sgas_gcn.compiled import runs_compiled
+from sgas_gcn.features import Affine, Features, dense
 from sgas_gcn.rows import Rows, rows_of_constant_degree
 
 DISTANCES_AT_ONCE = 2**22  # bounds the memory of a search: 16 MiB of float32

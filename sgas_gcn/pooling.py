@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from sgas.precision import narrow_type, widened
-from sgas_gcn.affine import Features, reduced_parts
 from sgas_gcn.compiled import runs_compiled
 from sgas_gcn.constants import EPS, MOMENTUM
+from sgas_gcn.features import Features, reduced_parts
 from sgas_gcn.fused.layer import linear_norm
 from sgas_gcn.kernels.cpu_backend import operators
 

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sgas_gcn.affine import Beside
 from sgas_gcn.cells import LinearNorm
+from sgas_gcn.features import Beside
 from sgas_gcn.pooling import pool_layer
 
 CLOUDS = 3
