@@ -26,10 +26,20 @@ FEW_DIMENSIONS = 16  # up to so many, distances are computed one by one and not 
 
 @dataclass(frozen=True, eq=False)
 class NeighborGraph:
-    """A graph of constant degree: row i of `sources` int64 `[N, degree]` are the nodes i reads."""
+    """A graph of constant degree: row i of `sources` int64 `[N, degree]` are the nodes i reads.
+
+    DataError where the degree is not 1 or more; nodes without edges are for `CsrGraph`.
+    """
 
     sources: Tensor
     _stacked: dict[int, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.sources.dim() != 2 or self.sources.shape[1] == 0:
+            raise DataError(
+                f"sources have the shape {list(self.sources.shape)}, not [nodes, degree] with a "
+                "degree of 1 or more; give a CsrGraph where nodes have no neighbours"
+            )
 
     @property
     def num_nodes(self) -> int:

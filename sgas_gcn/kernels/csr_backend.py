@@ -57,7 +57,7 @@ def _row_sum(x: Tensor, index: Tensor, offsets: Tensor, weights: Tensor | None =
 
 def _pieces(graph: CsrGraph, width: int, device: torch.device) -> Iterator[slice]:
     """Slices of the edges, each of a bounded number of `width` values."""
-    size = max(1, PIECE.get(device.type, PIECE["cuda"]) // width)
+    size = max(1, PIECE.get(device.type, PIECE["cuda"]) // max(width, 1))
     for start in range(0, graph.num_edges, size):
         yield slice(start, start + size)
 

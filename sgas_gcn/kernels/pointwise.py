@@ -40,14 +40,18 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def _compiled(twin: Function) -> Function:
-    """What has the twin's name among the kernels that run, compiled or Triton's; else the twin."""
+    """What has the twin's name among the kernels that run, compiled or Triton's; else the twin.
+
+    Where torch is to derive the results, it is the twin: these kernels' gradients are others of
+    them, which fused functions call by hand.
+    """
 
     def run(*given: Any) -> Any:
         kernels = kernels_on(next(first_tensors(given)))
-        if kernels == "cpu":
-            return getattr(operators(), twin.__name__)(*given)
         if kernels == "torch" or is_derived(given):
             return twin(*given)
+        if kernels == "cpu":
+            return getattr(operators(), twin.__name__)(*given)
         if is_looked_at(given):
             return getattr(triton_operators.OPERATORS, twin.__name__)(*given)
         return triton_operators.launch(twin.__name__, *given)

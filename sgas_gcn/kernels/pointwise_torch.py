@@ -1,4 +1,5 @@
-"""What fused states do to rows, column by column, in plain torch: the twin of `cpu/pointwise.cpp`.
+"""What fused states do to rows, column by column, in plain torch: the twins of compiled operators
+(`cpu/batch_norm.cpp`, `linear_norm.cpp`, `head_dots.cpp`, `mixture.cpp`).
 
 Batch norm stands for m norms of C channels side by side, D = m·C columns, whose parameters and
 running statistics come as lists of m tensors. Its coefficients are float64 `[4, D]`: the norm of y
@@ -59,7 +60,8 @@ def column_sums(grad: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
 
     `y` is `[N, D]`, or `[N, C]` for each of the m.
     """
-    product = grad.unflatten(1, (-1, y.shape[1])) * y.unsqueeze(1)
+    edges = max(grad.shape[1] // max(y.shape[1], 1), 1)
+    product = grad.reshape(len(grad), edges, y.shape[1]) * y.unsqueeze(1)
     counted = grad if mask is None else grad * mask.unsqueeze(1)
     double = torch.float64
     return torch.stack([counted.sum(0, dtype=double), product.sum(0, dtype=double).flatten()])
@@ -140,7 +142,7 @@ def relu_norm_backward(
     factors, affine, of_scale = norm_gradients(sums, coefficients, scale, len(y), training, y)
     if out is not None:
         apply_factors(grad, y, factors, negative_slope, out)
-    return affine, of_scale.view(edges, -1).sum(1)
+    return affine, of_scale.unflatten(0, (edges, -1)).sum(1)
 
 
 def linear_norm(
@@ -193,7 +195,7 @@ def linear_norm_backward(
     if of_weight:
         found = [grad_h.t() @ x for x in inputs]
         grad_weight = found[0] if len(found) == 1 else torch.cat(found, dim=1)
-    return affine, of_scale, grad_weight, grad_h.sum(0) if of_bias else nothing[:, 0]
+    return affine, of_scale, grad_weight, grad_h.sum(0) if of_bias else weight.new_zeros(0)
 
 
 def head_dots(values: Tensor, vectors: Tensor, shifts: Tensor, heads: int) -> tuple[Tensor, Tensor]:
@@ -261,7 +263,8 @@ def skip_backward(grad: Tensor, x: Tensor, scale: Tensor | None, grad_x: Tensor 
 
     `grad` is `[N, m·C]`; that of x is added to `grad_x` if given.
     """
-    parts = grad.unflatten(1, (-1, x.shape[1]))
+    edges = grad.shape[1] // max(x.shape[1], 1) if scale is None else len(scale)
+    parts = grad.reshape(len(grad), edges, x.shape[1])
     if grad_x is not None:
         grad_x += (parts if scale is None else parts * scale.unsqueeze(1)).sum(1)
     return (parts * x.unsqueeze(1)).sum((0, 2), dtype=torch.float64)

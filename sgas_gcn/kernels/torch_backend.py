@@ -163,11 +163,10 @@ class AttentionSum(Function):
         graph: NeighborGraph,
         slope: float,
     ) -> Tensor:
-        channels = values.shape[2]
         index = graph.stacked(values.shape[1])  # [N·m, k]
         scores = source_score.reshape(-1).take(index).add_(target_score.reshape(-1, 1))
         weights = torch.softmax(F.leaky_relu(scores, slope), dim=1)
-        flat = values.reshape(-1, channels)
+        flat = values.flatten(0, 1)
         ctx.graph, ctx.slope = graph, slope
         ctx.save_for_backward(flat, scores, weights)
         return _gather_sum(flat, index, weights=weights).view(values.shape)
@@ -176,9 +175,9 @@ class AttentionSum(Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         flat, scores, weights = ctx.saved_tensors
-        num_nodes, num_edges, channels = grad.shape
+        num_nodes, num_edges, _ = grad.shape
         index = ctx.graph.stacked(num_edges)
-        rows = grad.reshape(-1, channels)
+        rows = grad.flatten(0, 1)
         grad_weights = torch.stack(
             [flat.index_select(0, column).mul_(rows).sum(1) for column in index.unbind(1)], dim=1
         )
@@ -188,7 +187,7 @@ class AttentionSum(Function):
             0, index.view(-1), grad_scores.view(-1)
         )
         targets, offsets, order = ctx.graph.transposed
-        by_edge = weights.view(num_nodes, num_edges, -1)
+        by_edge = weights.unflatten(0, (num_nodes, num_edges))
         grad_values = torch.stack(
             [
                 _gather_sum(

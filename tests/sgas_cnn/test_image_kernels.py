@@ -223,16 +223,28 @@ def test_inputs_may_have_any_strides(backend: Any, strides: str) -> None:
     x = views[strides]()
     taps = torch.randn(x.shape[-1], 1, 3, 3, dtype=torch.float64)
     through = torch.randn(x.shape[-1], x.shape[-1], 1, 1, dtype=torch.float64)
+    rows = torch.randn(4, 2, x.shape[-1], dtype=torch.float64)
+    results = []
     for given in (x, x.contiguous()):
-        outputs = backend.separable(
-            [given], None, None, [taps], [1], [0], [through], [0], 1, False
-        )[0]
+        one = [given], None, None, [taps], [1], [0], [through], [0], 1
+        outputs = backend.separable(*one, False)[0]
+        back = [given], [0], rows[0, :1], [given], rows[1, :1], None, *one
         pooled = backend.pool(given, 1, False)[:2]
-        results = [outputs[0], *pooled]
-        if given is x:
-            first = results
-    for a, b in zip(first, results, strict=True):
-        torch.testing.assert_close(a, b)
+        mixed = [given], [0], rows[0, :1], [given], rows[1:2, :1], rows[2, :1]
+        crossed = [given], [given], [0], rows[0, :1], [given], rows[1, :1], rows[2:3, :1]
+        projected = given, rows[0, :1], given, rows[1, :1], None, given, through
+        results.append(
+            tensors_of(
+                *(outputs, pooled, backend.mixture([], [], *mixed)),
+                backend.separable_backward(*back, None, given, True, [True], [True]),
+                backend.pool_backward(given, *pooled, given, given, rows[0], rows[1], given, 1),
+                backend.mixture_backward(*crossed, True),
+                backend.projection(given, through, None, False)[0],
+                backend.projection_backward(*projected, True, True),
+            )
+        )
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, check_stride=False)
 
 
 def test_a_number_that_is_none_is_not_hidden(backend: Any) -> None:
@@ -333,6 +345,12 @@ def test_wrong_arguments_are_refused() -> None:
         run(weight, through, 0, 3)
     with pytest.raises(RuntimeError, match="takes tensors of one dtype"):
         run(weight.double(), through, 0, 1)
+    with pytest.raises(RuntimeError, match="with a channel or more"):
+        torch.ops.sgas_cnn.pool(torch.zeros(1, 4, 4, 0), 1, True)
+    with pytest.raises(RuntimeError, match="with a channel or more"):
+        torch.ops.sgas_cnn.projection(torch.zeros(1, 4, 4, 0), torch.zeros(2, 0, 1, 1), None, True)
+    with pytest.raises(RuntimeError, match="gives no channel"):
+        torch.ops.sgas_cnn.projection(x, through[:0], None, True)
     with pytest.raises(RuntimeError, match="a weight has shape"):
         run(weight[:1], through, 0, 1)
     with pytest.raises(RuntimeError, match="a pointwise weight has rows beyond 2"):

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from triton_runs import DEVICE, INTERPRETED, pass_compiled, triton_kernels
 
+from sgas.errors import DataError
 from sgas.kernels import use_kernels
 from sgas_gcn.compiled import LIBRARY, kernels_for
 from sgas_gcn.csr import CsrGraph
@@ -23,7 +24,7 @@ from sgas_gcn.neighbors import NeighborGraph
 
 SLOPE = 0.2
 HEADS = 2
-CHANNELS = [1, 3, 17, 32, 100]
+CHANNELS = [0, 1, 3, 17, 32, 100]
 # Of each array's largest magnitude.
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-4}
 
@@ -67,6 +68,7 @@ def constant_degree(num_nodes: int, degree: int) -> Tensor:
 GRAPHS: dict[str, tuple[str, int, Tensor]] = {
     "constant": ("constant", 12, constant_degree(12, 4)),
     "constant, of one": ("constant", 7, constant_degree(7, 1)),
+    "constant, no node": ("constant", 0, torch.zeros(2, 0, dtype=torch.int64)),
     "rows": ("rows", 25, random_edges(23, 80)),
     "rows, one way": ("rows", 6, torch.tensor([[5, 4, 3, 2, 1], [0, 0, 0, 0, 0]])),
     "rows, more than a byte": ("rows", 3, random_edges(2, 700)),
@@ -82,7 +84,8 @@ SMALLER = {"constant": "constant, of one", "rows": "rows, one way"}
 def graph_of(name: str, device: torch.device) -> Graph:
     kind, num_nodes, edge_index = GRAPHS[name]
     if kind == "constant":
-        return NeighborGraph(edge_index[0].view(num_nodes, -1).to(device))
+        degree = edge_index.shape[1] // num_nodes if num_nodes else 3
+        return NeighborGraph(edge_index[0].view(num_nodes, degree).to(device))
     return CsrGraph.from_edges(edge_index, num_nodes).to(device)
 
 
@@ -194,13 +197,18 @@ def test_outputs_and_gradients_equal_the_plain_formula(
 ) -> None:
     _, num_nodes, edges = GRAPHS[name]
     function, plain = primitives(graph_of(name, backend))[primitive], plain_forms(edges)[primitive]
-    for channels in [3] if is_slow() else CHANNELS:
+    for channels in [0, 3] if is_slow() else CHANNELS:
         inputs = inputs_of(primitive, num_nodes, channels)
         wanted = run(plain, inputs)
         for dtype in [torch.float64] if is_slow() else TOLERANCE:
             found = run(function, [x.to(backend, dtype) for x in inputs])
             assert found[0].dtype == dtype
             assert_same(found, wanted, dtype)
+
+
+def test_a_constant_degree_of_none_is_refused() -> None:
+    with pytest.raises(DataError, match=r"shape \[4, 0\].*give a CsrGraph"):
+        NeighborGraph(torch.zeros(4, 0, dtype=torch.int64))
 
 
 @pytest.mark.parametrize("name", ["constant", "rows"])

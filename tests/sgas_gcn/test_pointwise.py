@@ -25,8 +25,8 @@ def compiled() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
-@pytest.mark.parametrize("channels", [1, 17, 33, 64])
-@pytest.mark.parametrize("rows", [1, 15, 600])
+@pytest.mark.parametrize("channels", [0, 1, 17, 33, 64])
+@pytest.mark.parametrize("rows", [0, 1, 15, 600])
 @pytest.mark.parametrize("case", CASES)
 def test_equals_its_twin(case: str, rows: int, channels: int, dtype: torch.dtype) -> None:
     assert_equal_its_twin(case, pointwise, pointwise_torch, rows, channels, dtype, "cpu")
@@ -38,6 +38,15 @@ def test_says_the_truth_about_shapes_and_what_it_writes(case: str) -> None:
     operator = getattr(operators(), name).default
     checks = ("test_schema", "test_faketensor")
     torch.library.opcheck(operator, make(Arguments(20, 17, torch.float64)), test_utils=checks)
+
+
+@pytest.mark.parametrize("name", ["column_sums", "mixture"])
+def test_what_is_derived_is_torch_s(name: str) -> None:
+    given = CASES[name][1](Arguments(20, 5, torch.float64))
+    leaf = tensors_in(given)[0].requires_grad_()
+    outputs = (tensors_in(getattr(of, name)(*given))[0] for of in (pointwise, pointwise_torch))
+    ours, theirs = (torch.autograd.grad(x.square().sum(), leaf)[0] for x in outputs)
+    assert ours.any() and torch.equal(ours, theirs)
 
 
 @pytest.mark.parametrize("case", ["column_sums", "linear_norm", "linear_norm_backward"])

@@ -39,6 +39,11 @@ inline void check_kind(const Tensor& first, at::TensorList others) {
   }
 }
 
+inline void check_images(const Tensor& images) {
+  TORCH_CHECK(images.dim() == 4 && images.size(3) > 0, "images have shape ", images.sizes(),
+              ", not [N, H, W, C] with a channel or more");
+}
+
 inline void check_shape(const Tensor& tensor, at::IntArrayRef shape, const char* name) {
   TORCH_CHECK(tensor.sizes() == shape, name, " has shape ", tensor.sizes(), ", not ", shape);
 }

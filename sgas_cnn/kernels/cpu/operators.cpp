@@ -12,7 +12,7 @@ namespace {
 using namespace sgas::operators;
 
 sgas::Size size_of(const Tensor& images, long stride) {
-  TORCH_CHECK(images.dim() == 4, "images have shape ", images.sizes(), ", not [N, H, W, C]");
+  check_images(images);
   TORCH_CHECK(stride == 1 || stride == 2, "stride is ", stride, ", not 1 or 2");
   return {images.size(0), images.size(1), images.size(2), images.size(3), static_cast<int>(stride)};
 }

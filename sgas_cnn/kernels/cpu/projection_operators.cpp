@@ -12,8 +12,9 @@ sgas::Projection<T> given(const Tensor& x, const Tensor& weight) {
 }
 
 void check(const Tensor& x, const Tensor& weight) {
-  TORCH_CHECK(x.dim() == 4, "images have shape ", x.sizes(), ", not [N, H, W, C]");
+  check_images(x);
   check_kind(x, {weight});
+  TORCH_CHECK(weight.size(0) > 0, "a pointwise weight gives no channel");
   check_shape(weight, {weight.size(0), x.size(3), 1, 1}, "a pointwise weight");
 }
 

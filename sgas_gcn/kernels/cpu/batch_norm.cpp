@@ -210,7 +210,9 @@ void apply_factors(const Tensor& grad, const Tensor& y, const Tensor& factors,
   });
 }
 
-Tensor by_edge(const Tensor& sums, int64_t edges) { return sums.view({edges, -1}).sum(1); }
+Tensor by_edge(const Tensor& sums, int64_t edges) {
+  return sums.view({edges, sums.numel() / std::max<int64_t>(edges, 1)}).sum(1);
+}
 
 namespace {
 

@@ -257,7 +257,10 @@ Tensor skip_backward(const Tensor& grad, const Tensor& x, const std::optional<Te
   check_dense_rows(grad, "grad");
   check_dense_rows(x, "x");
   if (grad_x) check_dense_rows(*grad_x, "grad_x");
-  const int64_t num_rows = x.size(0), channels = x.size(1), edges = grad.size(1) / channels;
+  const int64_t num_rows = x.size(0), channels = x.size(1);
+  const int64_t edges = scale ? scale->numel() : grad.size(1) / std::max<int64_t>(channels, 1);
+  TORCH_CHECK(grad.size(0) == num_rows && grad.size(1) == edges * channels,
+              "grad ", grad.sizes(), " does not fit ", edges, " edges of x ", x.sizes());
   const int64_t chunks = (num_rows + ROWS_OF_A_CHUNK - 1) / ROWS_OF_A_CHUNK;
   Tensor partial = at::zeros({chunks, edges}, x.options().dtype(at::kDouble));
   const Tensor weights = scale ? scale->contiguous() : Tensor();
