@@ -7,7 +7,9 @@ is, which fake tensors, torch.compile and the counting of FLOPs know.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from functools import cache
+from threading import RLock
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,19 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 # torch forgets the operators of a library that is gone.
 _LIBRARIES: list[torch.library.Library] = []
 _LISTS = (list, tuple)
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def once(function: Function) -> Function:
+    """`functools.cache` for what may run only once: threads that come first at a time wait."""
+    lock, kept = RLock(), cache(function)
+
+    def run(*given: Any) -> Any:
+        with lock:
+            return kept(*given)
+
+    run.__doc__, run.__name__ = function.__doc__, function.__name__
+    return cast("Function", cache(run))
 
 
 def define(

@@ -164,6 +164,7 @@ class Training:
                 self.precision,
                 self._evaluation_step(),
             )
+            require_finite(self.epoch, figures)
             prefix = self.parts.validation_name
             metrics.update({f"{prefix}_{name}": value for name, value in figures.items()})
         self.seconds += time.perf_counter() - began

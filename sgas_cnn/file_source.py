@@ -189,7 +189,7 @@ class FileSource:
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=self.device.type == "cuda",
-            worker_init_fn=_ignore_interrupts,
+            worker_init_fn=_leave_stops_to_the_loop,
             # Without its own generator, each iteration would draw from the one of dropout.
             generator=torch.Generator().manual_seed(0),
         )
@@ -224,9 +224,13 @@ def _unchanged(pixels: Any) -> Any:
     return pixels
 
 
-def _ignore_interrupts(worker: int) -> None:
-    """Lets the loop alone decide what Ctrl-C means, which the terminal sends to all processes."""
+def _leave_stops_to_the_loop(worker: int) -> None:
+    """Lets the loop alone decide what a stop signal means.
+
+    A terminal sends Ctrl-C to all processes of a command, and so do `timeout` and Slurm SIGTERM.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _unreadable() -> tuple[type[Exception], ...]:

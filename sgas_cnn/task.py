@@ -30,7 +30,10 @@ SPACES = {space.name: space for space in (IMAGE_SPACE, NASBENCH201_SPACE)}
 
 
 class ImageModels:
-    """The supernet and the networks of a space for images of `in_channels` and `num_classes`."""
+    """The supernet and the networks of a space for images of `in_channels` and `num_classes`.
+
+    Images have `image_size` rows, and as many columns unless `image_width` says another number.
+    """
 
     labels: Labels = OneClass()
     smallest_batch = 2
@@ -41,16 +44,20 @@ class ImageModels:
         in_channels: int,
         num_classes: int,
         image_size: int,
+        image_width: int | None = None,
     ) -> None:
         self.model, self.num_steps = model, model.num_steps
         name = "image" if isinstance(model, ImageModelConfig) else "nasbench201"
         self.space = SPACES[name]
-        self.in_channels, self.num_classes, self.image_size = in_channels, num_classes, image_size
+        self.in_channels, self.num_classes = in_channels, num_classes
+        self.sides = (image_size, image_width or image_size)
         self.dimensions = {
             "in_channels": in_channels,
             "num_classes": num_classes,
             "image_size": image_size,
         }
+        if self.sides[0] != self.sides[1]:
+            self.dimensions["image_width"] = self.sides[1]
 
     def build_supernet(self) -> Supernet:
         """A supernet with nothing decided, on the CPU."""
@@ -71,9 +78,9 @@ class ImageModels:
         return ImageNetwork(genotype, self.model, *sizes, auxiliary=auxiliary)
 
     def example_input(self) -> Tensor:
-        """One image of random values: `[1, in_channels, image_size, image_size]`."""
+        """One image of random values: `[1, in_channels, rows, columns]`."""
         generator = torch.Generator().manual_seed(0)
-        shape = (1, self.in_channels, self.image_size, self.image_size)
+        shape = (1, self.in_channels, *self.sides)
         return torch.randn(shape, generator=generator).to(memory_format=torch.channels_last)
 
 
@@ -92,11 +99,13 @@ class ImageTask(ImageModels):
         self._training = self._load(split="train")
         self.classes = self._training.classes
         if isinstance(self._training, ImageFiles):
-            channels, side = 3, data.image_size or IMAGE_SIZE
+            channels, height = 3, data.image_size or IMAGE_SIZE
+            width = height
         else:
             self._augmentation = ImageAugmentation.of(data, self._training.inputs)
-            _, side, _, channels = self._training.inputs.shape
-        super().__init__(model, channels, len(self.classes), side)
+            _, height, width, channels = self._training.inputs.shape
+        super().__init__(model, channels, len(self.classes), height, width)
+        side = min(height, width)
         if isinstance(model, ImageModelConfig) and model.stem == "imagenet" and side < 64:
             raise ConfigError(
                 f"stem is imagenet, which needs images of at least 64 pixels a side; those of "

@@ -1,6 +1,7 @@
 """Augmentation of whole batches of clouds on the device, drawn from one generator.
 
-Dimensions: B clouds, P points of a stored cloud, N points used, C channels (xyz, then normals).
+Dimensions: B clouds, P points of a stored cloud, N points used, C channels: xyz, then normals or
+whatever else there is.
 Source: scale 2/3 to 3/2 and shift ±0.2 as in the published training of DGCNN (Wang et al., ACM TOG
 2019) and SGAS.
 """
@@ -9,18 +10,34 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sgas_gcn.config import PointDataConfig
 
+UNIT = 0.02  # how far from 1 the squared length of a stored normal may be
+
+
+def have_normals(clouds: np.ndarray) -> bool:
+    """Whether channels 3 to 5 of all points `[..., C]` are of length 1, or all zeros."""
+    if clouds.shape[-1] < 6 or not clouds.size:
+        return False
+    squares = np.square(clouds[..., 3:6]).sum(-1)
+    units = np.abs(squares - 1) < UNIT
+    return bool((units | (squares == 0)).all() and units.any())
+
 
 @dataclass(frozen=True)
 class CloudAugmentation:
-    """Takes `[B, P, C]` to `[B, num_points, C]`: by chance in training, else as they are."""
+    """Takes `[B, P, C]` to `[B, num_points, C]`: by chance in training, else as they are.
+
+    Channels after xyz stay as they are, but for normals, which turn with a surface that is scaled.
+    """
 
     config: PointDataConfig
     num_points: int
+    normals: bool
 
     def prepare(self, clouds: Tensor) -> Tensor:
         """The first `num_points` points of each cloud."""
@@ -41,7 +58,7 @@ class CloudAugmentation:
         if config.jitter > 0:
             noise = torch.randn(xyz.shape, generator=generator, device=device, dtype=xyz.dtype)
             xyz = xyz + config.jitter * noise
-        if clouds.shape[-1] < 6:
+        if not self.normals:
             return torch.cat([xyz, clouds[..., 3:]], -1)
         # A surface scaled by S has normals scaled by the inverse of S.
         normals = torch.nn.functional.normalize(clouds[..., 3:6] / scale, dim=-1)

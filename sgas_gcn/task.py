@@ -15,7 +15,7 @@ from sgas.errors import ConfigError, DataError
 from sgas.family import SearchParts, TrainParts
 from sgas.genotype import Genotype
 from sgas.labels import Labels, OneClass
-from sgas_gcn.augment import CloudAugmentation
+from sgas_gcn.augment import CloudAugmentation, have_normals
 from sgas_gcn.config import POINT_SPACE, PointDataConfig, PointModelConfig
 from sgas_gcn.datasets import load_points
 from sgas_gcn.network import PointNetwork
@@ -78,7 +78,9 @@ class PointTask(PointModels):
             )
         super().__init__(model, channels, len(self._training.classes))
         self.classes = self._training.classes
-        self._augmentation = CloudAugmentation(data, model.num_points)
+        self._augmentation = CloudAugmentation(
+            data, model.num_points, have_normals(self._training.inputs)
+        )
 
     def _source(self, arrays: LabelledArrays, device: torch.device) -> DeviceSource:
         return DeviceSource(

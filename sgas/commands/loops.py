@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,7 +14,7 @@ from jsonargparse import ArgumentParser
 from sgas.allocator import keep_freed_memory
 from sgas.commands.common import Settings, with_absolute_paths
 from sgas.config import RunConfig
-from sgas.errors import ConfigError, Interrupted
+from sgas.errors import ConfigError, DamagedRunError, DataError, Interrupted
 from sgas.family import Family
 from sgas.runs import Run, is_held, is_run, numbered_folders, read_config
 
@@ -101,6 +101,17 @@ def require_batch(batch_size: int, smallest: int) -> None:
         raise ConfigError(f"batch_size is {batch_size}; it has to be at least {smallest}")
 
 
+def require_samples(parts: Mapping[str, Sized], smallest: int) -> None:
+    """DataError where a part that is trained on, by its name, is smaller than a batch has to be."""
+    for name, part in parts.items():
+        if len(part) < smallest:
+            samples = "1 sample" if len(part) == 1 else f"{len(part)} samples"
+            raise DataError(
+                f"the {name} has {samples}; training takes at least {smallest}: give more data or "
+                "another validation_fraction"
+            )
+
+
 def rehearse(network: Callable[[Any], Any], example: Any) -> None:
     """Runs one sample through a network, so that what does not fit is told before a run is written.
 
@@ -138,6 +149,36 @@ def recorder_on(run: RunConfig, device: torch.device, example: Any) -> Recorder 
 
     wanted = run.cuda_graphs and device.type == "cuda" and can_repeat(example)
     return CudaGraphs(device) if wanted else None
+
+
+def require_same_parts(folder: Path, config: Mapping[str, Any], parts: str) -> None:
+    """DataError where the data of a run to go on with are not those that it began with."""
+    before = config.get("parts", parts)
+    if before != parts:
+        raise DataError(
+            f"the data of {folder} have changed: it began with {before}, and now there are "
+            f"{parts}; bring back the data, or start again with another --out"
+        )
+
+
+def restore(loop: Any, run: Run, verb: str) -> None:
+    """Gives a loop the newest checkpoint of its run, if there is one; a DamagedRunError if not its.
+
+    The checkpoint of another run is whole, but does not fit.
+    """
+    state = run.load_checkpoint()
+    if state is None:
+        return
+    try:
+        if state["kind"] != verb:
+            raise ValueError(f"it is of a {state['kind']}")
+        loop.restore(state)
+    except (KeyError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DamagedRunError(
+            f"the checkpoint in {run.folder} is not of this run ({reason}); put its own back, or "
+            "start again with another --out"
+        ) from None
 
 
 def conclude(

@@ -19,6 +19,7 @@ from sgas.commands.common import (
     preset_values,
     resolve_device,
     sections_of,
+    with_absolute_paths,
 )
 from sgas.commands.loops import (
     begin,
@@ -26,6 +27,9 @@ from sgas.commands.loops import (
     recorder_on,
     rehearse,
     require_batch,
+    require_same_parts,
+    require_samples,
+    restore,
     resume_only,
     run_to_go_on_with,
 )
@@ -134,6 +138,10 @@ def run_search(
     parts = task.search_parts(
         run_config.protocol, run_config.seed, loop.validation_fraction, device
     )
+    trained_on = {"part of the weights": parts.weights, "part of the alphas": parts.alphas}
+    require_samples(trained_on, task.smallest_batch)
+    if folder is not None and config is not None:
+        require_same_parts(folder, config, parts.label)
     if folder is None:
         made = config_json(family, settings, device, command, **_facts(task, parts))
         run = Run.create(_out(settings), made)
@@ -155,12 +163,11 @@ def run_search(
             device=device,
             precision=run_config.precision,
             recorder=recorder,
-            notes=_notes(settings),
+            notes=_notes(family, settings),
             listener=Both(progress, events),
         )
-        state = run.load_checkpoint() if folder is not None else None
-        if state is not None:
-            search.restore(state)
+        if folder is not None:
+            restore(search, run, "search")
         genotype = conclude(family, run, search.execute, progress)
         written = draw_run(family, run.folder, run.folder)
     return Searched(genotype, run.folder, written)
@@ -170,8 +177,8 @@ def _facts(task: Task, parts: SearchParts) -> dict[str, Any]:
     return {"dimensions": task.dimensions, "parts": parts.label}
 
 
-def _notes(settings: Settings) -> dict[str, Any]:
-    run = settings.run
+def _notes(family: Family, settings: Settings) -> dict[str, Any]:
+    run = with_absolute_paths(family, settings.run)  # as a resumed search has them
     return {
         "dataset": run.dataset,
         "strategy": settings.loop.strategy,

@@ -29,11 +29,14 @@ from sgas.commands.loops import (
     recorder_on,
     rehearse,
     require_batch,
+    require_same_parts,
+    require_samples,
+    restore,
     resume_only,
     run_to_go_on_with,
 )
 from sgas.errors import ConfigError
-from sgas.family import Family, Task
+from sgas.family import Family, Task, TrainParts
 from sgas.genotype import Genotype
 from sgas.options import Flag, Positional, first_positional, parser_for, peek, resolve
 from sgas.runs import Run, free_folder, is_run, read_config
@@ -113,11 +116,13 @@ def resume_training(family: Family, folder: Path) -> Trained:
 
 
 def _preset(family: Family, values: dict[str, Any]) -> dict[str, Any]:
-    """The preset's values; data set and space of a run are the defaults for its training."""
+    """The preset's values; a run's data set, where it lies and space are its training's."""
     known = _of_run(Path(values["genotype"]))
+    same_data = values["dataset"] in (None, known.get("dataset"))
     values["dataset"] = values["dataset"] or known.get("dataset")
     values["space"] = values["space"] or known.get("space")
-    return preset_values(family, "train", values)
+    where = {"data_root": known["data_root"]} if same_data and "data_root" in known else {}
+    return {**where, **preset_values(family, "train", values)}
 
 
 def _of_run(path: Path) -> dict[str, Any]:
@@ -166,9 +171,12 @@ def run_training(
     if folder is None:
         rehearse(task.build_network(genotype, loop.auxiliary).eval(), task.example_input())
     parts = task.train_parts(run_config.protocol, run_config.seed, loop.validation_fraction, device)
+    require_samples({"training part": parts.training}, task.smallest_batch)
+    if folder is not None and config is not None:
+        require_same_parts(folder, config, _label(parts))
     if folder is None:
         plain = msgspec.to_builtins(genotype)
-        facts = {"dimensions": task.dimensions, "genotype": plain}
+        facts = {"dimensions": task.dimensions, "parts": _label(parts), "genotype": plain}
         made = config_json(family, settings, device, command, **facts)
         run = Run.create(_out(settings, label), made)
     else:
@@ -191,9 +199,8 @@ def run_training(
             recorder=recorder,
             listener=Both(progress, events),
         )
-        state = run.load_checkpoint() if folder is not None else None
-        if state is not None:
-            training.restore(state)
+        if folder is not None:
+            restore(training, run, "train")
         network = conclude(family, run, training.execute, progress)
         weights = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
         run.write_bytes("weights.safetensors", to_safetensors(weights))
@@ -211,6 +218,12 @@ def _name(settings: Settings, label: str) -> str:
 def _out(settings: Settings, label: str) -> Path:
     run = settings.run
     return Path(run.out) if run.out else free_folder(Path("runs"), _name(settings, label))
+
+
+def _label(parts: TrainParts) -> str:
+    """How much a training sees."""
+    held_out = 0 if parts.validation is None else len(parts.validation)
+    return f"{len(parts.training)}/{held_out} samples for training/{parts.validation_name}"
 
 
 def _cost(task: Task, genotype: Genotype) -> dict[str, int]:

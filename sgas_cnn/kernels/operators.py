@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from sgas.operators import once
 
-@cache
+
+@once
 def whole(namespace: str) -> Any:
     """`torch.ops` of a namespace whose operators are defined, made whole once a process."""
     operators = getattr(torch.ops, namespace)

@@ -327,10 +327,9 @@ def _split_problems(file: GraphFile) -> Iterator[str]:
     """Splits that are empty, overlap, repeat, or name what is not there or not labelled."""
     what = "node" if file.transductive else "graph"
     count = len(file.targets) if file.transductive else len(file.node_ptr) - 1
-    for needed in ("train", "test"):
-        if file.splits and not len(file.splits.get(needed, ())):
-            yield f"no {what} is in {needed}: fill it, or leave out every split for a draw"
-            return
+    if file.splits and not len(file.splits.get("train", ())):
+        yield f"no {what} is in train: fill it, or leave out every split for a draw"
+        return
     seen = np.full(count, -1)
     for number, (split, index) in enumerate(file.splits.items()):
         wrong = index[(index < 0) | (index >= count)]
@@ -347,6 +346,16 @@ def _split_problems(file: GraphFile) -> Iterator[str]:
         if file.transductive and not file.multi_label and (file.targets[index] < 0).any():
             unknown = index[file.targets[index] < 0][0]
             yield f"node {unknown} of {split} has no known class: leave it out"
+        if not file.transductive and (unasked := index[~asked_graphs(file)[index]]).size:
+            yield f"no node of graph {unasked[0]} of {split} has a known class: leave it out"
+
+
+def asked_graphs(file: GraphFile) -> np.ndarray:
+    """Which graphs `[graphs]` have a node whose class is known, or many labels."""
+    if file.multi_label:
+        return np.ones(len(file.node_ptr) - 1, bool)
+    known = np.concatenate([[0], np.cumsum(file.targets >= 0)])
+    return known[file.node_ptr[1:]] > known[file.node_ptr[:-1]]
 
 
 def _completed(file: GraphFile) -> GraphFile:

@@ -14,7 +14,13 @@ import numpy as np
 from sgas.data import stratified_parts
 from sgas.errors import DataError
 from sgas_gcn.datasets.graph_arrays import GraphArrays, GraphSplit
-from sgas_gcn.datasets.graph_file import SPLITS, GraphFile, find_file, read_graph_file
+from sgas_gcn.datasets.graph_file import (
+    SPLITS,
+    GraphFile,
+    asked_graphs,
+    find_file,
+    read_graph_file,
+)
 
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
 # A split that follows the run's seed would let the search of one seed see the test of another.
@@ -42,8 +48,9 @@ def load_graph_file(path: Path, split: str) -> GraphSplit:
 def with_splits(file: GraphFile) -> GraphFile:
     """The file as it is, or with a split drawn where it has none: 60 % train, 20 % val, 20 % test.
 
-    Nodes are drawn within each class, and nodes without a known class are in no split. DataError
-    where there are too few graphs, or nodes of a class, for every split to get one.
+    Nodes are drawn within each class; nodes without a known class are in no split, nor are graphs
+    of such nodes alone. DataError where there are too few graphs, or nodes of a class, for every
+    split to get one.
     """
     if file.splits:
         return file
@@ -56,12 +63,13 @@ def with_splits(file: GraphFile) -> GraphFile:
             strata = file.targets[known]
         parts = [known[part] for part in stratified_parts(strata, shares, SPLIT_SEED)]
     else:
-        count = len(file.node_ptr) - 1
-        if count < len(shares):
+        asked = np.flatnonzero(asked_graphs(file))
+        if len(asked) < len(shares):
             raise DataError(
-                f"{file.path} has {count} graphs and no split; a draw needs {len(shares)}"
+                f"{file.path} has {len(asked)} graphs and no split; a draw needs {len(shares)}"
             )
-        parts = list(stratified_parts(np.zeros(count, np.int64), shares, SPLIT_SEED))
+        drawn = stratified_parts(np.zeros(len(asked), np.int64), shares, SPLIT_SEED)
+        parts = [asked[part] for part in drawn]
     return replace(file, splits=dict(zip(SHARES, parts, strict=True)))
 
 

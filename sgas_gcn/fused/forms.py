@@ -183,7 +183,7 @@ def attention_vectors(attention: Tensor, num_edges: int) -> Tensor:
 
     `attention` are the edges' vectors `[2C]`, target first, one after the other.
     """
-    return attention.view(num_edges, 2, -1).transpose(0, 1).reshape(2, -1)
+    return attention.view(num_edges, 2, -1).transpose(0, 1).reshape(2, -1).contiguous()
 
 
 def attention_gradient(of_vectors: Tensor, num_edges: int, like: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor
 from torch.library import register_autograd, register_fake
 from torch.utils.flop_counter import register_flop_formula
 
+from sgas.operators import once
 from sgas_gcn.csr import CsrGraph
 from sgas_gcn.kernels.pointwise_torch import LENGTH
 from sgas_gcn.neighbors import NeighborGraph
@@ -50,7 +50,7 @@ def attention_sum(
     return operators().attention_sum(values, target_score, source_score, *graph.rows, slope)[0]
 
 
-@cache
+@once
 def operators() -> Any:
     """`torch.ops.sgas_gcn`, with gradients and shapes; the library has to be loaded before."""
     for name, shapes in COLUMN_OPERATORS.items():

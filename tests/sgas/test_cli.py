@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -119,6 +120,47 @@ def quick_run(capsys: pytest.CaptureFixture[str]) -> Path:
     quick = ["search", "--warmup_epochs", "0", "--decision_interval", "1", "--final_epochs", "0"]
     assert run([*quick, "--out", "run"], capsys)[0] == 0
     return Path("run")
+
+
+def test_a_training_finds_the_data_of_its_search(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = quick_run(capsys)
+    config = json.loads((folder / "config.json").read_text())
+    assert config["run"]["data_root"] == str(here / "data")
+    config["run"]["data_root"] = str(here / "elsewhere")
+    (folder / "config.json").write_text(json.dumps(config))
+    for words, found in (([], "elsewhere"), (["--data_root", "mine"], "mine")):
+        argv = ["train", "run", "--epochs", "1", "--out", f"from-{found}", *words]
+        assert run(argv, capsys)[0] == 0
+        trained = json.loads((here / f"from-{found}" / "config.json").read_text())
+        assert trained["run"]["data_root"] == str(here / found)
+
+
+@pytest.mark.parametrize("verb", ["search", "train"])
+def test_a_run_whose_data_changed_does_not_go_on(
+    here: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    folder = quick_run(capsys)
+    if verb == "train":
+        assert run(["train", "run", "--epochs", "1", "--out", "trained"], capsys)[0] == 0
+        folder = Path("trained")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "parts": "9/9 clouds"}))
+    status, _, err = run([verb, "--resume", str(folder)], capsys)
+    assert status == 2
+    assert f"the data of {folder} have changed: it began with 9/9 clouds, and now there are" in err
+
+
+def test_the_checkpoint_of_another_run_is_one_clear_error(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = quick_run(capsys)
+    assert run(["train", "run", "--epochs", "1", "--out", "trained"], capsys)[0] == 0
+    shutil.copy("trained/checkpoint.pt", folder / "checkpoint.pt")
+    status, _, err = run(["search", "--resume", "run"], capsys)
+    assert status == 1
+    assert "the checkpoint in run is not of this run (it is of a train); put its own back" in err
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import Dataset, Subset, TensorDataset
 from torch_geometric.data import Data
 from toy_family import FAMILY
 
@@ -120,6 +120,22 @@ def test_clouds_in_memory_become_a_folder_that_the_command_line_opens(
     assert "ball" in capsys.readouterr().out
     search(GRAPHS, Clouds(24), test=Clouds(8), strategy="random", **mine)
     assert list(Path("data/own").iterdir()) == [folder]  # equal data is kept once
+
+
+def test_a_part_of_a_data_set_has_its_classes() -> None:
+    part = Subset(Subset(Clouds(60), range(40)), range(24))
+    found = search(GRAPHS, part, test=Clouds(8), preset="demo", **SMALL_POINTS, **QUICK)
+    trained = train(GRAPHS, found, preset="demo", epochs=1, **SMALL_POINTS)
+    assert trained.evaluate()["samples"] == 8
+
+
+def test_one_sample_is_no_batch(here: Path) -> None:
+    one = torch.randn(1, 32, 3), torch.zeros(1, dtype=torch.int64)
+    name = "cri2-modelnet-best"
+    options = {"preset": "demo", "epochs": 1, "validation_fraction": 0.0, **SMALL_POINTS}
+    with pytest.raises(DataError, match="training part has 1 sample; training takes at least 2"):
+        train(GRAPHS, GRAPHS.load_published(name), one, **options)
+    assert not (here / "runs").exists()
 
 
 @pytest.mark.parametrize("form", ["float tensors", "bytes", "pair of arrays"])

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
 import torch
@@ -12,6 +15,7 @@ import torch
 from sgas import triton
 from sgas.errors import DeviceError
 from sgas.kernels import backend_for, use_kernels
+from sgas.operators import once
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -22,6 +26,24 @@ def _as_it_was() -> Iterator[None]:
     yield
     use_kernels("auto")
     triton._why_not.cache_clear()
+
+
+def test_of_threads_that_come_first_one_alone_computes() -> None:
+    calls, together = list[int](), Barrier(4)
+
+    @once
+    def slow(number: int) -> int:
+        calls.append(number)
+        time.sleep(0.05)
+        return -number
+
+    def ask(_: int) -> int:
+        together.wait()
+        return slow(3)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(ask, range(4))) == [-3] * 4
+    assert calls == [3] and slow(4) == -4
 
 
 def test_on_the_cpu_triton_has_to_be_asked_for_and_interprets(

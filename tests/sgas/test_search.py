@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from small_searches import small_training
 from toy_family import ToyDataConfig, ToyModelConfig, ToyTask
 
 from sgas.config import RunConfig, SearchConfig
@@ -162,6 +165,19 @@ def test_a_loss_that_is_no_number_ends_the_search(tmp_path: Path) -> None:
     search = make(tmp_path, learning_rate=1e30, grad_clip=1e30)
     with pytest.raises(SgasError, match="training diverged; lower learning_rate"):
         search.execute()
+
+
+@pytest.mark.parametrize("verb", ["search", "train"])
+def test_a_validation_loss_that_is_no_number_is_not_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """As after a last update that breaks the network."""
+    nothing = {"loss": math.nan, "accuracy": 0.0}
+    monkeypatch.setattr(f"sgas.{verb}.evaluate", lambda *_: nothing)
+    loop: Any = make(tmp_path) if verb == "search" else small_training(tmp_path / "run", "point")
+    with pytest.raises(SgasError, match="the loss is nan in epoch 0: training diverged"):
+        loop.execute()
+    assert loop.run.metrics == []
 
 
 def test_two_processes_cannot_write_one_run(tmp_path: Path) -> None:

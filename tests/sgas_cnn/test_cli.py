@@ -7,9 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from processes import Ended, command
 
+from sgas.complexity import num_flops
 from sgas.runs import read_checkpoint
+from sgas_cnn import family
+from sgas_cnn.config import ImageModelConfig
+from sgas_cnn.task import ImageModels
 
 FAMILY = "sgas_cnn.family"
 SMALL = (
@@ -57,6 +62,21 @@ def test_the_whole_way(tmp_path: Path, images: Path) -> None:
     assert json.loads(run(tmp_path, "replay", "found", "--json").out)["same"] is True
     shown = json.loads(run(tmp_path, "show", "trained", "--json").out)
     assert shown["sizes"]["channels"] == 4 and shown["sizes"]["image_size"] == 8
+
+
+def test_images_may_have_sides_of_two_lengths(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (48, 12, 20, 3)).astype(np.uint8)
+    wide = write_images(tmp_path / "wide", image=image)
+    argv = ["cri2-cifar-1", "--dataset", str(wide), *TRAIN, "--epochs", "1", "--out", "t"]
+    ended = run(tmp_path, "train", *argv)
+    assert ended.status == 0, ended.err
+    result = json.loads((tmp_path / "t" / "result.json").read_text())
+    shown = json.loads(run(tmp_path, "show", "t", "--json").out)
+    assert shown["sizes"]["image_size"] == 12 and shown["sizes"]["image_width"] == 20
+    task = ImageModels(ImageModelConfig(channels=4, num_cells=3), 3, 3, 12, 20)
+    network = task.build_network(family.FAMILY.load_published("cri2-cifar-1"), False)
+    flops = num_flops(network, torch.zeros(1, 3, 12, 20))
+    assert result["flops"] == shown["flops"] == flops
 
 
 def test_nasbench201_decides_every_edge(tmp_path: Path, images: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -119,6 +121,18 @@ def test_two_processes_read_what_this_one_reads(files: ImageFiles) -> None:
         red = images[:, 0].mean((1, 2)) * STD[0] + MEAN[0]
         grey = torch.tensor([files.name(int(n)) == f"{WNIDS[1]}/0.JPEG" for n in index])
         assert bool(((red / 80).floor() == labels)[~grey].all())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_readers_leave_stop_signals_to_the_loop(files: ImageFiles, number: signal.Signals) -> None:
+    order = torch.arange(24).view(12, 2)
+    reader = source(files, ImageDataConfig(image_size=S, num_workers=1))
+    batches = reader.read_ahead(order, 0)
+    first = next(batches)[0]
+    (process,) = reader._loader._iterator._workers
+    os.kill(process.pid, number)
+    assert same([first, *(images for images, _ in batches)], epoch_of(reader, 0, order))
+    assert process.is_alive()
 
 
 def test_chance_follows_from_seed_epoch_and_file_alone(files: ImageFiles) -> None:

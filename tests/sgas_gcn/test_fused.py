@@ -102,7 +102,7 @@ def check_equal(ours: Found, wanted: Found) -> None:
 
 
 @on_both
-@pytest.mark.parametrize("channels", [3, 8, 17, 32])
+@pytest.mark.parametrize("channels", [1, 3, 8, 17, 32])
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 @pytest.mark.parametrize("stage", STAGES)
 def test_equals_the_operations_one_by_one(

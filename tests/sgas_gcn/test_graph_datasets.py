@@ -264,6 +264,20 @@ def test_without_a_split_the_same_one_is_drawn_for_every_seed(tmp_path: Path) ->
     assert [len(load(path, split).graphs) for split in SPLITS] == [1, 1, 1]
 
 
+def test_a_search_needs_no_test_part(tmp_path: Path) -> None:
+    path = saved(tmp_path, several(split=np.array(["train"] * 3)))
+    assert [len(load(path, split).graphs) for split in SPLITS] == [3, 0, 0]
+
+
+def test_graphs_without_a_known_class_are_in_no_draw(tmp_path: Path) -> None:
+    sizes = {"node_ptr": np.array([0, 4, 7, 9, 12]), "edge_ptr": np.array([0, 3, 5, 5, 5])}
+    edge, y = several()["edge"][:5], np.array([0, 1, 1, 0, -1, -1, -1, 1, 0, 1, 0, 1])
+    path = saved(tmp_path, several(split=None, y=y, edge=edge, **sizes))
+    graphs = [graph for split in SPLITS for graph in load(path, split).graphs]
+    assert sorted(len(graph.x) for graph in graphs) == [2, 3, 4]
+    assert all((graph.targets >= 0).all() for graph in graphs)
+
+
 X = np.ones((12, 3))
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no edge array": (several(edge=None), r"no array 'edge' \(it has: node_ptr"),
@@ -307,7 +321,11 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no known class": (one(label=np.full(20, -1)), "no node has a known class"),
     "split word": (several(split=np.array(["train", "tset", "val"])), "split holds 'tset'"),
     "split length": (several(split=np.array(["train"])), "split has 1 words for 3 graphs"),
-    "no test": (several(split=np.array(["train"] * 3)), "no graph is in test"),
+    "no train graph": (several(split=np.array(["test"] * 3)), "no graph is in train"),
+    "unasked graph": (
+        several(y=np.array([0, 1, 1, 0, -1, -1, -1, 1, 0, 1, 0, 1])),
+        "no node of graph 1 of test has a known class: leave it out",
+    ),
     "no train": (one(train=np.zeros(20, bool)), "no node is in train"),
     "overlap": (one(val=np.arange(4, 8)), r"node 4 is in train and in val \(2 nodes overlap\)"),
     "twice": (one(train=np.array([1, 1])), "train names a node twice"),
