@@ -20,6 +20,7 @@ OPTIMIZERS = ("sgd", "adam")
 SCHEDULES = ("cosine", "linear")
 CLUSTERS = ("slurm", "local")
 MAX_SEED = 2**31 - 1
+MOST_THREADS = 1024  # many more, and OpenMP ends the process
 MAX_SEEDS = 10_000  # a range of more is a slip of the finger
 PRECISIONS = ("float32", "bf16")
 KERNELS = ("auto", "torch", "cpu", "cuda")
@@ -84,6 +85,7 @@ class RunConfig:
         None,
         "CPU threads (default: all that torch takes)",
         low=1,
+        high=MOST_THREADS,
         verbs=("search", "train"),
     )
     kernels: str = option(
@@ -198,10 +200,16 @@ class SweepConfig:
     seeds: str = option("0-9", "seeds and ranges of seeds, with commas between: 0-4,7")
     out: str | None = option(None, "study folder; default studies/DATASET-PRESET")
     jobs: int | None = option(
-        None, "searches and trainings at a time (default: 1; on Slurm: what it allows)", low=1
+        None,
+        "searches and trainings at a time (default: 1; on Slurm: what it allows)",
+        low=1,
+        high=MOST_THREADS,
     )
     threads: int | None = option(
-        None, "CPU threads of each (default: the preset's, or the cores shared by all jobs)", low=1
+        None,
+        "CPU threads of each (default: the preset's, or the cores shared by all jobs)",
+        low=1,
+        high=MOST_THREADS,
     )
 
     def __post_init__(self) -> None:

@@ -42,7 +42,14 @@ def download(url: str, path: Path, checksum: str | None = None, hint: str = "") 
     advice = f"{advice}; {hint}" if hint else advice
     try:
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.with_name(f".{path.name}.lock").touch()
+            except OSError as error:
+                raise DataError(
+                    f"cannot write in {path.parent.resolve()} ({error.strerror}): give a "
+                    "--data_root where you may write"
+                ) from None
             with _alone(path.with_name(f".{path.name}.lock")):
                 _complete(url, path, checksum, advice)
     except (OSError, http.client.HTTPException) as error:

@@ -11,7 +11,8 @@ from typing import BinaryIO
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Calls `write` on a temporary file beside `path` and puts it in place once it is on disk.
 
-    A reader sees the old file or the new one, whatever happens to this process.
+    A reader sees the old file or the new one, whatever happens to this process. An OSError names
+    `path`.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -20,6 +21,8 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)

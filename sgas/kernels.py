@@ -44,8 +44,8 @@ def backend_for(device: torch.device, library: Library | None) -> str:
         return "torch" if here == "torch" or _missing(here, library) else here
     if _chosen != device.type and not (_chosen == "cuda" and triton.interpreted()):
         raise DeviceError(
-            f"kernels is {_chosen!r}, but the device is {device.type}: give --kernels auto or "
-            f"another --device"
+            f"kernels is {_chosen!r}, but the device is {device.type}: give --kernels auto, or "
+            f"--device {_chosen} where there is one"
         )
     missing = _missing(_chosen, library)
     if missing is not None:

@@ -10,7 +10,7 @@ import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentParser
@@ -122,7 +122,8 @@ def _help(spec: dataclasses.Field[Any]) -> str:
 
 def _metavar(kind: Any) -> str:
     names = {int: "INT", float: "FLOAT", bool: "{true,false}"}
-    return names.get(kind, "TEXT")
+    (kind, *others) = [part for part in get_args(kind) or (kind,) if part is not type(None)]
+    return "TEXT" if others else names.get(kind, "TEXT")
 
 
 def parse(parser: ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
@@ -151,6 +152,12 @@ def _one_line(parser: ArgumentParser, message: str, argv: Sequence[str]) -> str:
         return f"unknown key {found[1]!r} in the config file; {hint}"
     if found := re.match(
         r'Parser key "([^"]+)": Expected an? (?:<class \')?(\w+)\S* Got value: (.*)', text
+    ):
+        return f"--{found[1]} takes {_TYPE_NAMES.get(found[2], found[2])}, got {found[3]!r}"
+    if found := re.match(
+        r'Parser key "([^"]+)": Does not validate against any of the Union subtypes'
+        r".*?Expected an? <class '(\w+)'>.* Given value: (.*)",
+        text,
     ):
         return f"--{found[1]} takes {_TYPE_NAMES.get(found[2], found[2])}, got {found[3]!r}"
     if found := re.match(

@@ -158,9 +158,11 @@ def differences(
         if (first and (first.edge, first.op, first.states)) != (
             second and (second.edge, second.op, second.states)
         ):
-            found.append(
-                f"epoch {key[0]}, {key[1]} cell: recorded {told(first)}, replayed {told(second)}"
-            )
+            where = f"epoch {key[0]}, {key[1]} cell"
+            if told(first) == told(second):
+                found.append(f"{where}: {told(first)} in both, where other edges differ")
+            else:
+                found.append(f"{where}: recorded {told(first)}, replayed {told(second)}")
     return found
 
 

@@ -27,7 +27,7 @@ from typing import IO, Any
 
 import msgspec
 
-from sgas.errors import DamagedRunError, RunError
+from sgas.errors import DamagedRunError, GenotypeError, RunError
 from sgas.files import sync_folder, write_atomically, write_text
 from sgas.genotype import Genotype
 from sgas.records import EpochRecord
@@ -75,9 +75,8 @@ def is_held(folder: Path) -> bool:
 def read_config(folder: Path) -> dict[str, Any]:
     """The configuration of a run; RunError where the folder is no run or the file is damaged."""
     if not is_run(folder):
-        raise RunError(
-            f"{folder} is not a run: it has no {CONFIG}; give a folder that search wrote"
-        )
+        why = f"it has no {CONFIG}" if folder.exists() else "it does not exist"
+        raise RunError(f"{folder} is not a run: {why}; give a folder that search or train wrote")
     try:
         config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
     except (ValueError, OSError) as error:
@@ -126,7 +125,10 @@ def read_genotype(folder: Path) -> Genotype:
     path = folder / "genotype.json"
     if not path.is_file():
         raise RunError(f"{folder} has no genotype.json yet: no epoch has ended")
-    return Genotype.from_json(path.read_bytes())
+    try:
+        return Genotype.from_json(path.read_bytes())
+    except GenotypeError as error:
+        raise GenotypeError(f"{path}: {error}") from None
 
 
 class Run:
@@ -142,9 +144,8 @@ class Run:
     def create(cls, folder: Path, config: Mapping[str, Any]) -> Run:
         """A new run; RunError where the folder exists already, and then nothing is written."""
         if folder.exists():
-            raise RunError(
-                f"{folder} exists already; go on with --resume {folder}, or give another --out"
-            )
+            go_on = f"go on with --resume {folder}, or " if is_run(folder) else ""
+            raise RunError(f"{folder} exists already; {go_on}give another --out")
         fresh = folder
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)

@@ -132,7 +132,10 @@ def entry_name(strategy: str, seed: int) -> str:
 
 def is_study(folder: Path) -> bool:
     """Whether a path is a study folder."""
-    return (folder / STUDY).is_file()
+    try:
+        return (folder / STUDY).is_file()
+    except OSError:  # a genotype's text, longer than a path may be
+        return False
 
 
 def read_study(path: str | Path) -> Study:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from sgas import __version__
 from sgas.config import RunConfig, SearchConfig, TrainConfig
-from sgas.errors import DeviceError, GenotypeError, RunError, unknown_name
+from sgas.errors import ConfigError, DeviceError, GenotypeError, RunError, unknown_name
 from sgas.family import Family
 from sgas.genotype import Genotype
 from sgas.options import build, load_preset, presets, rebuild
-from sgas.runs import is_run, read_config, read_genotype
+from sgas.runs import read_config, read_genotype
 from sgas.study import Study, read_info, read_study
 
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ def epilog(family: Family, verb: str, dataset: str, space: str) -> str:
 
 def preset_values(family: Family, verb: str, values: dict[str, Any]) -> dict[str, Any]:
     """The preset of a command's values; settles `dataset`, `space` and `preset` in them."""
+    if values["dataset"] == "":
+        raise ConfigError("dataset is empty; give a name or a path, or leave --dataset out")
     dataset = values["dataset"] = values["dataset"] or family.default_dataset
     space = values["space"] = family.space_of(dataset, values["space"])
     values["preset"] = values["preset"] or family.default_preset(dataset, space)
@@ -184,13 +186,18 @@ def config_json(
     }
 
 
-def settings_of_run(family: Family, folder: Path, config: Mapping[str, Any]) -> Settings:
-    """The settings that a run was started with."""
+def check_family(family: Family, folder: Path, config: Mapping[str, Any]) -> None:
+    """RunError where a run is of another family."""
     if config["family"] != family.name or config["verb"] not in LOOPS:
         raise RunError(
             f"{folder} is a run of sgas-{config['family']} {config['verb']}; this is "
             f"{family.command}"
         )
+
+
+def settings_of_run(family: Family, folder: Path, config: Mapping[str, Any]) -> Settings:
+    """The settings that a run was started with."""
+    check_family(family, folder, config)
     where = str(folder / "config.json")
     verb, space = config["verb"], config["run"].get("space")
     if space not in family.spaces:
@@ -231,11 +238,12 @@ def open_study(family: Family, folder: Path) -> Study:
 
 def load_genotype(family: Family, name: str) -> Genotype:
     """The genotype of a published name, a run folder, or a file with JSON or DARTS text."""
-    if "(" in name:  # a text that was pasted
+    if is_text(name):
         return _parse_text(family, name)
     path = Path(name)
     if path.is_dir():
-        found = read_genotype(path) if is_run(path) else _no_run(path)
+        check_family(family, path, read_config(path))
+        found = read_genotype(path)
     elif path.is_file():
         found = _read_file(family, path)
     elif name in family.published_names():
@@ -247,11 +255,6 @@ def load_genotype(family: Family, name: str) -> Genotype:
     if found.space not in family.spaces:
         raise unknown_name("search space", found.space, family.spaces, error=GenotypeError)
     return found.validate(family.spaces[found.space])
-
-
-def _no_run(path: Path) -> Genotype:
-    read_config(path)
-    raise AssertionError("read_config raises for a folder that is no run")
 
 
 def _read_file(family: Family, path: Path) -> Genotype:
@@ -278,8 +281,13 @@ def _parse_text(family: Family, text: str) -> Genotype:
 
 
 def genotype_label(name: str, genotype: Genotype) -> str:
-    """A short name for a run folder: the published name, or the name of the file or run."""
-    return Path(name).stem or genotype.content_hash[:8]
+    """A short name for files and run folders: that of what was published, the file or the run."""
+    return (not is_text(name) and Path(name).stem) or genotype.content_hash[:8]
+
+
+def is_text(name: str) -> bool:
+    """Whether what stands for a genotype is its DARTS text itself, pasted."""
+    return "(" in name
 
 
 def print_json(value: Any) -> None:

@@ -33,6 +33,8 @@ from sgas.commands.loops import (
     resume_only,
     run_to_go_on_with,
 )
+from sgas.config import SearchConfig
+from sgas.errors import ConfigError
 from sgas.family import Family, SearchParts, Task
 from sgas.genotype import Genotype
 from sgas.options import Flag, parser_for, peek, resolve
@@ -133,7 +135,9 @@ def run_search(
     task = family.open_task(run_config, settings.model, settings.data)
     require_batch(loop.batch_size, task.smallest_batch)
     recorder = recorder_on(run_config, device, task.example_input())
+    schedule = Schedule.of(loop, task.space.topology(task.num_steps))
     if folder is None:
+        require_trained_alphas(loop, schedule)
         rehearse(task.build_supernet().eval(), task.example_input())
     parts = task.search_parts(
         run_config.protocol, run_config.seed, loop.validation_fraction, device
@@ -147,10 +151,9 @@ def run_search(
         run = Run.create(_out(settings), made)
     else:
         run = Run.open(folder)
-    topology = task.space.topology(task.num_steps)
-    total = topology.num_decisions * len(task.space.cell_kinds)
+    total = schedule.num_decisions * len(task.space.cell_kinds)
     progress = ShowProgress("search", total, task.labels.primary_metric)
-    events = Events(run, task.space, Schedule.of(loop, topology), family.operation_groups)
+    events = Events(run, task.space, schedule, family.operation_groups)
     with run, progress, events:
         progress.console.print(f"run   {run.folder}", soft_wrap=True)
         progress.console.print(f"data  {run_config.dataset} · {parts.label}", soft_wrap=True)
@@ -171,6 +174,18 @@ def run_search(
         genotype = conclude(family, run, search.execute, progress)
         written = draw_run(family, run.folder, run.folder)
     return Searched(genotype, run.folder, written)
+
+
+def require_trained_alphas(loop: SearchConfig, schedule: Schedule) -> None:
+    """ConfigError where edges would be decided by alphas that no epoch has trained."""
+    if loop.strategy == "random":
+        return
+    first = schedule.last_epoch if loop.strategy == "darts" else schedule.warmup_epochs
+    if loop.alpha_start_epoch > first:
+        raise ConfigError(
+            f"alpha_start_epoch is {loop.alpha_start_epoch}, but {loop.strategy} first decides "
+            f"after epoch {first}, by alphas that would not be trained yet: give at most {first}"
+        )
 
 
 def _facts(task: Task, parts: SearchParts) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sgas.commands.common import load_genotype, open_settings, print_json
+from sgas.commands.common import genotype_label, load_genotype, open_settings, print_json
 from sgas.errors import ConfigError, RunError
 from sgas.family import Family
 from sgas.files import write_text
@@ -136,7 +136,8 @@ def _draw(family: Family, genotype: Genotype, target: Path, out: Path | None) ->
     written = []
     space = family.spaces[genotype.space]
     for kind in space.cell_kinds:
-        path = folder / (f"cell-{kind}.svg" if is_run(target) else f"{target.stem}-{kind}.svg")
+        name = "cell" if is_run(target) else genotype_label(str(target), genotype)
+        path = folder / f"{name}-{kind}.svg"
         write_text(path, draw_genotype(genotype, space, kind, groups=family.operation_groups))
         written.append(path)
     return written

@@ -72,16 +72,16 @@ def load_graphs(dataset: str, split: str, data_root: str | Path, seed: int) -> G
     """One split, "train", "val" or "test", of a data set of `GRAPH_DATASETS` or of an own file.
 
     `dataset` is taken for an `.npz` file, or a folder with one, where it is no name of the table
-    and contains a path separator or exists (`graph_file.py` states the format). `data_root` is
-    where downloads lie; `seed` governs generated sets. DataError where the name is unknown or the
-    data cannot be used.
+    and contains a path separator, ends in .npz or exists (`graph_file.py` states the format).
+    `data_root` is where downloads lie; `seed` governs generated sets. DataError where the name is
+    unknown or the data cannot be used.
     """
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS, DataError)
     if dataset in GRAPH_DATASETS:
         return GRAPH_DATASETS[dataset].load(split, Path(data_root), seed)
     path = Path(dataset).expanduser()
-    if os.sep in dataset or path.exists():
+    if os.sep in dataset or path.suffix == ".npz" or path.exists():
         from sgas_gcn.datasets.graph_folder import load_graph_file
 
         return load_graph_file(path, split)

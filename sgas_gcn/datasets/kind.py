@@ -22,13 +22,16 @@ def kind_of(dataset: str) -> str:
     if dataset in DATASETS:
         return POINT
     path = Path(dataset).expanduser()
+    if path.suffix == ".npz" and not path.is_dir():  # clouds are always in a folder
+        return POINT if "points.npy" in _arrays(path) else GRAPH
     files = sorted(path.glob("*.npz")) if path.is_dir() else [path]
     return GRAPH if any("edge.npy" in _arrays(file) for file in files) else POINT
 
 
 def looks_like_path(dataset: str) -> bool:
     """Whether what is no name of a data set is meant as a path."""
-    return os.sep in dataset or Path(dataset).expanduser().exists()
+    path = Path(dataset).expanduser()
+    return os.sep in dataset or path.suffix == ".npz" or path.exists()
 
 
 def _arrays(path: Path) -> list[str]:

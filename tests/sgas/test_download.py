@@ -152,3 +152,9 @@ def test_a_file_that_is_there_needs_no_writable_folder(tmp_path: Path) -> None:
     (tmp_path / "file.bin").write_bytes(b"here")
     download("http://127.0.0.1:9/file.bin", tmp_path / "file.bin")
     assert [path.name for path in tmp_path.iterdir()] == ["file.bin"]
+
+
+def test_a_folder_that_cannot_be_written_is_told_as_that(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file")
+    with pytest.raises(DataError, match=r"cannot write in .*/data .*give a --data_root"):
+        download(server.url, tmp_path / "data" / "file.bin")

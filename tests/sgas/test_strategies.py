@@ -80,6 +80,13 @@ def test_a_changed_log_is_named() -> None:
     records[place] = forged
     found = replay(records, STRATEGIES["cri1"], space, schedule, 3, 4, seed=0)
     assert len(found.differences) == 1 and f"epoch {forged.epoch}" in found.differences[0]
+    quiet = records[-1]
+    records[place] = msgspec.structs.replace(forged, op="d" if other == "a" else "a")
+    records[-1] = msgspec.structs.replace(quiet, states=[*reversed(quiet.states)])
+    (told,) = replay(records, STRATEGIES["cri1"], space, schedule, 3, 4, seed=0).differences
+    assert (
+        told == f"epoch {quiet.epoch}, normal cell: no decision in both, where other edges differ"
+    )
 
 
 def test_darts_keeps_the_edges_with_the_largest_weight() -> None:

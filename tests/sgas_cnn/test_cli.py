@@ -79,6 +79,19 @@ def test_images_may_have_sides_of_two_lengths(tmp_path: Path) -> None:
     assert result["flops"] == shown["flops"] == flops
 
 
+def test_a_pasted_genotype_is_called_by_its_hash(tmp_path: Path, images: Path) -> None:
+    genotype = family.FAMILY.load_published("cri2-cifar-1")
+    text, name = genotype.to_text(), genotype.content_hash[:8]
+    shown = json.loads(run(tmp_path, "show", text, "--json").out)
+    assert sorted(shown["pictures"]) == [f"{name}-normal.svg", f"{name}-reduce.svg"]
+    argv = [text, "--dataset", str(images), *TRAIN, "--epochs", "1"]
+    ended = run(tmp_path, "train", *argv)
+    assert ended.status == 0, ended.err
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [f"images-{name}-train-0"]
+    ended = command(["show", f"runs/images-{name}-train-0"], tmp_path, family="sgas_gcn.family")
+    assert ended.status == 2 and "is a run of sgas-cnn train; this is sgas-gcn" in ended.err
+
+
 def test_nasbench201_decides_every_edge(tmp_path: Path, images: Path) -> None:
     argv = ["search", "--dataset", str(images), *SMALL_201, "--out", "found"]
     assert run(tmp_path, *argv).status == 0

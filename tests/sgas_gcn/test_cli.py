@@ -160,6 +160,9 @@ def test_bad_clouds(tmp_path: Path, case: str) -> None:
         (["search", "--dataset", "modelnet30"], "did you mean modelnet"),
         (["search", "--dataset", "./nowhere"], "nowhere"),
         (["search", "--dataset", "./empty"], "train*.npz"),
+        (["search", "--dataset", "nowhere.npz"], "nowhere.npz does not exist: give an .npz file"),
+        (["search", "--dataset", "no_edge.npz"], "no array 'edge' (it has: x)"),
+        (["search", "--dataset", "points.npz"], "is a file, not a folder: give a folder"),
         (["search", "--k", "20", "--num_points", "32"], "needs 40 points; a cloud has 32: lower k"),
         (["search", "--num_points", "99999"], "num_points is 99999"),
         (["train", "cri2-modelnet-bets"], "did you mean cri2-modelnet-best?"),
@@ -170,6 +173,8 @@ def test_bad_clouds(tmp_path: Path, case: str) -> None:
 )
 def test_bad_options(tmp_path: Path, argv: list[str], told: str) -> None:
     (tmp_path / "empty").mkdir()
+    np.savez(tmp_path / "no_edge.npz", x=np.ones((3, 2)))
+    np.savez(tmp_path / "points.npz", points=np.ones((3, 2, 3)), label=np.zeros(3, int))
     ended = run(tmp_path, *argv)
     assert ended.status == 2, ended.err
     assert told in ended.out + ended.err

@@ -1,0 +1,24 @@
+"""Files are there whole or not at all, and errors name the file that was wanted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sgas.files import write_atomically, write_text
+
+
+def test_a_file_is_replaced_whole_or_stays(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_text(path, "one")
+    with pytest.raises(ZeroDivisionError):
+        write_atomically(path, lambda file: file.write(b"half") and 1 / 0)
+    assert path.read_text() == "one" and [*tmp_path.iterdir()] == [path]
+
+
+def test_an_error_names_the_file_that_was_wanted(tmp_path: Path) -> None:
+    wanted = tmp_path / "nowhere" / "file"
+    with pytest.raises(FileNotFoundError) as caught:
+        write_text(wanted, "one")
+    assert caught.value.filename == str(wanted)
