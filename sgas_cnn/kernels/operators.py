@@ -306,6 +306,26 @@ def _separable_sum_flops(
     )
 
 
+def _separable_backward_flops(gradients: Any, gradient_of: Any, *given: Any, **_: Any) -> int:
+    """What the wanted gradients take, and the depthwise half again for a pointwise weight's."""
+    scales, taps, pointwise = given[5], given[7], given[10]
+    wants_inputs, wants_taps, wants_pointwise = given[-3:]
+    into = wants_inputs or scales is not None
+    total = 0
+    for i, (weight, through) in enumerate(zip(taps, pointwise, strict=True)):
+        output = 2 * math.prod(gradients[gradient_of[i]])
+        depthwise = math.prod(weight[-2:]) if len(weight) > 1 else 0
+        of_taps = wants_taps[i] and depthwise > 0
+        total += output * through[0] * ((into or of_taps) + wants_pointwise[i])
+        total += output * depthwise * (into + of_taps + wants_pointwise[i])
+    return total
+
+
+def _projection_backward_flops(*given: Any, **_: Any) -> int:
+    x, weight, wants_x, wants_weight = given[-4:]
+    return 2 * math.prod(x) * weight[0] * (wants_x + wants_weight)
+
+
 def _projection_flops(x: Any, weight: Any, *given: Any, **_: Any) -> int:
     """Twice the multiply-adds of the product."""
     return 2 * math.prod(x) * weight[0]
@@ -314,5 +334,7 @@ def _projection_flops(x: Any, weight: Any, *given: Any, **_: Any) -> int:
 FLOPS: dict[str, Callable[..., Any]] = {
     "separable": _separable_flops,
     "separable_sum": _separable_sum_flops,
+    "separable_backward": _separable_backward_flops,
     "projection": _projection_flops,
+    "projection_backward": _projection_backward_flops,
 }

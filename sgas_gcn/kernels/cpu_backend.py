@@ -187,6 +187,11 @@ def _head_dots_shapes(values: Tensor, heads: int) -> tuple[Tensor, Tensor]:
     return first, _like(first)
 
 
+def _skip_backward_shape(grad: Tensor, x: Tensor, scale: Tensor | None, *_: Any) -> Tensor:
+    by_columns = grad.shape[1] // max(x.shape[1], 1)
+    return _doubles(x, by_columns if scale is None else scale.shape[0])
+
+
 def _mixture_shapes(
     values: list[Tensor], coefs: Any, kinds: list[int], slots: Any, counts: list[int], *others: Any
 ) -> tuple[list[Tensor], Tensor]:
@@ -333,7 +338,7 @@ COLUMN_OPERATORS: dict[str, Fake] = {
     "norm_gradients": _gradient_shapes,
     "apply_factors": (lambda *_: None),
     "mixture": _mixture_shapes,
-    "skip_backward": (lambda grad, x, *_: _doubles(x, grad.shape[1] // x.shape[1])),
+    "skip_backward": _skip_backward_shape,
     "length_backward": (lambda grad, y, coefs, inverse, *_: _doubles(y, inverse.shape[1])),
 }
 
@@ -350,10 +355,38 @@ def _edge_conv_flops(x: Any, weight: Any, *_: Any, **__: Any) -> int:
     return 2 * x[0] * math.prod(weight)
 
 
+def _linear_norm_backward_flops(grad: Any, y: Any, *others: Any, **_: Any) -> int:
+    weight, grad_inputs, of_weight = others[-4:-1]
+    return 2 * y[0] * math.prod(weight) * (bool(grad_inputs) + of_weight)
+
+
+def _linear_pool_backward_flops(*given: Any, **_: Any) -> int:
+    inputs, weight, y, _, _, of_inputs, of_weight = given[3:]
+    wanted = sum(x[1] for x, is_wanted in zip(inputs, of_inputs, strict=True) if is_wanted)
+    return 2 * y[0] * weight[0] * (wanted + of_weight * weight[1])
+
+
+def _sage_backward_flops(grad: Any, *others: Any, **_: Any) -> int:
+    """The message's gradient, what two maps give x, and three matrices."""
+    pre, grad_x, of_weights = others[7], *others[-2:]
+    return 2 * grad[0] * math.prod(pre) * (1 + 2 * (grad_x is not None) + 3 * of_weights)
+
+
+def _edge_conv_backward_flops(grad: Any, *others: Any, **_: Any) -> int:
+    """A x and B x again, what they give x, and both matrices."""
+    weight, grad_x, of_weight = others[8], *others[-2:]
+    products = (grad_x is not None) + of_weight
+    return 2 * grad[0] * math.prod(weight) * (products + (products > 0))
+
+
 # The matrix products inside of operators, from the shapes of their arguments.
 FLOPS: dict[str, Callable[..., int]] = {
     "linear_norm": _linear_norm_flops,
+    "linear_norm_backward": _linear_norm_backward_flops,
     "linear_pool": lambda inputs, weight, *_, **__: 2 * inputs[0][0] * math.prod(weight),
+    "linear_pool_backward": _linear_pool_backward_flops,
     "sage": _sage_flops,
+    "sage_backward": _sage_backward_flops,
     "edge_conv": _edge_conv_flops,
+    "edge_conv_backward": _edge_conv_backward_flops,
 }

@@ -60,4 +60,5 @@ define("sgas_gcn_cuda", SCHEMAS, lambda name: partial(launch, name))
 OPERATORS = torch.ops.sgas_gcn_cuda
 for name, shapes in COLUMN_OPERATORS.items():
     register_fake(f"sgas_gcn_cuda::{name}", shapes)
-register_flop_formula(OPERATORS.linear_norm)(FLOPS["linear_norm"])
+for name in ("linear_norm", "linear_norm_backward"):
+    register_flop_formula(getattr(OPERATORS, name))(FLOPS[name])

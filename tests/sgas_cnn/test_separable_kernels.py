@@ -22,6 +22,7 @@ from image_kernels import (
     tensors_of,
 )
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 from triton_runs import triton_kernels
 
 from sgas.kernels import backend_for
@@ -179,3 +180,30 @@ def test_separable_backward_equals_autograd_of_the_plain_formula(
         close_to_scale(crossed[i], centred, dtype)
         close_to_scale(sums[i], by_leaf[id(given[2])][i], dtype)
         assert x.shape == to_inputs[i].shape
+
+
+def test_flops_of_gradients_are_those_that_are_wanted() -> None:
+    """With the depthwise half once more, where a pointwise weight has one."""
+    needs_library()
+    x, y = image((6, 2, 8, 8), torch.float64), image((6, 2, 8, 8), torch.float64, 2)
+    taps, through = torch.randn(6, 1, 3, 3).double(), torch.randn(6, 6, 1, 1).double()
+    given = [y], [0], torch.ones(1, 6).double(), [y], None, None, [x], None, None, [taps], [1], [0]
+    for wanted, depthwise, pointwise in (
+        ((True, False, False), 1, 1),
+        ((True, True, False), 2, 1),
+        ((True, True, True), 3, 2),
+        ((False, False, True), 1, 1),
+        ((False, True, False), 1, 1),
+    ):
+        of_x, of_taps, of_pointwise = wanted
+        with FlopCounterMode(display=False) as counter:
+            torch.ops.sgas_cnn.separable_backward(
+                *(*given, [through], [0], 2, None, None, of_x, [of_taps], [of_pointwise])
+            )
+        assert counter.get_total_flops() == 2 * y.numel() * (depthwise * 9 + pointwise * 6)
+    weight, of = torch.randn(4, 6, 1, 1).double(), torch.ones(1, 4).double()
+    out = image((4, 2, 8, 8), torch.float64)
+    for wishes in ((True, False), (False, True), (True, True)):
+        with FlopCounterMode(display=False) as counter:
+            torch.ops.sgas_cnn.projection_backward(out, of, out, None, None, x, weight, *wishes)
+        assert counter.get_total_flops() == sum(wishes) * 2 * x.numel() * 4

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 from triton_runs import triton_kernels
 
 from sgas.kernels import use_kernels
@@ -18,6 +19,7 @@ from sgas_gcn.compiled import LIBRARY
 from sgas_gcn.config import POINT_SPACE
 from sgas_gcn.csr import GraphNeighbors
 from sgas_gcn.fused.call import State
+from sgas_gcn.kernels.cpu_backend import operators
 from sgas_gcn.neighbors import knn
 from sgas_gcn.ops.common import BatchNorm, Operation, SourceState
 from sgas_gcn.ops.graph import GRAPH_OPERATIONS
@@ -246,3 +248,37 @@ def test_float32_agrees_over_the_backends(space: str) -> None:
             use_kernels("auto")
     assert found[0].dtype == found[1].dtype == torch.float32
     torch.testing.assert_close(*found, rtol=1e-3, atol=1e-3)
+
+
+def flops_of_a_step(table: Mapping[str, type[Operation]], name: str) -> int:
+    """FLOPs of a cell that holds one operation on all edges, forward and backward."""
+    cell = make_cell(table, [[name]] * TOPOLOGY.num_edges, 8).train()
+    states = [torch.randn(NODES, 8, dtype=torch.float64).requires_grad_() for _ in range(2)]
+    weights = torch.rand(TOPOLOGY.num_edges, len(cell.operations), dtype=torch.float64)
+    with FlopCounterMode(display=False) as counter:
+        cell(*states, neighbors_of("point"), weights.requires_grad_()).sum().backward()
+    return int(counter.get_total_flops())
+
+
+@pytest.mark.parametrize(
+    ("name", "again"),
+    [
+        ("conv_1x1", 0),
+        ("mr_conv", 0),
+        ("semi_gcn", 0),
+        ("gin", 0),
+        ("sage", 0),
+        ("rel_sage", 0),
+        ("edge_conv", 2),
+    ],
+)
+def test_compiled_steps_count_the_flops_of_torch_s_operators(name: str, again: int) -> None:
+    """And the products, `again` a node and edge of the cell, that are computed once more."""
+    if (reason := LIBRARY.load()) is not None:
+        pytest.skip(reason)
+    use_kernels("cpu")
+    operators()  # with their formulas, which a counter reads when it is made
+    product, table = 2 * NODES * 8**2 * TOPOLOGY.num_edges, TABLES["point"]
+    plain = flops_of_a_step(without_forms(table), name)
+    assert flops_of_a_step(table, name) == plain + again * product > 0
+    use_kernels("auto")

@@ -6,9 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from sgas_gcn.cells import LinearNorm
+from sgas_gcn.compiled import LIBRARY
 from sgas_gcn.features import Beside
+from sgas_gcn.kernels.cpu_backend import operators
 from sgas_gcn.pooling import pool_layer
 
 CLOUDS = 3
@@ -60,3 +63,16 @@ def test_float32_stays_float32_and_a_nan_is_seen() -> None:
     x[2, 1] = float("nan")
     out = pool_layer(layer, [x], 2, 0.0)
     assert out.dtype == torch.float32 and out.shape == (2, 40) and out.isnan().all()
+
+
+@pytest.mark.parametrize("of_first", [True, False])
+def test_the_pooled_layer_counts_the_gradients_that_are_wanted(of_first: bool) -> None:
+    if (reason := LIBRARY.load()) is not None:
+        pytest.skip(reason)
+    operators()  # with their formulas, which a counter reads when it is made
+    parts = [torch.randn(64, width).requires_grad_(width > 4 or of_first) for width in (4, 12)]
+    layer = LinearNorm(16, 32, 0.2).train()
+    with FlopCounterMode(display=False) as counter:
+        pool_layer(layer, parts, 2, 0.2).sum().backward()
+    wanted = 16 if of_first else 12
+    assert counter.get_total_flops() == 2 * 64 * 32 * (16 + wanted + 16)
