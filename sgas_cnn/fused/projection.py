@@ -33,7 +33,7 @@ def relu_conv(x: Tensor, weight: Tensor) -> Tensor:
 
 
 class _ReluConv(torch.autograd.Function):
-    """The function on `[N, H, W, C]`; `weight` `[out, C]`."""
+    """y = W R(x) on `[N, H, W, C]`, `weight` `[out, C]`; dW = dy' R(x), dx = [x > 0] W' dy."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
@@ -71,7 +71,10 @@ def relu_conv_norm(x: Tensor, weight: Tensor, norm: Any) -> Tensor:
 
 
 class _ReluConvNorm(torch.autograd.Function):
-    """The function on `[N, H, W, C]`."""
+    """s y + b with y = W R(x) on `[N, H, W, C]`, and s and b those of the norm of y.
+
+    With g the gradient of it, dy = s g + S y + c (kernels/torch_norms.py); then as `_ReluConv`.
+    """
 
     @staticmethod
     @without_autocast

@@ -60,7 +60,10 @@ def evaluate_source(
 
 
 class _Source(torch.autograd.Function):
-    """The function; images are `[N, H, W, C]`."""
+    """out_e = before_e + Σ_b (s_b y_b + bias_b) + Σ_q (s_eq Q_q + bias_eq), as above.
+
+    Images are `[N, H, W, C]`.
+    """
 
     @staticmethod
     @without_autocast

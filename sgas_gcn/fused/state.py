@@ -156,6 +156,12 @@ class _Packed:
 
 
 class _StateFunction(Function):
+    """out_e = base_e + Σ_o w_eo o(x) for all edges e of a state x, and operations o on each.
+
+    With G_e the gradient of out_e: G_e is that of base_e, Σ G_e o(x) that of w_eo, and x and the
+    parameters of o get w_eo (∂o)' G_e, as the docstring of its form says.
+    """
+
     @staticmethod
     @without_autocast
     def forward(
