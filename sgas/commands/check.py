@@ -11,6 +11,7 @@ from sgas.errors import DataError
 from sgas.family import Family
 from sgas.options import Flag, Positional, parse, parser_for
 
+SHOWN = 60  # files or classes, a line each
 FOLDER = Positional("folder", "folder with your own data")
 
 
@@ -39,5 +40,22 @@ def _print(found: dict[str, Any], indent: str = "") -> None:
             print(f"{indent}{name}")
             for line in value:
                 print(f"{indent}  {line}")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            print(f"{indent}{name}")
+            for item in value[:SHOWN]:
+                (_, first), *others = item.items()
+                print(f"{indent}  {first:<15} {'  '.join(map(_short, others))}")
+            if len(value) > SHOWN:
+                print(f"{indent}  and {len(value) - SHOWN} more, which --json lists")
         else:
             print(f"{indent}{name:<16} {value if value != [] else 'none'}")
+
+
+def _short(item: tuple[str, Any]) -> str:
+    """A name and its value in a few words; of nested values, these alone."""
+    name, value = item
+    if not isinstance(value, dict):
+        return f"{name} {value}"
+    if any(isinstance(part, dict) for part in value.values()):
+        return f"{name}: " + ", ".join(map(_short, value.items()))
+    return " ".join([name, *map(str, value.values())])

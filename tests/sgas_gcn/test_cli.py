@@ -187,6 +187,13 @@ def test_check_tells_what_a_folder_holds(tmp_path: Path, clouds: Path) -> None:
     assert ended.status == 0, ended.err
     told = json.loads(ended.out)
     assert told["clouds"] == {"train": 90, "test": 24} and told["problems"] == []
+    lines = [
+        " ".join(line.split()) for line in run(tmp_path, "check", str(clouds)).out.splitlines()
+    ]
+    for label in range(3):
+        assert f"{label} train 30 test 8" in lines
+    (test,) = [line for line in lines if line.startswith("test.npz")]
+    assert test.startswith("test.npz split test clouds 24 arrays: points [24, ")
 
 
 @pytest.mark.slow
