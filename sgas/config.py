@@ -203,7 +203,6 @@ class SweepConfig:
         None,
         "searches and trainings at a time (default: 1; on Slurm: what it allows)",
         low=1,
-        high=MOST_THREADS,
     )
     threads: int | None = option(
         None,

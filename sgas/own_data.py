@@ -122,10 +122,15 @@ def stacked(samples: Sequence[np.ndarray], what: str) -> np.ndarray:
 def labelled(array: str, samples: np.ndarray, labels: Sequence[int], dataset: Any) -> Arrays:
     """The arrays of one file of samples; class names where the data set has `classes`.
 
-    A part of a data set, such as `torch.utils.data.Subset`, has those of its `dataset`.
+    A `torch.utils.data.Subset` has those of the whole, unless it has no sample of some.
     """
-    while not hasattr(dataset, "classes") and hasattr(dataset, "dataset"):
-        dataset = dataset.dataset
-    classes = getattr(dataset, "classes", None)
+    from torch.utils.data import Subset
+
+    whole = dataset
+    while isinstance(whole, Subset):
+        whole = whole.dataset
+    classes = getattr(whole, "classes", None)
+    if classes and whole is not dataset and len(np.unique(labels)) < len(classes):
+        classes = None
     named = {"classes": np.array([str(name) for name in classes])} if classes else {}
     return {array: samples, "label": np.array(labels, np.int64), **named}

@@ -17,10 +17,12 @@ import math
 import os
 import signal
 import struct
+import weakref
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from multiprocessing.util import Finalize
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -180,7 +182,7 @@ class FileSource:
         wanted = self._reader.config.num_workers
         workers = min(_num_cores(), MOST_WORKERS) if wanted is None else wanted
         reader: Any = self._reader
-        return DataLoader(
+        loader: Any = DataLoader(
             reader,
             # The list is read anew at each iteration, which is how the processes hear of an epoch.
             sampler=self._requests,
@@ -193,6 +195,9 @@ class FileSource:
             # Without its own generator, each iteration would draw from the one of dropout.
             generator=torch.Generator().manual_seed(0),
         )
+        # At exit, Python asks processes to end by SIGTERM and waits for them without a limit.
+        Finalize(None, _end_readers, (weakref.ref(loader),), exitpriority=0)
+        return loader
 
     def _deliver(self, pixels: Pixels) -> tuple[Tensor, Tensor]:
         """Normalised images and labels on the device."""
@@ -231,6 +236,13 @@ def _leave_stops_to_the_loop(worker: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _end_readers(loader: weakref.ref[Any]) -> None:
+    """Ends the processes of a loader that is still there."""
+    iterator = getattr(loader(), "_iterator", None)
+    for process in getattr(iterator, "_workers", ()):
+        process.kill()
 
 
 def _unreadable() -> tuple[type[Exception], ...]:

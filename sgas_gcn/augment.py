@@ -17,15 +17,24 @@ from torch import Tensor
 from sgas_gcn.config import PointDataConfig
 
 UNIT = 0.02  # how far from 1 the squared length of a stored normal may be
+UNIT_SHARE = 0.99  # of vectors, that have to be of that length
 
 
 def have_normals(clouds: np.ndarray) -> bool:
-    """Whether channels 3 to 5 of all points `[..., C]` are of length 1, or all zeros."""
-    if clouds.shape[-1] < 6 or not clouds.size:
+    """Whether channels 3 to 5 of points `[B, P, C]` are normals: nearly all that are not 0 unit.
+
+    Vectors of whole numbers, such as a class out of three, are none.
+    """
+    if clouds.shape[-1] < 6:
         return False
-    squares = np.square(clouds[..., 3:6]).sum(-1)
-    units = np.abs(squares - 1) < UNIT
-    return bool((units | (squares == 0)).all() and units.any())
+    vectors = units = parts = 0
+    for cloud in clouds:
+        found = cloud[:, 3:6]
+        squares = np.square(found.astype(np.float32)).sum(-1)
+        vectors += int((squares > 0).sum())
+        units += int((np.abs(squares - 1) < UNIT).sum())
+        parts += int((found != np.rint(found)).any(-1).sum())
+    return parts > 0 and units >= UNIT_SHARE * vectors
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,11 @@ class GraphSource:
         kept = torch.rand(x.shape, generator=generator, device=x.device) < keep
         return batch.with_features(x * kept / keep), targets
 
+    @property
+    def num_asked(self) -> int:
+        """How many nodes are asked."""
+        return sum(map(len, self.targets))
+
     def only(self, rows: Tensor) -> GraphSource:
         """The same one graph, of whose asked nodes the `rows` `[n]` alone are asked."""
         (graph,), (targets,) = self.graphs, self.targets

@@ -76,10 +76,15 @@ def epilog(family: Family, verb: str, dataset: str, space: str) -> str:
     )
 
 
-def preset_values(family: Family, verb: str, values: dict[str, Any]) -> dict[str, Any]:
-    """The preset of a command's values; settles `dataset`, `space` and `preset` in them."""
+def require_dataset(values: Mapping[str, Any]) -> None:
+    """ConfigError for an empty name, as a shell variable gives that was never set."""
     if values["dataset"] == "":
         raise ConfigError("dataset is empty; give a name or a path, or leave --dataset out")
+
+
+def preset_values(family: Family, verb: str, values: dict[str, Any]) -> dict[str, Any]:
+    """The preset of a command's values; settles `dataset`, `space` and `preset` in them."""
+    require_dataset(values)
     dataset = values["dataset"] = values["dataset"] or family.default_dataset
     space = values["space"] = family.space_of(dataset, values["space"])
     values["preset"] = values["preset"] or family.default_preset(dataset, space)

@@ -14,9 +14,10 @@ from jsonargparse import ArgumentParser
 from sgas.allocator import keep_freed_memory
 from sgas.commands.common import Settings, with_absolute_paths
 from sgas.config import RunConfig
-from sgas.errors import ConfigError, DamagedRunError, DataError, Interrupted
+from sgas.errors import ConfigError, DamagedRunError, DataError, Interrupted, SgasError
 from sgas.family import Family
 from sgas.runs import Run, is_held, is_run, numbered_folders, read_config
+from sgas.schedule import Schedule
 
 if TYPE_CHECKING:
     import torch
@@ -112,6 +113,18 @@ def require_samples(parts: Mapping[str, Sized], smallest: int) -> None:
             )
 
 
+def require_trained_alphas(family: Family, settings: Settings, strategy: str) -> None:
+    """ConfigError where a search would decide edges by alphas that no epoch has trained."""
+    topology = family.spaces[str(settings.run.space)].topology(settings.model.num_steps)
+    schedule, start = Schedule.of(settings.loop, topology), settings.loop.alpha_start_epoch
+    first = schedule.last_epoch if strategy == "darts" else schedule.warmup_epochs
+    if strategy != "random" and start > first:
+        raise ConfigError(
+            f"alpha_start_epoch is {start}, but {strategy} first decides after epoch {first}, by "
+            f"alphas that would not be trained yet: give at most {first}"
+        )
+
+
 def rehearse(network: Callable[[Any], Any], example: Any) -> None:
     """Runs one sample through a network, so that what does not fit is told before a run is written.
 
@@ -151,13 +164,18 @@ def recorder_on(run: RunConfig, device: torch.device, example: Any) -> Recorder 
     return CudaGraphs(device) if wanted else None
 
 
-def require_same_parts(folder: Path, config: Mapping[str, Any], parts: str) -> None:
-    """DataError where the data of a run to go on with are not those that it began with."""
-    before = config.get("parts", parts)
-    if before != parts:
+def sizes_of(parts: Sequence[Sized | None]) -> list[int]:
+    """How many samples each part has, or asked nodes where it is a part of one graph."""
+    return [0 if part is None else getattr(part, "num_asked", len(part)) for part in parts]
+
+
+def require_same_sizes(folder: Path, config: Mapping[str, Any], sizes: list[int]) -> None:
+    """DataError where the data of a run to go on with have other sizes than it began with."""
+    before = config.get("sizes", sizes)
+    if before != sizes:
         raise DataError(
-            f"the data of {folder} have changed: it began with {before}, and now there are "
-            f"{parts}; bring back the data, or start again with another --out"
+            f"the data of {folder} have changed: its parts had {before} samples, and have {sizes} "
+            "now; bring back the data, or start again with another --out"
         )
 
 
@@ -166,6 +184,8 @@ def restore(loop: Any, run: Run, verb: str) -> None:
 
     The checkpoint of another run is whole, but does not fit.
     """
+    import torch
+
     state = run.load_checkpoint()
     if state is None:
         return
@@ -173,8 +193,10 @@ def restore(loop: Any, run: Run, verb: str) -> None:
         if state["kind"] != verb:
             raise ValueError(f"it is of a {state['kind']}")
         loop.restore(state)
+    except (SgasError, torch.OutOfMemoryError):
+        raise
     except (KeyError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DamagedRunError(
             f"the checkpoint in {run.folder} is not of this run ({reason}); put its own back, or "
             "start again with another --out"

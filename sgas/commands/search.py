@@ -27,14 +27,14 @@ from sgas.commands.loops import (
     recorder_on,
     rehearse,
     require_batch,
-    require_same_parts,
+    require_same_sizes,
     require_samples,
+    require_trained_alphas,
     restore,
     resume_only,
     run_to_go_on_with,
+    sizes_of,
 )
-from sgas.config import SearchConfig
-from sgas.errors import ConfigError
 from sgas.family import Family, SearchParts, Task
 from sgas.genotype import Genotype
 from sgas.options import Flag, parser_for, peek, resolve
@@ -103,6 +103,7 @@ def begin_search(family: Family, settings: Settings, command: str) -> Searched:
     folder = run_to_go_on_with(family, settings, _name(settings), has_ended)
     if folder is not None:
         return resume_search(family, folder)
+    require_trained_alphas(family, settings, settings.loop.strategy)
     return run_search(family, settings, command=command)
 
 
@@ -137,7 +138,6 @@ def run_search(
     recorder = recorder_on(run_config, device, task.example_input())
     schedule = Schedule.of(loop, task.space.topology(task.num_steps))
     if folder is None:
-        require_trained_alphas(loop, schedule)
         rehearse(task.build_supernet().eval(), task.example_input())
     parts = task.search_parts(
         run_config.protocol, run_config.seed, loop.validation_fraction, device
@@ -145,7 +145,7 @@ def run_search(
     trained_on = {"part of the weights": parts.weights, "part of the alphas": parts.alphas}
     require_samples(trained_on, task.smallest_batch)
     if folder is not None and config is not None:
-        require_same_parts(folder, config, parts.label)
+        require_same_sizes(folder, config, _sizes(parts))
     if folder is None:
         made = config_json(family, settings, device, command, **_facts(task, parts))
         run = Run.create(_out(settings), made)
@@ -176,20 +176,12 @@ def run_search(
     return Searched(genotype, run.folder, written)
 
 
-def require_trained_alphas(loop: SearchConfig, schedule: Schedule) -> None:
-    """ConfigError where edges would be decided by alphas that no epoch has trained."""
-    if loop.strategy == "random":
-        return
-    first = schedule.last_epoch if loop.strategy == "darts" else schedule.warmup_epochs
-    if loop.alpha_start_epoch > first:
-        raise ConfigError(
-            f"alpha_start_epoch is {loop.alpha_start_epoch}, but {loop.strategy} first decides "
-            f"after epoch {first}, by alphas that would not be trained yet: give at most {first}"
-        )
-
-
 def _facts(task: Task, parts: SearchParts) -> dict[str, Any]:
-    return {"dimensions": task.dimensions, "parts": parts.label}
+    return {"dimensions": task.dimensions, "parts": parts.label, "sizes": _sizes(parts)}
+
+
+def _sizes(parts: SearchParts) -> list[int]:
+    return sizes_of([parts.weights, parts.alphas, parts.validation])
 
 
 def _notes(family: Family, settings: Settings) -> dict[str, Any]:

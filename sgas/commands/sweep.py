@@ -23,12 +23,18 @@ from sgas.commands.common import (
     command_of,
     environment,
     epilog,
+    require_dataset,
     resolve_device,
     with_absolute_paths,
 )
 from sgas.commands.conduct import conduct
 from sgas.commands.jobs import Jobs, LocalJobs
-from sgas.commands.loops import begin, require_batch
+from sgas.commands.loops import (
+    begin,
+    require_batch,
+    require_samples,
+    require_trained_alphas,
+)
 from sgas.config import ClusterConfig, RunConfig, SweepConfig
 from sgas.errors import ConfigError, RunError
 from sgas.family import Family
@@ -127,6 +133,7 @@ def _parser(family: Family, dataset: str, space: str) -> ArgumentParser:
 
 def _preset(family: Family, values: dict[str, Any], preset_threads: list[int]) -> dict[str, Any]:
     """The preset's values for both verbs, by dotted name; its threads go to `preset_threads`."""
+    require_dataset(values)
     dataset = values["dataset"] = values["dataset"] or family.default_dataset
     space = values["space"] = family.space_of(dataset, values["space"])
     name = values["preset"] = values["preset"] or family.default_preset(dataset, space)
@@ -233,10 +240,17 @@ def _rehearse(family: Family, asked: Asked) -> None:
     for settings in (asked.search, asked.train):
         task = family.open_task(settings.run, settings.model, settings.data)
         require_batch(settings.loop.batch_size, task.smallest_batch)
+        fraction = settings.loop.validation_fraction
+        given = settings.run.protocol, asked.sweep.seed_numbers[0], fraction, device
         if settings.verb == "search":
+            for strategy in asked.sweep.strategy_names:
+                require_trained_alphas(family, settings, strategy)
             task.build_supernet()
-            fraction = settings.loop.validation_fraction
-            task.search_parts(settings.run.protocol, asked.sweep.seed_numbers[0], fraction, device)
+            found = task.search_parts(*given)
+            parts = {"part of the weights": found.weights, "part of the alphas": found.alphas}
+        else:
+            parts = {"training part": task.train_parts(*given).training}
+        require_samples(parts, task.smallest_batch)
 
 
 def _jobs(family: Family, asked: Asked) -> Jobs:

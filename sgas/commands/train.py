@@ -20,6 +20,7 @@ from sgas.commands.common import (
     load_genotype,
     open_settings,
     preset_values,
+    require_dataset,
     resolve_device,
     sections_of,
 )
@@ -29,14 +30,15 @@ from sgas.commands.loops import (
     recorder_on,
     rehearse,
     require_batch,
-    require_same_parts,
+    require_same_sizes,
     require_samples,
     restore,
     resume_only,
     run_to_go_on_with,
+    sizes_of,
 )
 from sgas.errors import ConfigError
-from sgas.family import Family, Task, TrainParts
+from sgas.family import Family, Task
 from sgas.genotype import Genotype
 from sgas.options import Flag, Positional, first_positional, parser_for, peek, resolve
 from sgas.runs import Run, free_folder, is_run, read_config
@@ -117,6 +119,7 @@ def resume_training(family: Family, folder: Path) -> Trained:
 
 def _preset(family: Family, values: dict[str, Any]) -> dict[str, Any]:
     """The preset's values; a run's data set, where it lies and space are its training's."""
+    require_dataset(values)
     known = _of_run(Path(values["genotype"]))
     same_data = values["dataset"] in (None, known.get("dataset"))
     values["dataset"] = values["dataset"] or known.get("dataset")
@@ -171,12 +174,13 @@ def run_training(
     if folder is None:
         rehearse(task.build_network(genotype, loop.auxiliary).eval(), task.example_input())
     parts = task.train_parts(run_config.protocol, run_config.seed, loop.validation_fraction, device)
+    sizes = sizes_of([parts.training, parts.validation])
     require_samples({"training part": parts.training}, task.smallest_batch)
     if folder is not None and config is not None:
-        require_same_parts(folder, config, _label(parts))
+        require_same_sizes(folder, config, sizes)
     if folder is None:
         plain = msgspec.to_builtins(genotype)
-        facts = {"dimensions": task.dimensions, "parts": _label(parts), "genotype": plain}
+        facts = {"dimensions": task.dimensions, "sizes": sizes, "genotype": plain}
         made = config_json(family, settings, device, command, **facts)
         run = Run.create(_out(settings, label), made)
     else:
@@ -218,12 +222,6 @@ def _name(settings: Settings, label: str) -> str:
 def _out(settings: Settings, label: str) -> Path:
     run = settings.run
     return Path(run.out) if run.out else free_folder(Path("runs"), _name(settings, label))
-
-
-def _label(parts: TrainParts) -> str:
-    """How much a training sees."""
-    held_out = 0 if parts.validation is None else len(parts.validation)
-    return f"{len(parts.training)}/{held_out} samples for training/{parts.validation_name}"
 
 
 def _cost(task: Task, genotype: Genotype) -> dict[str, int]:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from toy_family import FAMILY
 
 from sgas.cli import main
 from sgas.commands.doctor import examine
+from sgas.commands.loops import restore
+from sgas.errors import DamagedRunError, DataError
 
 
 def run(argv: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
@@ -53,6 +56,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["search", "--threads", "100000"], "threads is 100000; it has to be at most 1024"),
         (["sweep", "--jobs", "1.5"], "--jobs takes a whole number, got '1.5'"),
         (["search", "--dataset", ""], "dataset is empty; give a name or a path"),
+        (["sweep", "--dataset", ""], "dataset is empty; give a name or a path"),
+        (["train", "cycle.json", "--dataset", ""], "dataset is empty; give a name or a path"),
+        (["sweep", "--search.alpha_start_epoch", "99"], "by alphas that would not be trained yet"),
         (["search", "--alpha_start_epoch", "99"], "by alphas that would not be trained yet"),
         (["search", "--out", "taken"], "taken exists already; give another --out"),
         (["search", "--resume", "nowhere"], "is not a run: it does not exist"),
@@ -152,10 +158,10 @@ def test_a_run_whose_data_changed_does_not_go_on(
         assert run(["train", "run", "--epochs", "1", "--out", "trained"], capsys)[0] == 0
         folder = Path("trained")
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "parts": "9/9 clouds"}))
+    (folder / "config.json").write_text(json.dumps({**config, "sizes": [9, 9]}))
     status, _, err = run([verb, "--resume", str(folder)], capsys)
     assert status == 2
-    assert f"the data of {folder} have changed: it began with 9/9 clouds, and now there are" in err
+    assert f"the data of {folder} have changed: its parts had [9, 9] samples, and have [" in err
 
 
 def test_the_checkpoint_of_another_run_is_one_clear_error(
@@ -167,6 +173,32 @@ def test_the_checkpoint_of_another_run_is_one_clear_error(
     status, _, err = run(["search", "--resume", "run"], capsys)
     assert status == 1
     assert "the checkpoint in run is not of this run (it is of a train); put its own back" in err
+
+
+@pytest.mark.parametrize(
+    ("error", "wanted"),
+    [
+        (RuntimeError(""), DamagedRunError),
+        (torch.OutOfMemoryError("full"), torch.OutOfMemoryError),
+        (DataError("gone"), DataError),
+    ],
+)
+def test_what_is_no_fault_of_a_checkpoint_is_told_as_it_is(
+    error: Exception, wanted: type[Exception]
+) -> None:
+    class Held:
+        folder = Path("run")
+
+        def load_checkpoint(self) -> dict[str, str]:
+            return {"kind": "search"}
+
+    class Loop:
+        def restore(self, state: object) -> None:
+            raise error
+
+    held: Any = Held()
+    with pytest.raises(wanted):
+        restore(Loop(), held, "search")
 
 
 @pytest.mark.parametrize(

@@ -22,3 +22,16 @@ def test_an_error_names_the_file_that_was_wanted(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         write_text(wanted, "one")
     assert caught.value.filename == str(wanted)
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(NotADirectoryError) as below:
+        write_text(tmp_path / "taken" / "file", "one")
+    assert below.value.filename == str(tmp_path / "taken" / "file")
+
+
+def test_a_library_s_own_error_stays(tmp_path: Path) -> None:
+    def write(file: object) -> None:
+        raise OSError("the pixels are all gone")
+
+    with pytest.raises(OSError, match="the pixels are all gone"):
+        write_atomically(tmp_path / "file", write)
+    assert [*tmp_path.iterdir()] == []

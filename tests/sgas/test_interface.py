@@ -20,6 +20,7 @@ from sgas.interface import SearchResult, search, train
 from sgas.runs import is_run, read_config
 from sgas_cnn.family import FAMILY as IMAGES
 from sgas_gcn.family import FAMILY as GRAPHS
+from sgas_gcn.own_data import keep_own
 
 QUICK = {"warmup_epochs": 1, "decision_interval": 1, "final_epochs": 0}
 
@@ -127,6 +128,30 @@ def test_a_part_of_a_data_set_has_its_classes() -> None:
     found = search(GRAPHS, part, test=Clouds(8), preset="demo", **SMALL_POINTS, **QUICK)
     trained = train(GRAPHS, found, preset="demo", epochs=1, **SMALL_POINTS)
     assert trained.evaluate()["samples"] == 8
+
+
+class Swapped(Dataset):
+    """Another data set's samples with labels of its own."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return 24
+
+    def __getitem__(self, number: int) -> tuple[torch.Tensor, int]:
+        points, label = self.dataset[number]
+        return points, 1 - label
+
+
+@pytest.mark.parametrize("kind", ["another's labels", "some of the classes"])
+def test_other_labels_have_no_names(kind: str) -> None:
+    dataset: Any = Swapped(Clouds(60))
+    if kind == "some of the classes":
+        dataset = Subset(Clouds(60), range(0, 60, 2))
+    folder = keep_own(dataset, None, "data")
+    arrays = np.load(folder / "train.npz")
+    assert "classes" not in arrays and len(arrays["label"]) == len(dataset)
 
 
 def test_one_sample_is_no_batch(here: Path) -> None:

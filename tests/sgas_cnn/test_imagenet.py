@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -133,6 +134,27 @@ def test_readers_leave_stop_signals_to_the_loop(files: ImageFiles, number: signa
     os.kill(process.pid, number)
     assert same([first, *(images for images, _ in batches)], epoch_of(reader, 0, order))
     assert process.is_alive()
+
+
+HELD = """
+import sys
+from pathlib import Path
+import torch
+from sgas_cnn.data_config import ImageDataConfig
+from sgas_cnn.datasets import load_images
+from sgas_cnn.file_source import FileSource
+files = load_images("imagenet", "train", Path(sys.argv[1]), 0)
+reader = FileSource(files, ImageDataConfig(image_size=32, num_workers=1), 0, torch.device("cpu"))
+batches = reader.read_ahead(torch.arange(24).view(12, 2), 0)
+next(batches)
+raise ValueError("the end")
+"""
+
+
+def test_readers_that_are_still_held_do_not_keep_python_from_ending(data_root: Path) -> None:
+    argv = [sys.executable, "-c", HELD, str(data_root)]
+    ended = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1 and "ValueError: the end" in ended.stderr
 
 
 def test_chance_follows_from_seed_epoch_and_file_alone(files: ImageFiles) -> None:

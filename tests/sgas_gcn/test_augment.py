@@ -11,19 +11,22 @@ from sgas_gcn.config import PointDataConfig
 
 
 def clouds(kind: str) -> np.ndarray:
-    """`[4, 50, C]`: normals of length 1 (one is missing), colours from 0 to 1, or one feature."""
+    """`[4, 50, C]`: normals (one is missing, one too short), colours, a class, or one feature."""
     draw = np.random.default_rng(0)
     points = draw.normal(size=(4, 50, 3))
     if kind == "one feature":
         return np.concatenate([points, points[..., :1]], -1).astype(np.float32)
     more = draw.random((4, 50, 3))
+    if kind == "one of three":
+        more = np.eye(3)[draw.integers(0, 3, (4, 50))]
     if kind == "normals":
         more = points / np.linalg.norm(points, axis=-1, keepdims=True)
         more[0, 0] = 0
+        more[1, 0] *= 0.9
     return np.concatenate([points, more, points[..., :1]], -1).astype(np.float32)
 
 
-@pytest.mark.parametrize("kind", ["normals", "colours", "one feature"])
+@pytest.mark.parametrize("kind", ["normals", "colours", "one of three", "one feature"])
 def test_normals_alone_turn_with_the_cloud(kind: str) -> None:
     stored = clouds(kind)
     assert have_normals(stored) == (kind == "normals")
