@@ -9,7 +9,6 @@ file says what the figures mean. Nothing is loaded or augmented while the clock 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import sys
@@ -21,10 +20,11 @@ from typing import Any
 import torch
 from contest import CPU, Contest, OurSearch, decisions_at
 from measure import Pair, interleaved, saved_bytes, summary
+from reporting import report
 from settings import FAMILIES, FamilySettings, Size
 
 from sgas.config import KERNELS
-from sgas.errors import ConfigError, InputError, SgasError
+from sgas.errors import ConfigError, SgasError
 from sgas.kernels import use_kernels
 
 REPEATS = 5
@@ -289,17 +289,8 @@ def main() -> int:
         parser.error("--repeats, --threads and --batch take at least 1")
     if options.threads:
         torch.set_num_threads(options.threads)
-    try:
-        use_kernels(options.kernels)
-        result = run(options)
-    except SgasError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1
-    if options.json:
-        print(json.dumps(result, indent=2))
-    else:
-        print_table(result)
-    return 0
+    use_kernels(options.kernels)
+    return report(lambda: run(options), print_table, options.json)
 
 
 if __name__ == "__main__":

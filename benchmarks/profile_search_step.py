@@ -10,7 +10,6 @@ here. README.md beside this file says what is counted.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -21,6 +20,7 @@ from typing import Any
 import torch
 from bench_search_step import cpu_name, search_contest
 from contest import OurSearch
+from reporting import report
 from settings import FAMILIES
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -28,7 +28,6 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from sgas.allocator import keep_freed_memory
-from sgas.errors import InputError, SgasError
 
 PARTS = ("alpha_step", "weight_step")
 REPEATS, WARM_UP = 5, 2
@@ -265,16 +264,7 @@ def main() -> int:
         parser.error("--repeats and --threads take at least 1")
     if options.threads:
         torch.set_num_threads(options.threads)
-    try:
-        result = run(options)
-    except SgasError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1
-    if options.json:
-        print(json.dumps(result, indent=2))
-    else:
-        print_table(result)
-    return 0
+    return report(lambda: run(options), print_table, options.json)
 
 
 if __name__ == "__main__":

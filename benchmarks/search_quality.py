@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import csv
 import itertools
-import json
 import statistics
 import sys
 import tempfile
@@ -30,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from reporting import report
 
 from sgas.config import SearchConfig
 from sgas.data import DeviceSource, SubsetSource, stratified_parts, stream_seed
@@ -369,16 +369,7 @@ def main() -> int:
     parser.add_argument("--control", choices=CONTROLS, help="searches more: on permuted labels")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
-    try:
-        result = run(options)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if options.json:
-        print(json.dumps(result, indent=2))
-    else:
-        print_table(result)
-    return 0
+    return report(lambda: run(options), print_table, options.json)
 
 
 if __name__ == "__main__":

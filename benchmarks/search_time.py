@@ -10,7 +10,6 @@ beside this file says what the figures mean.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -21,13 +20,14 @@ import numpy as np
 import torch
 from bench_search_step import cpu_name, search_contest
 from contest import Batch, Contest, OurSearch, Plain, decisions_at
+from reporting import report
 from settings import FAMILIES, FamilySettings
 
 from sgas.allocator import keep_freed_memory
 from sgas.capture import AS_EVER, CudaGraphs, can_repeat, captured
 from sgas.config import SearchConfig
 from sgas.data import BatchOrder
-from sgas.errors import ConfigError, InputError, SgasError
+from sgas.errors import ConfigError
 from sgas.options import load_preset
 from sgas.schedule import Schedule
 
@@ -269,6 +269,12 @@ def a_device(text: str) -> torch.device:
     return device
 
 
+def print_whole(result: Mapping[str, Any]) -> None:
+    """The seconds of whole searches, where enough stages were timed."""
+    for name, seconds in (result["search_s"] or {}).items():
+        print(f"whole search of {result['samples']} samples, {NAMES[name]}: {seconds:.0f} s")
+
+
 def main() -> int:
     """Runs the benchmark; 2 for wrong input, 1 where plain and ours disagree."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
@@ -298,17 +304,8 @@ def main() -> int:
     keep_freed_memory()
     if not options.json:
         print_head(settings_of(options))
-    try:
-        result = run(options, (lambda _: None) if options.json else print_stage)
-    except SgasError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1
-    if options.json:
-        print(json.dumps(result, indent=2))
-        return 0
-    for name, seconds in (result["search_s"] or {}).items():
-        print(f"whole search of {result['samples']} samples, {NAMES[name]}: {seconds:.0f} s")
-    return 0
+    told = (lambda _: None) if options.json else print_stage
+    return report(lambda: run(options, told), print_whole, options.json)
 
 
 if __name__ == "__main__":

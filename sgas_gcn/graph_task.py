@@ -232,7 +232,7 @@ class GraphTask(GraphModels):
 def _size(part: Source) -> int:
     """Graphs of a part, or where it is one graph of which nodes are asked, these nodes."""
     if isinstance(part, GraphSource) and part.graphs[0].asked is not None:
-        return len(part.targets[0])
+        return part.num_asked
     return len(part)
 
 

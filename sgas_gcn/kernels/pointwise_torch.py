@@ -1,5 +1,7 @@
-"""What fused states do to rows, column by column, in plain torch: the twins of compiled operators
-(`cpu/batch_norm.cpp`, `linear_norm.cpp`, `head_dots.cpp`, `mixture.cpp`).
+"""What fused states do to rows, column by column, in plain torch.
+
+These are the twins of what `cpu/batch_norm.cpp`, `linear_norm.cpp`, `head_dots.cpp` and
+`mixture.cpp` register.
 
 Batch norm stands for m norms of C channels side by side, D = m·C columns, whose parameters and
 running statistics come as lists of m tensors. Its coefficients are float64 `[4, D]`: the norm of y

@@ -1,0 +1,28 @@
+"""How the scripts end: a table or one JSON object, or the error in one line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sgas.errors import SgasError
+
+
+def report(
+    measure: Callable[[], Mapping[str, Any]],
+    print_table: Callable[[Mapping[str, Any]], None],
+    as_json: bool,
+) -> int:
+    """Prints what `measure` finds and returns the exit status: 0, 2 for wrong input, else 1."""
+    try:
+        result = measure()
+    except SgasError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+    if as_json:
+        print(json.dumps(result, indent=2))
+    else:
+        print_table(result)
+    return 0
