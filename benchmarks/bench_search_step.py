@@ -20,12 +20,14 @@ from typing import Any
 import torch
 from contest import CPU, Contest, OurSearch, decisions_at
 from measure import Pair, interleaved, saved_bytes, summary
+from rates import rates
 from reporting import report
 from settings import FAMILIES, FamilySettings, Size
 
 from sgas.config import KERNELS
 from sgas.errors import ConfigError, SgasError
 from sgas.kernels import use_kernels
+from sgas.native import NotBuilt, build_here
 
 REPEATS = 5
 FEWER_REPEATS = 3  # of stages of decision, of scaling curves, and at the paper's batch
@@ -184,6 +186,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         result["stages"] = stages(family, size, few)
         result["scaling"] = scaling(family, small, few, options.quick)
         result["scaling_size"] = small
+    product_rate, read_rate = rates()
     result["settings"] = {
         "family": options.family,
         "size": size,
@@ -195,8 +198,19 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "cpu": cpu_name(),
+        "vectors": compiled_for(),
+        "gflop_s": product_rate / 1e9,
+        "gb_s": read_rate / 1e9,
     }
     return result
+
+
+def compiled_for() -> str:
+    """The width of compiled kernels' vectors and the compiler; why there is none."""
+    try:
+        return str(build_here())
+    except NotBuilt as error:
+        return str(error)
 
 
 def measured_size(family: FamilySettings, options: argparse.Namespace) -> Size:
@@ -247,7 +261,9 @@ def print_table(result: Mapping[str, Any]) -> None:
         print(f"the paper's search has {', '.join(changed)}; less here, for time and memory")
     print(
         f"torch {settings['torch']}, {settings['threads']} threads, {settings['cpu']}, kernels "
-        f"{settings['kernels']}, median of {settings['repeats']} repeats\n\n"
+        f"{settings['kernels']}, median of {settings['repeats']} repeats\n"
+        f"{settings['vectors']}; products {settings['gflop_s']:.0f} GFLOP/s, reads "
+        f"{settings['gb_s']:.0f} GB/s\n\n"
         f"{'plain / ours':<20}{'CPU':>8}  {'low to high':<16}{'wall':>8}{'bytes':>9}"
         f"{'plain CPU ms':>14}{'ours':>10}"
     )

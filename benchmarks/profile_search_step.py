@@ -13,13 +13,14 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from bench_search_step import cpu_name, search_contest
 from contest import OurSearch
+from rates import rates
 from reporting import report
 from settings import FAMILIES
 from torch import Tensor
@@ -32,8 +33,6 @@ from sgas.allocator import keep_freed_memory
 PARTS = ("alpha_step", "weight_step")
 REPEATS, WARM_UP = 5, 2
 SHOWN = 20  # operators that the table names
-PRODUCTS = ((2048, 1024, 1024), (28672, 256, 1024))  # whose rates are measured: rows, depth, width
-READ_BYTES = 1 << 28
 
 
 @dataclass
@@ -111,41 +110,6 @@ def bytes_of(func: Any, args: Any, kwargs: dict[str, Any], out: Any) -> int:
 def tensors_of(value: Any) -> Iterator[Tensor]:
     """All tensors in nested lists, tuples and dictionaries."""
     yield from (leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor))
-
-
-def best_rate(work: float, action: Callable[[], Any]) -> float:
-    """Work a second of the fastest of some runs, after one to warm up."""
-    action()
-    taken = []
-    for _ in range(REPEATS):
-        began = time.perf_counter()
-        action()
-        taken.append(time.perf_counter() - began)
-    return work / min(taken)
-
-
-def rates() -> tuple[float, float]:
-    """FLOP/s of the fastest product, by torch or by our own kernels; bytes/s of large reads."""
-    found = []
-    for rows, depth, width in PRODUCTS:
-        x, weight = torch.randn(rows, depth), torch.randn(width, depth)
-        for product in products_of(x, weight):
-            found.append(best_rate(2.0 * rows * depth * width, product))
-    large = torch.ones(READ_BYTES // 4)
-    return max(found), best_rate(READ_BYTES, large.sum)
-
-
-def products_of(x: Tensor, weight: Tensor) -> list[Callable[[], Any]]:
-    """Ways to compute x · weightᵀ: torch's, and our linear layer where it is compiled."""
-    from sgas_gcn.compiled import runs_compiled
-    from sgas_gcn.kernels.cpu_backend import operators
-
-    ways: list[Callable[[], Any]] = [lambda: torch.mm(x, weight.t())]
-    if runs_compiled(x):
-        one = [torch.ones(len(weight))]
-        norms = one, one, [one[0].clone()], [one[0].clone()], False, 0.1, 1e-5
-        ways.append(lambda: operators().linear_norm([x], weight, None, 0.0, *norms))
-    return ways
 
 
 def profile(family: str, size: Mapping[str, Any], repeats: int) -> dict[str, dict[str, Any]]:

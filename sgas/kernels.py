@@ -41,7 +41,9 @@ def backend_for(device: torch.device, library: Library | None) -> str:
         return "torch"
     if _chosen == "auto":
         here = device.type if device.type in ("cpu", "cuda") else "torch"
-        return "torch" if here == "torch" or _missing(here, library) else here
+        if here == "torch" or (here == "cpu" and library is not None and library.why_not_shown()):
+            return "torch"
+        return "torch" if _missing(here, library) else here
     if _chosen != device.type and not (_chosen == "cuda" and triton.interpreted()):
         raise DeviceError(
             f"kernels is {_chosen!r}, but the device is {device.type}: give --kernels auto, or "

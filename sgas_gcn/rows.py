@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sgas.errors import InputError
 from sgas_gcn.compiled import runs_compiled
 
 
@@ -31,9 +32,14 @@ class Rows(NamedTuple):
 
 
 def index_dtype(num_nodes: int, num_edges: int) -> torch.dtype:
-    """The smaller integer type that numbers all nodes and edges."""
-    fits = max(num_nodes, num_edges) <= torch.iinfo(torch.int32).max
-    return torch.int32 if fits else torch.int64
+    """The integer type that numbers nodes and edges; InputError for more than it can number."""
+    most = torch.iinfo(torch.int32).max
+    if max(num_nodes, num_edges) > most:
+        raise InputError(
+            f"a graph has {num_nodes} nodes and {num_edges} edges, and a step takes at most {most} "
+            "of each: split it into smaller graphs"
+        )
+    return torch.int32
 
 
 def rows_of_constant_degree(sources: Tensor) -> Rows:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
+import platform
 import shutil
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from sgas import native
 from sgas.errors import DeviceError, InputError
 from sgas.kernels import backend_for, use_kernels
-from sgas.native import Library, tuning, units_of
+from sgas.native import HEADERS, Library, tuning, units_of
 from sgas_cnn.library import LIBRARY as IMAGES
 from sgas_gcn.compiled import LIBRARY as CLOUDS
 
@@ -123,7 +126,8 @@ def test_all_sources_may_share_a_unit(library: Library, tmp_path: Path) -> None:
 
     (unit,) = units_of(library, tmp_path, 1)
     folders = [word for path in include_paths() for word in ("-isystem", path)]
-    command = ["c++", "-std=c++20", "-march=native", "-w", "-fsyntax-only", *folders, str(unit)]
+    command = ["c++", "-std=c++20", "-march=native", "-w", "-fsyntax-only", f"-I{HEADERS}"]
+    command += [*folders, str(unit)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
@@ -150,14 +154,74 @@ def test_kernels_that_cannot_run_are_an_error_with_a_way_out(
 
 
 @pytest.mark.parametrize(
-    ("vendor", "features", "wanted"),
+    ("vendor", "features", "march", "wanted"),
     [
-        ("AuthenticAMD", "avx2 avx512f avx512dq", ("-mtune=icelake-server", "-DSGAS_ZEN")),
-        ("AuthenticAMD", "avx2", ()),
-        ("GenuineIntel", "avx2 avx512f", ()),
+        ("AuthenticAMD", "avx2 avx512f", "native", ("-DSGAS_AMD", "-mtune=icelake-server")),
+        ("AuthenticAMD", "avx2 avx512f", "x86-64-v3", ("-DSGAS_AMD",)),
+        ("AuthenticAMD", "avx2", "native", ("-DSGAS_AMD",)),
+        ("GenuineIntel", "avx2 avx512f", "native", ()),
     ],
 )
 def test_amd_s_wide_registers_are_tuned_as_intel_s(
-    vendor: str, features: str, wanted: tuple[str, ...]
+    vendor: str, features: str, march: str, wanted: tuple[str, ...]
 ) -> None:
-    assert tuning(f"processor\t: 0\nvendor_id\t: {vendor}\nflags\t\t: {features}\n") == wanted
+    info = f"processor\t: 0\nvendor_id\t: {vendor}\nflags\t\t: {features}\n"
+    assert tuning(info, march) == wanted
+
+
+@pytest.fixture
+def levels(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Sets the level of processors that kernels are compiled for."""
+    kept = (native.build_here, native._why_not_shown)
+
+    def ask_for(march: str) -> None:
+        monkeypatch.setenv("SGAS_MARCH", march)
+        for answer in kept:
+            answer.cache_clear()
+
+    yield ask_for
+    for answer in kept:
+        answer.cache_clear()
+
+
+on_x86 = pytest.mark.skipif(
+    platform.machine() != "x86_64" or shutil.which("g++") is None, reason="no GCC for x86-64 here"
+)
+
+
+@on_x86
+@pytest.mark.parametrize(
+    ("march", "vector_bytes"), [("x86-64-v2", 16), ("x86-64-v3", 32), ("x86-64-v4", 64)]
+)
+def test_a_level_of_processors_says_how_wide_vectors_are(
+    levels: Callable[[str], None], march: str, vector_bytes: int
+) -> None:
+    levels(march)
+    assert native.build_here().vector_bytes == vector_bytes
+    assert f"-march={march}" in native.flags()
+
+
+@on_x86
+def test_auto_leaves_kernels_alone_that_were_not_shown_to_be_faster(
+    tmp_path: Path, cache: Path, levels: Callable[[str], None]
+) -> None:
+    import torch
+
+    source = library(tmp_path, "sgas_test_not_shown")
+    levels("x86-64")
+    assert "not shown to be faster than torch: --kernels cpu" in str(source.why_not_shown())
+    assert backend_for(torch.device("cpu"), source) == "torch"
+    assert not cache.exists()  # nothing was built in vain
+    levels("x86-64-v3")
+    assert source.why_not_shown() is None
+
+
+@on_x86
+def test_kernels_that_this_processor_cannot_run_are_never_loaded(
+    tmp_path: Path, cache: Path, levels: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    levels("x86-64-v4")
+    monkeypatch.setattr(native, "_cpu_info", lambda: "vendor_id\t: any\nflags\t\t: sse4_2 avx2\n")
+    reason = library(tmp_path, "sgas_test_too_wide").load()
+    assert reason is not None and "AVX-512" in reason and "does not have" in reason
+    assert not cache.exists()

@@ -21,8 +21,14 @@ inline void cross_tile(const T* a, long rows, const T* b, long width, long pixel
       for (int j = 0; j < J; ++j) sum[i][j] += value * column[j];
     }
   }
+  T numbers[I][J * L];  // the sums leave their registers here, whole, and not before
+#pragma GCC unroll 16
   for (int i = 0; i < I; ++i) {
-    for (int j = 0; j < J; ++j) add_to<T>(sums + i * width + j * L, sum[i][j]);
+#pragma GCC unroll 2
+    for (int j = 0; j < J; ++j) store(numbers[i] + j * L, sum[i][j]);
+  }
+  for (int i = 0; i < I; ++i) {
+    for (int j = 0; j < J; ++j) add_to<T>(sums + i * width + j * L, load(numbers[i] + j * L));
   }
 }
 
@@ -31,18 +37,20 @@ template <class T>
 inline void add_cross(const T* a, long rows, const T* b, long width, long pixels, double* sums) {
   constexpr int L = LANES<T>;
   const long blocks = width / L;
+  // Rows come by the lanes of a vector, of which a tile's have to be a part.
+  constexpr int most = Here::bytes >= 64 ? 8 : 4, I = L < most ? L : most;
   if (blocks == 1) {
     for (long i = 0; i < rows; i += L)
       cross_tile<T, L, 1>(a + i, rows, b, width, pixels, sums + i * width);
     return;
   }
   for (long block = 0; block < blocks; block += 2) {
-    for (long i = 0; i < rows; i += 8) {
+    for (long i = 0; i < rows; i += I) {
       double* to = sums + i * width + block * L;
       if (block + 1 < blocks)
-        cross_tile<T, 8, 2>(a + i, rows, b + block * L, width, pixels, to);
+        cross_tile<T, I, 2>(a + i, rows, b + block * L, width, pixels, to);
       else
-        cross_tile<T, 8, 1>(a + i, rows, b + block * L, width, pixels, to);
+        cross_tile<T, I, 1>(a + i, rows, b + block * L, width, pixels, to);
     }
   }
 }

@@ -39,40 +39,45 @@ inline void map_tile(const T* pixels, long given_stride, long given_channels, co
 template <class T, int J, int C, class Take>
 inline void map_block(const T* pixels, long stride, long channels, const T* matrix, long width,
                       long count, long block, const Take& take) {
-  constexpr int R = J == 1 ? 16 : 8;  // with three blocks, 24 of the 32 registers of AVX-512
+  constexpr int R = tile_rows<J>();
   long p = 0;
   for (; p + R <= count; p += R)
     map_tile<T, R, J, C>(pixels, stride, channels, matrix, width, p, block, take);
   for (; R > 4 && p + 4 <= count; p += 4)
     map_tile<T, 4, J, C>(pixels, stride, channels, matrix, width, p, block, take);
+  for (; R % 4 == 2 && p + 2 <= count; p += 2)
+    map_tile<T, 2, J, C>(pixels, stride, channels, matrix, width, p, block, take);
   for (; p < count; ++p)
     map_tile<T, 1, J, C>(pixels, stride, channels, matrix, width, p, block, take);
 }
 
+// All of C channels to C: the compiler is told their number.
+template <class T, int C, class Take>
+inline void map_known(const T* pixels, const T* matrix, long count, const Take& take) {
+  constexpr int blocks = C / LANES<T>, J = blocks == 1 ? 1 : 2;
+  for (long block = 0; block < blocks; block += J)
+    map_block<T, J, C>(pixels, C, C, matrix, C, count, block, take);
+}
+
 // take(pixel, block, vector) for the products of `count` pixels [pixel][stride] with the matrix
-// [channels][width]; `width` is a multiple of L. For one, two and four full blocks of channels, a
-// search's, the compiler is told their number.
+// [channels][width]; `width` is a multiple of L.
 template <class T, class Take>
 inline void map_pixels(const T* pixels, long stride, long channels, const T* matrix, long width,
                        long count, const Take& take) {
-  constexpr int L = LANES<T>;
-  const long blocks = width / L;
-  if (stride == channels && channels == width) {
-    if (blocks == 1) return map_block<T, 1, L>(pixels, stride, channels, matrix, width, count, 0, take);
-    if (blocks == 2) return map_block<T, 2, 2 * L>(pixels, stride, channels, matrix, width, count, 0, take);
-    if (blocks == 4) {
-      map_block<T, 2, 4 * L>(pixels, stride, channels, matrix, width, count, 0, take);
-      return map_block<T, 2, 4 * L>(pixels, stride, channels, matrix, width, count, 2, take);
-    }
+  if (stride == channels && channels == width) {  // a search's
+    if (channels == 16) return map_known<T, 16>(pixels, matrix, count, take);
+    if (channels == 32) return map_known<T, 32>(pixels, matrix, count, take);
+    if (channels == 64) return map_known<T, 64>(pixels, matrix, count, take);
   }
+  const long blocks = width / LANES<T>;
   long block = 0;
   if (blocks == 1) {
-    map_block<T, 1, 0>(pixels, stride, channels, matrix, width, count, block, take);
+    return map_block<T, 1, 0>(pixels, stride, channels, matrix, width, count, block, take);
   } else if (blocks % 2) {
     map_block<T, 3, 0>(pixels, stride, channels, matrix, width, count, block, take);
     block = 3;
   }
-  for (; block + 2 <= blocks; block += 2)
+  for (; block < blocks; block += 2)
     map_block<T, 2, 0>(pixels, stride, channels, matrix, width, count, block, take);
 }
 

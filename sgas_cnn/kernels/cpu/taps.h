@@ -10,11 +10,16 @@
 
 namespace sgas {
 
-// R outputs of a row at once. At stride 1 a row of inputs is held while all its taps are taken.
+// Outputs of a row that are summed at once; compilers load ahead what their products take.
+constexpr int OUTPUTS = FUSED ? 8 : 2;
+
+// R outputs of a row at once. At stride 1 a row of inputs is held while all its taps are taken, where
+// there are registers for it beside the sums.
 template <class T, int K, int D, int S, int R>
 inline void gather_taps(const T* in, long row, const T* weight, Vec<T>* sum) {
   constexpr int L = LANES<T>;
-  constexpr int HELD = S == 1 && D * (K - 1) + R <= 16 ? D * (K - 1) + R : 0;
+  constexpr int reached = D * (K - 1) + R;
+  constexpr int HELD = S == 1 && reached <= 16 && reached + R < Here::registers ? reached : 0;
   for (int kh = 0; kh < K; ++kh) {
     const T* from = in + kh * D * row;
     Vec<T> held[HELD + 1];
@@ -49,9 +54,9 @@ void convolve(const T* in, long row, const T* weight, T* out, long out_row, long
     const T* from = in + h * S * row;
     T* to = out + h * out_row;
     long w = 0;
-    for (; w + 8 <= width; w += 8)
-      convolve_run<T, K, D, S, ADD, 8>(from + w * S * L, row, weight, to + w * pixel, pixel);
-    for (; w + 4 <= width; w += 4)
+    for (; w + OUTPUTS <= width; w += OUTPUTS)
+      convolve_run<T, K, D, S, ADD, OUTPUTS>(from + w * S * L, row, weight, to + w * pixel, pixel);
+    for (; OUTPUTS > 4 && w + 4 <= width; w += 4)
       convolve_run<T, K, D, S, ADD, 4>(from + w * S * L, row, weight, to + w * pixel, pixel);
     for (; w < width; ++w)
       convolve_run<T, K, D, S, ADD, 1>(from + w * S * L, row, weight, to + w * pixel, pixel);
@@ -78,20 +83,24 @@ void spread(const T* gradient, long gradient_row, const T* weight, T* out, long 
   }
 }
 
-// Adds to the sums of one row of taps the products of R gradients and the inputs they reach. Two sums
-// a tap, so that fewer additions wait for the one before.
+// Sums a tap, so that fewer additions wait for the one before: two, where there are registers.
+template <int K>
+constexpr int SUMS = 2 * K + (FUSED ? 1 : 8) <= Here::registers ? 2 : 1;
+
+// Adds to the sums of one row of taps the products of R gradients and the inputs they reach.
 template <class T, int K, int D, int S, int R>
-inline void add_products(const T* in, const T* gradient, Vec<T> (&sum)[2][K]) {
-  constexpr int L = LANES<T>;
-  Vec<T> held[D * (K - 1) + S * (R - 1) + 1];
+inline void add_products(const T* in, const T* gradient, Vec<T> (&sum)[SUMS<K>][K]) {
+  constexpr int L = LANES<T>, reached = D * (K - 1) + R;
+  constexpr int HELD = S == 1 && reached + SUMS<K> * K + (FUSED ? 1 : 3) <= Here::registers ? reached : 0;
+  Vec<T> held[HELD + 1];
 #pragma GCC unroll 16
-  for (int i = 0; S == 1 && i < D * (K - 1) + R; ++i) held[i] = load(in + i * L);
+  for (int i = 0; i < HELD; ++i) held[i] = load(in + i * L);
 #pragma GCC unroll 4
   for (int r = 0; r < R; ++r) {
     const Vec<T> g = load(gradient + r * L);
 #pragma GCC unroll 7
     for (int kw = 0; kw < K; ++kw)
-      sum[r % 2][kw] += g * (S == 1 ? held[r + kw * D] : load(in + (r * S + kw * D) * L));
+      sum[r % SUMS<K>][kw] += g * (HELD ? held[(r + kw * D) % (HELD + 1)] : load(in + (r * S + kw * D) * L));
   }
 }
 
@@ -105,20 +114,24 @@ void sum_taps(const T* in, long row, const T* gradient, long gradient_row, T* su
   for (long first = 0; first < height; first += rows) {
     const long last = std::min(height, first + rows);
     for (int kh = 0; kh < K; ++kh) {
-      Vec<T> sum[2][K];
+      Vec<T> sum[SUMS<K>][K];
 #pragma GCC unroll 7
       for (int kw = 0; kw < K; ++kw) {
         sum[0][kw] = load(sums + (kh * K + kw) * L);
-        sum[1][kw] = Vec<T>{};
+        sum[SUMS<K> - 1][kw] = SUMS<K> == 1 ? sum[0][kw] : Vec<T>{};
       }
       for (long h = first; h < last; ++h) {
         const T *from = in + (h * S + kh * D) * row, *g = gradient + h * gradient_row;
         long w = 0;
-        for (; w + 4 <= width; w += 4) add_products<T, K, D, S, 4>(from + w * S * L, g + w * L, sum);
+        for (; FUSED && w + 4 <= width; w += 4)
+          add_products<T, K, D, S, 4>(from + w * S * L, g + w * L, sum);
         for (; w < width; ++w) add_products<T, K, D, S, 1>(from + w * S * L, g + w * L, sum);
       }
 #pragma GCC unroll 7
-      for (int kw = 0; kw < K; ++kw) store(sums + (kh * K + kw) * L, sum[0][kw] + sum[1][kw]);
+      for (int kw = 0; kw < K; ++kw) {
+        const Vec<T> total = SUMS<K> == 1 ? sum[0][kw] : sum[0][kw] + sum[SUMS<K> - 1][kw];
+        store(sums + (kh * K + kw) * L, total);
+      }
     }
   }
 }

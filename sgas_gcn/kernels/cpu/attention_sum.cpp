@@ -32,8 +32,8 @@ struct Scores {
 };
 
 // Each edge's score less the largest of its node, so that no exponential overflows.
-template <class T, class Index>
-void centred_scores(const Scores<T>& scores, const Rows<Index>& rows, T* out) {
+template <class T>
+void centred_scores(const Scores<T>& scores, const Rows& rows, T* out) {
   const int64_t heads = scores.heads;
   at::parallel_for(0, rows.count, grain_of(16 * heads), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) {
@@ -54,9 +54,9 @@ void centred_scores(const Scores<T>& scores, const Rows<Index>& rows, T* out) {
 }
 
 // Divides the exponentials of each node by their sum, and sums the values by them.
-template <class T, class Index>
+template <class T>
 void weighted_sums(const Matrix<T>& values, int64_t heads, int64_t channels,
-                   const Rows<Index>& rows, T* weights, T* out) {
+                   const Rows& rows, T* weights, T* out) {
   at::parallel_for(0, rows.count, grain_of(heads * channels), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) {
       const Index first = rows.offsets[i], last = rows.offsets[i + 1];
@@ -65,7 +65,7 @@ void weighted_sums(const Matrix<T>& values, int64_t heads, int64_t channels,
         T total = 0;
         for (Index edge = first; edge < last; edge++) total += weights[edge * heads + head];
         for (Index edge = first; edge < last; edge++) weights[edge * heads + head] /= total;
-        over_channels<T>(channels, [&](auto block, int64_t c) {
+        over_channels<T, WIDE>(channels, [&](auto block, int64_t c) {
           using B = decltype(block);
           typename B::Value sum[B::count] = {};
           for (Index edge = first; edge < last; edge++) {
@@ -84,7 +84,7 @@ void weighted_sums(const Matrix<T>& values, int64_t heads, int64_t channels,
 template <class T>
 T dot(const T* a, const T* b, int64_t channels) {
   T sum = 0;
-  over_channels<T>(channels, [&](auto block, int64_t c) {
+  over_channels<T, WIDE>(channels, [&](auto block, int64_t c) {
     using B = decltype(block);
     typename B::Value products = {};
     for (int u = 0; u < B::count; u++) products += B::load(a + c, u) * B::load(b + c, u);
@@ -107,10 +107,10 @@ const T* scaled(const T* row, const T* factors, int64_t channels, std::vector<T>
 }
 
 // The gradients of each edge's score, `[E, m]`, and their sums by target.
-template <class T, class Index>
+template <class T>
 void score_gradients(const T* grad, int64_t grad_stride, const Matrix<T>& values,
                      const T* factors, int64_t channels, const Scores<T>& scores, const T* weights,
-                     const Rows<Index>& rows, T* by_edge, T* by_target) {
+                     const Rows& rows, T* by_edge, T* by_target) {
   const int64_t heads = scores.heads;
   at::parallel_for(0, rows.count, grain_of(heads * channels), [&](int64_t begin, int64_t end) {
     std::vector<T> buffer(channels);
@@ -173,8 +173,8 @@ struct ToSources {
 };
 
 // Each source sums over the edges that leave it.
-template <class T, class Index>
-void collect(const ToSources<T>& to, const Rows<Index>& rows) {
+template <class T>
+void collect(const ToSources<T>& to, const Rows& rows) {
   const int64_t heads = to.heads, channels = to.channels;
   at::parallel_for(0, rows.count, grain_of(heads * channels), [&](int64_t begin, int64_t end) {
     for (int64_t j = begin; j < end; j++) {
@@ -185,7 +185,7 @@ void collect(const ToSources<T>& to, const Rows<Index>& rows) {
           score += to.by_edge[rows.out_edges[at] * heads + head];
         }
         to.by_source[j * heads + head] = score;
-        over_channels<T>(channels, [&](auto block, int64_t c) {
+        over_channels<T, WIDE>(channels, [&](auto block, int64_t c) {
           using B = decltype(block);
           typename B::Value sum[B::count] = {};
           for (Index at = first; at < last; at++) {
@@ -205,8 +205,8 @@ void collect(const ToSources<T>& to, const Rows<Index>& rows) {
 }
 
 // The same for nodes first to last, which have no edge with others: each hands its gradient on.
-template <class T, class Index>
-void hand_on(int64_t first, int64_t last, const ToSources<T>& to, const Rows<Index>& rows) {
+template <class T>
+void hand_on(int64_t first, int64_t last, const ToSources<T>& to, const Rows& rows) {
   const int64_t heads = to.heads, channels = to.channels, columns = heads * channels;
   std::fill(to.grad_values + first * columns, to.grad_values + last * columns, T(0));
   std::fill(to.by_source + first * heads, to.by_source + last * heads, T(0));
@@ -215,7 +215,7 @@ void hand_on(int64_t first, int64_t last, const ToSources<T>& to, const Rows<Ind
       for (Index edge = rows.offsets[i]; edge < rows.offsets[i + 1]; edge++) {
         to.by_source[rows.sources[edge] * heads + head] += to.by_edge[edge * heads + head];
       }
-      over_channels<T>(channels, [&](auto block, int64_t c) {
+      over_channels<T, WIDE>(channels, [&](auto block, int64_t c) {
         using B = decltype(block);
         typename B::Value own[B::count];
         const T* row = to.grad + i * to.grad_stride + head * channels + c;
@@ -246,8 +246,8 @@ std::tuple<Tensor, Tensor> attention_sum(const Tensor& given, const Tensor& targ
               "scores have to be [nodes, heads]");
   Tensor weights = at::empty({sources.numel(), heads}, values.options());
   Tensor out = at::empty(values.sizes(), values.options());
-  SGAS_DISPATCH(values.scalar_type(), sources.scalar_type(), "attention_sum", [&] {
-    const Rows<index_t> rows(offsets, sources, out_offsets, out_targets, out_edges);
+  AT_DISPATCH_FLOATING_TYPES(values.scalar_type(), "attention_sum", [&] {
+    const Rows rows(offsets, sources, out_offsets, out_targets, out_edges);
     const Scores<scalar_t> scores{target.const_data_ptr<scalar_t>(),
                                   source.const_data_ptr<scalar_t>(), heads,
                                   {static_cast<scalar_t>(slope), 1}};
@@ -277,8 +277,8 @@ std::tuple<Tensor, Tensor, Tensor> attention_sum_backward(
   Tensor grad_values = at::empty(values.sizes(), values.options());
   Tensor by_target = at::empty(target.sizes(), values.options());
   Tensor by_source = at::empty(target.sizes(), values.options());
-  SGAS_DISPATCH(values.scalar_type(), sources.scalar_type(), "attention_sum_backward", [&] {
-    const Rows<index_t> rows(offsets, sources, out_offsets, out_targets, out_edges);
+  AT_DISPATCH_FLOATING_TYPES(values.scalar_type(), "attention_sum_backward", [&] {
+    const Rows rows(offsets, sources, out_offsets, out_targets, out_edges);
     const Scores<scalar_t> scores{target.const_data_ptr<scalar_t>(),
                                   source.const_data_ptr<scalar_t>(), heads,
                                   {static_cast<scalar_t>(slope), 1}};

@@ -7,21 +7,13 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
-#include "lanes.h"
 #include "rows.h"
+#include "tiles.h"
 
 namespace sgas {
 
-constexpr int64_t ROWS_AT_ONCE = 16;     // summed in T
+constexpr int64_t ROWS_AT_ONCE = 2 * tile_rows<2>();  // summed in T
 constexpr int64_t ROWS_OF_A_CHUNK = 256;
-
-// The first number of a matrix and how far its rows stand apart.
-template <class T>
-struct View {
-  T* data;
-  int64_t stride;
-  T* row(int64_t n) const { return data + n * stride; }
-};
 
 template <class T>
 View<const T> reading(const Tensor& x) {

@@ -79,9 +79,9 @@ std::vector<Slice<T>> slices_of(const Tensor& x, const Tensor& weight,
 }
 
 // The extrema and their places, and over all edges Σh and Σh², `[2, D]`.
-template <class T, class Index, class Place>
+template <class T, class Place>
 Tensor stats_by_slices(const Tensor& x, const Tensor& weight, const T* sign,
-                       const Rows<Index>& rows, T* y, Place* places) {
+                       const Rows& rows, T* y, Place* places) {
   const auto slices = slices_of<T>(x, weight, std::nullopt);
   const int64_t columns = weight.size(0);
   const Groups groups(rows, std::numeric_limits<int64_t>::max(), NODES_OF_A_SUM);
@@ -145,9 +145,9 @@ struct Given {
 
 // The gradient `[2w, C]` of each slice's [A, B], none if not wanted; that of x is added to
 // `grad_x`.
-template <class T, class Index, class Place>
+template <class T, class Place>
 std::vector<Tensor> back_by_slices(const Tensor& x, const Tensor& weight,
-                                   const Given<T, Place>& given, const Rows<Index>& rows,
+                                   const Given<T, Place>& given, const Rows& rows,
                                    const std::optional<Tensor>& grad_x, bool of_weight) {
   const auto slices = slices_of<T>(x, weight, grad_x);
   const int64_t widest = 2 * std::min(COLUMNS_OF_A_SLICE, given.columns);
@@ -223,8 +223,8 @@ std::tuple<Tensor, Tensor, Tensor> edge_conv(const Tensor& given, const Tensor& 
                 weight.sizes(), " and ", sign.numel(), " norms do not fit ", x.sizes());
     y = at::empty({x.size(0), columns}, x.options());
     places = at::empty(y.sizes(), y.options().dtype(place_type(degree)));
-    SGAS_DISPATCH(x.scalar_type(), sources.scalar_type(), "edge_conv", [&] {
-      const Rows<index_t> rows(offsets, sources, out_offsets, out_targets, out_edges);
+    AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "edge_conv", [&] {
+      const Rows rows(offsets, sources, out_offsets, out_targets, out_edges);
       with_places(places, [&](auto* chosen) {
         sums = stats_by_slices(x, weight, sign.const_data_ptr<scalar_t>(), rows,
                                y.mutable_data_ptr<scalar_t>(), chosen);
@@ -263,8 +263,8 @@ std::tuple<Tensor, Tensor, Tensor> edge_conv_backward(
                     (!grad_x || grad_x->sizes() == x.sizes()),
                 "what edge_conv gave has to come back as it was");
     const Tensor typed = factors.to(y.scalar_type()).contiguous();
-    SGAS_DISPATCH(x.scalar_type(), sources.scalar_type(), "edge_conv_backward", [&] {
-      const Rows<index_t> rows(offsets, sources, out_offsets, out_targets, out_edges);
+    AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "edge_conv_backward", [&] {
+      const Rows rows(offsets, sources, out_offsets, out_targets, out_edges);
       with_places(places, [&](auto* chosen) {
         using Place = std::remove_pointer_t<decltype(chosen)>;
         const Given<scalar_t, Place> kept{reading<scalar_t>(grad), reading<scalar_t>(y),

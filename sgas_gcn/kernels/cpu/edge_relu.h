@@ -29,9 +29,9 @@ struct EdgeStats {
   double *total, *squares;  // [channels]
 };
 
-template <class T, class Index, class Place>
+template <class T, class Place>
 void visit(int64_t i, int64_t channels, const Matrix<T>& target, const Matrix<T>& source,
-           const T* sign, const Rows<Index>& rows, const EdgeStats<T, Place>& found, T* total,
+           const T* sign, const Rows& rows, const EdgeStats<T, Place>& found, T* total,
            T* squares) {
   const Index first = rows.offsets[i], last = rows.offsets[i + 1];
   over_channels<T>(channels, [&](auto block, int64_t c) {
@@ -72,9 +72,9 @@ void visit(int64_t i, int64_t channels, const Matrix<T>& target, const Matrix<T>
 }
 
 // Nodes first to last; `sums` holds 2 · channels numbers. The thread has to finish its streams.
-template <class T, class Index, class Place>
+template <class T, class Place>
 void visit_nodes(int64_t first, int64_t last, int64_t channels, const Matrix<T>& target,
-                 const Matrix<T>& source, const T* sign, const Rows<Index>& rows,
+                 const Matrix<T>& source, const T* sign, const Rows& rows,
                  const EdgeStats<T, Place>& found, T* sums) {
   for (int64_t start = first; start < last; start += NODES_AT_ONCE) {
     std::fill_n(sums, 2 * channels, T(0));
@@ -97,8 +97,8 @@ struct EdgesKept {
   const T* slope;     // c2
 };
 
-template <class T, class Index, class Place>
-void by_target(int64_t channels, const EdgesKept<T, Place>& kept, const Rows<Index>& rows, T* out,
+template <class T, class Place>
+void by_target(int64_t channels, const EdgesKept<T, Place>& kept, const Rows& rows, T* out,
                int64_t out_stride) {
   at::parallel_for(0, rows.count, grain_of(channels), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) {
@@ -127,8 +127,8 @@ void by_target(int64_t channels, const EdgesKept<T, Place>& kept, const Rows<Ind
   });
 }
 
-template <class T, class Index, class Place>
-void by_source(int64_t channels, const EdgesKept<T, Place>& kept, const Rows<Index>& rows, T* out,
+template <class T, class Place>
+void by_source(int64_t channels, const EdgesKept<T, Place>& kept, const Rows& rows, T* out,
                int64_t out_stride) {
   at::parallel_for(0, rows.count, grain_of(channels), [&](int64_t begin, int64_t end) {
     for (int64_t j = begin; j < end; j++) {
@@ -162,9 +162,9 @@ void by_source(int64_t channels, const EdgesKept<T, Place>& kept, const Rows<Ind
 
 // Both sums for nodes first to last, which have no edge with others: those of targets in the first
 // columns of the rows of `out`, those of sources in the next.
-template <class T, class Index, class Place>
+template <class T, class Place>
 void by_both_ends(int64_t first, int64_t last, int64_t channels, const EdgesKept<T, Place>& kept,
-                  const Rows<Index>& rows, T* out, int64_t stride) {
+                  const Rows& rows, T* out, int64_t stride) {
   T* of_sources = out + channels;
   for (int64_t j = first; j < last; j++) std::fill_n(of_sources + j * stride, channels, T(0));
   for (int64_t i = first; i < last; i++) {
@@ -177,7 +177,7 @@ void by_both_ends(int64_t first, int64_t last, int64_t channels, const EdgesKept
       typename B::Integer chosen[B::count];
       B::prefetch(kept.grad.row(i + ROWS_AHEAD) + c);
       B::prefetch(kept.selected.row(i + ROWS_AHEAD) + c);
-      __builtin_prefetch(kept.places.row(i + ROWS_AHEAD) + c, 0, PREFETCHED_INTO);
+      prefetch(kept.places.row(i + ROWS_AHEAD) + c);
       for (int u = 0; u < B::count; u++) {
         own[u] = B::load(kept.target.row(i) + c, u);
         c1[u] = B::load(kept.constant + c, u);

@@ -17,9 +17,9 @@ namespace {
 constexpr int64_t CHUNK = 512;  // nodes of one partial sum, the same for any number of threads
 
 // `partial` is `[chunks, 2, channels]`: Σh and Σh² of each chunk of nodes.
-template <class T, class Index, class Place>
+template <class T, class Place>
 void visit_all(int64_t channels, const Matrix<T>& target, const Matrix<T>& source, const T* sign,
-               const Rows<Index>& rows, T* selected, Place* places, double* partial) {
+               const Rows& rows, T* selected, Place* places, double* partial) {
   const int64_t chunks = (rows.count + CHUNK - 1) / CHUNK;
   at::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
     std::vector<T> sums(2 * channels);
@@ -60,8 +60,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> edge_relu_stats(const Tensor& given_t
   Tensor selected = at::empty(target.sizes(), target.options());
   Tensor places = at::empty(target.sizes(), target.options().dtype(place_type(degree)));
   Tensor partial = at::zeros({chunks, 2, channels}, target.options().dtype(at::kDouble));
-  SGAS_DISPATCH(target.scalar_type(), sources.scalar_type(), "edge_relu_stats", [&] {
-    const Rows<index_t> rows(offsets, sources, out_offsets, out_targets, out_edges);
+  AT_DISPATCH_FLOATING_TYPES(target.scalar_type(), "edge_relu_stats", [&] {
+    const Rows rows(offsets, sources, out_offsets, out_targets, out_edges);
     with_places(places, [&](auto* chosen) {
       visit_all(channels, Matrix<scalar_t>(target), Matrix<scalar_t>(source),
                 sign.const_data_ptr<scalar_t>(), rows, selected.mutable_data_ptr<scalar_t>(),
@@ -90,8 +90,8 @@ Tensor edge_gradients(const Tensor& given_grad, const std::optional<Tensor>& giv
   const Tensor factor = given_factor ? given_factor->to(type).contiguous()
                                      : at::ones({channels}, target.options());
   Tensor out = at::empty({target.size(0), 2 * channels}, target.options());
-  SGAS_DISPATCH(type, sources.scalar_type(), "edge_relu_stats_backward", [&] {
-    const Rows<index_t> rows(offsets, sources, out_offsets, out_targets, out_edges);
+  AT_DISPATCH_FLOATING_TYPES(type, "edge_relu_stats_backward", [&] {
+    const Rows rows(offsets, sources, out_offsets, out_targets, out_edges);
     with_places(places, [&](auto* chosen) {
       using Place = std::remove_pointer_t<decltype(chosen)>;
       const EdgesKept<scalar_t, Place> kept{Matrix<scalar_t>(grad),

@@ -1,5 +1,5 @@
 // Many channels at once. A kernel's body is written once, for a Block of channels; `over_channels`
-// runs it on blocks of two registers, then of one, then on the single channels that are left, so
+// runs it on blocks of some registers, then of one, then on the single channels that are left, so
 // that any number of channels will do. GCC's vector types were 3 to 7 times faster here than loops
 // that the compiler has to vectorise itself.
 #pragma once
@@ -11,36 +11,20 @@
 #include <type_traits>
 #include <vector>
 
-#ifdef __AVX512F__
-#include <immintrin.h>
-#endif
+#include "vectors.h"
 
 namespace sgas {
 
 constexpr int64_t ROWS_AHEAD = 16;  // that are asked for
-// A Zen 4 keeps few requests of the first cache under way: by the second, sums of columns took a
-// third less time.
-#ifdef SGAS_ZEN
-constexpr int PREFETCHED_INTO = 2;  // the second cache, as __builtin_prefetch counts
-#else
-constexpr int PREFETCHED_INTO = 3;
-#endif
 
 // From so many bytes on, a result will not be in the cache any more when it is read.
 constexpr int64_t STREAMED_BYTES = 1 << 20;
-
-constexpr int REGISTER_BYTES = 64;  // of AVX-512; the compiler splits it where registers are smaller
-
-template <class T>
-struct RegisterOf {
-  typedef T type __attribute__((vector_size(REGISTER_BYTES)));
-};
 
 // A vector that begins with a cache line, so that no register's load takes two of them.
 template <class T>
 struct OnALine {
   using value_type = T;
-  static constexpr std::align_val_t line{REGISTER_BYTES};
+  static constexpr std::align_val_t line{LINE};
 
   OnALine() = default;
   template <class Other>
@@ -54,6 +38,12 @@ struct OnALine {
 template <class T>
 using Numbers = std::vector<T, OnALine<T>>;
 
+// Asks for the lines that some numbers stand in.
+template <class T>
+inline void prefetch_numbers(const T* from, int64_t count) {
+  for (int64_t i = 0; i < count; i += LINE / sizeof(T)) prefetch(from + i);
+}
+
 // `count` values of type V, each a register of numbers T or a single one.
 template <class T, class V, int count_>
 struct Block {
@@ -64,34 +54,25 @@ struct Block {
   static constexpr int lanes = sizeof(V) / sizeof(T);
   static constexpr int width = count * lanes;
   // An integer for each lane, as wide as T: what a Mask selects between.
-  using Wide = std::conditional_t<sizeof(T) == 8, int64_t, int32_t>;
-  using Integer = typename std::conditional_t<
-      single, std::common_type<Wide>, RegisterOf<Wide>>::type;
+  using Wide = typename WideOf<T>::type;
+  using Integer = std::conditional_t<single, Wide, Vector<Wide>>;
 
-  // Less zero, and not plus: that leaves every number as it is, so that no instruction is spent.
-  static V fill(T value) { return value - V{}; }
+  static V fill(T value) {
+    if constexpr (single) return value;
+    else return sgas::fill(value);
+  }
 
   // a · b + c in one rounding also of single numbers, where the compiler may choose to part them.
   static V multiply_add(V a, V b, V c) {
-#ifdef __FMA__
-    if constexpr (single) return std::fma(a, b, c);
-#endif
-    return a * b + c;
+    if constexpr (single && FUSED) return std::fma(a, b, c);
+    else return a * b + c;
   }
 
   // a > b ? a : b, so that b is taken where one of them is not a number. One instruction and not
   // two, and the next maximum waits for that alone.
   static V larger(V a, V b) {
-#ifdef __AVX512F__
-    if constexpr (!single && sizeof(V) == REGISTER_BYTES && sizeof(T) == 4) {
-      return reinterpret_cast<V>(
-          _mm512_max_ps(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
-    } else if constexpr (!single && sizeof(V) == REGISTER_BYTES) {
-      return reinterpret_cast<V>(
-          _mm512_max_pd(reinterpret_cast<__m512d>(a), reinterpret_cast<__m512d>(b)));
-    }
-#endif
-    return a > b ? a : b;
+    if constexpr (single) return a > b ? a : b;
+    else return sgas::larger<T>(a, b);
   }
 
   static Integer fill_integer(int32_t value) { return Integer{} + static_cast<Wide>(value); }
@@ -105,9 +86,7 @@ struct Block {
   // Asks for what will be read some rows later. Where a core reads alone, the memory gave up to
   // twice as much by it as by the processor's own guesses.
   static void prefetch(const T* from) {
-    if constexpr (!single) {
-      for (int u = 0; u < count; u++) __builtin_prefetch(from + u * lanes, 0, PREFETCHED_INTO);
-    }
+    if constexpr (!single) prefetch_numbers(from, width);
   }
 
   static void store(T* to, int number, V value) {
@@ -117,15 +96,10 @@ struct Block {
   // Stores past the caches what is not read again soon: without it a line is first read from
   // memory. The thread has to call `finish_streams` before others may read.
   static void stream(T* to, int number, V value) {
-#ifdef __AVX512F__
-    if constexpr (sizeof(V) == REGISTER_BYTES) {
+    if constexpr (!single) {
       T* at = to + number * lanes;
-      if (reinterpret_cast<uintptr_t>(at) % REGISTER_BYTES == 0) {
-        _mm512_stream_si512(reinterpret_cast<__m512i*>(at), reinterpret_cast<__m512i>(value));
-        return;
-      }
+      if (reinterpret_cast<uintptr_t>(at) % sizeof value == 0) return Does::stream<T>(at, value);
     }
-#endif
     store(to, number, value);
   }
 
@@ -175,72 +149,34 @@ struct Block {
     }
   }
 
-  // Whether a lane of a mask is set.
-  static bool any(Mask mask) {
-    if constexpr (single) {
-      return mask;
-    } else {
-      int64_t parts[sizeof(V) / sizeof(int64_t)], found = 0;
-      std::memcpy(parts, &mask, sizeof parts);
-      for (const int64_t part : parts) found |= part;
-      return found != 0;
-    }
-  }
-
   // A bit for each lane of a mask of registers, the first lane's the lowest.
   static uint32_t bits(Mask mask) {
-    uint32_t found = 0;
-#ifdef __AVX512F__
-    if constexpr (sizeof(V) == REGISTER_BYTES) {
-      const auto lanes_of = reinterpret_cast<__m512i>(mask);
-      if constexpr (sizeof(T) == 4) return _mm512_test_epi32_mask(lanes_of, lanes_of);
-      else return _mm512_test_epi64_mask(lanes_of, lanes_of);
-    }
-#endif
-    for (int lane = 0; lane < lanes; lane++) found |= static_cast<uint32_t>(mask[lane] != 0) << lane;
-    return found;
+    if constexpr (single) return mask;
+    else return Does::bits<T>(mask);
   }
 
   // The sum of all lanes, in an order that is the processor's and always the same.
   static T total(V value) {
-    if constexpr (single) {
-      return value;
-    } else {
-#ifdef __AVX512F__
-      if constexpr (sizeof(V) == REGISTER_BYTES && sizeof(T) == 4) {
-        return _mm512_reduce_add_ps(reinterpret_cast<__m512>(value));
-      } else if constexpr (sizeof(V) == REGISTER_BYTES) {
-        return _mm512_reduce_add_pd(reinterpret_cast<__m512d>(value));
-      }
-#endif
-      T sum = 0;
-      for (int lane = 0; lane < lanes; lane++) sum += value[lane];
-      return sum;
-    }
+    if constexpr (single) return value;
+    else return Does::total<T>(value);
   }
 };
 
-// Asks for memory as Block::prefetch does.
-template <class T>
-inline void prefetch_numbers(const T* from, int64_t count) {
-  constexpr int64_t line = 64 / sizeof(T);
-  for (int64_t i = 0; i < count; i += line) __builtin_prefetch(from + i, 0, PREFETCHED_INTO);
-}
+inline void finish_streams() { Does::finish_streams(); }
 
-inline void finish_streams() {
-#ifdef __AVX512F__
-  _mm_sfence();
-#endif
-}
+// Registers of a block for bodies that keep few of them for each of its own: 128 bytes where there
+// are as many, so that a walk over edges serves many channels.
+constexpr int WIDE = Here::bytes >= 64 ? 2 : 4;
 
 // Calls body(block, first channel) until all channels have had their turn.
-template <class T, class Body>
+template <class T, int most = 2, class Body>
 inline void over_channels(int64_t channels, Body&& body) {
-  using Register = typename RegisterOf<T>::type;
-  using Two = Block<T, Register, 2>;
-  using One = Block<T, Register, 1>;
+  using Most = Block<T, Vector<T>, most>;
+  using Two = Block<T, Vector<T>, 2>;
+  using One = Block<T, Vector<T>, 1>;
   int64_t c = 0;
-  for (; c + Two::width <= channels; c += Two::width) body(Two{}, c);
+  for (; c + Most::width <= channels; c += Most::width) body(Most{}, c);
+  for (; most > 2 && c + Two::width <= channels; c += Two::width) body(Two{}, c);
   for (; c + One::width <= channels; c += One::width) body(One{}, c);
   for (; c < channels; c++) body(Block<T, T, 1>{}, c);
 }

@@ -176,10 +176,7 @@ inline bool all_dense(at::TensorList matrices) {
 // is faster for any matrix (100 to 105 GFLOP/s on a Zen 4, and torch's library 75 to 90), but a
 // large one has to be put into panels first.
 inline bool by_registers(const Tensor& weight, int64_t num_rows) {
-#ifdef SGAS_ZEN
-  if (num_rows >= ROWS_FOR_PANELS) return true;
-#endif
-  return weight.numel() <= SMALL_NUMBERS;
+  return (AMD && num_rows >= ROWS_FOR_PANELS) || weight.numel() <= SMALL_NUMBERS;
 }
 
 }  // namespace sgas

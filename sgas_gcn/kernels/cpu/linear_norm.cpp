@@ -30,7 +30,7 @@ void relu_chunk(const std::vector<Factor<T>>& factors, int64_t first, int64_t la
   const int64_t columns = factors[0].right->columns, stride = factors[0].right->stride;
   over_registers<T>(columns, [&](auto number, int64_t column, auto partial) {
     constexpr int count = decltype(number)::value;
-    using B = Block<T, typename RegisterOf<T>::type, count>;
+    using B = Block<T, Vector<T>, count>;
     const auto zero = B::fill(0), by = B::fill(slope);
     typename B::Value shift[count];
     for (int u = 0; u < count; u++) shift[u] = B::load(bias.data() + column, u);

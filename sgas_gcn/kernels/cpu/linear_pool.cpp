@@ -45,7 +45,7 @@ void pool_products(const std::vector<Factor<T>>& factors, int64_t start, int64_t
     const int64_t last = std::min(size, first + POINTS_OF_A_TILE);
     over_registers<T>(channels, [&](auto number, int64_t c, auto partial) {
       constexpr int count = decltype(number)::value;
-      using B = Block<T, typename RegisterOf<T>::type, count>;
+      using B = Block<T, Vector<T>, count>;
       for (int64_t point = first; point < last; point += POINTS_AT_ONCE) {
         Pooling<T, B> found(pool, c, slope, sign + channel);
         multiply_columns<T, count>(

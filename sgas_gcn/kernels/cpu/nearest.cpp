@@ -50,7 +50,7 @@ class Selector {
   }
 
  private:
-  using B = Block<T, typename RegisterOf<T>::type, 1>;
+  using B = Block<T, Vector<T>, 1>;
 
   // How many of the values are smaller than each; reads on to the end of the last register.
   void rank(const T* values, int64_t count) {

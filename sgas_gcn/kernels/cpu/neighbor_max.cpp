@@ -16,8 +16,8 @@ std::tuple<Tensor, Tensor> neighbor_max(const Tensor& given, SGAS_GRAPH_ARGUMENT
   const Tensor x = with_dense_rows(given);
   Tensor best = at::empty(x.sizes(), x.options());
   Tensor places = at::empty(x.sizes(), x.options().dtype(place_type(degree)));
-  SGAS_DISPATCH(x.scalar_type(), sources.scalar_type(), "neighbor_max", [&] {
-    const Rows<index_t> rows(offsets, sources, out_offsets, out_targets, out_edges);
+  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "neighbor_max", [&] {
+    const Rows rows(offsets, sources, out_offsets, out_targets, out_edges);
     const int64_t channels = x.size(1);
     with_places(places, [&](auto* chosen) {
       using Place = std::remove_pointer_t<decltype(chosen)>;
@@ -35,8 +35,8 @@ Tensor neighbor_max_backward(const Tensor& given, const Tensor& places, SGAS_GRA
               "the places have to be those of neighbor_max");
   const Tensor grad = with_dense_rows(given);
   Tensor grad_x = at::empty(grad.sizes(), grad.options());
-  SGAS_DISPATCH(grad.scalar_type(), sources.scalar_type(), "neighbor_max_backward", [&] {
-    const Rows<index_t> rows(offsets, sources, out_offsets, out_targets, out_edges);
+  AT_DISPATCH_FLOATING_TYPES(grad.scalar_type(), "neighbor_max_backward", [&] {
+    const Rows rows(offsets, sources, out_offsets, out_targets, out_edges);
     with_places(places, [&](auto* chosen) {
       using Place = std::remove_pointer_t<decltype(chosen)>;
       const Matrix<scalar_t> from(grad);

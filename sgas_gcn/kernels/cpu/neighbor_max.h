@@ -36,14 +36,14 @@ auto wins_over(Value value, Value largest) {
 
 // The maxima of nodes first to last, and their places where those are `tracked`. Without `with_nan`,
 // returns whether there was a NaN among the nodes' own values.
-template <bool tracked, bool with_nan, class T, class Index, class Place>
+template <bool tracked, bool with_nan, class T, class Place>
 bool max_nodes(int64_t first_node, int64_t last_node, const Matrix<T>& x, int64_t channels,
-               const Rows<Index>& rows, AfterMax after, View<T> best, View<Place> places) {
+               const Rows& rows, AfterMax after, View<T> best, View<Place> places) {
   bool found = false;
   for (int64_t i = first_node; i < last_node; i++) {
     const Index first = rows.offsets[i], last = rows.offsets[i + 1];
     x.prefetch_far(i, channels);
-    over_channels<T>(channels, [&](auto block, int64_t c) {
+    over_channels<T, WIDE>(channels, [&](auto block, int64_t c) {
       using B = decltype(block);
       typename B::Value largest[B::count];
       typename B::Integer chosen[B::count] = {};
@@ -74,15 +74,15 @@ bool max_nodes(int64_t first_node, int64_t last_node, const Matrix<T>& x, int64_
         B::store(best.row(i) + c, u, value);
         if constexpr (tracked) B::store_integer(places.row(i) + c, u, chosen[u]);
       }
-      if (!with_nan && B::any(nan)) found = true;
+      if (!with_nan && B::bits(nan) != 0) found = true;
     });
   }
   return found;
 }
 
 // Of all nodes, by threads that share them.
-template <bool tracked, class T, class Index, class Place>
-void max_rows(const Matrix<T>& x, int64_t channels, const Rows<Index>& rows, AfterMax after,
+template <bool tracked, class T, class Place>
+void max_rows(const Matrix<T>& x, int64_t channels, const Rows& rows, AfterMax after,
               View<T> best, View<Place> places) {
   std::atomic<bool> found{false};
   const auto run = [&](auto with_nan) {
@@ -97,27 +97,27 @@ void max_rows(const Matrix<T>& x, int64_t channels, const Rows<Index>& rows, Aft
 }
 
 // Of nodes first to last, which have no edge with others.
-template <bool tracked, class T, class Index, class Place>
+template <bool tracked, class T, class Place>
 void max_range(int64_t first, int64_t last, const Matrix<T>& x, int64_t channels,
-               const Rows<Index>& rows, AfterMax after, View<T> best, View<Place> places) {
+               const Rows& rows, AfterMax after, View<T> best, View<Place> places) {
   if (max_nodes<tracked, false>(first, last, x, channels, rows, after, best, places)) {
     max_nodes<tracked, true>(first, last, x, channels, rows, after, best, places);
   }
 }
 
 // The gradient that a node's own value gets from its difference, to begin with.
-template <class B, class Index>
-auto own_part(const typename B::Value& grad, int64_t node, const Rows<Index>& rows, bool relative) {
+template <class B>
+auto own_part(const typename B::Value& grad, int64_t node, const Rows& rows, bool relative) {
   const bool differs = relative && rows.offsets[node] != rows.offsets[node + 1];
   return differs ? B::fill(0) - grad : B::fill(0);
 }
 
-template <class T, class Index, class Place>
+template <class T, class Place>
 void collect_largest(const Matrix<T>& grad, int64_t channels, View<const Place> places,
-                     const Rows<Index>& rows, bool relative, View<T> grad_x) {
+                     const Rows& rows, bool relative, View<T> grad_x) {
   at::parallel_for(0, rows.count, grain_of(channels), [&](int64_t begin, int64_t end) {
     for (int64_t j = begin; j < end; j++) {
-      over_channels<T>(channels, [&](auto block, int64_t c) {
+      over_channels<T, WIDE>(channels, [&](auto block, int64_t c) {
         using B = decltype(block);
         const auto zero = B::fill(0);
         typename B::Value sum[B::count];
@@ -139,12 +139,12 @@ void collect_largest(const Matrix<T>& grad, int64_t channels, View<const Place> 
 }
 
 // The same for nodes first to last, which have no edge with others.
-template <class T, class Index, class Place>
+template <class T, class Place>
 void hand_on_largest(int64_t first, int64_t last, const Matrix<T>& grad, int64_t channels,
-                     View<const Place> places, const Rows<Index>& rows, bool relative,
+                     View<const Place> places, const Rows& rows, bool relative,
                      View<T> grad_x) {
   for (int64_t j = first; j < last; j++) {
-    over_channels<T>(channels, [&](auto block, int64_t c) {
+    over_channels<T, WIDE>(channels, [&](auto block, int64_t c) {
       using B = decltype(block);
       for (int u = 0; u < B::count; u++) {
         const auto own = B::load(grad.row(j) + c, u);
@@ -153,12 +153,12 @@ void hand_on_largest(int64_t first, int64_t last, const Matrix<T>& grad, int64_t
     });
   }
   for (int64_t i = first; i < last; i++) {
-    over_channels<T>(channels, [&](auto block, int64_t c) {
+    over_channels<T, WIDE>(channels, [&](auto block, int64_t c) {
       using B = decltype(block);
       const auto zero = B::fill(0);
       typename B::Value own[B::count];
       typename B::Integer chosen[B::count];
-      __builtin_prefetch(places.row(i + ROWS_AHEAD) + c, 0, PREFETCHED_INTO);
+      prefetch(places.row(i + ROWS_AHEAD) + c);
       for (int u = 0; u < B::count; u++) {
         own[u] = B::load(grad.row(i) + c, u);
         chosen[u] = B::load_integer(places.row(i) + c, u);

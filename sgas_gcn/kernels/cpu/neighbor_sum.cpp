@@ -9,13 +9,13 @@
 namespace sgas {
 namespace {
 
-template <class T, class Index>
+template <class T>
 void sum_rows(const Matrix<T>& x, int64_t channels, int64_t num_nodes, const Index* offsets,
               const Index* nodes, T* out) {
   at::parallel_for(0, num_nodes, grain_of(channels), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) {
       x.prefetch_far(i, channels);
-      over_channels<T>(channels, [&](auto block, int64_t c) {
+      over_channels<T, WIDE>(channels, [&](auto block, int64_t c) {
         using B = decltype(block);
         typename B::Value sum[B::count] = {};
         for (Index edge = offsets[i]; edge < offsets[i + 1]; edge++) {
@@ -30,9 +30,9 @@ void sum_rows(const Matrix<T>& x, int64_t channels, int64_t num_nodes, const Ind
 Tensor sum_over(const Tensor& given, const Tensor& offsets, const Tensor& nodes) {
   const Tensor x = with_dense_rows(given);
   Tensor out = at::empty(x.sizes(), x.options());
-  SGAS_DISPATCH(x.scalar_type(), nodes.scalar_type(), "neighbor_sum", [&] {
-    sum_rows(Matrix<scalar_t>(x), x.size(1), x.size(0), offsets.const_data_ptr<index_t>(),
-             nodes.const_data_ptr<index_t>(), out.mutable_data_ptr<scalar_t>());
+  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "neighbor_sum", [&] {
+    sum_rows(Matrix<scalar_t>(x), x.size(1), x.size(0), offsets.const_data_ptr<Index>(),
+             nodes.const_data_ptr<Index>(), out.mutable_data_ptr<scalar_t>());
   });
   return out;
 }

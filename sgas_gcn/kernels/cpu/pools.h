@@ -9,7 +9,8 @@
 
 namespace sgas {
 
-constexpr int64_t POINTS_AT_ONCE = 16;    // points that are added in T before they go to float64
+// Points that are added in T before they go to float64.
+constexpr int64_t POINTS_AT_ONCE = 2 * tile_rows<2>();
 constexpr int64_t CHANNELS_AT_ONCE = 256;  // channels of a cloud that a thread takes at a time
 
 // What was found of a cloud's points so far, by channel.

@@ -20,16 +20,14 @@ constexpr int64_t NODES_OF_A_RANGE = 256;
 constexpr int64_t NUMBERS_APART = 528;
 
 // The largest of some nodes and of `reach`.
-template <class Index>
-Index farthest(const Index* nodes, int64_t first, int64_t last, Index reach) {
+inline Index farthest(const Index* nodes, int64_t first, int64_t last, Index reach) {
   for (int64_t i = first; i < last; i++) reach = nodes[i] > reach ? nodes[i] : reach;
   return reach;
 }
 
 // Where the ranges begin, and at the end the number of nodes. No range ends before the farthest
 // node that any of its own shares an edge with, so that most nodes are looked at many at a time.
-template <class Index>
-std::vector<int64_t> closed_ranges(const Rows<Index>& rows) {
+inline std::vector<int64_t> closed_ranges(const Rows& rows) {
   std::vector<int64_t> starts{0};
   Index reach = 0;  // the last node that any of nodes 0 to i shares an edge with
   const auto look_at = [&](int64_t first, int64_t last) {
@@ -54,8 +52,8 @@ inline bool shared_by_threads(int64_t ranges) {
 
 // Calls alone(first, last) for each range, in parallel; where threads are to share them, calls
 // together() instead, which has to come to the same.
-template <class Index, class Alone, class Together>
-void over_closed_ranges(const Rows<Index>& rows, Alone&& alone, Together&& together) {
+template <class Alone, class Together>
+void over_closed_ranges(const Rows& rows, Alone&& alone, Together&& together) {
   const auto starts = closed_ranges(rows);
   const int64_t ranges = static_cast<int64_t>(starts.size()) - 1;
   if (shared_by_threads(ranges)) return together();
@@ -70,8 +68,7 @@ void over_closed_ranges(const Rows<Index>& rows, Alone&& alone, Together&& toget
 struct Groups {
   std::vector<int64_t> ranges, starts;  // where they begin, and the number of nodes
 
-  template <class Index>
-  Groups(const Rows<Index>& rows, int64_t most, int64_t smallest)
+  Groups(const Rows& rows, int64_t most, int64_t smallest)
       : ranges(closed_ranges(rows)), starts{0} {
     const int64_t count = static_cast<int64_t>(ranges.size()) - 1;
     for (int64_t group = 1; count >= most && group <= most; group++) {

@@ -19,6 +19,8 @@
 namespace sgas {
 
 using at::Tensor;
+using Index = int32_t;  // numbers nodes and edges
+
 
 // The arguments that say what a graph is, in the operators' schemas and in C++.
 #define SGAS_GRAPH_SCHEMA \
@@ -28,7 +30,6 @@ using at::Tensor;
   const Tensor &offsets, const Tensor &sources, const Tensor &out_offsets,        \
       const Tensor &out_targets, const Tensor &out_edges, int64_t degree
 
-template <class Index>
 struct Rows {
   const Index* offsets;
   const Index* sources;
@@ -56,8 +57,8 @@ inline void check_graph(int64_t num_nodes, SGAS_GRAPH_ARGUMENTS) {
     TORCH_CHECK(each->numel() == sources.numel(), "not all edges are told from both sides");
   }
   for (const Tensor* each : {&offsets, &sources, &out_offsets, &out_targets, &out_edges}) {
-    TORCH_CHECK(each->scalar_type() == sources.scalar_type() && each->is_contiguous(),
-                "a graph has to be of one type, and contiguous");
+    TORCH_CHECK(each->scalar_type() == at::kInt && each->is_contiguous(),
+                "a graph has to be contiguous and of int32, not ", each->scalar_type());
   }
 }
 
@@ -78,11 +79,9 @@ struct Matrix {
   // that a processor could guess, but few are far: on a Zen 4 sums over neighbours took a quarter
   // less time.
   void prefetch_far(int64_t i, int64_t channels) const {
-#ifdef SGAS_ZEN
     constexpr int64_t most = 1024, far = 384 << 10;  // rows, bytes
-    if (cached) return;
+    if (!AMD || cached) return;
     prefetch_numbers(row(i + std::min<int64_t>(most, far / (channels * sizeof(T) + 1))), channels);
-#endif
   }
 };
 
@@ -101,11 +100,6 @@ inline Tensor with_dense_rows(const Tensor& matrix) {
 
 // How many rows of so many numbers are worth a thread's while.
 inline int64_t grain_of(int64_t numbers) { return std::max<int64_t>(1, 16384 / (numbers + 1)); }
-
-#define SGAS_DISPATCH(REAL, INDEX, NAME, ...)                            \
-  AT_DISPATCH_FLOATING_TYPES(REAL, NAME, [&] {                           \
-    AT_DISPATCH_INDEX_TYPES(INDEX, NAME, [&] { __VA_ARGS__(); });        \
-  })
 
 // Runs a lambda that takes a pointer to the places of a tensor.
 template <class Body>

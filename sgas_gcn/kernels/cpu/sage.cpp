@@ -40,13 +40,13 @@ V columns_of(V all, int64_t edge, int64_t channels) {
 }
 
 // What comes out of one edge.
-template <class T, class Index, class Place>
+template <class T, class Place>
 struct Forward {
   View<const T> x;
   View<T> message, y;
   View<Place> places;
   AfterMax after;
-  const Rows<Index>& rows;
+  const Rows& rows;
   int64_t channels;
   Padded<T> pre, own, other;
 
@@ -88,8 +88,8 @@ struct Forward {
   }
 };
 
-template <bool streamed, bool tracked, class T, class Index, class Place>
-void run_forward(const std::vector<Forward<T, Index, Place>>& edges, const Rows<Index>& rows,
+template <bool streamed, bool tracked, class T, class Place>
+void run_forward(const std::vector<Forward<T, Place>>& edges, const Rows& rows,
                  const Tensor& like) {
   Groups(rows, std::numeric_limits<int64_t>::max(), ROWS_OF_A_CHUNK)
       .over_ranges<T>(
@@ -115,11 +115,11 @@ std::tuple<Tensor, Tensor, Tensor> sage(const Tensor& given, const Tensor& pre,
   const auto options = y.options().dtype(place_type(degree));
   Tensor places = tracked ? at::empty(y.sizes(), options) : at::empty({0}, options);
   const bool streamed = static_cast<int64_t>(y.nbytes()) >= STREAMED_BYTES;
-  SGAS_DISPATCH(x.scalar_type(), sources.scalar_type(), "sage", [&] {
-    const Rows<index_t> rows(offsets, sources, out_offsets, out_targets, out_edges);
+  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "sage", [&] {
+    const Rows rows(offsets, sources, out_offsets, out_targets, out_edges);
     with_places(places, [&](auto* chosen) {
       using Place = std::remove_pointer_t<decltype(chosen)>;
-      std::vector<Forward<scalar_t, index_t, Place>> all;
+      std::vector<Forward<scalar_t, Place>> all;
       for (int64_t edge = 0; edge < edges; edge++) {
         const View<Place> own_places{tracked ? chosen + edge * channels : chosen, columns};
         all.push_back({reading<scalar_t>(x), columns_of(writing<scalar_t>(message), edge, channels),
@@ -129,10 +129,10 @@ std::tuple<Tensor, Tensor, Tensor> sage(const Tensor& given, const Tensor& pre,
                        Padded<scalar_t>(part(weight, 0, edge).t()),
                        Padded<scalar_t>(part(weight, 1, edge).t())});
       }
-      const auto run = tracked ? (streamed ? run_forward<true, true, scalar_t, index_t, Place>
-                                           : run_forward<false, true, scalar_t, index_t, Place>)
-                               : (streamed ? run_forward<true, false, scalar_t, index_t, Place>
-                                           : run_forward<false, false, scalar_t, index_t, Place>);
+      const auto run = tracked ? (streamed ? run_forward<true, true, scalar_t, Place>
+                                           : run_forward<false, true, scalar_t, Place>)
+                               : (streamed ? run_forward<true, false, scalar_t, Place>
+                                           : run_forward<false, false, scalar_t, Place>);
       run(all, rows, x);
     });
   });
@@ -140,11 +140,11 @@ std::tuple<Tensor, Tensor, Tensor> sage(const Tensor& given, const Tensor& pre,
 }
 
 // What goes back through one edge.
-template <class T, class Index, class Place>
+template <class T, class Place>
 struct Backward {
   View<const T> grad, y, inverse, message;
   View<const Place> places;
-  const Rows<Index>& rows;
+  const Rows& rows;
   bool relative;
   T scale, floor;
   int64_t channels;
@@ -243,13 +243,13 @@ std::tuple<Tensor, Tensor, Tensor> sage_backward(
   Tensor grad_weight = at::zeros({of_weights ? columns : 0, 2 * channels}, weight.options());
   Tensor grad_pre = at::zeros({of_weights ? columns : 0, channels}, weight.options());
   Tensor of_scale = at::zeros({edges}, y.options().dtype(at::kDouble));
-  SGAS_DISPATCH(y.scalar_type(), sources.scalar_type(), "sage_backward", [&] {
-    const Rows<index_t> rows(offsets, sources, out_offsets, out_targets, out_edges);
+  AT_DISPATCH_FLOATING_TYPES(y.scalar_type(), "sage_backward", [&] {
+    const Rows rows(offsets, sources, out_offsets, out_targets, out_edges);
     const Groups groups(rows, most_groups_of_ranges(channels * channels), ROWS_IN_CACHE);
     const int64_t count = groups.count();
     with_places(places, [&](auto* chosen) {
       using Place = std::remove_pointer_t<decltype(chosen)>;
-      std::vector<Backward<scalar_t, index_t, Place>> all;
+      std::vector<Backward<scalar_t, Place>> all;
       for (int64_t edge = 0; edge < edges; edge++) {
         const auto of = [&](const Tensor& matrix) {
           return columns_of(reading<scalar_t>(matrix), edge, channels);

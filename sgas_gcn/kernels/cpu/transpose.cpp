@@ -11,7 +11,6 @@
 namespace sgas {
 namespace {
 
-template <class Index>
 void sort_by_source(const Index* offsets, const Index* sources, int64_t num_nodes,
                     Index* out_offsets, Index* out_targets, Index* out_edges) {
   for (Index edge = 0; edge < offsets[num_nodes]; edge++) out_offsets[sources[edge] + 1]++;
@@ -27,19 +26,16 @@ void sort_by_source(const Index* offsets, const Index* sources, int64_t num_node
 }
 
 std::tuple<Tensor, Tensor, Tensor> transpose(const Tensor& offsets, const Tensor& sources) {
-  TORCH_CHECK(offsets.numel() > 0 && offsets.scalar_type() == sources.scalar_type() &&
-                  offsets.is_contiguous() && sources.is_contiguous(),
-              "rows have to be of one type, and contiguous");
+  TORCH_CHECK(offsets.numel() > 0 && offsets.scalar_type() == at::kInt &&
+                  sources.scalar_type() == at::kInt && offsets.is_contiguous() &&
+                  sources.is_contiguous(),
+              "rows have to be contiguous and of int32");
   Tensor out_offsets = at::zeros(offsets.sizes(), offsets.options());
   Tensor out_targets = at::empty(sources.sizes(), sources.options());
   Tensor out_edges = at::empty(sources.sizes(), sources.options());
-  AT_DISPATCH_INDEX_TYPES(sources.scalar_type(), "transpose", [&] {
-    sort_by_source<index_t>(offsets.const_data_ptr<index_t>(),
-                            sources.const_data_ptr<index_t>(), offsets.numel() - 1,
-                            out_offsets.mutable_data_ptr<index_t>(),
-                            out_targets.mutable_data_ptr<index_t>(),
-                            out_edges.mutable_data_ptr<index_t>());
-  });
+  sort_by_source(offsets.const_data_ptr<Index>(), sources.const_data_ptr<Index>(),
+                 offsets.numel() - 1, out_offsets.mutable_data_ptr<Index>(),
+                 out_targets.mutable_data_ptr<Index>(), out_edges.mutable_data_ptr<Index>());
   return {out_offsets, out_targets, out_edges};
 }
 
