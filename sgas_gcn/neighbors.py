@@ -57,6 +57,21 @@ class NeighborGraph:
         return self.sources.numel()
 
     @cached_property
+    def degrees(self) -> Tensor:
+        """How many edges enter each node, int64 `[N, 1]`."""
+        return torch.full((self.num_nodes, 1), self.degree, device=self.sources.device)
+
+    @cached_property
+    def ends(self) -> tuple[Tensor, Tensor]:
+        """The sources and the targets of all edges, int64 `[N·degree]` each."""
+        nodes = torch.arange(self.num_nodes, device=self.sources.device)
+        return self.sources.flatten(), nodes.repeat_interleave(self.degree)
+
+    def mask(self, dtype: torch.dtype) -> Tensor | None:
+        """None, since edges enter all nodes; as in `CsrGraph`."""
+        return None
+
+    @cached_property
     def rows(self) -> Rows:
         """The edges as compiled kernels read them; edge number e enters node e // degree."""
         return rows_of_constant_degree(self.sources)
@@ -93,10 +108,10 @@ class NeighborGraph:
 
 @dataclass(frozen=True, eq=False)
 class Neighbors:
-    """The neighbourhood of every node as two graphs over the same nodes, with and without it."""
+    """The `edges` from the neighbours of each point, and with the point itself among them."""
 
     with_self: NeighborGraph
-    without_self: NeighborGraph
+    edges: NeighborGraph
 
     @classmethod
     def from_local(cls, index: Tensor) -> Neighbors:

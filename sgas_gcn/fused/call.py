@@ -1,7 +1,7 @@
 """What the fused form of an operation works with: the state it reads, and its own call.
 
-A form computes one operation on all edges that leave a state and hold it. It adds a term to the
-state's mixture, keeps what its backward pass needs, and hands gradients back by name.
+A call is of one operation on all edges that leave a state and hold it. It adds a term to the sum of
+the edges' outputs, keeps what its backward pass needs, and hands gradients back by name.
 Dimensions: N nodes, m edges of a call, C channels, D = m·C columns of a call.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,21 +53,21 @@ class State:
     kept: dict[type[Aggregate], tuple[Tensor, ...]] = field(default_factory=dict)
     grads: dict[type[Aggregate], Tensor] = field(default_factory=dict)
 
-    def shared(self, aggregate: type[Aggregate]) -> Tensor:
-        """An aggregation of x, computed once for all calls."""
+    def read(self, aggregate: type[Aggregate] | None = None) -> Tensor:
+        """An aggregation of x, computed once for all calls, or x itself."""
+        if aggregate is None:
+            return self.x
         if aggregate not in self.aggregates:
-            found = aggregate.forward(self.x, self.neighbors)
-            self.aggregates[aggregate], self.kept[aggregate] = found
+            value, kept = aggregate.forward(self.x, self.neighbors)
+            self.aggregates[aggregate], self.kept[aggregate] = value, kept
         return self.aggregates[aggregate]
 
-    def grad_buffer(self) -> Tensor:
-        """The gradient of x so far, to add to."""
-        if self.grad_x is None:
-            self.grad_x = torch.zeros_like(self.x, memory_format=torch.contiguous_format)
-        return self.grad_x
-
-    def shared_grad_buffer(self, aggregate: type[Aggregate]) -> Tensor:
-        """The gradient of an aggregation so far, to add to."""
+    def grad_buffer(self, aggregate: type[Aggregate] | None = None) -> Tensor:
+        """The gradient of an aggregation, or of x, so far, to add to."""
+        if aggregate is None:
+            if self.grad_x is None:
+                self.grad_x = torch.zeros_like(self.x, memory_format=torch.contiguous_format)
+            return self.grad_x
         if aggregate not in self.grads:
             like = self.aggregates[aggregate]
             self.grads[aggregate] = torch.zeros_like(like, memory_format=torch.contiguous_format)
@@ -99,7 +99,7 @@ class State:
 
 @dataclass(frozen=True)
 class Term:
-    """What a form adds to the mixture; kinds and coefficients as in `kernels.pointwise`."""
+    """What a call adds to the mixture; kinds and coefficients as in `kernels.pointwise`."""
 
     values: Tensor
     coefficients: Tensor | None = None
@@ -154,22 +154,3 @@ def products(grad: Tensor, *inputs: Tensor) -> Tensor:
     for number, x in enumerate(inputs):
         torch.mm(grad.t(), x, out=out[:, number * width : (number + 1) * width])
     return out
-
-
-class Form:
-    """How an operation runs in a fused state; has no state of its own.
-
-    `parameters` names the operation's parameters that it reads.
-    """
-
-    parameters: ClassVar[tuple[str, ...]] = ()
-
-    @classmethod
-    def forward(cls, call: Call) -> tuple[Term | None, Kept]:
-        """The term (None: nothing), and what the backward pass needs."""
-        raise NotImplementedError
-
-    @classmethod
-    def backward(cls, call: Call, grad: Tensor, kept: Kept) -> None:
-        """Leaves the gradients of `call`, from that of its outputs, `grad` `[N, D]`."""
-        raise NotImplementedError

@@ -9,14 +9,14 @@ Dimensions: N rows, D = m·C columns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sgas_gcn.constants import EPS, MOMENTUM
-from sgas_gcn.fused.call import Call
+from sgas_gcn.fused.call import Aggregate, Call, Kept, Term
 from sgas_gcn.kernels import pointwise
 
 NORM = ("norm.weight", "norm.bias")
@@ -36,33 +36,50 @@ def norms_of(call: Call) -> tuple[Any, ...]:
     )
 
 
-def linear_norm(call: Call, inputs: Sequence[Tensor], weight: Tensor) -> tuple[Tensor, Tensor]:
-    """y = ReLU of `weight` times the inputs side by side, and the coefficients of its norm."""
-    return pointwise.linear_norm(inputs, weight, None, 0.0, *norms_of(call))
+def linear_norm(
+    call: Call, name: str, sources: Sequence[type[Aggregate] | None] = (None,)
+) -> tuple[Tensor, Tensor, Tensor]:
+    """y = R(W a), the coefficients of its norm, and W, the stacked parameters `name`.
+
+    The `sources` are what stands side by side in a: aggregations of the state, or (None) itself.
+    """
+    weight = call.stacked(name)
+    inputs = [call.state.read(source) for source in sources]
+    y, coefs = pointwise.linear_norm(inputs, weight, None, 0.0, *norms_of(call))
+    return y, coefs, weight
+
+
+def linear_norm_term(
+    call: Call, name: str, sources: Sequence[type[Aggregate] | None] = (None,)
+) -> tuple[Term, Kept]:
+    """The term norm(y), and what `linear_norm_backward` needs of it."""
+    y, coefs, weight = linear_norm(call, name, sources)
+    return Term(y, coefs), (y, coefs, weight if call.state.full else None)
 
 
 def linear_norm_backward(
     call: Call,
     name: str,
     grad: Tensor,
-    kept: tuple[Tensor | None, ...],
-    inputs: Sequence[Tensor],
-    grads: Callable[[], Sequence[Tensor]],
+    kept: Kept,
+    sources: Sequence[type[Aggregate] | None] = (None,),
 ) -> None:
-    """Backward of scale · norm(y) of `linear_norm`; `kept` are y, coefficients and weight.
+    """Backward of scale · norm(y) of `linear_norm`; `kept` are y, coefficients and W.
 
-    Leaves the gradients of the weight `name`, γ, β and the scale, and adds those of the inputs to
-    `grads()`, where they are needed.
+    Leaves the gradients of W, γ, β and the scale, and adds those of the sources where they are
+    needed. Without W it is the scale's alone that is wanted.
     """
     y, coefs, weight = kept
     assert y is not None and coefs is not None
     state = call.state
-    given = (grad, y, coefs, call.scale, call.num_edges, state.training, 0.0)
+    normed = (grad, y, coefs, call.scale, call.num_edges, state.training, 0.0)
     if weight is None:
-        _, call.grad_scale = pointwise.relu_norm_backward(*given, None)
+        _, call.grad_scale = pointwise.relu_norm_backward(*normed, None)
         return
+    inputs = [state.read(source) for source in sources]
+    buffers = [state.grad_buffer(source) for source in sources] if state.needs_x else []
     affine, call.grad_scale, of_weight, _ = pointwise.linear_norm_backward(
-        *given, inputs, weight, grads() if state.needs_x else [], state.needs_weights, False
+        *normed, inputs, weight, buffers, state.needs_weights, False
     )
     if state.needs_weights:
         call.gradients[name] = of_weight
@@ -83,11 +100,11 @@ def relu_norm_backward(
     """
     state = call.state
     out = torch.empty_like(y, memory_format=torch.contiguous_format) if state.full else None
-    affine, found = pointwise.relu_norm_backward(
+    affine, grad_scale = pointwise.relu_norm_backward(
         grad, y, coefs, scale, call.num_edges, state.training, 0.0, out
     )
     if of_scale:
-        call.grad_scale = found
+        call.grad_scale = grad_scale
     if state.needs_weights:
         call.gradients["norm.weight"], call.gradients["norm.bias"] = affine
     return out

@@ -210,7 +210,7 @@ def test_joined_graphs_equal_the_graph_of_all_edges(name: str) -> None:
 def test_self_loops_are_renewed() -> None:
     edge_index, nodes = edges_of("self-loops")
     neighbors = GraphNeighbors.from_edges(edge_index, nodes)
-    assert neighbors.given.num_edges == 5
+    assert neighbors.edges.num_edges == 5
     pairs = zip(neighbors.with_self.sources, neighbors.with_self.targets, strict=True)
     assert sorted((int(j), int(i)) for j, i in pairs) == [(0, 0), (1, 0), (1, 1), (2, 2), (3, 3)]
 

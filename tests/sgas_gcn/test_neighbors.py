@@ -26,7 +26,7 @@ def test_knn_takes_every_dilation_th_nearest_point(k: int, dilation: int) -> Non
     wanted = distances.argsort(dim=-1)[:, :, ::dilation][:, :, :k]
     found = knn(x, k, dilation)
     assert torch.equal(found.with_self.sources, Neighbors.from_local(wanted).with_self.sources)
-    assert torch.equal(found.without_self.sources, found.with_self.sources[:, 1:])
+    assert torch.equal(found.edges.sources, found.with_self.sources[:, 1:])
     assert (found.with_self.num_nodes, found.with_self.degree) == (60, k)
 
 
