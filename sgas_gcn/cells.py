@@ -20,7 +20,7 @@ from sgas.precision import widened
 from sgas.space import NONE
 from sgas_gcn.config import GraphModelConfig, PointModelConfig
 from sgas_gcn.constants import EPS, MOMENTUM
-from sgas_gcn.features import Affine, Beside, Features, beside, reduced, with_ones
+from sgas_gcn.features import Affine, Features, reduced, with_ones
 from sgas_gcn.fused.layer import linear_norm
 from sgas_gcn.fused.state import FusedEdges, FusedGroup
 from sgas_gcn.ops.operation import BatchNorm, Operation, runs_fused
@@ -55,8 +55,8 @@ class LinearNorm(nn.Module):
 
     def forward(self, x: Features) -> Tensor:
         """The normalised `[N, out_channels]`."""
-        inputs, weight = reduced(x, self.lin.weight)
-        return linear_norm(inputs, weight, self.lin.bias, self.norm, self.negative_slope)
+        matrix, weight = reduced(x, self.lin.weight)
+        return linear_norm(matrix, weight, self.lin.bias, self.norm, self.negative_slope)
 
 
 @dataclass(frozen=True)
@@ -243,13 +243,11 @@ class Cell(nn.Module):
         neighbors: Any,
         weights: Tensor | None = None,
         drop_path: DropPath | None = None,
-        apart: bool = False,
-    ) -> Tensor | Beside:
+    ) -> Tensor:
         """The output `[N, out_channels]` for the outputs of the two cells before.
 
         `weights` `[E, O]` multiply the operations (None: all 1); `drop_path` is applied to what
-        every edge puts out, `[N, m, C]`, but where it holds a skip. `apart` says that the reader
-        takes the states of the output each by itself.
+        every edge puts out, `[N, m, C]`, but where it holds a skip.
         """
         scales = self._scales(weights)
 
@@ -263,8 +261,7 @@ class Cell(nn.Module):
             return outgoing.by_step(outgoing.dropped(outputs, drop_path), sums)
 
         states = dag_extend([self.pre0(s0), self.pre1(s1)], self.num_steps, extend)
-        output = [states[state] for state in self.concat]
-        return beside(output) if apart else torch.cat(output, dim=1)
+        return torch.cat([states[state] for state in self.concat], dim=1)
 
 
 def drop_clouds(x: Tensor, probability: float, num_clouds: int) -> Tensor:

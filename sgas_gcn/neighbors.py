@@ -17,7 +17,7 @@ from torch import Tensor
 from sgas.errors import ConfigError, DataError
 from sgas.precision import widened
 from sgas_gcn.compiled import runs_compiled
-from sgas_gcn.features import Affine, Features, dense
+from sgas_gcn.features import Affine, Features
 from sgas_gcn.rows import Rows, rows_of_constant_degree
 
 DISTANCES_AT_ONCE = 2**22  # bounds the memory of a search: 16 MiB of float32
@@ -223,7 +223,7 @@ class CellNeighbors:
                 x = self._stem_coordinates()
             else:
                 assert not isinstance(features, Affine), "only the stem's output is an affine map"
-                x = dense(features).detach()
+                x = features.detach()
             index = nearest(x.view(*self._clouds, -1), width)
             self._searched = (features, index)
         return dilate(self._searched[1], self._k, cell + 1)

@@ -39,7 +39,7 @@ def pool_layer(
     num_points = len(inputs[0])
     if not runs_compiled(inputs[0]):
         x = torch.cat(inputs, dim=1)
-        return pool_clouds(linear_norm([x], weight, None, norm, negative_slope), num_clouds)
+        return pool_clouds(linear_norm(x, weight, None, norm, negative_slope), num_clouds)
     sign = torch.where(norm.weight.detach() < 0, -1.0, 1.0)
     settings = (sign, num_clouds, negative_slope)
     if narrow_type(inputs[0]) is None:

@@ -13,7 +13,7 @@ from sgas.errors import ConfigError, DataError
 from sgas_gcn.cells import build_stem, triangle_of
 from sgas_gcn.compiled import LIBRARY
 from sgas_gcn.config import PointModelConfig
-from sgas_gcn.features import Beside, reduced_parts
+from sgas_gcn.features import reduced_parts
 from sgas_gcn.neighbors import CellNeighbors, Neighbors, knn, nearest
 
 
@@ -126,9 +126,9 @@ def test_the_stem_s_affine_map_is_its_output(training: bool) -> None:
     points = torch.randn(50, 3, dtype=torch.float64) + 3
     readers = torch.randn(5, 24 + 7, dtype=torch.float64)
     other = torch.randn(50, 7, dtype=torch.float64)
-    given = [stem.affine(points), Beside((other[:, :3], other[:, 3:]))]
+    given = [stem.affine(points), other]
     matrices, weight = reduced_parts(given, readers)
-    assert [matrix.shape[1] for matrix in matrices] == [4, 3, 4]
+    assert [matrix.shape[1] for matrix in matrices] == [4, 7]
     inputs = torch.cat(matrices, dim=1)
     ours, wanted = inputs @ weight.t(), torch.cat([plain(points), other], dim=1) @ readers.t()
     torch.testing.assert_close(ours, wanted, rtol=1e-10, atol=1e-10)
