@@ -16,12 +16,9 @@ from torch import Tensor
 
 from sgas.errors import ConfigError, DataError
 from sgas.precision import widened
-from sgas_gcn.compiled import runs_compiled
 from sgas_gcn.features import Affine, Features
+from sgas_gcn.kernels import indices
 from sgas_gcn.rows import Rows, rows_of_constant_degree
-
-DISTANCES_AT_ONCE = 2**22  # bounds the memory of a search: 16 MiB of float32
-FEW_DIMENSIONS = 16  # up to so many, distances are computed one by one and not as a product
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,25 +132,7 @@ def nearest(x: Tensor, width: int) -> Tensor:
     at least, also under autocast: they are differences of larger numbers.
     """
     with torch.autocast(x.device.type, enabled=False):
-        return _nearest(widened(x), width)
-
-
-def _nearest(x: Tensor, width: int) -> Tensor:
-    num_clouds, num_points, dimensions = x.shape
-    compiled = runs_compiled(x)
-    if compiled and dimensions <= FEW_DIMENSIONS:
-        return torch.ops.sgas_gcn.nearest(x, width)
-    index = torch.empty(num_clouds, num_points, width, dtype=torch.int64, device=x.device)
-    clouds_at_once = max(1, DISTANCES_AT_ONCE // num_points**2)
-    for part, out in zip(x.split(clouds_at_once), index.split(clouds_at_once), strict=True):
-        norms = part.square().sum(-1).unsqueeze(1)  # [b, 1, P]
-        distances = torch.baddbmm(norms, part, part.transpose(1, 2), alpha=-2)  # [b, P, P]
-        distances.diagonal(dim1=1, dim2=2).fill_(-torch.inf)
-        if compiled:
-            out.copy_(torch.ops.sgas_gcn.smallest(distances, width))
-        else:
-            out.copy_(distances.topk(width, largest=False).indices)
-    return index
+        return indices.nearest(widened(x), width)
 
 
 def search_width(k: int, dilation: int) -> int:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sgas_gcn.kernels.pointwise import AFFINE
+from sgas_gcn.kernels.backend import backend_of
+from sgas_gcn.kernels.interface import Backend, Lengths
 
 Kept = tuple[Tensor | None, ...]
 
@@ -52,6 +54,11 @@ class State:
     aggregates: dict[type[Aggregate], Tensor] = field(default_factory=dict)
     kept: dict[type[Aggregate], tuple[Tensor, ...]] = field(default_factory=dict)
     grads: dict[type[Aggregate], Tensor] = field(default_factory=dict)
+
+    @cached_property
+    def backend(self) -> Backend:
+        """What computes on x."""
+        return backend_of(self.x)
 
     def read(self, aggregate: type[Aggregate] | None = None) -> Tensor:
         """An aggregation of x, computed once for all calls, or x itself."""
@@ -97,16 +104,6 @@ class State:
             self.add(aggregate.backward(grad, self.kept[aggregate], self.neighbors))
 
 
-@dataclass(frozen=True)
-class Term:
-    """What a call adds to the mixture; kinds and coefficients as in `kernels.pointwise`."""
-
-    values: Tensor
-    coefficients: Tensor | None = None
-    kind: int = AFFINE
-    mask: Tensor | None = None
-
-
 @dataclass
 class Call:
     """One operation on its m edges in one pass.
@@ -138,6 +135,11 @@ class Call:
     def per_edge(self, sums: Tensor) -> Tensor:
         """Sums `[m·C]` over the channels of each edge: `[m]`."""
         return sums.view(self.num_edges, -1).sum(1)
+
+    def lengths(self, floor: float) -> Lengths:
+        """The inverse lengths of the edges' vectors, and their scale."""
+        assert self.inverse is not None
+        return Lengths(self.inverse, self.scale, floor)
 
     def linear_backward(self, name: str, grad: Tensor, weight: Tensor) -> None:
         """Backward of `weight` `[D, C]` times x, from `grad` `[N, D]`."""

@@ -17,7 +17,8 @@ from torch.autograd.function import once_differentiable
 
 from sgas.precision import narrow_type, product, without_autocast
 from sgas_gcn.constants import EPS, MOMENTUM
-from sgas_gcn.kernels import pointwise
+from sgas_gcn.kernels.backend import backend_of
+from sgas_gcn.kernels.interface import Normed, Norms, Term
 
 
 def linear_norm(
@@ -28,9 +29,8 @@ def linear_norm(
     negative_slope: float,
 ) -> Tensor:
     """BN(leaky ReLU(W x + b)) `[N, D]`; in training the running statistics of `norm` move."""
-    statistics = ([norm.running_mean], [norm.running_var], norm.training, MOMENTUM, EPS)
     return _LinearNorm.apply(
-        statistics, negative_slope, narrow_type(x), x, weight, bias, norm.weight, norm.bias
+        norm, negative_slope, narrow_type(x), x, weight, bias, norm.weight, norm.bias
     )
 
 
@@ -46,7 +46,7 @@ class _LinearNorm(Function):
     @without_autocast
     def forward(
         ctx: Any,
-        statistics: tuple[Any, ...],
+        norm: Any,
         negative_slope: float,
         narrow: torch.dtype | None,
         x: Tensor,
@@ -55,15 +55,16 @@ class _LinearNorm(Function):
         gamma: Tensor,
         beta: Tensor,
     ) -> Tensor:
-        norms = ([gamma], [beta], *statistics)
+        statistics = ([norm.running_mean], [norm.running_var])
+        norms = Norms([gamma], [beta], *statistics, norm.training, MOMENTUM, EPS)
+        backend = backend_of(x)
         if narrow is None:
-            y, coefs = pointwise.linear_norm([x], weight, bias, negative_slope, *norms)
+            y, coefs = backend.linear_norm([x], weight, bias, negative_slope, norms)
         else:
             y = product(x, weight.t(), narrow) + (0 if bias is None else bias)
-            coefs = pointwise.relu_norm_(y, negative_slope, *norms)
-        one_term = ([pointwise.AFFINE], [0], [1], None, None, [None], y.shape[1], 0.0)
-        (out,), _ = pointwise.mixture([y], [coefs], *one_term)
-        ctx.training, ctx.negative_slope, ctx.narrow = statistics[2], negative_slope, narrow
+            coefs = backend.relu_norm_(y, negative_slope, norms)
+        (out,), _ = backend.mixture([Term(y, coefs, slots=[0])], None, [None], y.shape[1], 0.0)
+        ctx.training, ctx.negative_slope, ctx.narrow = norm.training, negative_slope, narrow
         ctx.save_for_backward(x, weight, y, coefs)
         return out
 
@@ -73,19 +74,20 @@ class _LinearNorm(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, y, coefs = ctx.saved_tensors
         needs_x, needs_weight, needs_bias, needs_norm, _ = ctx.needs_input_grad[3:]
-        common = grad, y, coefs, None, 1, ctx.training, ctx.negative_slope
+        normed = Normed(y, coefs, None, 1, ctx.training, ctx.negative_slope)
+        backend = backend_of(grad)
         grad_x: Tensor | None = None
         of_weight: Tensor | None
         if ctx.narrow is None:
             if needs_x:
                 grad_x = torch.zeros_like(x, memory_format=torch.contiguous_format)
             buffers = [] if grad_x is None else [grad_x]
-            (of_gamma, of_beta), _, of_weight, of_bias = pointwise.linear_norm_backward(
-                *common, [x], weight, buffers, needs_weight, needs_bias
+            (of_gamma, of_beta), _, of_weight, of_bias = backend.linear_norm_backward(
+                grad, normed, [x], weight, buffers, needs_weight, needs_bias
             )
         else:
             grad_h = torch.empty_like(y)
-            (of_gamma, of_beta), _ = pointwise.relu_norm_backward(*common, grad_h)
+            (of_gamma, of_beta), _ = backend.relu_norm_backward(grad, normed, grad_h)
             grad_x = product(grad_h, weight, ctx.narrow) if needs_x else None
             of_weight = product(grad_h.t(), x, ctx.narrow) if needs_weight else None
             of_bias = grad_h.sum(0)

@@ -10,22 +10,21 @@ Dimensions: N rows, D = m·C columns.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from sgas_gcn.constants import EPS, MOMENTUM
-from sgas_gcn.fused.call import Aggregate, Call, Kept, Term
-from sgas_gcn.kernels import pointwise
+from sgas_gcn.fused.call import Aggregate, Call, Kept
+from sgas_gcn.kernels.interface import Normed, Norms, Term
 
 NORM = ("norm.weight", "norm.bias")
 
 
-def norms_of(call: Call) -> tuple[Any, ...]:
-    """The norms of a call as kernels take them: parameters, running statistics, settings."""
+def norms_of(call: Call) -> Norms:
+    """The norms of a call."""
     norms = [module.norm for module in call.modules]
-    return (
+    return Norms(
         call.weights["norm.weight"],
         call.weights["norm.bias"],
         [norm.running_mean for norm in norms],
@@ -45,7 +44,7 @@ def linear_norm(
     """
     weight = call.stacked(name)
     inputs = [call.state.read(source) for source in sources]
-    y, coefs = pointwise.linear_norm(inputs, weight, None, 0.0, *norms_of(call))
+    y, coefs = call.state.backend.linear_norm(inputs, weight, None, 0.0, norms_of(call))
     return y, coefs, weight
 
 
@@ -72,14 +71,14 @@ def linear_norm_backward(
     y, coefs, weight = kept
     assert y is not None and coefs is not None
     state = call.state
-    normed = (grad, y, coefs, call.scale, call.num_edges, state.training, 0.0)
+    normed = Normed(y, coefs, call.scale, call.num_edges, state.training, 0.0)
     if weight is None:
-        _, call.grad_scale = pointwise.relu_norm_backward(*normed, None)
+        _, call.grad_scale = state.backend.relu_norm_backward(grad, normed, None)
         return
     inputs = [state.read(source) for source in sources]
     buffers = [state.grad_buffer(source) for source in sources] if state.needs_x else []
-    affine, call.grad_scale, of_weight, _ = pointwise.linear_norm_backward(
-        *normed, inputs, weight, buffers, state.needs_weights, False
+    affine, call.grad_scale, of_weight, _ = state.backend.linear_norm_backward(
+        grad, normed, inputs, weight, buffers, state.needs_weights, False
     )
     if state.needs_weights:
         call.gradients[name] = of_weight
@@ -88,7 +87,7 @@ def linear_norm_backward(
 
 def relu_norm(call: Call, h: Tensor) -> Tensor:
     """ReLU of `h` `[N, D]` in place, and the coefficients of its norm."""
-    return pointwise.relu_norm_(h, 0.0, *norms_of(call))
+    return call.state.backend.relu_norm_(h, 0.0, norms_of(call))
 
 
 def relu_norm_backward(
@@ -100,9 +99,8 @@ def relu_norm_backward(
     """
     state = call.state
     out = torch.empty_like(y, memory_format=torch.contiguous_format) if state.full else None
-    affine, grad_scale = pointwise.relu_norm_backward(
-        grad, y, coefs, scale, call.num_edges, state.training, 0.0, out
-    )
+    normed = Normed(y, coefs, scale, call.num_edges, state.training, 0.0)
+    affine, grad_scale = state.backend.relu_norm_backward(grad, normed, out)
     if of_scale:
         call.grad_scale = grad_scale
     if state.needs_weights:

@@ -28,8 +28,8 @@ from torch.autograd.function import once_differentiable
 
 from sgas.precision import without_autocast
 from sgas_gcn.constants import NORM_FLOOR
-from sgas_gcn.fused.call import Aggregate, Call, State, Term
-from sgas_gcn.kernels import pointwise
+from sgas_gcn.fused.call import Aggregate, Call, State
+from sgas_gcn.kernels.interface import LENGTH, Term
 from sgas_gcn.ops.operation import FusedOperation
 
 
@@ -108,29 +108,19 @@ class FusedEdges:
 
     def mixture(
         self,
+        state: State,
         terms: Sequence[Term | None],
         scale: Tensor | None,
-        x: Tensor,
         bases: Sequence[Tensor | None],
     ) -> tuple[Sequence[Tensor], Tensor]:
         """The sums of the terms `[N, C]`, and the inverse lengths of those over their length."""
-        pairs = [(term, group) for term, group in zip(terms, self.groups, strict=True) if term]
-        if not pairs:
+        x = state.x
+        pairs = zip(terms, self.groups, strict=True)
+        placed = [term._replace(slots=group.slots) for term, group in pairs if term is not None]
+        if not placed:
             sums = [torch.zeros_like(x) if base is None else base.clone() for base in bases]
             return sums, x.new_empty(len(x), 0)
-        masks = [term.mask for term, _ in pairs if term.mask is not None]
-        return pointwise.mixture(
-            [term.values for term, _ in pairs],
-            [term.coefficients for term, _ in pairs],
-            [term.kind for term, _ in pairs],
-            [slot for _, group in pairs for slot in group.slots],
-            [len(group.slots) for _, group in pairs],
-            scale,
-            masks[0] if masks else None,
-            bases,
-            x.shape[1],
-            NORM_FLOOR,
-        )
+        return state.backend.mixture(placed, scale, bases, x.shape[1], NORM_FLOOR)
 
 
 class _Packed:
@@ -185,9 +175,9 @@ class _StateFunction(Function):
             term, kept = group.operation.fused_forward(call)
             packed.add(kept)
             terms.append(term)
-            is_length = term is not None and term.kind == pointwise.LENGTH
+            is_length = term is not None and term.kind == LENGTH
             lengths.append(len(group.modules) if is_length else 0)
-        outs, inverse = edges.mixture(terms, scale, x, bases)
+        outs, inverse = edges.mixture(state, terms, scale, bases)
         packed.add([inverse])
         if full:
             for aggregate, value in state.aggregates.items():

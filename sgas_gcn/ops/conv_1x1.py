@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sgas_gcn.fused.call import Call, Kept, Term
+from sgas_gcn.fused.call import Call, Kept
 from sgas_gcn.fused.norms import NORM, linear_norm_backward, linear_norm_term
+from sgas_gcn.kernels.interface import Term
 from sgas_gcn.ops.operation import BatchNorm, FusedOperation, Neighborhood
 
 

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sgas_gcn.fused.call import Call, Kept, Term
+from sgas_gcn.fused.call import Call, Kept
 from sgas_gcn.fused.norms import NORM, norms_of
-from sgas_gcn.kernels import messages, pointwise
+from sgas_gcn.kernels.interface import AFFINE, MASKED, EdgeMap, Normed, Term
 from sgas_gcn.ops.operation import BatchNorm, FusedOperation, Neighborhood
 from sgas_gcn.ops.plain import largest
 
@@ -46,9 +46,10 @@ class EdgeConv(FusedOperation):
         """The term."""
         state, weight = call.state, call.stacked("lin.weight")
         graph = state.neighbors.edges
-        y, coefs, kept = messages.edge_conv_forward(state.x, weight, graph, *norms_of(call))
+        edge_map = EdgeMap(state.x, weight, graph)
+        y, coefs, kept = state.backend.edge_conv(edge_map, norms_of(call))
         mask = graph.mask(state.x.dtype)
-        kind = pointwise.AFFINE if mask is None else pointwise.MASKED
+        kind = AFFINE if mask is None else MASKED
         return Term(y, coefs, kind, mask), (y, coefs, *((weight, *kept) if state.full else ()))
 
     @classmethod
@@ -58,14 +59,17 @@ class EdgeConv(FusedOperation):
         mask = graph.mask(state.x.dtype)
         y, coefs, *others = (t for t in kept if t is not None)
         if not state.full:
-            sums = pointwise.column_sums(grad, y, mask)
+            sums = state.backend.column_sums(grad, y, mask)
             norm = (coefs, call.scale, graph.num_edges, state.training, y)
-            call.grad_scale = call.per_edge(pointwise.norm_gradients(sums, *norm)[2])
+            call.grad_scale = call.per_edge(state.backend.norm_gradients(sums, *norm)[2])
             return
         weight, *chosen = others
-        affine, call.grad_scale, of_weight = messages.edge_conv_backward(
-            *(grad, y, coefs, call.scale, mask, call.num_edges, state.training),
-            *(state.x, tuple(chosen), weight, graph),
+        affine, call.grad_scale, of_weight = state.backend.edge_conv_backward(
+            grad,
+            Normed(y, coefs, call.scale, call.num_edges, state.training, 0.0),
+            mask,
+            EdgeMap(state.x, weight, graph),
+            tuple(chosen),
             state.grad_buffer() if state.needs_x else None,
             state.needs_weights,
         )

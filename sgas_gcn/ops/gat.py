@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sgas_gcn.constants import LEAKY_SLOPE
-from sgas_gcn.fused.call import Call, Kept, Term
+from sgas_gcn.fused.call import Call, Kept
 from sgas_gcn.fused.norms import (
     NORM,
     linear_norm,
@@ -22,7 +22,7 @@ from sgas_gcn.fused.norms import (
     relu_norm,
     relu_norm_backward,
 )
-from sgas_gcn.kernels import halves, pointwise
+from sgas_gcn.kernels.interface import Term
 from sgas_gcn.ops.operation import BatchNorm, FusedOperation, Neighborhood
 from sgas_gcn.ops.plain import attention
 
@@ -56,8 +56,8 @@ class PointGAT(FusedOperation):
         vectors = attention_vectors(call.stacked("att"), m)
         slope, shift = coefs[:2].to(y.dtype)
         shifts = (vectors * shift).view(2, m, -1).sum(2)
-        scores = pointwise.head_dots(y, vectors * slope, shifts, m)
-        out, kept = halves.attention_forward(
+        scores = state.backend.head_dots(y, vectors * slope, shifts, m)
+        out, kept = state.backend.attention_sum(
             y.unflatten(1, (m, -1)), *scores, state.neighbors.with_self, LEAKY_SLOPE
         )
         out = out.flatten(1)
@@ -75,12 +75,12 @@ class PointGAT(FusedOperation):
         assert coefs is not None
         grad_scale = None
         if values is not None:
-            sums = pointwise.column_sums(grad, values, None)
+            sums = state.backend.column_sums(grad, values, None)
             norm = (coefs, call.scale, len(grad), state.training, values)
-            grad_scale = call.per_edge(pointwise.norm_gradients(sums, *norm)[2])
+            grad_scale = call.per_edge(state.backend.norm_gradients(sums, *norm)[2])
         if state.full:
             y, weight, vectors, *weights = (t for t in others if t is not None)
-            grad_norm, *of_scores = halves.attention_backward(
+            grad_norm, *of_scores = state.backend.attention_sum_backward(
                 grad.unflatten(1, (m, -1)),
                 y.unflatten(1, (m, -1)),
                 tuple(weights),
@@ -100,7 +100,7 @@ class PointGAT(FusedOperation):
     ) -> Tensor:
         """Σ h · the gradient of a score, for both kinds of scores, times the edges' scale."""
         m = call.num_edges
-        of_vectors = pointwise.head_dots_backward(y, *of_scores).view(2, m, -1)
+        of_vectors = call.state.backend.head_dots_backward(y, *of_scores).view(2, m, -1)
         totals = torch.stack([of.sum(0, dtype=torch.float64) for of in of_scores]).unsqueeze(2)
         of_vectors = of_vectors * coefs[0].view(m, -1) + totals * coefs[1].view(m, -1)
         if call.scale is not None:
@@ -133,8 +133,8 @@ class GraphGAT(FusedOperation):
         weight = call.stacked("proj.weight")
         h = state.x @ weight.t()
         vectors = attention_vectors(call.stacked("att"), m)
-        scores = pointwise.head_dots(h, vectors, vectors.new_zeros(2, m), m)
-        out, kept = halves.attention_forward(
+        scores = state.backend.head_dots(h, vectors, vectors.new_zeros(2, m), m)
+        out, kept = state.backend.attention_sum(
             h.unflatten(1, (m, -1)), *scores, state.neighbors.with_self, LEAKY_SLOPE
         )
         y = out.flatten(1)
@@ -151,7 +151,7 @@ class GraphGAT(FusedOperation):
         if grad_sum is None:
             return
         h, weight, vectors, *weights = (t for t in others if t is not None)
-        grad_h, *of_scores = halves.attention_backward(
+        grad_h, *of_scores = state.backend.attention_sum_backward(
             grad_sum.unflatten(1, (m, -1)),
             h.unflatten(1, (m, -1)),
             tuple(weights),
@@ -161,7 +161,7 @@ class GraphGAT(FusedOperation):
             vectors,
         )
         if state.needs_weights:
-            of_vectors = pointwise.head_dots_backward(h, *of_scores)
+            of_vectors = state.backend.head_dots_backward(h, *of_scores)
             call.gradients["att"] = attention_gradient(of_vectors, m, h)
         call.linear_backward("proj.weight", grad_h.flatten(1), weight)
 

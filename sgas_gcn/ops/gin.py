@@ -7,9 +7,10 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sgas_gcn.fused.call import Aggregate, Call, Kept, Term
+from sgas_gcn.fused.call import Aggregate, Call, Kept
 from sgas_gcn.fused.norms import NORM, linear_norm_backward, linear_norm_term
-from sgas_gcn.kernels import halves
+from sgas_gcn.kernels.backend import backend_of
+from sgas_gcn.kernels.interface import Term
 from sgas_gcn.ops.operation import BatchNorm, FusedOperation, Neighborhood
 from sgas_gcn.ops.plain import sums
 
@@ -20,12 +21,12 @@ class SumWithSelf(Aggregate):
     @staticmethod
     def forward(x: Tensor, neighbors: Neighborhood) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The sum."""
-        return halves.sum_forward(x, neighbors.with_self), ()
+        return backend_of(x).neighbor_sum(x, neighbors.with_self), ()
 
     @staticmethod
     def backward(grad: Tensor, kept: tuple[Tensor, ...], neighbors: Neighborhood) -> Tensor:
         """The gradient of x."""
-        return halves.sum_backward(grad, neighbors.with_self)
+        return backend_of(grad).neighbor_sum_backward(grad, neighbors.with_self)
 
 
 class SumAndOwn(Aggregate):
@@ -34,12 +35,12 @@ class SumAndOwn(Aggregate):
     @staticmethod
     def forward(x: Tensor, neighbors: Neighborhood) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The sum."""
-        return halves.sum_forward(x, neighbors.edges).add_(x), ()
+        return backend_of(x).neighbor_sum(x, neighbors.edges).add_(x), ()
 
     @staticmethod
     def backward(grad: Tensor, kept: tuple[Tensor, ...], neighbors: Neighborhood) -> Tensor:
         """The gradient of x."""
-        return halves.sum_backward(grad, neighbors.edges).add_(grad)
+        return backend_of(grad).neighbor_sum_backward(grad, neighbors.edges).add_(grad)
 
 
 class GIN(FusedOperation):

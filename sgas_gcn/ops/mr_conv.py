@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sgas_gcn.fused.call import Aggregate, Call, Kept, Term
+from sgas_gcn.fused.call import Aggregate, Call, Kept
 from sgas_gcn.fused.norms import NORM, linear_norm_backward, linear_norm_term
-from sgas_gcn.kernels import halves
+from sgas_gcn.kernels.backend import backend_of
+from sgas_gcn.kernels.interface import Term
 from sgas_gcn.ops.operation import BatchNorm, FusedOperation, Neighborhood
 from sgas_gcn.ops.plain import largest
 
@@ -19,12 +20,12 @@ class LargestDifference(Aggregate):
     @staticmethod
     def forward(x: Tensor, neighbors: Neighborhood) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The difference."""
-        return halves.difference_forward(x, neighbors.edges)
+        return backend_of(x).largest_difference(x, neighbors.edges)
 
     @staticmethod
     def backward(grad: Tensor, kept: tuple[Tensor, ...], neighbors: Neighborhood) -> Tensor:
         """The gradient of x."""
-        return halves.difference_backward(grad, kept, neighbors.edges)
+        return backend_of(grad).largest_difference_backward(grad, kept, neighbors.edges)
 
 
 class MRConv(FusedOperation):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sgas_gcn.fused.call import Call, Kept, Term
+from sgas_gcn.fused.call import Call, Kept
+from sgas_gcn.kernels.interface import Term
 from sgas_gcn.ops.operation import FusedOperation, Neighborhood
 
 

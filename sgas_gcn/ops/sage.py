@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from sgas_gcn.constants import NORM_FLOOR
 from sgas_gcn.csr import GraphNeighbors
-from sgas_gcn.fused.call import Aggregate, Call, Kept, State, Term, products
+from sgas_gcn.fused.call import Aggregate, Call, Kept, State, products
 from sgas_gcn.fused.norms import NORM, relu_norm, relu_norm_backward
-from sgas_gcn.kernels import Graph, halves, messages, pointwise
+from sgas_gcn.kernels.backend import backend_of
+from sgas_gcn.kernels.interface import LENGTH, Graph, SageMap, Term
 from sgas_gcn.ops.operation import BatchNorm, FusedOperation, Neighborhood
 from sgas_gcn.ops.plain import largest, mean, over_length
 
@@ -52,37 +53,37 @@ class PointSAGE(FusedOperation):
         return over_length(F.relu(self.lin(torch.cat([x, message], dim=1))))
 
     @classmethod
-    def _graph(cls, neighbors: Neighborhood) -> Graph:
-        """The edges that the maximum is over."""
-        return neighbors.edges if cls.relative else neighbors.with_self
+    def _map(cls, state: State, pre: Tensor, weight: Tensor) -> SageMap:
+        """What is mapped, over the edges that the maximum is over."""
+        neighbors = state.neighbors
+        graph = neighbors.edges if cls.relative else neighbors.with_self
+        return SageMap(state.x, pre, weight, graph, cls.relative)
 
     @classmethod
     def fused_forward(cls, call: Call) -> tuple[Term | None, Kept]:
         """The term."""
-        state, graph = call.state, cls._graph(call.state.neighbors)
+        state = call.state
         pre, weight = call.stacked("pre.weight"), call.stacked("lin.weight")
-        y, message, kept = messages.sage_forward(
-            state.x, pre, weight, graph, cls.relative, state.full
-        )
-        return Term(y, kind=pointwise.LENGTH), (
-            y,
-            *((message, pre, weight, *kept) if state.full else ()),
-        )
+        y, message, kept = state.backend.sage(cls._map(state, pre, weight), state.full)
+        return Term(y, kind=LENGTH), (y, *((message, pre, weight, *kept) if state.full else ()))
 
     @classmethod
     def fused_backward(cls, call: Call, grad: Tensor, kept: Kept) -> None:
         """Leaves the gradients."""
         state = call.state
         y, *others = (t for t in kept if t is not None)
-        assert call.inverse is not None
-        norm = (call.inverse, call.scale, NORM_FLOOR)
+        lengths = call.lengths(NORM_FLOOR)
         if not state.full:
-            call.grad_scale = pointwise.length_backward(grad, y, None, *norm, None)
+            call.grad_scale = state.backend.length_backward(grad, y, None, lengths, None)
             return
         message, pre, weight, *chosen = others
-        call.grad_scale, of_pre, of_weight = messages.sage_backward(
-            *(grad, y, *norm, state.x, message, tuple(chosen), pre, weight),
-            *(cls._graph(state.neighbors), cls.relative),
+        call.grad_scale, of_pre, of_weight = state.backend.sage_backward(
+            grad,
+            y,
+            lengths,
+            cls._map(state, pre, weight),
+            message,
+            tuple(chosen),
             state.grad_buffer() if state.needs_x else None,
             state.needs_weights,
         )
@@ -103,13 +104,13 @@ class MeanWithSelf(Aggregate):
     def forward(x: Tensor, neighbors: GraphNeighbors) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The mean."""
         graph = neighbors.with_self
-        return halves.sum_forward(x, graph).div_(graph.degrees), ()
+        return backend_of(x).neighbor_sum(x, graph).div_(graph.degrees), ()
 
     @staticmethod
     def backward(grad: Tensor, kept: tuple[Tensor, ...], neighbors: GraphNeighbors) -> Tensor:
         """The gradient of x."""
         graph = neighbors.with_self
-        return halves.sum_backward(grad.div_(graph.degrees), graph)
+        return backend_of(grad).neighbor_sum_backward(grad.div_(graph.degrees), graph)
 
 
 class GraphSAGE(FusedOperation):
@@ -150,7 +151,7 @@ class GraphSAGE(FusedOperation):
         combined = torch.bmm(other.unflatten(0, (m, -1)), projection).flatten(0, 1)
         y = (state.x @ own.t()).addmm_(cls._message(state), combined.t())
         coefs = relu_norm(call, y)
-        return Term(y, coefs, pointwise.LENGTH), (
+        return Term(y, coefs, LENGTH), (
             y,
             coefs,
             *((projection, weight, combined) if state.full else ()),
@@ -161,10 +162,10 @@ class GraphSAGE(FusedOperation):
         """Leaves the gradients."""
         state = call.state
         y, coefs, *others = kept
-        assert y is not None and call.inverse is not None
+        assert y is not None
         grad_norm = torch.empty_like(y) if state.full else None
-        call.grad_scale = pointwise.length_backward(
-            grad, y, coefs, call.inverse, call.scale, NORM_FLOOR, grad_norm
+        call.grad_scale = state.backend.length_backward(
+            grad, y, coefs, call.lengths(NORM_FLOOR), grad_norm
         )
         if grad_norm is None or coefs is None:
             return

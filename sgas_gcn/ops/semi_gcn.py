@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sgas_gcn.csr import GraphNeighbors
-from sgas_gcn.fused.call import Aggregate, Call, Kept, Term
+from sgas_gcn.fused.call import Aggregate, Call, Kept
 from sgas_gcn.fused.norms import NORM, linear_norm, linear_norm_backward, linear_norm_term
-from sgas_gcn.kernels import halves
+from sgas_gcn.kernels.backend import backend_of
+from sgas_gcn.kernels.interface import Term
 from sgas_gcn.ops.operation import BatchNorm, FusedOperation, Neighborhood
 from sgas_gcn.ops.plain import mean, sums
 
@@ -45,7 +46,7 @@ class PointSemiGCN(FusedOperation):
         """The term."""
         state, graph = call.state, call.state.neighbors.with_self
         y, coefs, weight = linear_norm(call, "lin.weight")
-        total = halves.sum_forward(y, graph)
+        total = state.backend.neighbor_sum(y, graph)
         if not state.full:
             average = total.mul_(1 / graph.degree)
             return Term(average, coefs), (average, coefs, None)
@@ -58,7 +59,7 @@ class PointSemiGCN(FusedOperation):
         state, scale, degree = call.state, call.scale, 1
         if state.full:
             graph = state.neighbors.with_self
-            grad, degree = halves.sum_backward(grad, graph), graph.degree
+            grad, degree = state.backend.neighbor_sum_backward(grad, graph), graph.degree
             whole = grad.new_ones(call.num_edges) if scale is None else scale
             call.scale = whole / degree
         linear_norm_backward(call, "lin.weight", grad, kept)
@@ -75,14 +76,14 @@ class SymmetricSum(Aggregate):
         """The sum."""
         graph = neighbors.with_self
         share = graph.degrees.to(x.dtype).rsqrt()
-        return halves.sum_forward(x * share, graph).mul_(share), ()
+        return backend_of(x).neighbor_sum(x * share, graph).mul_(share), ()
 
     @staticmethod
     def backward(grad: Tensor, kept: tuple[Tensor, ...], neighbors: GraphNeighbors) -> Tensor:
         """The gradient of x."""
         graph = neighbors.with_self
         share = graph.degrees.to(grad.dtype).rsqrt()
-        return halves.sum_backward(grad.mul_(share), graph).mul_(share)
+        return backend_of(grad).neighbor_sum_backward(grad.mul_(share), graph).mul_(share)
 
 
 class GraphSemiGCN(FusedOperation):

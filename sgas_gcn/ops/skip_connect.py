@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from sgas_gcn.fused.call import Call, Kept, Term
-from sgas_gcn.kernels import pointwise
+from sgas_gcn.fused.call import Call, Kept
+from sgas_gcn.kernels.interface import BROADCAST, Term
 from sgas_gcn.ops.operation import FusedOperation, Neighborhood
 
 
@@ -24,11 +24,11 @@ class SkipConnect(FusedOperation):
     @classmethod
     def fused_forward(cls, call: Call) -> tuple[Term | None, Kept]:
         """The term."""
-        return Term(call.state.x, kind=pointwise.BROADCAST), ()
+        return Term(call.state.x, kind=BROADCAST), ()
 
     @classmethod
     def fused_backward(cls, call: Call, grad: Tensor, kept: Kept) -> None:
         """Leaves the gradients."""
         state = call.state
         buffer = state.grad_buffer() if state.needs_x else None
-        call.grad_scale = pointwise.skip_backward(grad, state.x, call.scale, buffer)
+        call.grad_scale = state.backend.skip_backward(grad, state.x, call.scale, buffer)

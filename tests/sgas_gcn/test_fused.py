@@ -20,7 +20,7 @@ from sgas_gcn.compiled import LIBRARY
 from sgas_gcn.config import POINT_SPACE
 from sgas_gcn.csr import GraphNeighbors
 from sgas_gcn.fused.call import State
-from sgas_gcn.kernels.cpu_backend import operators
+from sgas_gcn.kernels.cpu_operators import operators
 from sgas_gcn.neighbors import knn
 from sgas_gcn.ops.graph import GRAPH_OPERATIONS
 from sgas_gcn.ops.operation import BatchNorm, Operation, runs_fused

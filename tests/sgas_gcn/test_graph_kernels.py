@@ -11,19 +11,13 @@ from types import ModuleType
 import pytest
 import torch
 import torch.nn.functional as F
+from neighbor_primitives import attention_sum, edge_relu_stats, neighbor_max, neighbor_sum
 from torch import Tensor
 
 from sgas.errors import DataError
 from sgas.kernels import use_kernels
 from sgas_gcn.csr import CsrGraph, GraphNeighbors
-from sgas_gcn.kernels import (
-    attention_sum,
-    csr_backend,
-    edge_relu_stats,
-    neighbor_max,
-    neighbor_sum,
-    scatter,
-)
+from sgas_gcn.kernels import scatter, torch_csr
 
 # Nodes and edges: isolated nodes, self-loops, duplicates, one node, no edge, no duplicates of any.
 GRAPHS: dict[str, tuple[int, list[tuple[int, int]]]] = {
@@ -77,7 +71,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
     elif not WITH_SCATTER:
         pytest.skip("torch-scatter is not installed")
     if request.param == "pieces":
-        monkeypatch.setitem(csr_backend.PIECE, "cpu", 8)
+        monkeypatch.setitem(torch_csr.PIECE, "cpu", 8)
     yield
     scatter.segment_max_csr.cache_clear()
     use_kernels("auto")

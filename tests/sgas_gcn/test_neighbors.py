@@ -34,7 +34,7 @@ def test_knn_takes_every_dilation_th_nearest_point(k: int, dilation: int) -> Non
 def test_many_clouds_are_searched_as_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.randn(5, 16, 3)
     whole = nearest(x, 6)
-    monkeypatch.setattr("sgas_gcn.neighbors.DISTANCES_AT_ONCE", 2 * 16**2)
+    monkeypatch.setattr("sgas_gcn.kernels.indices.DISTANCES_AT_ONCE", 2 * 16**2)
     assert torch.equal(nearest(x, 6), whole)
     assert torch.equal(nearest(x[3:4], 6), whole[3:4])
 

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sgas_gcn.cells import LinearNorm
 from sgas_gcn.compiled import LIBRARY
-from sgas_gcn.kernels.cpu_backend import operators
+from sgas_gcn.kernels.cpu_operators import operators
 from sgas_gcn.pooling import pool_layer
 
 CLOUDS = 3

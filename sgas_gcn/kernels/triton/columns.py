@@ -1,6 +1,6 @@
 """Batch norm column by column: sums over rows, what follows from them, and how rows are changed.
 
-The mathematics and the arguments are those of `kernels.pointwise_torch`. Sums of a tile run in the
+The mathematics and the arguments are those of `kernels.torch_columns`. Sums of a tile run in the
 type of the rows, those of tiles in float64. Dimensions: N rows, D = m·C columns of m edges.
 """
 
@@ -261,7 +261,7 @@ def coefficients_of(
     momentum: float,
     eps: float,
 ) -> Tensor:
-    """`pointwise_torch.norm_coefficients` from the sums of strips `[strips, 2, D]`."""
+    """`torch_columns.norm_coefficients` from the sums of strips `[strips, 2, D]`."""
     running = [*running_mean, *running_var]
     given = torch.cat([*weight, *bias, *running])
     width = given.numel() // 4
@@ -290,7 +290,7 @@ def coefficients_of(
 
 
 def sums_of_columns(grad: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
-    """`pointwise_torch.column_sums` of each strip: float64 `[strips, 2, D]`."""
+    """`torch_columns.column_sums` of each strip: float64 `[strips, 2, D]`."""
     grad, y = side_by_side(grad), side_by_side(y)
     num_rows, width = grad.shape
     strips = Strips.of(num_rows, width)
@@ -322,7 +322,7 @@ def gradients_of(
     training: bool,
     like: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`pointwise_torch.norm_gradients` from the sums of strips, and the last by edge `[edges]`.
+    """`torch_columns.norm_gradients` from the sums of strips, and the last by edge `[edges]`.
 
     Factors `[3, D]`, gradients `[2, D]` in the type of `like`, float64 `[D]` and `[edges]`.
     """
@@ -356,7 +356,7 @@ def gradients_of(
 def by_factors(
     grad: Tensor, y: Tensor, factors: Tensor, negative_slope: float, out: Tensor
 ) -> None:
-    """`pointwise_torch.apply_factors`; the columns of `out` lie side by side."""
+    """`torch_columns.apply_factors`; the columns of `out` lie side by side."""
     grad, y = side_by_side(grad), side_by_side(y)
     num_rows, width = grad.shape
     strips = Strips.of(num_rows, width, most=8 * 128)

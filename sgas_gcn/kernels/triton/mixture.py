@@ -1,6 +1,6 @@
 """The weighted sum of all operations on the edges of a state: one launch for each operation.
 
-The mathematics and the arguments are those of `pointwise_torch.mixture`. Dimensions: N rows, C
+The mathematics and the arguments are those of `torch_columns.mixture`. Dimensions: N rows, C
 channels, M slots, L pieces that are divided by their length.
 """
 
@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sgas_gcn.kernels.pointwise_torch import BROADCAST, LENGTH, MASKED
+from sgas_gcn.kernels.interface import BROADCAST, LENGTH, MASKED
 from sgas_gcn.kernels.triton.strips import Strips, row_stride, rows_of_tile, side_by_side
 
 SLOTS = 4  # pieces of a launch, each with an output of its own
@@ -116,7 +116,7 @@ def mixture(
     channels: int,
     floor: float,
 ) -> tuple[list[Tensor], Tensor]:
-    """As `pointwise_torch.mixture`."""
+    """As `torch_columns.mixture`."""
     like, num_rows = values[0], len(values[0])
     outs = [like.new_empty(num_rows, channels) if b is None else b.clone() for b in bases]
     outs = [out.contiguous() for out in outs]

@@ -1,6 +1,6 @@
 """Backward of what is computed row by row: skips, division by the length, dot products by head.
 
-The mathematics and the arguments are those of `pointwise_torch`. Sums over rows are float64, strip
+The mathematics and the arguments are those of `torch_columns`. Sums over rows are float64, strip
 by strip, and then over strips. Dimensions: N rows, m edges or heads, C channels of each.
 """
 
@@ -199,7 +199,7 @@ def _dots_backward_kernel(
 
 
 def skip_backward(grad: Tensor, x: Tensor, scale: Tensor | None, grad_x: Tensor | None) -> Tensor:
-    """As `pointwise_torch.skip_backward`."""
+    """As `torch_columns.skip_backward`."""
     grad, x = side_by_side(grad), side_by_side(x)
     num_rows, channels = x.shape
     edges = grad.shape[1] // max(channels, 1)
@@ -236,7 +236,7 @@ def length_backward(
     floor: float,
     out: Tensor | None,
 ) -> Tensor:
-    """As `pointwise_torch.length_backward`."""
+    """As `torch_columns.length_backward`."""
     grad, y, inverse = side_by_side(grad), side_by_side(y), side_by_side(inverse)
     (num_rows, width), edges = y.shape, inverse.shape[1]
     channels = width // max(edges, 1)
@@ -271,7 +271,7 @@ def length_backward(
 
 
 def head_dots(values: Tensor, vectors: Tensor, shifts: Tensor, heads: int) -> tuple[Tensor, Tensor]:
-    """As `pointwise_torch.head_dots`."""
+    """As `torch_columns.head_dots`."""
     values, vectors, shifts = side_by_side(values), vectors.contiguous(), shifts.contiguous()
     num_rows, width = values.shape
     first, second = values.new_empty(num_rows, heads), values.new_empty(num_rows, heads)
@@ -296,7 +296,7 @@ def head_dots(values: Tensor, vectors: Tensor, shifts: Tensor, heads: int) -> tu
 
 
 def head_dots_backward(values: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """As `pointwise_torch.head_dots_backward`."""
+    """As `torch_columns.head_dots_backward`."""
     values, first, second = side_by_side(values), first.contiguous(), second.contiguous()
     (num_rows, width), heads = values.shape, first.shape[1]
     channels = width // max(heads, 1)
