@@ -170,8 +170,8 @@ class CellNeighbors:
     """The neighbourhoods of all cells in one forward pass; cell i has dilation i + 1.
 
     Cells 0 and 1 read the same features (the stem's output) and share one search; it runs among
-    the fewer numbers that `stem_coordinates` gives, where these have the same distances. `given`,
-    int `[B, P, k]` for each cell, replaces the searches.
+    the fewer numbers that `stem_coordinates` gives, where these have the same distances.
+    `neighbors`, int `[B, P, k]` for each cell, replaces the searches.
     """
 
     def __init__(
@@ -179,22 +179,26 @@ class CellNeighbors:
         shape: Sequence[int],
         k: int,
         num_cells: int,
-        given: Sequence[Tensor] | None = None,
+        neighbors: Sequence[Tensor] | None = None,
         stem_coordinates: Callable[[], Tensor] | None = None,
     ) -> None:
         num_clouds, num_points = shape[:2]
-        if given is not None and len(given) != num_cells:
-            raise DataError(f"neighbours of {len(given)} cells given; the network has {num_cells}")
-        check_cloud_size(num_points, k, num_cells if given is None else 1, f"cell {num_cells - 1}")
+        if neighbors is not None and len(neighbors) != num_cells:
+            raise DataError(
+                f"neighbours of {len(neighbors)} cells given; the network has {num_cells}"
+            )
+        check_cloud_size(
+            num_points, k, num_cells if neighbors is None else 1, f"cell {num_cells - 1}"
+        )
         self._clouds = (num_clouds, num_points)
-        self._k, self._num_cells, self._given = k, num_cells, given
+        self._k, self._num_cells, self._neighbors = k, num_cells, neighbors
         self._stem_coordinates = stem_coordinates
         self._searched: tuple[Features, Tensor] | None = None
 
     def of_cell(self, cell: int, features: Features) -> Neighbors:
         """The neighbourhoods for a cell whose first input, before any layer, is `[N, C]`."""
-        if self._given is not None:
-            return Neighbors.from_local(self._given[cell])
+        if self._neighbors is not None:
+            return Neighbors.from_local(self._neighbors[cell])
         if self._searched is None or self._searched[0] is not features:
             largest = min(2, self._num_cells) if cell == 0 else cell + 1
             width = search_width(self._k, largest)

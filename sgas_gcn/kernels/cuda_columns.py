@@ -23,11 +23,6 @@ from sgas_gcn.kernels.triton.rowwise import (
 )
 
 
-def relu_sums_(h: Tensor, negative_slope: float) -> Tensor:
-    """As `torch_columns.relu_sums_`."""
-    return columns.activation_sums(h, negative_slope).sum(0)
-
-
 def norm_coefficients(
     sums: Tensor,
     count: int,
@@ -62,13 +57,6 @@ def norm_gradients(
     edges = 1 if scale is None else scale.numel()
     partial = sums.contiguous().unsqueeze(0)
     return columns.gradients_of(partial, coefficients, scale, edges, count, training, like)[:3]
-
-
-def apply_factors(
-    grad: Tensor, y: Tensor, factors: Tensor, negative_slope: float, out: Tensor
-) -> None:
-    """As `torch_columns.apply_factors`."""
-    columns.by_factors(grad, y, factors, negative_slope, out)
 
 
 def relu_norm_(
@@ -154,13 +142,11 @@ def linear_norm_backward(
 
 # By the operators' names.
 FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "relu_sums_": relu_sums_,
     "relu_norm_": relu_norm_,
     "relu_norm_backward": relu_norm_backward,
     "norm_coefficients": norm_coefficients,
     "column_sums": column_sums,
     "norm_gradients": norm_gradients,
-    "apply_factors": apply_factors,
     "head_dots": head_dots,
     "head_dots_backward": head_dots_backward,
     "linear_norm": linear_norm,

@@ -19,7 +19,6 @@ from sgas_gcn.kernels.cpu_operators import COLUMN_OPERATORS, FLOPS, by_name
 _TRAINING = "bool training, float momentum, float eps"
 _OUTPUT = "Tensor grad, Tensor y, Tensor coefficients, Tensor? scale, int edges, bool training, "
 SCHEMAS = (
-    "relu_sums_(Tensor(a!) h, float negative_slope) -> Tensor",
     "relu_norm_(Tensor(a!) h, float negative_slope, Tensor[] weight, Tensor[] bias, "
     f"Tensor(b!)[] running_mean, Tensor(c!)[] running_var, {_TRAINING}) -> Tensor",
     f"relu_norm_backward({_OUTPUT}float negative_slope, Tensor(a!)? out) "
@@ -29,8 +28,6 @@ SCHEMAS = (
     "column_sums(Tensor grad, Tensor y, Tensor? mask) -> Tensor",
     "norm_gradients(Tensor sums, Tensor coefficients, Tensor? scale, int count, bool training, "
     "Tensor like) -> (Tensor factors, Tensor affine, Tensor of_scale)",
-    "apply_factors(Tensor grad, Tensor y, Tensor factors, float negative_slope, Tensor(a!) out) "
-    "-> ()",
     "head_dots(Tensor values, Tensor vectors, Tensor shifts, int heads) "
     "-> (Tensor first, Tensor second)",
     "head_dots_backward(Tensor values, Tensor first, Tensor second) -> Tensor",
@@ -72,8 +69,9 @@ def launch(function: Callable[..., Any], operator: Callable[..., Any], *argument
 
 define("sgas_gcn_cuda", SCHEMAS, lambda name: partial(_run, name))
 OPERATORS = torch.ops.sgas_gcn_cuda
-for name, shapes in COLUMN_OPERATORS.items():
-    register_fake(f"sgas_gcn_cuda::{name}", by_name(getattr(OPERATORS, name), shapes))
+for name in (schema.partition("(")[0] for schema in SCHEMAS):
+    shapes = by_name(getattr(OPERATORS, name), COLUMN_OPERATORS[name])
+    register_fake(f"sgas_gcn_cuda::{name}", shapes)
 for name in ("linear_norm", "linear_norm_backward"):
     operator = getattr(OPERATORS, name)
     register_flop_formula(operator)(by_name(operator, FLOPS[name]))

@@ -64,9 +64,9 @@ def runs_fused(operation: type[Operation]) -> TypeGuard[type[FusedOperation]]:
     """
     if not issubclass(operation, FusedOperation):
         return False
-    names = ("fused_forward", "forward")
-    bases = (vars(base) for base in operation.__mro__)
-    return "fused_forward" in next(base for base in bases if any(name in base for name in names))
+    definitions = {"forward", "fused_forward"}
+    nearest = next(base for base in operation.__mro__ if definitions & vars(base).keys())
+    return "fused_forward" in vars(nearest)
 
 
 class BatchNorm(nn.Module):

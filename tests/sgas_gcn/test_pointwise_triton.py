@@ -26,12 +26,14 @@ def launched(name: str) -> Any:
     return FUNCTIONS[name]
 
 
+NAMES = [schema.partition("(")[0] for schema in SCHEMAS]
+LAUNCHED = [case for case, (name, _) in CASES.items() if name in NAMES]
 SIZES = [(1, 1), (15, 17), (70, 33), (0, 4)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize(("rows", "channels"), SIZES)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", LAUNCHED)
 def test_equals_its_twin(case: str, rows: int, channels: int, dtype: torch.dtype) -> None:
     with triton_kernels():
         assert_equal_its_twin(case, launched, rows, channels, dtype, DEVICE)
@@ -65,7 +67,7 @@ def test_a_nan_is_seen(name: str) -> None:
     assert results[name].isnan().any()
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", LAUNCHED)
 def test_torch_knows_the_operators(case: str) -> None:
     """Schemas and shapes of results, as fake tensors and torch.compile rely on them."""
     name, make = CASES[case]
@@ -127,7 +129,8 @@ from sgas_gcn.kernels.cuda_columns import FUNCTIONS
 def program():
     for dtype in (torch.float32, torch.float64):
         for name, make in CASES.values():
-            FUNCTIONS[name](*make(Arguments(20, 17, dtype)))
+            if name in FUNCTIONS:
+                FUNCTIONS[name](*make(Arguments(20, 17, dtype)))
 
 print(sorted(compiled(program, (80, 90))))
 """
