@@ -145,10 +145,10 @@ def on(kernels: str) -> Derived:
     if kernels == "cuda":
         from sgas_gcn.kernels import cuda_backend
 
-        return Derived(cuda_backend, cuda_backend.PRIMITIVES)
+        return Derived(cuda_backend, cuda_backend.COMPOSED)
     if kernels == "cpu":
         return Derived(cpu_backend, _Compiled)
-    return Derived(torch_backend, torch_backend.PRIMITIVES)
+    return Derived(torch_backend, torch_backend.COMPOSED)
 
 
 def _on_device(x: Tensor) -> Derived:

@@ -10,13 +10,11 @@ from sgas_gcn.kernels import cuda_columns, cuda_neighbors, messages
 from sgas_gcn.kernels.cuda_neighbors import incoming, outgoing
 from sgas_gcn.kernels.cuda_operators import OPERATORS, launch
 from sgas_gcn.kernels.interface import (
-    EdgeMap,
     Graph,
     Kept,
     Lengths,
     Normed,
     Norms,
-    SageMap,
     Term,
     term_lists,
 )
@@ -33,31 +31,20 @@ def neighbor_sum_backward(grad: Tensor, graph: Graph) -> Tensor:
 
 
 def neighbor_max(x: Tensor, graph: Graph) -> tuple[Tensor, Kept]:
-    """As in `Primitives`; keeps which edge was chosen."""
+    """As in `Composed`; keeps which edge was chosen."""
     best, chosen = cuda_neighbors.max_op(x, incoming(graph))
     return best, (chosen,)
 
 
 def neighbor_max_backward(grad: Tensor, kept: Kept, graph: Graph) -> Tensor:
-    """As in `Primitives`."""
+    """As in `Composed`."""
     return cuda_neighbors.max_gradient_op(grad, *kept, outgoing(graph))
-
-
-def largest_difference(x: Tensor, graph: Graph) -> tuple[Tensor, Kept]:
-    """As in `Backend`."""
-    best, kept = neighbor_max(x, graph)
-    return best.sub_(messages.own_values(x, graph)), kept
-
-
-def largest_difference_backward(grad: Tensor, kept: Kept, graph: Graph) -> Tensor:
-    """As in `Backend`."""
-    return neighbor_max_backward(grad, kept, graph).sub_(messages.own_values(grad, graph))
 
 
 def edge_relu_stats(
     target: Tensor, source: Tensor, sign: Tensor, graph: Graph
 ) -> tuple[Tensor, Tensor, Tensor, Kept]:
-    """As in `Primitives`; keeps which edge was chosen."""
+    """As in `Composed`; keeps which edge was chosen."""
     selected, total, squares, chosen = cuda_neighbors.relu_stats_op(
         target, source, sign, incoming(graph)
     )
@@ -73,7 +60,7 @@ def edge_relu_stats_backward(
     kept: Kept,
     graph: Graph,
 ) -> tuple[Tensor, Tensor]:
-    """As in `Primitives`."""
+    """As in `Composed`."""
     grads, saved = [grad_selected, grad_total, grad_squares], [target, source, *kept]
     return cuda_neighbors.relu_stats_gradients_op(grads, saved, incoming(graph), outgoing(graph))
 
@@ -143,7 +130,7 @@ def relu_norm_backward(grad: Tensor, normed: Normed, out: Tensor | None) -> tupl
 
 
 def norm_coefficients(sums: Tensor, count: int, norms: Norms) -> Tensor:
-    """As in `Primitives`."""
+    """As in `Composed`."""
     operator = OPERATORS.norm_coefficients
     return launch(cuda_columns.norm_coefficients, operator, sums, count, *norms)
 
@@ -203,48 +190,7 @@ def mixture(
     return launch(cuda_columns.mixture, operator, *lists, scale, mask, bases, channels, floor)
 
 
-def edge_conv(edge_map: EdgeMap, norms: Norms) -> tuple[Tensor, Tensor, Kept]:
-    """As in `Backend`."""
-    return messages.edge_conv(PRIMITIVES, edge_map, norms)
-
-
-def edge_conv_backward(
-    grad: Tensor,
-    normed: Normed,
-    mask: Tensor | None,
-    edge_map: EdgeMap,
-    kept: Kept,
-    grad_x: Tensor | None,
-    of_weight: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """As in `Backend`."""
-    return messages.edge_conv_backward(
-        PRIMITIVES, grad, normed, mask, edge_map, kept, grad_x, of_weight
-    )
-
-
-def sage(sage_map: SageMap, tracked: bool) -> tuple[Tensor, Tensor, Kept]:
-    """As in `Backend`."""
-    return messages.sage(PRIMITIVES, sage_map)
-
-
-def sage_backward(
-    grad: Tensor,
-    y: Tensor,
-    lengths: Lengths,
-    sage_map: SageMap,
-    message: Tensor,
-    kept: Kept,
-    grad_x: Tensor | None,
-    of_weights: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """As in `Backend`."""
-    return messages.sage_backward(
-        PRIMITIVES, grad, y, lengths, sage_map, message, kept, grad_x, of_weights
-    )
-
-
-PRIMITIVES = messages.Primitives(
+COMPOSED = messages.Composed(
     neighbor_max,
     neighbor_max_backward,
     edge_relu_stats,
@@ -254,3 +200,9 @@ PRIMITIVES = messages.Primitives(
     norm_gradients,
     length_backward,
 )
+largest_difference = COMPOSED.largest_difference
+largest_difference_backward = COMPOSED.largest_difference_backward
+edge_conv = COMPOSED.edge_conv
+edge_conv_backward = COMPOSED.edge_conv_backward
+sage = COMPOSED.sage
+sage_backward = COMPOSED.sage_backward

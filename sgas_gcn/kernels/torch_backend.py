@@ -6,7 +6,7 @@ from torch import Tensor
 
 from sgas_gcn.csr import CsrGraph
 from sgas_gcn.kernels import messages, torch_constant, torch_csr
-from sgas_gcn.kernels.interface import EdgeMap, Graph, Kept, Lengths, Normed, Norms, SageMap
+from sgas_gcn.kernels.interface import Graph, Kept
 from sgas_gcn.kernels.torch_columns import (
     column_sums,
     head_dots,
@@ -67,34 +67,23 @@ def neighbor_sum_backward(grad: Tensor, graph: Graph) -> Tensor:
 
 
 def neighbor_max(x: Tensor, graph: Graph) -> tuple[Tensor, Kept]:
-    """As in `Primitives`."""
+    """As in `Composed`."""
     if isinstance(graph, CsrGraph):
         return torch_csr.neighbor_max(x, graph)
     return torch_constant.neighbor_max(x, graph)
 
 
 def neighbor_max_backward(grad: Tensor, kept: Kept, graph: Graph) -> Tensor:
-    """As in `Primitives`."""
+    """As in `Composed`."""
     if isinstance(graph, CsrGraph):
         return torch_csr.neighbor_max_backward(grad, kept, graph)
     return torch_constant.neighbor_max_backward(grad, kept, graph)
 
 
-def largest_difference(x: Tensor, graph: Graph) -> tuple[Tensor, Kept]:
-    """As in `Backend`."""
-    best, kept = neighbor_max(x, graph)
-    return best.sub_(messages.own_values(x, graph)), kept
-
-
-def largest_difference_backward(grad: Tensor, kept: Kept, graph: Graph) -> Tensor:
-    """As in `Backend`."""
-    return neighbor_max_backward(grad, kept, graph).sub_(messages.own_values(grad, graph))
-
-
 def edge_relu_stats(
     target: Tensor, source: Tensor, sign: Tensor, graph: Graph
 ) -> tuple[Tensor, Tensor, Tensor, Kept]:
-    """As in `Primitives`."""
+    """As in `Composed`."""
     if isinstance(graph, CsrGraph):
         return torch_csr.edge_relu_stats(target, source, sign, graph)
     return torch_constant.edge_relu_stats(target, source, sign, graph)
@@ -109,7 +98,7 @@ def edge_relu_stats_backward(
     kept: Kept,
     graph: Graph,
 ) -> tuple[Tensor, Tensor]:
-    """As in `Primitives`."""
+    """As in `Composed`."""
     grads = (grad_selected, grad_total, grad_squares)
     if isinstance(graph, CsrGraph):
         return torch_csr.edge_relu_stats_backward(*grads, target, source, kept, graph)
@@ -143,48 +132,7 @@ def attention_sum_backward(
     return messages.through_scores(gradients, vectors)
 
 
-def edge_conv(edge_map: EdgeMap, norms: Norms) -> tuple[Tensor, Tensor, Kept]:
-    """As in `Backend`."""
-    return messages.edge_conv(PRIMITIVES, edge_map, norms)
-
-
-def edge_conv_backward(
-    grad: Tensor,
-    normed: Normed,
-    mask: Tensor | None,
-    edge_map: EdgeMap,
-    kept: Kept,
-    grad_x: Tensor | None,
-    of_weight: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """As in `Backend`."""
-    return messages.edge_conv_backward(
-        PRIMITIVES, grad, normed, mask, edge_map, kept, grad_x, of_weight
-    )
-
-
-def sage(sage_map: SageMap, tracked: bool) -> tuple[Tensor, Tensor, Kept]:
-    """As in `Backend`."""
-    return messages.sage(PRIMITIVES, sage_map)
-
-
-def sage_backward(
-    grad: Tensor,
-    y: Tensor,
-    lengths: Lengths,
-    sage_map: SageMap,
-    message: Tensor,
-    kept: Kept,
-    grad_x: Tensor | None,
-    of_weights: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """As in `Backend`."""
-    return messages.sage_backward(
-        PRIMITIVES, grad, y, lengths, sage_map, message, kept, grad_x, of_weights
-    )
-
-
-PRIMITIVES = messages.Primitives(
+COMPOSED = messages.Composed(
     neighbor_max,
     neighbor_max_backward,
     edge_relu_stats,
@@ -194,3 +142,9 @@ PRIMITIVES = messages.Primitives(
     norm_gradients,
     length_backward,
 )
+largest_difference = COMPOSED.largest_difference
+largest_difference_backward = COMPOSED.largest_difference_backward
+edge_conv = COMPOSED.edge_conv
+edge_conv_backward = COMPOSED.edge_conv_backward
+sage = COMPOSED.sage
+sage_backward = COMPOSED.sage_backward

@@ -56,7 +56,7 @@ def _scatter_chosen(grad: Tensor, column: Tensor, graph: NeighborGraph, out: Ten
 
 
 def neighbor_max(x: Tensor, graph: NeighborGraph) -> tuple[Tensor, Kept]:
-    """As in `Primitives`; keeps the column that was chosen."""
+    """As in `Composed`; keeps the column that was chosen."""
     first, *others = graph.columns
     largest = _RunningMax(x.index_select(0, first), graph.degree)
     for number, column in enumerate(others, start=1):
@@ -65,7 +65,7 @@ def neighbor_max(x: Tensor, graph: NeighborGraph) -> tuple[Tensor, Kept]:
 
 
 def neighbor_max_backward(grad: Tensor, kept: Kept, graph: NeighborGraph) -> Tensor:
-    """As in `Primitives`."""
+    """As in `Composed`."""
     (column,) = kept
     grad_x = torch.zeros_like(grad, memory_format=torch.contiguous_format)
     _scatter_chosen(grad, column, graph, grad_x)
@@ -75,7 +75,7 @@ def neighbor_max_backward(grad: Tensor, kept: Kept, graph: NeighborGraph) -> Ten
 def edge_relu_stats(
     target: Tensor, source: Tensor, sign: Tensor, graph: NeighborGraph
 ) -> tuple[Tensor, Tensor, Tensor, Kept]:
-    """As in `Primitives`; keeps the column that was chosen, and the extremum."""
+    """As in `Composed`; keeps the column that was chosen, and the extremum."""
     total, squares = torch.zeros_like(target), torch.zeros_like(target)
     lowest = torch.full_like(target, -torch.inf)
     extremum = _RunningMax(lowest, graph.degree)
@@ -99,7 +99,7 @@ def edge_relu_stats_backward(
     kept: Kept,
     graph: NeighborGraph,
 ) -> tuple[Tensor, Tensor]:
-    """As in `Primitives`."""
+    """As in `Composed`."""
     chosen, selected = kept
     constant, slope = grad_total.to(target.dtype), (2 * grad_squares).to(target.dtype)
     grad_target = torch.ops.aten.threshold_backward(grad_selected, selected, 0)

@@ -79,13 +79,13 @@ def neighbor_sum_backward(grad: Tensor, graph: CsrGraph) -> Tensor:
 
 
 def neighbor_max(x: Tensor, graph: CsrGraph) -> tuple[Tensor, Kept]:
-    """As in `Primitives`; keeps the source that was chosen."""
+    """As in `Composed`; keeps the source that was chosen."""
     best, source = _largest(x, graph)
     return best, (source,)
 
 
 def neighbor_max_backward(grad: Tensor, kept: Kept, graph: CsrGraph) -> Tensor:
-    """As in `Primitives`."""
+    """As in `Composed`."""
     (source,) = kept
     return _scatter_chosen(grad, source, graph)
 
@@ -93,7 +93,7 @@ def neighbor_max_backward(grad: Tensor, kept: Kept, graph: CsrGraph) -> Tensor:
 def edge_relu_stats(
     target: Tensor, source: Tensor, sign: Tensor, graph: CsrGraph
 ) -> tuple[Tensor, Tensor, Tensor, Kept]:
-    """As in `Primitives`; keeps the source that was chosen, and the extremum."""
+    """As in `Composed`; keeps the source that was chosen, and the extremum."""
     width = source.shape[1]
     total = torch.zeros(width, dtype=torch.float64, device=source.device)
     squares = torch.zeros_like(total)
@@ -116,7 +116,7 @@ def edge_relu_stats_backward(
     kept: Kept,
     graph: CsrGraph,
 ) -> tuple[Tensor, Tensor]:
-    """As in `Primitives`."""
+    """As in `Composed`."""
     chosen, selected = kept
     constant, slope = grad_total.to(target.dtype), (2 * grad_squares).to(target.dtype)
     grad_target = torch.ops.aten.threshold_backward(grad_selected, selected, 0)
