@@ -62,7 +62,7 @@ class Baseline(nn.Module):
 
     def forward(self, batch: GraphBatch) -> Tensor:
         """The logits."""
-        graph, x = batch.neighbors.given, batch.x
+        graph, x = batch.neighbors.edges, batch.x
         edge_index = torch.stack([graph.sources, graph.targets])
         if self.row_normalise:
             x = x / x.sum(1, keepdim=True).clamp_min(1)

@@ -39,7 +39,7 @@ def rates() -> tuple[float, float]:
 def products_of(x: Tensor, weight: Tensor) -> list[Callable[[], Any]]:
     """Ways to compute x · weightᵀ: torch's, and our linear layer where it is compiled."""
     from sgas_gcn.compiled import runs_compiled
-    from sgas_gcn.kernels.cpu_backend import operators
+    from sgas_gcn.kernels.cpu_operators import operators
 
     ways: list[Callable[[], Any]] = [lambda: torch.mm(x, weight.t())]
     if runs_compiled(x):

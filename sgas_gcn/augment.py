@@ -29,11 +29,11 @@ def have_normals(clouds: np.ndarray) -> bool:
         return False
     vectors = units = parts = 0
     for cloud in clouds:
-        found = cloud[:, 3:6]
-        squares = np.square(found.astype(np.float32)).sum(-1)
+        normals = cloud[:, 3:6]
+        squares = np.square(normals.astype(np.float32)).sum(-1)
         vectors += int((squares > 0).sum())
         units += int((np.abs(squares - 1) < UNIT).sum())
-        parts += int((found != np.rint(found)).any(-1).sum())
+        parts += int((normals != np.rint(normals)).any(-1).sum())
     return parts > 0 and units >= UNIT_SHARE * vectors
 
 

@@ -8,7 +8,7 @@ of all of them together, C channels, E edges of a cell, O candidate operations.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -16,12 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from sgas.cell import dag_extend
+from sgas.precision import widened
+from sgas.space import NONE
 from sgas_gcn.config import GraphModelConfig, PointModelConfig
 from sgas_gcn.constants import EPS, MOMENTUM
-from sgas_gcn.features import Affine, Beside, Features, beside, reduced, with_ones
+from sgas_gcn.features import Affine, Features, reduced, with_ones
 from sgas_gcn.fused.layer import linear_norm
-from sgas_gcn.fused.state import Member, Plan
-from sgas_gcn.ops.common import BatchNorm, Operation, SourceState
+from sgas_gcn.fused.state import FusedEdges, FusedGroup
+from sgas_gcn.ops.operation import BatchNorm, Operation, runs_fused
 
 DropPath = Callable[[Tensor], Tensor]
 Operations = Mapping[str, type[Operation]]
@@ -53,8 +55,8 @@ class LinearNorm(nn.Module):
 
     def forward(self, x: Features) -> Tensor:
         """The normalised `[N, out_channels]`."""
-        inputs, weight = reduced(x, self.lin.weight)
-        return linear_norm(inputs, weight, self.lin.bias, self.norm, self.negative_slope)
+        matrix, weight = reduced(x, self.lin.weight)
+        return linear_norm(matrix, weight, self.lin.bias, self.norm, self.negative_slope)
 
 
 @dataclass(frozen=True)
@@ -67,27 +69,69 @@ class CellEdge:
 
 
 @dataclass(frozen=True)
-class OperationGroup:
-    """All edges out of one state that hold one operation; they are evaluated together."""
+class Outgoing:
+    """All edges that leave one state: the steps that they enter, and what they hold.
 
-    op: str
-    edges: tuple[int, ...]
+    `skips` says of each edge whether drop path leaves it alone. `plain` are the operations that run
+    by their `forward`, with the place of their edge among these.
+    """
 
-
-@dataclass(frozen=True)
-class StatePlan:
-    """What leaves one state: its edges, the fused function for them, and what has no fused form."""
-
-    edges: tuple[int, ...]
+    steps: tuple[int, ...]
     skips: tuple[bool, ...]
-    fused: Plan | None
-    others: tuple[OperationGroup, ...]
+    fused: FusedEdges | None
+    plain: tuple[tuple[int, Operation], ...]
 
     @property
-    def scale_sizes(self) -> list[int]:
-        """How many weights the fused function takes, and each of the others."""
-        fused = [] if self.fused is None else [self.fused.num_pieces]
-        return fused + [len(group.edges) for group in self.others]
+    def num_weights(self) -> int:
+        """How many weights the operations have: the fused ones, then the others."""
+        return len(self.plain) + (0 if self.fused is None else self.fused.num_weights)
+
+    def bases(self, sums: Mapping[int, Tensor]) -> list[Tensor | None]:
+        """What each edge adds to: of edges into one step, the first to what there is."""
+        return [
+            None if step in self.steps[:slot] else sums.get(step)
+            for slot, step in enumerate(self.steps)
+        ]
+
+    def outputs(
+        self,
+        x: Tensor,
+        neighbors: Any,
+        scale: Tensor | None,
+        training: bool,
+        bases: Sequence[Tensor | None],
+    ) -> list[Tensor]:
+        """What each edge puts out, `[N, C]`, on top of its base; `scale` are the weights."""
+        outputs, num_fused = list(bases), 0
+        if self.fused is not None:
+            num_fused = self.fused.num_weights
+            own = None if scale is None else scale[:num_fused]
+            outputs = list(self.fused.outputs(x, neighbors, own, training, bases))
+        for number, (slot, operation) in enumerate(self.plain, start=num_fused):
+            with torch.autocast(x.device.type, enabled=False):  # as inside fused functions
+                part = operation(widened(x), neighbors)
+            part = part if scale is None else part * scale[number]
+            so_far = outputs[slot]
+            outputs[slot] = part if so_far is None else so_far + part
+        return cast("list[Tensor]", outputs)  # each edge holds an operation
+
+    def dropped(self, outputs: Sequence[Tensor], drop_path: DropPath) -> list[Tensor]:
+        """The outputs after drop path, those of skips as they are."""
+        if not outputs:
+            return []
+        dropped = drop_path(torch.stack(list(outputs), dim=1)).unbind(1)
+        choices = zip(self.skips, outputs, dropped, strict=True)
+        return [output if skips else without for skips, output, without in choices]
+
+    def by_step(
+        self, outputs: Sequence[Tensor], sums: Mapping[int, Tensor] | None = None
+    ) -> dict[int, Tensor]:
+        """The sums `[N, C]` of the steps that the edges enter, on top of `sums`."""
+        totals: dict[int, Tensor] = {}
+        for step, output in zip(self.steps, outputs, strict=True):
+            so_far = totals.get(step, None if sums is None else sums.get(step))
+            totals[step] = output if so_far is None else so_far + output
+        return totals
 
 
 class Cell(nn.Module):
@@ -116,7 +160,7 @@ class Cell(nn.Module):
             nn.ModuleDict({op: operations[op](channels) for op in edge.ops}) for edge in edges
         )
         self.register_buffer("scale_index", torch.zeros(0, dtype=torch.int64), persistent=False)
-        self._plan()
+        self._sort()
 
     def restrict(self, kept: Sequence[Sequence[str]]) -> None:
         """Free the operations that are not in `kept`, by edge; the others stay the same modules."""
@@ -126,7 +170,7 @@ class Cell(nn.Module):
             assert not missing, f"edge {edge} has lost {sorted(missing)} in an earlier decision"
             for op in set(held) - set(ops):
                 del held[op]
-        self._plan()
+        self._sort()
 
     def _held(self, edge: int) -> nn.ModuleDict:
         """The operations that an edge still holds."""
@@ -134,44 +178,47 @@ class Cell(nn.Module):
         assert isinstance(held, nn.ModuleDict)
         return held
 
-    def _plan(self) -> None:
-        """Group the edges by what they read and hold, and note where their weights stand."""
-        self.plans: list[StatePlan] = []
-        index: list[int] = []
+    def _sort(self) -> None:
+        """Sort the edges by what they read and hold, and note where their weights stand."""
         columns = {op: column for column, op in enumerate(self.operations)}
+        self.outgoing: list[Outgoing] = []
+        index: list[int] = []
         for source in range(NUM_INPUTS + self.num_steps):
-            groups = self._groups(source)
+            leaving = [edge for edge, (start, _) in enumerate(self.links) if start == source]
             # Edges that hold more come first: those of most operations then stand side by side.
-            edges = {edge: -len(self._held(edge)) for group in groups for edge in group.edges}
-            order = tuple(sorted(edges, key=lambda edge: (edges[edge], edge)))
-            groups = [OperationGroup(g.op, tuple(e for e in order if e in g.edges)) for g in groups]
-            fused = [group for group in groups if self.operations[group.op].form]
-            others = [group for group in groups if not self.operations[group.op].form]
-            skips = tuple(self._skips(edge) for edge in order)
-            plan = self._fused_plan(fused, order)
-            self.plans.append(StatePlan(order, skips, plan, tuple(others)))
-            for group in (*fused, *others):
-                index += [edge * len(columns) + columns[group.op] for edge in group.edges]
+            order = sorted(filter(self._held, leaving), key=lambda edge: -len(self._held(edge)))
+            holders = self._holders(order)
+            self.outgoing.append(self._outgoing(order, holders))
+            for op, edges in holders:
+                index += [edge * len(columns) + columns[op] for edge in edges]
         self.scale_index = torch.tensor(index, dtype=torch.int64, device=self.scale_index.device)
 
-    def _groups(self, source: int) -> list[OperationGroup]:
-        """The operations on the edges that leave a state, in the order of the table."""
-        leaving = [edge for edge, (start, _) in enumerate(self.links) if start == source]
-        groups = [
-            OperationGroup(op, tuple(edge for edge in leaving if self._contributes(edge, op)))
-            for op in self.operations
-        ]
-        return [group for group in groups if group.edges]
+    def _holders(self, edges: Sequence[int]) -> list[tuple[str, list[int]]]:
+        """The operations on some edges and which of these hold them, those that run fused first."""
+        names = sorted(self.operations, key=lambda op: not runs_fused(self.operations[op]))
+        holders = [(op, [edge for edge in edges if self._contributes(edge, op)]) for op in names]
+        return [(op, several) for op, several in holders if several]
 
-    def _fused_plan(self, groups: Sequence[OperationGroup], order: Sequence[int]) -> Plan | None:
-        """The fused function of some operations; None where there is none."""
-        members = []
-        for group in groups:
-            form = self.operations[group.op].form
-            assert form is not None
-            modules = tuple(self._held(edge)[group.op] for edge in group.edges)
-            members.append(Member(form, modules, tuple(order.index(edge) for edge in group.edges)))
-        return Plan(tuple(members), len(order)) if members else None
+    def _outgoing(
+        self, edges: Sequence[int], holders: Sequence[tuple[str, Sequence[int]]]
+    ) -> Outgoing:
+        """What leaves a state by its edges, with the operations on them."""
+        groups: list[FusedGroup] = []
+        plain: list[tuple[int, Operation]] = []
+        for op, several in holders:
+            operation = self.operations[op]
+            modules = [cast("Operation", self._held(edge)[op]) for edge in several]
+            slots = [edges.index(edge) for edge in several]
+            if runs_fused(operation):
+                groups.append(FusedGroup(operation, tuple(modules), tuple(slots)))
+            else:
+                plain += zip(slots, modules, strict=True)
+        return Outgoing(
+            tuple(self.links[edge][1] for edge in edges),
+            tuple(self._skips(edge) for edge in edges),
+            FusedEdges(tuple(groups), len(edges)) if groups else None,
+            tuple(plain),
+        )
 
     def _skips(self, edge: int) -> bool:
         """True where drop path leaves an edge alone."""
@@ -180,14 +227,14 @@ class Cell(nn.Module):
     def _contributes(self, edge: int, op: str) -> bool:
         """True where an edge holds an operation that adds something to its output."""
         held = self._held(edge)
-        return op in held and (op != "none" or len(held) == 1)
+        return op in held and (op != NONE or len(held) == 1)
 
-    def _scales(self, weights: Tensor | None) -> Iterator[Tensor | None]:
-        """The weights of the operations' edges, part by part of the plans; None stands for ones."""
-        sizes = [size for plan in self.plans for size in plan.scale_sizes]
+    def _scales(self, weights: Tensor | None) -> Sequence[Tensor | None]:
+        """The weights of the operations on edges, by the state that they read; None for ones."""
         if weights is None:
-            return iter([None] * len(sizes))
-        return iter(weights.flatten().index_select(0, self.scale_index).split(sizes))
+            return [None] * len(self.outgoing)
+        sizes = [outgoing.num_weights for outgoing in self.outgoing]
+        return weights.flatten().index_select(0, self.scale_index).split(sizes)
 
     def forward(
         self,
@@ -196,79 +243,25 @@ class Cell(nn.Module):
         neighbors: Any,
         weights: Tensor | None = None,
         drop_path: DropPath | None = None,
-        apart: bool = False,
-    ) -> Tensor | Beside:
+    ) -> Tensor:
         """The output `[N, out_channels]` for the outputs of the two cells before.
 
         `weights` `[E, O]` multiply the operations (None: all 1); `drop_path` is applied to what
-        every edge puts out, `[N, m, C]`, but where it holds a skip. `apart` says that the reader
-        takes the states of the output each by itself.
+        every edge puts out, `[N, m, C]`, but where it holds a skip.
         """
         scales = self._scales(weights)
 
         def extend(source: int, x: Tensor, sums: Mapping[int, Tensor]) -> dict[int, Tensor]:
-            plan = self.plans[source]
-            if drop_path is None and not plan.others:
-                return self._added(plan, x, neighbors, scales, sums)
-            outputs = self._outputs(plan, x, neighbors, scales)
-            if drop_path is not None and outputs:
-                dropped = drop_path(torch.stack(outputs, dim=1)).unbind(1)
-                choices = zip(plan.skips, outputs, dropped, strict=True)
-                outputs = [out if skips else without for skips, out, without in choices]
-            return self._by_step(plan, outputs, sums)
+            outgoing, scale = self.outgoing[source], scales[source]
+            if drop_path is None:
+                bases = outgoing.bases(sums)
+                return outgoing.by_step(outgoing.outputs(x, neighbors, scale, self.training, bases))
+            bases = outgoing.bases({})
+            outputs = outgoing.outputs(x, neighbors, scale, self.training, bases)
+            return outgoing.by_step(outgoing.dropped(outputs, drop_path), sums)
 
         states = dag_extend([self.pre0(s0), self.pre1(s1)], self.num_steps, extend)
-        output = [states[state] for state in self.concat]
-        return beside(output) if apart else torch.cat(output, dim=1)
-
-    def _added(
-        self,
-        plan: StatePlan,
-        x: Tensor,
-        neighbors: Any,
-        scales: Iterator[Tensor | None],
-        sums: Mapping[int, Tensor],
-    ) -> dict[int, Tensor]:
-        """The sums `[N, C]` of the steps that a fused plan reaches, added to as they are made."""
-        if plan.fused is None:
-            return {}
-        steps = [self.links[edge][1] for edge in plan.edges]
-        # Of edges into one step, the first adds to what there is.
-        bases = [
-            None if step in steps[:number] else sums.get(step) for number, step in enumerate(steps)
-        ]
-        outputs = plan.fused.outputs(x, neighbors, next(scales), self.training, bases)
-        found: dict[int, Tensor] = {}
-        for step, out in zip(steps, outputs, strict=True):
-            found[step] = found[step] + out if step in found else out
-        return found
-
-    def _outputs(
-        self, plan: StatePlan, x: Tensor, neighbors: Any, scales: Iterator[Tensor | None]
-    ) -> list[Tensor]:
-        """What each edge of a plan puts out, `[N, C]`."""
-        outputs: dict[int, Tensor] = {}
-        if plan.fused is not None:
-            found = plan.fused.outputs(x, neighbors, next(scales), self.training)
-            outputs = dict(zip(plan.edges, found, strict=True))
-        state = SourceState(x, neighbors)
-        for group in plan.others:
-            ops = [self._held(edge)[group.op] for edge in group.edges]
-            parts = self.operations[group.op].evaluate(ops, state, next(scales)).unbind(1)
-            for edge, part in zip(group.edges, parts, strict=True):
-                outputs[edge] = outputs[edge] + part if edge in outputs else part
-        return [outputs[edge] for edge in plan.edges]
-
-    def _by_step(
-        self, plan: StatePlan, outputs: Sequence[Tensor], sums: Mapping[int, Tensor]
-    ) -> dict[int, Tensor]:
-        """The sums `[N, C]` of the steps that a plan reaches, from the outputs of its edges."""
-        found: dict[int, Tensor] = {}
-        for edge, out in zip(plan.edges, outputs, strict=True):
-            step = self.links[edge][1]
-            so_far = found.get(step, sums.get(step))
-            found[step] = out if so_far is None else so_far + out
-        return found
+        return torch.cat([states[state] for state in self.concat], dim=1)
 
 
 def drop_clouds(x: Tensor, probability: float, num_clouds: int) -> Tensor:

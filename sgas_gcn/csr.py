@@ -132,6 +132,11 @@ class CsrGraph:
             self.largest_degree,
         )
 
+    @property
+    def ends(self) -> tuple[Tensor, Tensor]:
+        """The sources and the targets of all edges, int64 `[E]` each."""
+        return self.sources, self.targets
+
     @cached_property
     def degrees(self) -> Tensor:
         """How many edges enter each node, int64 `[N, 1]`."""
@@ -142,12 +147,16 @@ class CsrGraph:
         """Whether any edge enters a node, bool `[N, 1]`."""
         return self.degrees > 0
 
+    def mask(self, dtype: torch.dtype) -> Tensor | None:
+        """1 for nodes that an edge enters and 0 for others, `[N]`."""
+        return self.has_edges.squeeze(1).to(dtype)
+
 
 @dataclass(frozen=True, eq=False)
 class GraphNeighbors:
-    """The edges of a graph as `given`, and with self-loops renewed: exactly one at each node."""
+    """The `edges` of a graph as they are, and with self-loops renewed: one at each node."""
 
-    given: CsrGraph
+    edges: CsrGraph
     with_self: CsrGraph
 
     @classmethod
@@ -164,10 +173,10 @@ class GraphNeighbors:
     def join(cls, neighbors: Sequence[GraphNeighbors]) -> GraphNeighbors:
         """The neighbourhoods of several graphs side by side."""
         return cls(
-            CsrGraph.join([each.given for each in neighbors]),
+            CsrGraph.join([each.edges for each in neighbors]),
             CsrGraph.join([each.with_self for each in neighbors]),
         )
 
     def to(self, device: torch.device | str) -> GraphNeighbors:
         """The same neighbourhoods on a device."""
-        return GraphNeighbors(self.given.to(device), self.with_self.to(device))
+        return GraphNeighbors(self.edges.to(device), self.with_self.to(device))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sgas_gcn.cells import RELU, STEM_MULTIPLE, Cell, LinearNorm
 from sgas_gcn.config import PointModelConfig
 from sgas_gcn.constants import LEAKY_SLOPE
-from sgas_gcn.features import Beside, Features, dense
+from sgas_gcn.features import Features
 from sgas_gcn.graph_batch import GraphBatch
 from sgas_gcn.pooling import pool_layer
 
@@ -79,9 +79,9 @@ class NodeClassifier(nn.Module):
         self.lin = nn.Linear(1 + in_channels, num_outputs)
         self.dropout = dropout
 
-    def forward(self, x: Tensor | Beside, batch: GraphBatch) -> Tensor:
+    def forward(self, x: Tensor, batch: GraphBatch) -> Tensor:
         """The logits of the asked nodes."""
-        x = batch.answers(dense(x))
+        x = batch.answers(x)
         x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1)
         return self.lin(F.dropout(x, self.dropout, self.training))
 

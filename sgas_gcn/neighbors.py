@@ -16,12 +16,9 @@ from torch import Tensor
 
 from sgas.errors import ConfigError, DataError
 from sgas.precision import widened
-from sgas_gcn.compiled import runs_compiled
-from sgas_gcn.features import Affine, Features, dense
+from sgas_gcn.features import Affine, Features
+from sgas_gcn.kernels import indices
 from sgas_gcn.rows import Rows, rows_of_constant_degree
-
-DISTANCES_AT_ONCE = 2**22  # bounds the memory of a search: 16 MiB of float32
-FEW_DIMENSIONS = 16  # up to so many, distances are computed one by one and not as a product
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +52,21 @@ class NeighborGraph:
     def num_edges(self) -> int:
         """Number of edges."""
         return self.sources.numel()
+
+    @cached_property
+    def degrees(self) -> Tensor:
+        """How many edges enter each node, int64 `[N, 1]`."""
+        return torch.full((self.num_nodes, 1), self.degree, device=self.sources.device)
+
+    @cached_property
+    def ends(self) -> tuple[Tensor, Tensor]:
+        """The sources and the targets of all edges, int64 `[N·degree]` each."""
+        nodes = torch.arange(self.num_nodes, device=self.sources.device)
+        return self.sources.flatten(), nodes.repeat_interleave(self.degree)
+
+    def mask(self, dtype: torch.dtype) -> Tensor | None:
+        """None, since edges enter all nodes; as in `CsrGraph`."""
+        return None
 
     @cached_property
     def rows(self) -> Rows:
@@ -93,10 +105,10 @@ class NeighborGraph:
 
 @dataclass(frozen=True, eq=False)
 class Neighbors:
-    """The neighbourhood of every node as two graphs over the same nodes, with and without it."""
+    """The `edges` from the neighbours of each point, and with the point itself among them."""
 
     with_self: NeighborGraph
-    without_self: NeighborGraph
+    edges: NeighborGraph
 
     @classmethod
     def from_local(cls, index: Tensor) -> Neighbors:
@@ -120,25 +132,7 @@ def nearest(x: Tensor, width: int) -> Tensor:
     at least, also under autocast: they are differences of larger numbers.
     """
     with torch.autocast(x.device.type, enabled=False):
-        return _nearest(widened(x), width)
-
-
-def _nearest(x: Tensor, width: int) -> Tensor:
-    num_clouds, num_points, dimensions = x.shape
-    compiled = runs_compiled(x)
-    if compiled and dimensions <= FEW_DIMENSIONS:
-        return torch.ops.sgas_gcn.nearest(x, width)
-    index = torch.empty(num_clouds, num_points, width, dtype=torch.int64, device=x.device)
-    clouds_at_once = max(1, DISTANCES_AT_ONCE // num_points**2)
-    for part, out in zip(x.split(clouds_at_once), index.split(clouds_at_once), strict=True):
-        norms = part.square().sum(-1).unsqueeze(1)  # [b, 1, P]
-        distances = torch.baddbmm(norms, part, part.transpose(1, 2), alpha=-2)  # [b, P, P]
-        distances.diagonal(dim1=1, dim2=2).fill_(-torch.inf)
-        if compiled:
-            out.copy_(torch.ops.sgas_gcn.smallest(distances, width))
-        else:
-            out.copy_(distances.topk(width, largest=False).indices)
-    return index
+        return indices.nearest(widened(x), width)
 
 
 def search_width(k: int, dilation: int) -> int:
@@ -176,8 +170,8 @@ class CellNeighbors:
     """The neighbourhoods of all cells in one forward pass; cell i has dilation i + 1.
 
     Cells 0 and 1 read the same features (the stem's output) and share one search; it runs among
-    the fewer numbers that `stem_coordinates` gives, where these have the same distances. `given`,
-    int `[B, P, k]` for each cell, replaces the searches.
+    the fewer numbers that `stem_coordinates` gives, where these have the same distances.
+    `neighbors`, int `[B, P, k]` for each cell, replaces the searches.
     """
 
     def __init__(
@@ -185,22 +179,26 @@ class CellNeighbors:
         shape: Sequence[int],
         k: int,
         num_cells: int,
-        given: Sequence[Tensor] | None = None,
+        neighbors: Sequence[Tensor] | None = None,
         stem_coordinates: Callable[[], Tensor] | None = None,
     ) -> None:
         num_clouds, num_points = shape[:2]
-        if given is not None and len(given) != num_cells:
-            raise DataError(f"neighbours of {len(given)} cells given; the network has {num_cells}")
-        check_cloud_size(num_points, k, num_cells if given is None else 1, f"cell {num_cells - 1}")
+        if neighbors is not None and len(neighbors) != num_cells:
+            raise DataError(
+                f"neighbours of {len(neighbors)} cells given; the network has {num_cells}"
+            )
+        check_cloud_size(
+            num_points, k, num_cells if neighbors is None else 1, f"cell {num_cells - 1}"
+        )
         self._clouds = (num_clouds, num_points)
-        self._k, self._num_cells, self._given = k, num_cells, given
+        self._k, self._num_cells, self._neighbors = k, num_cells, neighbors
         self._stem_coordinates = stem_coordinates
         self._searched: tuple[Features, Tensor] | None = None
 
     def of_cell(self, cell: int, features: Features) -> Neighbors:
         """The neighbourhoods for a cell whose first input, before any layer, is `[N, C]`."""
-        if self._given is not None:
-            return Neighbors.from_local(self._given[cell])
+        if self._neighbors is not None:
+            return Neighbors.from_local(self._neighbors[cell])
         if self._searched is None or self._searched[0] is not features:
             largest = min(2, self._num_cells) if cell == 0 else cell + 1
             width = search_width(self._k, largest)
@@ -208,7 +206,7 @@ class CellNeighbors:
                 x = self._stem_coordinates()
             else:
                 assert not isinstance(features, Affine), "only the stem's output is an affine map"
-                x = dense(features).detach()
+                x = features.detach()
             index = nearest(x.view(*self._clouds, -1), width)
             self._searched = (features, index)
         return dilate(self._searched[1], self._k, cell + 1)

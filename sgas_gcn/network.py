@@ -89,7 +89,7 @@ class PointNetwork(nn.Module):
             self.cells,
             self.stem.affine(inputs),
             search.of_cell,
-            lambda cell, s0, s1, graph: cell(s0, s1, graph, drop_path=drop_path, apart=True),
+            lambda cell, s0, s1, graph: cell(s0, s1, graph, drop_path=drop_path),
         )
         heads = (self.head0, self.head1, self.head2)
         logits = classify(outputs, self.fusion, heads, num_clouds, config.dropout)
@@ -146,7 +146,7 @@ class GraphNetwork(nn.Module):
             self.cells,
             self.stem(batch.x),
             lambda number, s0: batch.neighbors,
-            lambda cell, s0, s1, graph: cell(s0, s1, graph, drop_path=drop_path, apart=True),
+            lambda cell, s0, s1, graph: cell(s0, s1, graph, drop_path=drop_path),
         )
         logits = self.classifier(outputs[-1], batch)
         if self.auxiliary is None or not self.training:

@@ -11,12 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sgas.precision import narrow_type, widened
-from sgas_gcn.compiled import runs_compiled
 from sgas_gcn.constants import EPS, MOMENTUM
 from sgas_gcn.features import Features, reduced_parts
 from sgas_gcn.fused.layer import linear_norm
-from sgas_gcn.kernels.cpu_backend import operators
+from sgas_gcn.kernels.pools import pooled_activations
 
 
 def pool_clouds(x: Tensor, num_clouds: int) -> Tensor:
@@ -37,17 +35,12 @@ def pool_layer(
     norm = layer.norm
     inputs, weight = reduced_parts(parts, layer.lin.weight)
     num_points = len(inputs[0])
-    if not runs_compiled(inputs[0]):
-        x = torch.cat(inputs, dim=1)
-        return pool_clouds(linear_norm([x], weight, None, norm, negative_slope), num_clouds)
     sign = torch.where(norm.weight.detach() < 0, -1.0, 1.0)
-    settings = (sign, num_clouds, negative_slope)
-    if narrow_type(inputs[0]) is None:
-        _, *found = operators().linear_pool(inputs, weight, *settings)
-    else:
-        y = torch.cat(inputs, dim=1) @ weight.t()
-        found = operators().pool_activation(widened(y), *settings)
-    extremum, _, total, squares = found
+    pooled = pooled_activations(inputs, weight, sign, num_clouds, negative_slope)
+    if pooled is None:
+        x = torch.cat(inputs, dim=1)
+        return pool_clouds(linear_norm(x, weight, None, norm, negative_slope), num_clouds)
+    extremum, total, squares = pooled
     mean, var = norm.running_mean.double(), norm.running_var.double()
     if norm.training:
         mean = total.sum(0) / num_points
@@ -58,5 +51,6 @@ def pool_layer(
             norm.running_var.lerp_(unbiased.to(norm.running_var), MOMENTUM)
     slope = norm.weight * (var + EPS).rsqrt()
     shift = norm.bias - slope * mean
-    pooled = torch.stack([extremum.double(), total * (num_clouds / num_points)], dim=1)  # [B, 2, D]
-    return torch.addcmul(shift, pooled, slope).flatten(1).to(inputs[0].dtype)
+    mean_activation = total * (num_clouds / num_points)
+    both = torch.stack([extremum.double(), mean_activation], dim=1)  # [B, 2, D]
+    return torch.addcmul(shift, both, slope).flatten(1).to(inputs[0].dtype)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sgas.errors import InputError
-from sgas_gcn.compiled import runs_compiled
+from sgas_gcn.kernels.indices import transpose
 
 
 class Rows(NamedTuple):
@@ -49,14 +49,3 @@ def rows_of_constant_degree(sources: Tensor) -> Rows:
     edges = sources.to(dtype).reshape(-1).contiguous()
     offsets = torch.arange(num_nodes + 1, dtype=dtype, device=sources.device).mul_(degree)
     return Rows(offsets, edges, *transpose(offsets, edges), degree)
-
-
-def transpose(offsets: Tensor, sources: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """`out_offsets`, `out_targets` and `out_edges` of the rows `offsets` and `sources`."""
-    if runs_compiled(sources):
-        return torch.ops.sgas_gcn.transpose(offsets, sources)
-    dtype, nodes = sources.dtype, torch.arange(len(offsets), device=sources.device)
-    targets = nodes[:-1].repeat_interleave(offsets.diff(), output_size=len(sources))
-    by_source, out_edges = sources.sort(stable=True)
-    out_offsets = torch.searchsorted(by_source, nodes.to(dtype))
-    return out_offsets.to(dtype), targets[out_edges].to(dtype), out_edges.to(dtype)

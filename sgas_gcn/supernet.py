@@ -129,7 +129,7 @@ class PointSupernet(Supernet):
             self.cells,
             self.stem.affine(inputs),
             search.of_cell,
-            lambda cell, s0, s1, graph: cell(s0, s1, graph, weights, apart=True),
+            lambda cell, s0, s1, graph: cell(s0, s1, graph, weights),
         )
         heads = (self.head0, self.head1, self.head2)
         return classify(outputs, self.fusion, heads, num_clouds, config.dropout)
@@ -152,6 +152,6 @@ class GraphSupernet(Supernet):
             self.cells,
             self.stem(batch.x),
             lambda number, s0: batch.neighbors,
-            lambda cell, s0, s1, graph: cell(s0, s1, graph, weights, apart=True),
+            lambda cell, s0, s1, graph: cell(s0, s1, graph, weights),
         )
         return self.classifier(outputs[-1], batch)

@@ -1,4 +1,4 @@
-"""Arguments of every operator of `sgas_gcn.kernels.pointwise`, for whatever computes them."""
+"""Arguments of every operator of columns, for whatever computes them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sgas_gcn.kernels.pointwise import AFFINE, BROADCAST, LENGTH, MASKED
+from sgas_gcn.kernels import torch_columns
+from sgas_gcn.kernels.interface import (
+    AFFINE,
+    BROADCAST,
+    LENGTH,
+    MASKED,
+    Lengths,
+    Normed,
+    Norms,
+    Term,
+)
 
 EDGES = 3
 
@@ -188,14 +198,57 @@ def tensors_in(value: Any) -> list[Tensor]:
     return []
 
 
+def terms_of(
+    values: Any, coefficients: Any, kinds: Any, slots: Any, counts: Any, *others: Any
+) -> tuple[Any, ...]:
+    """The arguments of `Backend.mixture` from those of the operator."""
+    scale, mask, *rest = others
+    terms, first = [], 0
+    for y, coefs, kind, count in zip(values, coefficients, kinds, counts, strict=True):
+        own = mask if kind == MASKED else None
+        terms.append(Term(y, coefs, kind, own, slots[first : first + count]))
+        first += count
+    return terms, scale, *rest
+
+
+# By operator: its arguments as functions of a backend take them.
+TYPED: dict[str, Callable[..., tuple[Any, ...]]] = {
+    "relu_norm_": lambda h, slope, *norms: (h, slope, Norms(*norms)),
+    "norm_coefficients": lambda sums, count, *norms: (sums, count, Norms(*norms)),
+    "relu_norm_backward": lambda grad, *normed: (grad, Normed(*normed[:6]), *normed[6:]),
+    "linear_norm": lambda x, weight, bias, slope, *norms: (x, weight, bias, slope, Norms(*norms)),
+    "linear_norm_backward": lambda grad, *normed: (grad, Normed(*normed[:6]), *normed[6:]),
+    "length_backward": lambda grad, y, coefs, inverse, scale, floor, out: (
+        grad,
+        y,
+        coefs,
+        Lengths(inverse, scale, floor),
+        out,
+    ),
+    "mixture": terms_of,
+}
+
+
+def typed(name: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """An operator's arguments as functions of a backend take them."""
+    return TYPED[name](*arguments) if name in TYPED else arguments
+
+
+def plain(name: str, arguments: tuple[Any, ...]) -> Any:
+    """What plain torch computes for the arguments of an operator."""
+    return getattr(torch_columns, name)(*typed(name, arguments))
+
+
 def assert_equal_its_twin(
-    case: str, ours: Any, twins: Any, rows: int, channels: int, dtype: torch.dtype, device: str
+    case: str, ours: Any, rows: int, channels: int, dtype: torch.dtype, device: str
 ) -> None:
-    """Passes where a function of the module `ours` gives and writes what that of `twins` does."""
+    """Passes where the function that `ours` has for a name gives and writes what plain torch does.
+
+    `ours` takes an operator's arguments.
+    """
     name, make = CASES[case]
     found, wanted = (make(Arguments(rows, channels, dtype, device)) for _ in range(2))
-    outputs = tensors_in(getattr(ours, name)(*found))
-    theirs = tensors_in(getattr(twins, name)(*wanted))
+    outputs, theirs = tensors_in(ours(name)(*found)), tensors_in(plain(name, wanted))
     relative, absolute = (1e-4, 1e-3) if dtype == torch.float32 else (1e-10, 1e-10)
     # Arguments too: some are written to.
     pairs = zip([*outputs, *tensors_in(found)], [*theirs, *tensors_in(wanted)], strict=True)

@@ -66,8 +66,8 @@ def find_file(path: Path) -> Path:
         raise DataError(f"{path} does not exist: give an .npz file, or a folder with one")
     files = sorted(path.glob("*.npz"))
     if len(files) != 1:
-        found = ", ".join(file.name for file in files[:6]) or "none"
-        raise DataError(f"{path} has to hold one .npz file (it has: {found}): name the file itself")
+        names = ", ".join(file.name for file in files[:6]) or "none"
+        raise DataError(f"{path} has to hold one .npz file (it has: {names}): name the file itself")
     return files[0]
 
 
@@ -214,15 +214,15 @@ def _read_splits(path: Path, headers: Headers, several: bool) -> dict[str, np.nd
         if unknown := sorted(set(words.tolist()) - set(SPLITS)):
             raise DataError(f"{path}: split holds {unknown[0]!r}; write train, val or test")
         return {split: np.flatnonzero(words == split) for split in SPLITS}
-    found = {split: read_array(path, split) for split in SPLITS if split in headers}
+    splits = {split: read_array(path, split) for split in SPLITS if split in headers}
     num_nodes = headers["label"].shape[0]
-    for split, index in found.items():
+    for split, index in splits.items():
         if index.dtype.kind == "b" and len(index) != num_nodes:
             raise DataError(f"{path}: mask {split} has {len(index)} entries for {num_nodes} nodes")
         if index.dtype.kind not in "iub":
             raise DataError(f"{path}: {split} is {index.dtype}; write node numbers or a mask")
-        found[split] = np.flatnonzero(index) if index.dtype.kind == "b" else index.astype(np.int64)
-    return found
+        splits[split] = np.flatnonzero(index) if index.dtype.kind == "b" else index.astype(np.int64)
+    return splits
 
 
 def _sparse_features(path: Path, headers: Headers, num_nodes: int) -> np.ndarray:

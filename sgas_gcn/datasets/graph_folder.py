@@ -96,10 +96,10 @@ def describe_graph_file(path: str | Path) -> dict[str, Any]:
     being used; `warnings`, which do not. What cannot be read is missing.
     """
     try:
-        found = find_file(Path(path))
-        file, problems = read_graph_file(found)
+        array_file = find_file(Path(path))
+        file, problems = read_graph_file(array_file)
         if file is not None:
-            return {"path": str(found), **_describe(with_splits(file), bool(file.splits))}
+            return {"path": str(array_file), **_describe(with_splits(file), bool(file.splits))}
     except DataError as error:
         problems = [str(error)]
     return {"path": str(path), "problems": problems, "warnings": []}

@@ -140,21 +140,21 @@ def _members(
 ) -> list[tuple[str, int]]:
     """The meshes of a split by name, each with its label; DataError where a class has none."""
     root = f"ModelNet{len(classes)}"
-    found = []
+    meshes = []
     for name in sorted(archive.namelist()):
         parts = PurePosixPath(name).parts
         # Archives made on a Mac have a second tree of the same names beside the first.
         if len(parts) != 4 or parts[::2] != (root, split) or not name.endswith(".off"):
             continue
         if parts[1] in classes:
-            found.append((name, classes.index(parts[1])))
-    missing = sorted(set(range(len(classes))) - {label for _, label in found})
+            meshes.append((name, classes.index(parts[1])))
+    missing = sorted(set(range(len(classes))) - {label for _, label in meshes})
     if missing:
         raise DataError(
             f"{path} has no {root}/{classes[missing[0]]}/{split}/*.off ({len(missing)} of "
             f"{len(classes)} classes are missing): delete it to download the published archive"
         )
-    return found
+    return meshes
 
 
 def _cloud(text: bytes, member: str) -> np.ndarray:

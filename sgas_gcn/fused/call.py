@@ -1,7 +1,7 @@
 """What the fused form of an operation works with: the state it reads, and its own call.
 
-A form computes one operation on all edges that leave a state and hold it. It adds a term to the
-state's mixture, keeps what its backward pass needs, and hands gradients back by name.
+A call is of one operation on all edges that leave a state and hold it. It adds a term to the sum of
+the edges' outputs, keeps what its backward pass needs, and hands gradients back by name.
 Dimensions: N nodes, m edges of a call, C channels, D = m·C columns of a call.
 """
 
@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from sgas_gcn.kernels.pointwise import AFFINE
+from sgas_gcn.kernels.backend import backend_of
+from sgas_gcn.kernels.interface import Backend, Lengths
 
 Kept = tuple[Tensor | None, ...]
 
@@ -53,21 +55,26 @@ class State:
     kept: dict[type[Aggregate], tuple[Tensor, ...]] = field(default_factory=dict)
     grads: dict[type[Aggregate], Tensor] = field(default_factory=dict)
 
-    def shared(self, aggregate: type[Aggregate]) -> Tensor:
-        """An aggregation of x, computed once for all calls."""
+    @cached_property
+    def backend(self) -> Backend:
+        """What computes on x."""
+        return backend_of(self.x)
+
+    def read(self, aggregate: type[Aggregate] | None = None) -> Tensor:
+        """An aggregation of x, computed once for all calls, or x itself."""
+        if aggregate is None:
+            return self.x
         if aggregate not in self.aggregates:
-            found = aggregate.forward(self.x, self.neighbors)
-            self.aggregates[aggregate], self.kept[aggregate] = found
+            value, kept = aggregate.forward(self.x, self.neighbors)
+            self.aggregates[aggregate], self.kept[aggregate] = value, kept
         return self.aggregates[aggregate]
 
-    def grad_buffer(self) -> Tensor:
-        """The gradient of x so far, to add to."""
-        if self.grad_x is None:
-            self.grad_x = torch.zeros_like(self.x, memory_format=torch.contiguous_format)
-        return self.grad_x
-
-    def shared_grad_buffer(self, aggregate: type[Aggregate]) -> Tensor:
-        """The gradient of an aggregation so far, to add to."""
+    def grad_buffer(self, aggregate: type[Aggregate] | None = None) -> Tensor:
+        """The gradient of an aggregation, or of x, so far, to add to."""
+        if aggregate is None:
+            if self.grad_x is None:
+                self.grad_x = torch.zeros_like(self.x, memory_format=torch.contiguous_format)
+            return self.grad_x
         if aggregate not in self.grads:
             like = self.aggregates[aggregate]
             self.grads[aggregate] = torch.zeros_like(like, memory_format=torch.contiguous_format)
@@ -95,16 +102,6 @@ class State:
         """Adds what came to the aggregations to the gradient of x."""
         for aggregate, grad in self.grads.items():
             self.add(aggregate.backward(grad, self.kept[aggregate], self.neighbors))
-
-
-@dataclass(frozen=True)
-class Term:
-    """What a form adds to the mixture; kinds and coefficients as in `kernels.pointwise`."""
-
-    values: Tensor
-    coefficients: Tensor | None = None
-    kind: int = AFFINE
-    mask: Tensor | None = None
 
 
 @dataclass
@@ -139,6 +136,11 @@ class Call:
         """Sums `[m·C]` over the channels of each edge: `[m]`."""
         return sums.view(self.num_edges, -1).sum(1)
 
+    def lengths(self, floor: float) -> Lengths:
+        """The inverse lengths of the edges' vectors, and their scale."""
+        assert self.inverse is not None
+        return Lengths(self.inverse, self.scale, floor)
+
     def linear_backward(self, name: str, grad: Tensor, weight: Tensor) -> None:
         """Backward of `weight` `[D, C]` times x, from `grad` `[N, D]`."""
         if self.state.needs_x:
@@ -154,22 +156,3 @@ def products(grad: Tensor, *inputs: Tensor) -> Tensor:
     for number, x in enumerate(inputs):
         torch.mm(grad.t(), x, out=out[:, number * width : (number + 1) * width])
     return out
-
-
-class Form:
-    """How an operation runs in a fused state; has no state of its own.
-
-    `parameters` names the operation's parameters that it reads.
-    """
-
-    parameters: ClassVar[tuple[str, ...]] = ()
-
-    @classmethod
-    def forward(cls, call: Call) -> tuple[Term | None, Kept]:
-        """The term (None: nothing), and what the backward pass needs."""
-        raise NotImplementedError
-
-    @classmethod
-    def backward(cls, call: Call, grad: Tensor, kept: Kept) -> None:
-        """Leaves the gradients of `call`, from that of its outputs, `grad` `[N, D]`."""
-        raise NotImplementedError

@@ -8,7 +8,6 @@ Dimensions: N rows, D columns.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,25 +17,21 @@ from torch.autograd.function import once_differentiable
 
 from sgas.precision import narrow_type, product, without_autocast
 from sgas_gcn.constants import EPS, MOMENTUM
-from sgas_gcn.kernels import pointwise
+from sgas_gcn.kernels.backend import backend_of
+from sgas_gcn.kernels.interface import Normed, Norms, Term
 
 
 def linear_norm(
-    inputs: Sequence[Tensor],
+    x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     norm: Any,
     negative_slope: float,
 ) -> Tensor:
-    """BN(leaky ReLU(W x + b)) `[N, D]`; in training the running statistics of `norm` move.
-
-    The `inputs`, matrices of the same size, stand side by side in x.
-    """
-    buffers, narrow = (norm.running_mean, norm.running_var), narrow_type(inputs[0])
-    if narrow is not None and len(inputs) > 1:
-        inputs = [torch.cat(tuple(inputs), dim=1)]
-    given = (weight, bias, norm.weight, norm.bias, *inputs)
-    return _LinearNorm.apply(buffers, norm.training, negative_slope, narrow, *given)
+    """BN(leaky ReLU(W x + b)) `[N, D]`; in training the running statistics of `norm` move."""
+    return _LinearNorm.apply(
+        norm, negative_slope, narrow_type(x), x, weight, bias, norm.weight, norm.bias
+    )
 
 
 class _LinearNorm(Function):
@@ -51,55 +46,54 @@ class _LinearNorm(Function):
     @without_autocast
     def forward(
         ctx: Any,
-        buffers: tuple[Tensor, Tensor],
-        training: bool,
+        norm: Any,
         negative_slope: float,
         narrow: torch.dtype | None,
+        x: Tensor,
         weight: Tensor,
         bias: Tensor | None,
         gamma: Tensor,
         beta: Tensor,
-        *inputs: Tensor,
     ) -> Tensor:
-        statistics = ([buffers[0]], [buffers[1]], training, MOMENTUM, EPS)
-        given = negative_slope, [gamma], [beta], *statistics
+        statistics = ([norm.running_mean], [norm.running_var])
+        norms = Norms([gamma], [beta], *statistics, norm.training, MOMENTUM, EPS)
+        backend = backend_of(x)
         if narrow is None:
-            y, coefs = pointwise.linear_norm(inputs, weight, bias, *given)
+            y, coefs = backend.linear_norm([x], weight, bias, negative_slope, norms)
         else:
-            y = product(inputs[0], weight.t(), narrow) + (0 if bias is None else bias)
-            coefs = pointwise.relu_norm_(y, *given)
-        one_term = ([pointwise.AFFINE], [0], [1], None, None, [None], y.shape[1], 0.0)
-        (out,), _ = pointwise.mixture([y], [coefs], *one_term)
-        ctx.training, ctx.negative_slope, ctx.narrow = training, negative_slope, narrow
-        ctx.save_for_backward(weight, y, coefs, *inputs)
+            y = product(x, weight.t(), narrow) + (0 if bias is None else bias)
+            coefs = backend.relu_norm_(y, negative_slope, norms)
+        (out,), _ = backend.mixture([Term(y, coefs, slots=[0])], None, [None], y.shape[1], 0.0)
+        ctx.training, ctx.negative_slope, ctx.narrow = norm.training, negative_slope, narrow
+        ctx.save_for_backward(x, weight, y, coefs)
         return out
 
     @staticmethod
     @once_differentiable
     @without_autocast
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        weight, y, coefs, *inputs = ctx.saved_tensors
-        needs_weight, needs_bias, needs_norm, _, *needs_inputs = ctx.needs_input_grad[4:]
-        common = grad, y, coefs, None, 1, ctx.training, ctx.negative_slope
-        of_inputs: list[Tensor] = []
-        of_weight: Tensor | None = None
+        x, weight, y, coefs = ctx.saved_tensors
+        needs_x, needs_weight, needs_bias, needs_norm, _ = ctx.needs_input_grad[3:]
+        normed = Normed(y, coefs, None, 1, ctx.training, ctx.negative_slope)
+        backend = backend_of(grad)
+        grad_x: Tensor | None = None
+        of_weight: Tensor | None
         if ctx.narrow is None:
-            if any(needs_inputs):
-                layout = torch.contiguous_format
-                of_inputs = [torch.zeros_like(x, memory_format=layout) for x in inputs]
-            (of_gamma, of_beta), _, of_weight, of_bias = pointwise.linear_norm_backward(
-                *common, inputs, weight, of_inputs, needs_weight, needs_bias
+            if needs_x:
+                grad_x = torch.zeros_like(x, memory_format=torch.contiguous_format)
+            buffers = [] if grad_x is None else [grad_x]
+            (of_gamma, of_beta), _, of_weight, of_bias = backend.linear_norm_backward(
+                grad, normed, [x], weight, buffers, needs_weight, needs_bias
             )
         else:
             grad_h = torch.empty_like(y)
-            (of_gamma, of_beta), _ = pointwise.relu_norm_backward(*common, grad_h)
-            of_inputs = [product(grad_h, weight, ctx.narrow)] if needs_inputs[0] else []
-            of_weight = product(grad_h.t(), inputs[0], ctx.narrow) if needs_weight else None
+            (of_gamma, of_beta), _ = backend.relu_norm_backward(grad, normed, grad_h)
+            grad_x = product(grad_h, weight, ctx.narrow) if needs_x else None
+            of_weight = product(grad_h.t(), x, ctx.narrow) if needs_weight else None
             of_bias = grad_h.sum(0)
         return (
-            *(None, None, None, None),
+            *(None, None, None, grad_x),
             of_weight if needs_weight else None,
             of_bias if needs_bias else None,
             *((of_gamma, of_beta) if needs_norm else (None, None)),
-            *(of_inputs if of_inputs else (None,) * len(inputs)),
         )

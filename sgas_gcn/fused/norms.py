@@ -9,23 +9,22 @@ Dimensions: N rows, D = m·C columns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from sgas_gcn.constants import EPS, MOMENTUM
-from sgas_gcn.fused.call import Call
-from sgas_gcn.kernels import pointwise
+from sgas_gcn.fused.call import Aggregate, Call, Kept
+from sgas_gcn.kernels.interface import Normed, Norms, Term
 
 NORM = ("norm.weight", "norm.bias")
 
 
-def norms_of(call: Call) -> tuple[Any, ...]:
-    """The norms of a call as kernels take them: parameters, running statistics, settings."""
+def norms_of(call: Call) -> Norms:
+    """The norms of a call."""
     norms = [module.norm for module in call.modules]
-    return (
+    return Norms(
         call.weights["norm.weight"],
         call.weights["norm.bias"],
         [norm.running_mean for norm in norms],
@@ -36,33 +35,50 @@ def norms_of(call: Call) -> tuple[Any, ...]:
     )
 
 
-def linear_norm(call: Call, inputs: Sequence[Tensor], weight: Tensor) -> tuple[Tensor, Tensor]:
-    """y = ReLU of `weight` times the inputs side by side, and the coefficients of its norm."""
-    return pointwise.linear_norm(inputs, weight, None, 0.0, *norms_of(call))
+def linear_norm(
+    call: Call, name: str, sources: Sequence[type[Aggregate] | None] = (None,)
+) -> tuple[Tensor, Tensor, Tensor]:
+    """y = R(W a), the coefficients of its norm, and W, the stacked parameters `name`.
+
+    The `sources` are what stands side by side in a: aggregations of the state, or (None) itself.
+    """
+    weight = call.stacked(name)
+    inputs = [call.state.read(source) for source in sources]
+    y, coefs = call.state.backend.linear_norm(inputs, weight, None, 0.0, norms_of(call))
+    return y, coefs, weight
+
+
+def linear_norm_term(
+    call: Call, name: str, sources: Sequence[type[Aggregate] | None] = (None,)
+) -> tuple[Term, Kept]:
+    """The term norm(y), and what `linear_norm_backward` needs of it."""
+    y, coefs, weight = linear_norm(call, name, sources)
+    return Term(y, coefs), (y, coefs, weight if call.state.full else None)
 
 
 def linear_norm_backward(
     call: Call,
     name: str,
     grad: Tensor,
-    kept: tuple[Tensor | None, ...],
-    inputs: Sequence[Tensor],
-    grads: Callable[[], Sequence[Tensor]],
+    kept: Kept,
+    sources: Sequence[type[Aggregate] | None] = (None,),
 ) -> None:
-    """Backward of scale · norm(y) of `linear_norm`; `kept` are y, coefficients and weight.
+    """Backward of scale · norm(y) of `linear_norm`; `kept` are y, coefficients and W.
 
-    Leaves the gradients of the weight `name`, γ, β and the scale, and adds those of the inputs to
-    `grads()`, where they are needed.
+    Leaves the gradients of W, γ, β and the scale, and adds those of the sources where they are
+    needed. Without W it is the scale's alone that is wanted.
     """
     y, coefs, weight = kept
     assert y is not None and coefs is not None
     state = call.state
-    given = (grad, y, coefs, call.scale, call.num_edges, state.training, 0.0)
+    normed = Normed(y, coefs, call.scale, call.num_edges, state.training, 0.0)
     if weight is None:
-        _, call.grad_scale = pointwise.relu_norm_backward(*given, None)
+        _, call.grad_scale = state.backend.relu_norm_backward(grad, normed, None)
         return
-    affine, call.grad_scale, of_weight, _ = pointwise.linear_norm_backward(
-        *given, inputs, weight, grads() if state.needs_x else [], state.needs_weights, False
+    inputs = [state.read(source) for source in sources]
+    buffers = [state.grad_buffer(source) for source in sources] if state.needs_x else []
+    affine, call.grad_scale, of_weight, _ = state.backend.linear_norm_backward(
+        grad, normed, inputs, weight, buffers, state.needs_weights, False
     )
     if state.needs_weights:
         call.gradients[name] = of_weight
@@ -71,7 +87,7 @@ def linear_norm_backward(
 
 def relu_norm(call: Call, h: Tensor) -> Tensor:
     """ReLU of `h` `[N, D]` in place, and the coefficients of its norm."""
-    return pointwise.relu_norm_(h, 0.0, *norms_of(call))
+    return call.state.backend.relu_norm_(h, 0.0, norms_of(call))
 
 
 def relu_norm_backward(
@@ -83,11 +99,10 @@ def relu_norm_backward(
     """
     state = call.state
     out = torch.empty_like(y, memory_format=torch.contiguous_format) if state.full else None
-    affine, found = pointwise.relu_norm_backward(
-        grad, y, coefs, scale, call.num_edges, state.training, 0.0, out
-    )
+    normed = Normed(y, coefs, scale, call.num_edges, state.training, 0.0)
+    affine, grad_scale = state.backend.relu_norm_backward(grad, normed, out)
     if of_scale:
-        call.grad_scale = found
+        call.grad_scale = grad_scale
     if state.needs_weights:
         call.gradients["norm.weight"], call.gradients["norm.bias"] = affine
     return out

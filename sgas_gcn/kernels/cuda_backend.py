@@ -1,267 +1,208 @@
-"""The primitives by Triton kernels, for both kinds of graph: on CUDA, or interpreted on any device.
-
-Each is an operator of torch (namespace `sgas_gcn_cuda`) with its gradient and its shapes for fake
-tensors. They are opaque to torch.compile, so that one form holds for compiled and interpreted
-kernels. Nothing of the size of the edges is kept for the backward pass. Sums run in float32, of
-float64 in float64. Gradients are exact and can be taken once. Dimensions: N nodes, E edges, D or
-m·C stacked channels (m edges of a cell, C channels each).
-"""
+"""The backend of Triton kernels: on CUDA, or interpreted on any device, for both kinds of graph."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-import torch
 from torch import Tensor
 
-from sgas_gcn.csr import CsrGraph
-from sgas_gcn.kernels.triton.attention import attention, attention_gradients
-from sgas_gcn.kernels.triton.maxima import chosen_sum, row_max
-from sgas_gcn.kernels.triton.relu_stats import relu_stats, relu_stats_gradients
-from sgas_gcn.kernels.triton.rows import wide
-from sgas_gcn.kernels.triton.sums import row_sum
-from sgas_gcn.neighbors import NeighborGraph
-
-# A graph as operators take it. Incoming: offsets, sources. Outgoing, of the edges sorted by source:
-# offsets, targets, edge numbers; empty where no gradient is wanted, so that nothing is sorted.
-Rows = Sequence[Tensor]
-NO_GRADIENTS = ([None] * 2, [None] * 3)  # what a backward pass returns for both
-
-
-def neighbor_sum(x: Tensor, graph: NeighborGraph | CsrGraph) -> Tensor:
-    """Sum of `x` `[N, D]` over the sources of each node: `[N, D]`."""
-    return sum_op(x, incoming(graph), _edges_back(graph, x))
+from sgas_gcn.kernels import cuda_columns, cuda_neighbors, messages
+from sgas_gcn.kernels.cuda_neighbors import incoming, outgoing
+from sgas_gcn.kernels.cuda_operators import OPERATORS, launch
+from sgas_gcn.kernels.interface import (
+    Graph,
+    Kept,
+    Lengths,
+    Normed,
+    Norms,
+    Term,
+    term_lists,
+)
 
 
-def neighbor_max(x: Tensor, graph: NeighborGraph | CsrGraph) -> Tensor:
-    """Maximum of `x` `[N, D]` over the sources of each node: `[N, D]`; the first of equals."""
-    return max_op(x, incoming(graph), _edges_back(graph, x))[0]
+def neighbor_sum(x: Tensor, graph: Graph) -> Tensor:
+    """As in `Backend`."""
+    return cuda_neighbors.sum_op(x, incoming(graph))
+
+
+def neighbor_sum_backward(grad: Tensor, graph: Graph) -> Tensor:
+    """As in `Backend`."""
+    return cuda_neighbors.sum_op(grad, outgoing(graph)[:2])
+
+
+def neighbor_max(x: Tensor, graph: Graph) -> tuple[Tensor, Kept]:
+    """As in `Composed`; keeps which edge was chosen."""
+    best, chosen = cuda_neighbors.max_op(x, incoming(graph))
+    return best, (chosen,)
+
+
+def neighbor_max_backward(grad: Tensor, kept: Kept, graph: Graph) -> Tensor:
+    """As in `Composed`."""
+    return cuda_neighbors.max_gradient_op(grad, *kept, outgoing(graph))
 
 
 def edge_relu_stats(
-    target: Tensor, source: Tensor, sign: Tensor, graph: NeighborGraph | CsrGraph
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Extrema `[N, D]` by `sign` `[D]`, sums and sums of squares `[D]` of ReLU(target + source)."""
-    edges = _edges_back(graph, target, source)
-    return relu_stats_op(target, source, sign, incoming(graph), edges)[:3]
+    target: Tensor, source: Tensor, sign: Tensor, graph: Graph
+) -> tuple[Tensor, Tensor, Tensor, Kept]:
+    """As in `Composed`; keeps which edge was chosen."""
+    selected, total, squares, chosen = cuda_neighbors.relu_stats_op(
+        target, source, sign, incoming(graph)
+    )
+    return selected, total, squares, (chosen,)
+
+
+def edge_relu_stats_backward(
+    grad_selected: Tensor,
+    grad_total: Tensor,
+    grad_squares: Tensor,
+    target: Tensor,
+    source: Tensor,
+    kept: Kept,
+    graph: Graph,
+) -> tuple[Tensor, Tensor]:
+    """As in `Composed`."""
+    grads, saved = [grad_selected, grad_total, grad_squares], [target, source, *kept]
+    return cuda_neighbors.relu_stats_gradients_op(grads, saved, incoming(graph), outgoing(graph))
 
 
 def attention_sum(
-    values: Tensor,
-    target_score: Tensor,
-    source_score: Tensor,
-    graph: NeighborGraph | CsrGraph,
-    slope: float,
-) -> Tensor:
-    """Sum of `values` `[N, m, C]` over the sources, weighted by attention: `[N, m, C]`."""
-    edges = _edges_back(graph, values, target_score, source_score)
-    return attention_op(values, target_score, source_score, incoming(graph), edges, slope)[0]
+    values: Tensor, target_score: Tensor, source_score: Tensor, graph: Graph, slope: float
+) -> tuple[Tensor, Kept]:
+    """As in `Backend`; keeps the scores and their logarithmic sums `[N, m]`."""
+    scores = (target_score, source_score)
+    out, log_sum = cuda_neighbors.attention_op(values, *scores, incoming(graph), slope)
+    return out, (*scores, log_sum)
 
 
-def _edges_back(graph: NeighborGraph | CsrGraph, *inputs: Tensor) -> list[Tensor]:
-    wanted = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
-    return outgoing(graph) if wanted else []
-
-
-def incoming(graph: NeighborGraph | CsrGraph) -> list[Tensor]:
-    """Offsets and sources of the edges sorted by target."""
-    return [graph.offsets, graph.sources] if isinstance(graph, CsrGraph) else [*graph.runs]
-
-
-def outgoing(graph: NeighborGraph | CsrGraph) -> list[Tensor]:
-    """Offsets, targets and numbers of the edges sorted by source."""
-    if isinstance(graph, CsrGraph):
-        return [graph.out_offsets, graph.out_targets, graph.out_edges]
-    targets, offsets, edges = graph.transposed
-    return [offsets, targets, edges]
-
-
-@torch.library.custom_op("sgas_gcn_cuda::sum", mutates_args=())
-def sum_op(x: Tensor, incoming: Sequence[Tensor], outgoing: Sequence[Tensor]) -> Tensor:
-    """The operator of `neighbor_sum`."""
-    with torch.cuda.device_of(x):
-        return row_sum(x, incoming[0], incoming[1])
-
-
-@sum_op.register_fake
-def _(x: Tensor, incoming: Rows, outgoing: Rows) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
-
-
-def _sum_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[2])
-
-
-def _sum_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    offsets, targets, _ = ctx.saved_tensors
-    return sum_op(grad, [offsets, targets], []), *NO_GRADIENTS
-
-
-sum_op.register_autograd(_sum_backward, setup_context=_sum_context)
-
-
-@torch.library.custom_op("sgas_gcn_cuda::max", mutates_args=())
-def max_op(
-    x: Tensor, incoming: Sequence[Tensor], outgoing: Sequence[Tensor]
-) -> tuple[Tensor, Tensor]:
-    """The operator of `neighbor_max`, with the edge that was chosen."""
-    with torch.cuda.device_of(x):
-        return row_max(x, incoming[0], incoming[1])
-
-
-@max_op.register_fake
-def _(x: Tensor, incoming: Rows, outgoing: Rows) -> tuple[Tensor, Tensor]:
-    best = torch.empty_like(x, memory_format=torch.contiguous_format)
-    return best, torch.empty_like(best, dtype=torch.int32)
-
-
-@torch.library.custom_op("sgas_gcn_cuda::max_backward", mutates_args=())
-def max_gradient_op(grad: Tensor, chosen: Tensor, outgoing: Sequence[Tensor]) -> Tensor:
-    """The gradient of `max_op`."""
-    with torch.cuda.device_of(grad):
-        return chosen_sum(grad, chosen, *outgoing)
-
-
-@max_gradient_op.register_fake
-def _(grad: Tensor, chosen: Tensor, outgoing: Rows) -> Tensor:
-    return torch.empty_like(grad, memory_format=torch.contiguous_format)
-
-
-def _max_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.save_for_backward(output[1], *inputs[2])
-    ctx.mark_non_differentiable(output[1])
-
-
-def _max_backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Any, ...]:
-    chosen, *outgoing = ctx.saved_tensors
-    return max_gradient_op(grad, chosen, outgoing), *NO_GRADIENTS
-
-
-max_op.register_autograd(_max_backward, setup_context=_max_context)
-
-
-@torch.library.custom_op("sgas_gcn_cuda::relu_stats", mutates_args=())
-def relu_stats_op(
-    target: Tensor,
-    source: Tensor,
-    sign: Tensor,
-    incoming: Sequence[Tensor],
-    outgoing: Sequence[Tensor],
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The operator of `edge_relu_stats`, with the edge that was chosen."""
-    with torch.cuda.device_of(target):
-        return relu_stats(target, source, sign, incoming[0], incoming[1])
-
-
-@relu_stats_op.register_fake
-def _(
-    target: Tensor, source: Tensor, sign: Tensor, incoming: Rows, outgoing: Rows
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    selected = torch.empty_like(target, memory_format=torch.contiguous_format)
-    total = target.new_empty(target.shape[1], dtype=torch.float64)
-    chosen = torch.empty_like(selected, dtype=torch.int32)
-    return selected, total, torch.empty_like(total), chosen
-
-
-@torch.library.custom_op("sgas_gcn_cuda::relu_stats_backward", mutates_args=())
-def relu_stats_gradients_op(
-    grads: Sequence[Tensor],
-    saved: Sequence[Tensor],
-    incoming: Sequence[Tensor],
-    outgoing: Sequence[Tensor],
-) -> tuple[Tensor, Tensor]:
-    """The gradients of `relu_stats_op` by target and source."""
-    with torch.cuda.device_of(grads[0]):
-        return relu_stats_gradients(grads, saved, incoming, outgoing)
-
-
-@relu_stats_gradients_op.register_fake
-def _(grads: Rows, saved: Rows, incoming: Rows, outgoing: Rows) -> tuple[Tensor, Tensor]:
-    target, source, _ = saved
-    return (
-        torch.empty_like(target, memory_format=torch.contiguous_format),
-        torch.empty_like(source, memory_format=torch.contiguous_format),
-    )
-
-
-def _relu_stats_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    target, source, _, incoming, outgoing = inputs
-    ctx.save_for_backward(target, source, output[3], *incoming, *outgoing)
-    ctx.mark_non_differentiable(output[3])
-
-
-def _relu_stats_backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-    saved = ctx.saved_tensors
-    found = relu_stats_gradients_op(grads[:3], saved[:3], saved[3:5], saved[5:])
-    return *found, None, *NO_GRADIENTS
-
-
-relu_stats_op.register_autograd(_relu_stats_backward, setup_context=_relu_stats_context)
-
-
-@torch.library.custom_op("sgas_gcn_cuda::attention", mutates_args=())
-def attention_op(
-    values: Tensor,
-    target_score: Tensor,
-    source_score: Tensor,
-    incoming: Sequence[Tensor],
-    outgoing: Sequence[Tensor],
-    slope: float,
-) -> tuple[Tensor, Tensor]:
-    """The operator of `attention_sum`, with the logarithmic sums of the scores."""
-    with torch.cuda.device_of(values):
-        return attention(values, target_score, source_score, incoming[0], incoming[1], slope)
-
-
-@attention_op.register_fake
-def _(
-    values: Tensor,
-    target_score: Tensor,
-    source_score: Tensor,
-    incoming: Rows,
-    outgoing: Rows,
-    slope: float,
-) -> tuple[Tensor, Tensor]:
-    out = torch.empty_like(values, memory_format=torch.contiguous_format)
-    return out, out.new_empty(values.shape[:2], dtype=wide(values.dtype))
-
-
-@torch.library.custom_op("sgas_gcn_cuda::attention_backward", mutates_args=())
-def attention_gradients_op(
+def attention_sum_backward(
     grad: Tensor,
-    saved: Sequence[Tensor],
-    incoming: Sequence[Tensor],
-    outgoing: Sequence[Tensor],
+    values: Tensor,
+    kept: Kept,
+    graph: Graph,
     slope: float,
+    factors: Tensor | None,
+    vectors: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of `attention_op` by values and scores."""
-    with torch.cuda.device_of(grad):
-        return attention_gradients(grad, saved, incoming, outgoing, slope)
-
-
-@attention_gradients_op.register_fake
-def _(
-    grad: Tensor, saved: Rows, incoming: Rows, outgoing: Rows, slope: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    contiguous = torch.contiguous_format
-    return (
-        torch.empty_like(saved[0], memory_format=contiguous),
-        torch.empty_like(saved[1], memory_format=contiguous),
-        torch.empty_like(saved[2], memory_format=contiguous),
+    """As in `Backend`."""
+    saved = [messages.times(values, factors), *kept]
+    gradients = cuda_neighbors.attention_gradients_op(
+        grad, saved, incoming(graph), outgoing(graph)[:2], slope
     )
+    return messages.through_scores(gradients, vectors)
 
 
-def _attention_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    *scores, incoming, outgoing, ctx.slope = inputs
-    ctx.save_for_backward(*scores, output[1], *incoming, *outgoing[:2])
-    ctx.mark_non_differentiable(output[1])
+def linear_norm(
+    inputs: Sequence[Tensor],
+    weight: Tensor,
+    bias: Tensor | None,
+    negative_slope: float,
+    norms: Norms,
+) -> tuple[Tensor, Tensor]:
+    """As in `Backend`."""
+    operator = OPERATORS.linear_norm
+    return launch(cuda_columns.linear_norm, operator, inputs, weight, bias, negative_slope, *norms)
 
 
-def _attention_backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Any, ...]:
-    saved = ctx.saved_tensors
-    found = attention_gradients_op(grad, saved[:4], saved[4:6], saved[6:], ctx.slope)
-    return *found, *NO_GRADIENTS, None
+def linear_norm_backward(
+    grad: Tensor,
+    normed: Normed,
+    inputs: Sequence[Tensor],
+    weight: Tensor,
+    grad_inputs: Sequence[Tensor],
+    of_weight: bool,
+    of_bias: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As in `Backend`."""
+    function, operator = cuda_columns.linear_norm_backward, OPERATORS.linear_norm_backward
+    wanted = (grad_inputs, of_weight, of_bias)
+    return launch(function, operator, grad, *normed, inputs, weight, *wanted)
 
 
-attention_op.register_autograd(_attention_backward, setup_context=_attention_context)
+def relu_norm_(h: Tensor, negative_slope: float, norms: Norms) -> Tensor:
+    """As in `Backend`."""
+    return launch(cuda_columns.relu_norm_, OPERATORS.relu_norm_, h, negative_slope, *norms)
+
+
+def relu_norm_backward(grad: Tensor, normed: Normed, out: Tensor | None) -> tuple[Tensor, Tensor]:
+    """As in `Backend`."""
+    operator = OPERATORS.relu_norm_backward
+    return launch(cuda_columns.relu_norm_backward, operator, grad, *normed, out)
+
+
+def norm_coefficients(sums: Tensor, count: int, norms: Norms) -> Tensor:
+    """As in `Composed`."""
+    operator = OPERATORS.norm_coefficients
+    return launch(cuda_columns.norm_coefficients, operator, sums, count, *norms)
+
+
+def column_sums(grad: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
+    """As in `Backend`."""
+    return launch(cuda_columns.column_sums, OPERATORS.column_sums, grad, y, mask)
+
+
+def norm_gradients(
+    sums: Tensor,
+    coefficients: Tensor,
+    scale: Tensor | None,
+    count: int,
+    training: bool,
+    like: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As in `Backend`."""
+    function, operator = cuda_columns.norm_gradients, OPERATORS.norm_gradients
+    return launch(function, operator, sums, coefficients, scale, count, training, like)
+
+
+def head_dots(values: Tensor, vectors: Tensor, shifts: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+    """As in `Backend`."""
+    return launch(cuda_columns.head_dots, OPERATORS.head_dots, values, vectors, shifts, heads)
+
+
+def head_dots_backward(values: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """As in `Backend`."""
+    operator = OPERATORS.head_dots_backward
+    return launch(cuda_columns.head_dots_backward, operator, values, first, second)
+
+
+def skip_backward(grad: Tensor, x: Tensor, scale: Tensor | None, grad_x: Tensor | None) -> Tensor:
+    """As in `Backend`."""
+    return launch(cuda_columns.skip_backward, OPERATORS.skip_backward, grad, x, scale, grad_x)
+
+
+def length_backward(
+    grad: Tensor, y: Tensor, coefficients: Tensor | None, lengths: Lengths, out: Tensor | None
+) -> Tensor:
+    """As in `Backend`."""
+    operator = OPERATORS.length_backward
+    return launch(cuda_columns.length_backward, operator, grad, y, coefficients, *lengths, out)
+
+
+def mixture(
+    terms: Sequence[Term],
+    scale: Tensor | None,
+    bases: Sequence[Tensor | None],
+    channels: int,
+    floor: float,
+) -> tuple[list[Tensor], Tensor]:
+    """As in `Backend`."""
+    lists, mask = term_lists(terms)
+    operator = OPERATORS.mixture
+    return launch(cuda_columns.mixture, operator, *lists, scale, mask, bases, channels, floor)
+
+
+COMPOSED = messages.Composed(
+    neighbor_max,
+    neighbor_max_backward,
+    edge_relu_stats,
+    edge_relu_stats_backward,
+    norm_coefficients,
+    column_sums,
+    norm_gradients,
+    length_backward,
+)
+largest_difference = COMPOSED.largest_difference
+largest_difference_backward = COMPOSED.largest_difference_backward
+edge_conv = COMPOSED.edge_conv
+edge_conv_backward = COMPOSED.edge_conv_backward
+sage = COMPOSED.sage
+sage_backward = COMPOSED.sage_backward

@@ -1,7 +1,7 @@
 """torch-scatter, where it is installed and faster than torch itself.
 
 On a CPU its segment maximum runs on all threads and torch's on one (`embedding_bag`, mode max);
-with one thread, and for every other primitive, torch is as fast or faster.
+with one thread, and for everything else, torch is as fast or faster.
 """
 
 from __future__ import annotations

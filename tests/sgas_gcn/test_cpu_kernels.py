@@ -15,8 +15,9 @@ from sgas.errors import InputError
 from sgas.kernels import use_kernels
 from sgas_gcn.compiled import LIBRARY
 from sgas_gcn.csr import CsrGraph
-from sgas_gcn.kernels.cpu_backend import OPERATORS, operators
-from sgas_gcn.rows import Rows, index_dtype, rows_of_constant_degree, transpose
+from sgas_gcn.kernels.cpu_operators import GRADIENTS, OPERATORS, operators
+from sgas_gcn.kernels.indices import transpose
+from sgas_gcn.rows import Rows, index_dtype, rows_of_constant_degree
 
 NODES, HEADS, CHANNELS = 40, 2, 17
 SIGNS = (("edge_relu_stats", 2), ("pool_activation", 1), ("linear_pool", 2))  # by argument
@@ -157,7 +158,7 @@ def test_torch_finds_no_fault_with_an_operator(operator: str) -> None:
         for value in argument if isinstance(argument, list) else [argument]:
             is_sign = (operator, number) in SIGNS
             if isinstance(value, Tensor) and value.is_floating_point() and not is_sign:
-                value.requires_grad_(OPERATORS[operator][1] is not None)
+                value.requires_grad_(operator in GRADIENTS)
     torch.library.opcheck(getattr(operators(), operator).default, given)
 
 
@@ -273,10 +274,10 @@ def test_a_graph_that_does_not_fit_is_refused(change: dict[str, Tensor], message
 
 
 def test_a_compiled_graph_calls_the_operators_without_a_break() -> None:
-    rows, ops = random_rows(), operators()
+    ops, sign = operators(), torch.ones(3)
 
     def step(x: Tensor) -> Tensor:
-        return ops.neighbor_max(torch.relu(x), *rows, False)[0].sum()
+        return ops.pool_activation(torch.relu(x), sign, 5, 0.2)[0].sum()
 
     x, other = (torch.ones(NODES, 3, requires_grad=True) for _ in range(2))
     torch.compile(step, backend="aot_eager", fullgraph=True)(x).backward()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from node_operations import without_fused_forms
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from triton_runs import triton_kernels
@@ -19,10 +20,10 @@ from sgas_gcn.compiled import LIBRARY
 from sgas_gcn.config import POINT_SPACE
 from sgas_gcn.csr import GraphNeighbors
 from sgas_gcn.fused.call import State
-from sgas_gcn.kernels.cpu_backend import operators
+from sgas_gcn.kernels.cpu_operators import operators
 from sgas_gcn.neighbors import knn
-from sgas_gcn.ops.common import BatchNorm, Operation, SourceState
 from sgas_gcn.ops.graph import GRAPH_OPERATIONS
+from sgas_gcn.ops.operation import BatchNorm, Operation, runs_fused
 from sgas_gcn.ops.point import POINT_OPERATIONS
 
 TOPOLOGY = POINT_SPACE.topology(3)
@@ -42,11 +43,6 @@ STAGES: dict[str, list[list[str]]] = {
 NODES = 40
 
 on_both = pytest.mark.parametrize("space", TABLES)
-
-
-def without_forms(table: Mapping[str, type[Operation]]) -> dict[str, type[Operation]]:
-    """The operations as they are without a fused form: by `evaluate` and autograd."""
-    return {name: type(cls.__name__, (cls,), {"form": None}) for name, cls in table.items()}
 
 
 def neighbors_of(space: str) -> Any:
@@ -77,14 +73,14 @@ def make_cell(
 Found = tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]
 
 
-def run(cell: Cell, space: str, channels: int) -> Found:
+def run(cell: Cell, space: str, channels: int, drop_path: Any = None) -> Found:
     """Output, gradients and statistics of a cell."""
     torch.manual_seed(1)
     s0, s1 = (torch.randn(NODES, channels, dtype=torch.float64) for _ in range(2))
     inputs = {"s0": s0.requires_grad_(), "s1": s1.requires_grad_()}
     weights = torch.rand(TOPOLOGY.num_edges, len(cell.operations), dtype=torch.float64)
     inputs["weights"] = weights.requires_grad_()
-    out = cell(s0, s1, neighbors_of(space), weights)
+    out = cell(s0, s1, neighbors_of(space), weights, drop_path)
     inputs |= dict(cell.named_parameters())
     grads = torch.autograd.grad(out, inputs.values(), torch.randn_like(out), allow_unused=True)
     found = {
@@ -111,7 +107,7 @@ def test_equals_the_operations_one_by_one(
     space: str, stage: str, training: bool, channels: int, backend: torch.device
 ) -> None:
     found = []
-    for table in (TABLES[space], without_forms(TABLES[space])):
+    for table in (TABLES[space], without_fused_forms(TABLES[space])):
         cell = make_cell(table, STAGES[stage], channels).train(training)
         found.append(run(cell, space, channels))
     check_equal(*found)
@@ -123,7 +119,7 @@ def test_equals_the_operations_one_by_one_on_triton_s_kernels(
 ) -> None:
     monkeypatch.setattr(sys.modules[__name__], "NODES", 20)  # the interpreter takes long
     held = [NAMES if edge in (0, 3, 5) else [] for edge in range(TOPOLOGY.num_edges)]
-    wanted = run(make_cell(without_forms(TABLES[space]), held, 3), space, 3)
+    wanted = run(make_cell(without_fused_forms(TABLES[space]), held, 3), space, 3)
     with triton_kernels():
         found = run(make_cell(TABLES[space], held, 3), space, 3)
     check_equal(found, wanted)
@@ -138,8 +134,8 @@ def test_where_only_the_edges_weights_need_gradients_less_is_kept(
     cell = make_cell(TABLES[space], EVERY, 8)
     weights = torch.rand(TOPOLOGY.num_edges, len(NAMES), dtype=torch.float64, requires_grad=True)
     x = torch.randn(NODES, 8, dtype=torch.float64)
-    plan, neighbors = cell.plans[0].fused, neighbors_of(space)
-    assert plan is not None
+    edges, neighbors = cell.outgoing[0].fused, neighbors_of(space)
+    assert edges is not None
     for frozen in (False, True):
         cell.requires_grad_(not frozen)
         sizes: dict[int, int] = {}
@@ -148,9 +144,9 @@ def test_where_only_the_edges_weights_need_gradients_less_is_kept(
             sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
             return tensor
 
-        scale = weights.flatten()[: plan.num_pieces]
+        scale = weights.flatten()[: edges.num_weights]
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            out = torch.stack(plan.outputs(x, neighbors, scale, training=True))
+            out = torch.stack(edges.outputs(x, neighbors, scale, training=True))
         gradients.append(torch.autograd.grad(out.square().sum(), weights)[0])
         kept.append(sizes)
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-10, atol=1e-10)
@@ -181,28 +177,55 @@ def test_where_only_the_edges_weights_need_gradients_no_other_is_computed(
 
 
 class Doubled(Operation):
-    """x · 2 · factor, an operation of a table of ours: without a fused form."""
+    """2 · BN(x · factor), an operation of a table of ours: without a fused form."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels)
         self.factor = torch.nn.Parameter(torch.ones(channels))
+        self.norm = BatchNorm(channels)
 
-    @staticmethod
-    def evaluate(ops: Sequence[Any], state: SourceState, scale: Tensor | None = None) -> Tensor:
-        out = torch.stack([2 * state.x * op.factor for op in ops], dim=1)
-        return out if scale is None else out * scale.view(-1, 1)
+    def forward(self, x: Tensor, neighbors: Any) -> Tensor:
+        return 2 * self.norm(x * self.factor)
+
+
+def drop_some(x: Tensor) -> Tensor:
+    """Every second edge is dropped, the first is not."""
+    return x * (torch.arange(x.shape[1]) + 1).remainder(2).view(-1, 1)
 
 
 @on_both
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("drop_path", [None, drop_some], ids=["", "drop path"])
 @pytest.mark.parametrize("held", [[*NAMES, "doubled"], ["doubled"]], ids=["mixed", "alone"])
-def test_an_operation_without_a_fused_form_joins_the_mixture(space: str, held: list[str]) -> None:
+def test_an_operation_without_a_fused_form_joins_the_mixture(
+    space: str, held: list[str], drop_path: Any, training: bool
+) -> None:
     table = {**TABLES[space], "doubled": Doubled}
-    found = [
-        run(make_cell(each, [held] * TOPOLOGY.num_edges, 5), space, 5)
-        for each in (table, without_forms(table))
+    results = []
+    for operations in (table, without_fused_forms(table)):
+        cell = make_cell(operations, [held] * TOPOLOGY.num_edges, 5).train(training)
+        results.append(run(cell, space, 5, drop_path))
+    check_equal(*results)
+    assert results[0][1]["edges.0.doubled.factor"].any()
+    moved = results[0][2]["edges.0.doubled.norm.running_mean"]
+    fresh = make_cell(table, [held] * TOPOLOGY.num_edges, 5).edges[0]["doubled"].norm.running_mean
+    assert torch.equal(moved, fresh) != training
+
+
+def test_a_class_that_replaces_forward_alone_runs_by_it() -> None:
+    class Halved(TABLES["point"]["gin"]):  # type: ignore[misc]
+        def forward(self, x: Tensor, neighbors: Any) -> Tensor:
+            return super().forward(x, neighbors) / 2
+
+    names = ["gin"] * TOPOLOGY.num_edges
+    cells = [make_cell({"gin": op}, [names[:1]] * 9, 3) for op in (TABLES["point"]["gin"], Halved)]
+    assert not runs_fused(Halved) and not runs_fused(Doubled)
+    state = torch.randn(NODES, 3, dtype=torch.float64)
+    outputs = [
+        cell.outgoing[0].outputs(state, neighbors_of("point"), None, True, [None] * 3)[0]
+        for cell in cells
     ]
-    check_equal(*found)
-    assert found[0][1]["edges.0.doubled.factor"].any()
+    torch.testing.assert_close(outputs[1], outputs[0] / 2)
 
 
 @pytest.mark.parametrize("negative_slope", [0.0, 0.2, 1.0])
@@ -261,24 +284,24 @@ def flops_of_a_step(table: Mapping[str, type[Operation]], name: str) -> int:
 
 
 @pytest.mark.parametrize(
-    ("name", "again"),
+    ("name", "products"),
     [
-        ("conv_1x1", 0),
-        ("mr_conv", 0),
-        ("semi_gcn", 0),
-        ("gin", 0),
-        ("sage", 0),
-        ("rel_sage", 0),
-        ("edge_conv", 2),
+        ("conv_1x1", 3),
+        ("mr_conv", 6),
+        ("semi_gcn", 3),
+        ("gin", 3),
+        ("sage", 9),
+        ("rel_sage", 9),
+        ("edge_conv", 8),  # two of them once more on the way back
     ],
 )
-def test_compiled_steps_count_the_flops_of_torch_s_operators(name: str, again: int) -> None:
-    """And the products, `again` a node and edge of the cell, that are computed once more."""
+def test_compiled_steps_count_the_flops_of_their_products(name: str, products: int) -> None:
+    """Forward one product of a map, a node and an edge of the cell, backward two."""
     if (reason := LIBRARY.load()) is not None:
         pytest.skip(reason)
     use_kernels("cpu")
     operators()  # with their formulas, which a counter reads when it is made
-    product, table = 2 * NODES * 8**2 * TOPOLOGY.num_edges, TABLES["point"]
-    plain = flops_of_a_step(without_forms(table), name)
-    assert flops_of_a_step(table, name) == plain + again * product > 0
+    product, inputs = 2 * NODES * 8**2, 2 * 3
+    flops = flops_of_a_step(TABLES["point"], name)
+    assert flops == (products * TOPOLOGY.num_edges + inputs) * product
     use_kernels("auto")

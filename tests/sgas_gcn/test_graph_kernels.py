@@ -11,19 +11,13 @@ from types import ModuleType
 import pytest
 import torch
 import torch.nn.functional as F
+from neighbor_primitives import attention_sum, edge_relu_stats, neighbor_max, neighbor_sum
 from torch import Tensor
 
 from sgas.errors import DataError
 from sgas.kernels import use_kernels
 from sgas_gcn.csr import CsrGraph, GraphNeighbors
-from sgas_gcn.kernels import (
-    attention_sum,
-    csr_backend,
-    edge_relu_stats,
-    neighbor_max,
-    neighbor_sum,
-    scatter,
-)
+from sgas_gcn.kernels import scatter, torch_csr
 
 # Nodes and edges: isolated nodes, self-loops, duplicates, one node, no edge, no duplicates of any.
 GRAPHS: dict[str, tuple[int, list[tuple[int, int]]]] = {
@@ -77,7 +71,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
     elif not WITH_SCATTER:
         pytest.skip("torch-scatter is not installed")
     if request.param == "pieces":
-        monkeypatch.setitem(csr_backend.PIECE, "cpu", 8)
+        monkeypatch.setitem(torch_csr.PIECE, "cpu", 8)
     yield
     scatter.segment_max_csr.cache_clear()
     use_kernels("auto")
@@ -210,7 +204,7 @@ def test_joined_graphs_equal_the_graph_of_all_edges(name: str) -> None:
 def test_self_loops_are_renewed() -> None:
     edge_index, nodes = edges_of("self-loops")
     neighbors = GraphNeighbors.from_edges(edge_index, nodes)
-    assert neighbors.given.num_edges == 5
+    assert neighbors.edges.num_edges == 5
     pairs = zip(neighbors.with_self.sources, neighbors.with_self.targets, strict=True)
     assert sorted((int(j), int(i)) for j, i in pairs) == [(0, 0), (1, 0), (1, 1), (2, 2), (3, 3)]
 

@@ -12,6 +12,13 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 import torch.nn.functional as F
+from neighbor_primitives import (
+    attention_sum,
+    edge_relu_stats,
+    largest_difference,
+    neighbor_max,
+    neighbor_sum,
+)
 from torch import Tensor
 from triton_runs import DEVICE, INTERPRETED, pass_compiled, triton_kernels
 
@@ -19,7 +26,7 @@ from sgas.errors import DataError
 from sgas.kernels import use_kernels
 from sgas_gcn.compiled import LIBRARY, kernels_for
 from sgas_gcn.csr import CsrGraph
-from sgas_gcn.kernels import Graph, attention_sum, edge_relu_stats, neighbor_max, neighbor_sum
+from sgas_gcn.kernels.interface import Graph
 from sgas_gcn.neighbors import NeighborGraph
 
 SLOPE = 0.2
@@ -112,6 +119,11 @@ def plain_max(x: Tensor, edges: Tensor) -> Tensor:
     return stacked([largest(row) if len(row) else 0 * row.sum(0) for row in rows], x)
 
 
+def plain_difference(x: Tensor, edges: Tensor) -> Tensor:
+    has_edges = torch.zeros(len(x), 1).index_fill(0, edges[1], 1).to(x)
+    return plain_max(x, edges) - has_edges * x
+
+
 def plain_stats(
     target: Tensor, source: Tensor, sign: Tensor, edges: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -142,6 +154,7 @@ def primitives(graph: Graph) -> dict[str, Function]:
     return {
         "sum": lambda x: (neighbor_sum(x, graph),),
         "max": lambda x: (neighbor_max(x, graph),),
+        "difference": lambda x: (largest_difference(x, graph),),
         "stats": lambda a, b: edge_relu_stats(a, b, signs(a.shape[1]).to(a), graph),
         "attention": lambda v, t, s: (attention_sum(v, t, s, graph, SLOPE),),
     }
@@ -151,6 +164,7 @@ def plain_forms(edges: Tensor) -> dict[str, Function]:
     return {
         "sum": lambda x: (plain_sum(x, edges),),
         "max": lambda x: (plain_max(x, edges),),
+        "difference": lambda x: (plain_difference(x, edges),),
         "stats": lambda a, b: plain_stats(a, b, signs(a.shape[1]).to(a), edges),
         "attention": lambda v, t, s: (plain_attention(v, t, s, edges),),
     }
@@ -163,6 +177,7 @@ def inputs_of(primitive: str, num_nodes: int, channels: int) -> list[Tensor]:
     shapes = {
         "sum": [matrix],
         "max": [matrix],
+        "difference": [matrix],
         "stats": [matrix, matrix],
         "attention": [(num_nodes, HEADS, channels), heads, heads],
     }[primitive]
@@ -191,7 +206,7 @@ def assert_same(ours: list[Tensor], theirs: list[Tensor], dtype: torch.dtype) ->
 
 
 @pytest.mark.parametrize("name", GRAPHS)
-@pytest.mark.parametrize("primitive", ["sum", "max", "stats", "attention"])
+@pytest.mark.parametrize("primitive", ["sum", "max", "difference", "stats", "attention"])
 def test_outputs_and_gradients_equal_the_plain_formula(
     primitive: str, name: str, backend: torch.device
 ) -> None:
@@ -212,7 +227,7 @@ def test_a_constant_degree_of_none_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["constant", "rows"])
-@pytest.mark.parametrize("primitive", ["sum", "max", "stats", "attention"])
+@pytest.mark.parametrize("primitive", ["sum", "max", "difference", "stats", "attention"])
 def test_gradcheck(primitive: str, name: str, backend: torch.device) -> None:
     if is_slow() and name == "constant":
         pytest.skip("the interpreter takes long, and both kinds are rows to it")
@@ -264,7 +279,7 @@ def strided(x: Tensor, layout: str) -> Tensor:
 
 @pytest.mark.parametrize("layout", ["slice", "every second", "by columns"])
 @pytest.mark.parametrize("name", ["constant", "rows"])
-@pytest.mark.parametrize("primitive", ["sum", "max", "stats", "attention"])
+@pytest.mark.parametrize("primitive", ["sum", "max", "difference", "stats", "attention"])
 def test_inputs_and_gradients_may_have_any_strides(
     primitive: str, name: str, layout: str, backend: torch.device
 ) -> None:
@@ -326,22 +341,6 @@ def test_nothing_of_the_size_of_edges_and_channels_is_kept(
             outputs = function(*(x.to(backend).requires_grad_() for x in inputs))
             assert all(output.requires_grad for output in outputs)
     assert kept and max(tensor.numel() for tensor in kept) <= num_nodes * HEADS * channels
-
-
-def test_under_autocast_sums_are_of_float32(backend: torch.device) -> None:
-    """In bfloat16, 256 + 1 is 256."""
-    if is_slow():
-        pytest.skip("the interpreter takes long; test_triton_kernels has sums of narrow types")
-    graph = NeighborGraph(torch.arange(300, device=backend).expand(300, 300))
-    x = torch.ones(300, 1, dtype=torch.bfloat16, device=backend, requires_grad=True)
-    with torch.autocast(backend.type, torch.bfloat16):
-        total = neighbor_sum(x, graph)
-        selected, sums, _ = edge_relu_stats(x, x, torch.ones(1, device=backend), graph)
-    assert total.dtype == selected.dtype == torch.bfloat16
-    assert sums.item() == 2 * 300 * 300
-    (grad,) = torch.autograd.grad(sums.sum(), x)
-    assert grad.dtype == torch.bfloat16
-    assert (grad.float().cpu() - 600).abs().max() < 3
 
 
 @pytest.mark.gpu

@@ -13,7 +13,7 @@ from sgas.errors import ConfigError, DataError
 from sgas_gcn.cells import build_stem, triangle_of
 from sgas_gcn.compiled import LIBRARY
 from sgas_gcn.config import PointModelConfig
-from sgas_gcn.features import Beside, reduced_parts
+from sgas_gcn.features import reduced_parts
 from sgas_gcn.neighbors import CellNeighbors, Neighbors, knn, nearest
 
 
@@ -26,7 +26,7 @@ def test_knn_takes_every_dilation_th_nearest_point(k: int, dilation: int) -> Non
     wanted = distances.argsort(dim=-1)[:, :, ::dilation][:, :, :k]
     found = knn(x, k, dilation)
     assert torch.equal(found.with_self.sources, Neighbors.from_local(wanted).with_self.sources)
-    assert torch.equal(found.without_self.sources, found.with_self.sources[:, 1:])
+    assert torch.equal(found.edges.sources, found.with_self.sources[:, 1:])
     assert (found.with_self.num_nodes, found.with_self.degree) == (60, k)
 
 
@@ -34,7 +34,7 @@ def test_knn_takes_every_dilation_th_nearest_point(k: int, dilation: int) -> Non
 def test_many_clouds_are_searched_as_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.randn(5, 16, 3)
     whole = nearest(x, 6)
-    monkeypatch.setattr("sgas_gcn.neighbors.DISTANCES_AT_ONCE", 2 * 16**2)
+    monkeypatch.setattr("sgas_gcn.kernels.indices.DISTANCES_AT_ONCE", 2 * 16**2)
     assert torch.equal(nearest(x, 6), whole)
     assert torch.equal(nearest(x[3:4], 6), whole[3:4])
 
@@ -126,9 +126,9 @@ def test_the_stem_s_affine_map_is_its_output(training: bool) -> None:
     points = torch.randn(50, 3, dtype=torch.float64) + 3
     readers = torch.randn(5, 24 + 7, dtype=torch.float64)
     other = torch.randn(50, 7, dtype=torch.float64)
-    given = [stem.affine(points), Beside((other[:, :3], other[:, 3:]))]
+    given = [stem.affine(points), other]
     matrices, weight = reduced_parts(given, readers)
-    assert [matrix.shape[1] for matrix in matrices] == [4, 3, 4]
+    assert [matrix.shape[1] for matrix in matrices] == [4, 7]
     inputs = torch.cat(matrices, dim=1)
     ours, wanted = inputs @ weight.t(), torch.cat([plain(points), other], dim=1) @ readers.t()
     torch.testing.assert_close(ours, wanted, rtol=1e-10, atol=1e-10)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sgas.decisions import PRUNED, UNDECIDED, CellDecisions, Choice, decided
 from sgas.errors import ConfigError
 from sgas_gcn.config import OPERATIONS, POINT_SPACE, PointModelConfig
+from sgas_gcn.ops.operation import runs_fused
 from sgas_gcn.ops.point import POINT_OPERATIONS
 from sgas_gcn.supernet import PointSupernet
 
@@ -183,13 +184,13 @@ def test_pruned_operations_do_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     net.apply_decisions({"normal": decisions})
     evaluated: list[tuple[str, int]] = []
     for name, operation in POINT_OPERATIONS.items():
-        assert operation.form is not None
+        assert runs_fused(operation)
 
-        def spy(call, *, name=name, run=operation.form.forward):  # type: ignore[no-untyped-def]
+        def spy(call, *, name=name, run=operation.fused_forward):  # type: ignore[no-untyped-def]
             evaluated.append((name, call.num_edges))
             return run(call)
 
-        monkeypatch.setattr(operation.form, "forward", spy)
+        monkeypatch.setattr(operation, "fused_forward", spy)
     net(x)
     assert {name for name, _ in evaluated} == {"mr_conv"}
     assert sum(count for _, count in evaluated) == SMALL.num_cells * decisions.num_decided

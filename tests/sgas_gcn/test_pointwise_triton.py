@@ -1,4 +1,4 @@
-"""The pointwise functions by Triton kernels agree with their twins in plain torch.
+"""The functions of columns by Triton kernels agree with their twins in plain torch.
 
 Interpreted on the CPU; `test_all_of_this_holds_compiled` runs the file again on a GPU.
 """
@@ -6,32 +6,43 @@ Interpreted on the CPU; `test_all_of_this_holds_compiled` runs the file again on
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import pytest
 import torch
-from pointwise_cases import CASES, Arguments, assert_equal_its_twin, tensors_in
+from pointwise_cases import CASES, Arguments, assert_equal_its_twin, plain, typed
 from torch._subclasses.fake_tensor import FakeTensorMode
 from triton_runs import DEVICE, pass_compiled, run_alone, run_interpreted, triton_kernels
 
 from sgas_gcn.compiled import LIBRARY
-from sgas_gcn.kernels import pointwise, pointwise_torch
-from sgas_gcn.kernels.triton_operators import OPERATORS, SCHEMAS
+from sgas_gcn.kernels.backend import backend_of
+from sgas_gcn.kernels.cuda_operators import OPERATORS, SCHEMAS
 
+
+def launched(name: str) -> Any:
+    """The function of an operator, which launches."""
+    from sgas_gcn.kernels.cuda_columns import FUNCTIONS
+
+    return FUNCTIONS[name]
+
+
+NAMES = [schema.partition("(")[0] for schema in SCHEMAS]
+LAUNCHED = [case for case, (name, _) in CASES.items() if name in NAMES]
 SIZES = [(1, 1), (15, 17), (70, 33), (0, 4)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize(("rows", "channels"), SIZES)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", LAUNCHED)
 def test_equals_its_twin(case: str, rows: int, channels: int, dtype: torch.dtype) -> None:
     with triton_kernels():
-        assert_equal_its_twin(case, pointwise, pointwise_torch, rows, channels, dtype, DEVICE)
+        assert_equal_its_twin(case, launched, rows, channels, dtype, DEVICE)
 
 
 def test_many_strips_are_added() -> None:
     with triton_kernels():
         for case in ("relu_norm_", "column_sums", "skip_backward", "length_backward"):
-            assert_equal_its_twin(case, pointwise, pointwise_torch, 9000, 1, torch.float64, DEVICE)
+            assert_equal_its_twin(case, launched, 9000, 1, torch.float64, DEVICE)
 
 
 def test_more_edges_than_a_launch_has_outputs() -> None:
@@ -40,8 +51,8 @@ def test_more_edges_than_a_launch_has_outputs() -> None:
     values, slots = [y.view(5, 12), y.view(5, 12)[:, :2]], [3, 0, 1, 2, 4, 5, 5]
     given = (values, [None, None], [0, 2], slots, [6, 1], scale.repeat(2)[:7], None, [None] * 7)
     with triton_kernels():
-        found, _ = pointwise.mixture(*given, 2, 1e-12)
-    wanted, _ = pointwise_torch.mixture(*given, 2, 1e-12)
+        found, _ = launched("mixture")(*given, 2, 1e-12)
+    wanted, _ = plain("mixture", (*given, 2, 1e-12))
     torch.testing.assert_close(found, wanted)
 
 
@@ -51,12 +62,12 @@ def test_a_nan_is_seen(name: str) -> None:
         given = CASES[name][1](Arguments(20, 5, torch.float32, DEVICE))
         first = given[0] if isinstance(given[0], torch.Tensor) else given[0][0]
         first[3, 1] = float("nan")
-        found = getattr(pointwise, name)(*given)
+        found = launched(name)(*given)
     results = {"relu_norm_": found, "relu_norm_backward": found[0], "mixture": found[0][0]}
     assert results[name].isnan().any()
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", LAUNCHED)
 def test_torch_knows_the_operators(case: str) -> None:
     """Schemas and shapes of results, as fake tensors and torch.compile rely on them."""
     name, make = CASES[case]
@@ -72,8 +83,8 @@ def test_the_compiled_operators_have_the_same_schemas() -> None:
     for schema in SCHEMAS:
         name = schema.partition("(")[0]
         ours, theirs = (
-            str(getattr(operators, name).default._schema).partition("(")[2]
-            for operators in (OPERATORS, torch.ops.sgas_gcn)
+            str(getattr(of, name).default._schema).partition("(")[2]
+            for of in (OPERATORS, torch.ops.sgas_gcn)
         )
         assert ours == theirs, name
 
@@ -81,7 +92,7 @@ def test_the_compiled_operators_have_the_same_schemas() -> None:
 def test_fake_tensors_are_served_by_the_operators() -> None:
     with triton_kernels(), FakeTensorMode():
         given = CASES["relu_norm_"][1](Arguments(20, 5, torch.float32, DEVICE))
-        found = pointwise.relu_norm_(*given)
+        found = backend_of(given[0]).relu_norm_(*typed("relu_norm_", given))
     assert found.shape == (4, 15) and found.dtype == torch.float64
 
 
@@ -89,14 +100,14 @@ COUNT = """
 import sys
 sys.path[:0] = ["tests"]
 import torch
-from pointwise_cases import CASES, Arguments
+from pointwise_cases import CASES, Arguments, typed
 from torch.utils.flop_counter import FlopCounterMode
 from triton_runs import triton_kernels
-from sgas_gcn.kernels import pointwise
+from sgas_gcn.kernels.backend import backend_of
 
 given = CASES["linear_norm"][1](Arguments(20, 5, torch.float32))
 with triton_kernels(), FlopCounterMode(display=False) as counter:
-    pointwise.linear_norm(*given)
+    backend_of(given[1]).linear_norm(*typed("linear_norm", given))
 print(counter.get_total_flops() == 2 * 20 * given[1].numel())
 """
 
@@ -107,29 +118,19 @@ def test_products_are_counted_from_the_first() -> None:
     assert run_interpreted([sys.executable, "-c", COUNT]).strip() == "True"
 
 
-@pytest.mark.parametrize("name", ["column_sums", "mixture"])
-def test_what_is_derived_is_torch_s(name: str) -> None:
-    given = CASES[name][1](Arguments(20, 5, torch.float64, DEVICE))
-    leaf = tensors_in(given)[0].requires_grad_()
-    with triton_kernels():
-        found = tensors_in(getattr(pointwise, name)(*given))[0]
-    wanted = tensors_in(getattr(pointwise_torch, name)(*given))[0]
-    ours, theirs = (torch.autograd.grad(x.square().sum(), leaf)[0] for x in (found, wanted))
-    assert ours.any() and torch.equal(ours, theirs)
-
-
 COMPILE = """
 import sys
 sys.path[:0] = ["tests"]
 import torch
 from compile_kernels import compiled
 from pointwise_cases import CASES, Arguments
-from sgas_gcn.kernels import pointwise_triton
+from sgas_gcn.kernels.cuda_columns import FUNCTIONS
 
 def program():
     for dtype in (torch.float32, torch.float64):
         for name, make in CASES.values():
-            getattr(pointwise_triton, name)(*make(Arguments(20, 17, dtype)))
+            if name in FUNCTIONS:
+                FUNCTIONS[name](*make(Arguments(20, 17, dtype)))
 
 print(sorted(compiled(program, (80, 90))))
 """

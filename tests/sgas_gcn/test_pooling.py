@@ -10,8 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sgas_gcn.cells import LinearNorm
 from sgas_gcn.compiled import LIBRARY
-from sgas_gcn.features import Beside
-from sgas_gcn.kernels.cpu_backend import operators
+from sgas_gcn.kernels.cpu_operators import operators
 from sgas_gcn.pooling import pool_layer
 
 CLOUDS = 3
@@ -42,7 +41,7 @@ def test_equals_the_plain_formula(
     layer.norm.running_var.uniform_(0.5, 2)
     norm.load_state_dict(layer.norm.state_dict(), strict=False)
     x = torch.randn(CLOUDS * points, inputs, dtype=torch.float64, requires_grad=True)
-    parts = [x[:, :1], Beside((x[:, 1:4], x[:, 4:].detach(), x[:, 4:][:, :0]))]
+    parts = [x[:, :1], x[:, 1:4], x[:, 4:].detach(), x[:, 4:][:, :0]]
     ours, wanted = pool_layer(layer, parts, CLOUDS, slope), plain(layer, norm, x, slope)
     torch.testing.assert_close(ours, wanted, rtol=1e-10, atol=1e-10)
     grad = torch.randn_like(wanted)

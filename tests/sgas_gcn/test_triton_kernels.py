@@ -14,11 +14,12 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from neighbor_primitives import attention_sum, edge_relu_stats, neighbor_max, neighbor_sum
 from torch import Tensor
 from triton_runs import DEVICE, pass_compiled, run_alone, triton_kernels
 
 from sgas_gcn.csr import CsrGraph
-from sgas_gcn.kernels import Graph, attention_sum, edge_relu_stats, neighbor_max, neighbor_sum
+from sgas_gcn.kernels.interface import Graph
 from sgas_gcn.neighbors import NeighborGraph
 
 SLOPE = 0.2
@@ -204,22 +205,31 @@ def test_without_gradients_no_edge_is_sorted() -> None:
 @primitives
 def test_torch_knows_the_operator(name: str) -> None:
     """Schema, autograd, fake tensors and tracing, as torch.compile relies on them."""
-    from sgas_gcn.kernels import cuda_backend
+    from sgas_gcn.kernels import cuda_neighbors as kernels
 
     graph = neighbor_graph(3, 2)
-    incoming, inputs = [*graph.runs], inputs_of(name, 3, 2)
-    targets, offsets, edges = graph.transposed
-    outgoing = [offsets, targets, edges]
-    operator, arguments = {
-        "sum": (cuda_backend.sum_op, (*inputs, incoming, outgoing)),
-        "max": (cuda_backend.max_op, (*inputs, incoming, outgoing)),
-        "stats": (
-            cuda_backend.relu_stats_op,
-            (*inputs, signs_of(inputs[0]).detach(), incoming, outgoing),
-        ),
-        "attention": (cuda_backend.attention_op, (*inputs, incoming, outgoing, SLOPE)),
+    incoming, outgoing = kernels.incoming(graph), kernels.outgoing(graph)
+    inputs = [x.detach() for x in inputs_of(name, 3, 2)]
+    sums = torch.ones(2, 2, dtype=torch.float64, device=DEVICE)
+    first = inputs[0]
+    forward, backward = {
+        "sum": (kernels.sum_op, None),
+        "max": (kernels.max_op, kernels.max_gradient_op),
+        "stats": (kernels.relu_stats_op, kernels.relu_stats_gradients_op),
+        "attention": (kernels.attention_op, kernels.attention_gradients_op),
     }[name]
-    torch.library.opcheck(operator, arguments)
+    more = {"stats": [signs_of(first)]}.get(name, [])
+    settings = [SLOPE] if name == "attention" else []
+    arguments = (*inputs, *more, incoming, *settings)
+    torch.library.opcheck(forward, arguments)
+    results = forward(*arguments)
+    ways_back = {
+        "max": (first, results[1], outgoing),
+        "stats": ([first, *sums], [*inputs, results[-1]], incoming, outgoing),
+        "attention": (first, [*inputs, results[1]], incoming, outgoing[:2], SLOPE),
+    }
+    if backward is not None:
+        torch.library.opcheck(backward, ways_back[name])
 
 
 COMPILE = """
@@ -228,15 +238,16 @@ sys.path[:0] = ["tests"]
 import torch
 from compile_kernels import compiled
 from sgas_gcn.csr import CsrGraph
-from sgas_gcn.kernels.cuda_backend import *
+from neighbor_primitives import on
 
+kernels = on("cuda")
 graph = CsrGraph.from_edges(torch.tensor([[0, 1], [1, 0]]), 2)
 
 def program():
     x, y = (torch.zeros(2, 40, dtype=torch.bfloat16, requires_grad=True) for _ in range(2))
-    outputs = [neighbor_sum(x, graph), neighbor_max(x, graph)]
-    outputs += edge_relu_stats(x, y, torch.ones(40), graph)
-    outputs += [attention_sum(x.view(2, 1, 40), x[:, :1], y[:, :1], graph, 0.2)]
+    outputs = [kernels.neighbor_sum(x, graph), kernels.neighbor_max(x, graph)]
+    outputs += kernels.edge_relu_stats(x, y, torch.ones(40), graph)
+    outputs += [kernels.attention_sum(x.view(2, 1, 40), x[:, :1], y[:, :1], graph, 0.2)]
     torch.autograd.backward(outputs, [torch.zeros_like(out) for out in outputs])
 
 print(sorted(compiled(program, (80,)).items()))
@@ -266,9 +277,11 @@ def test_all_of_this_holds_compiled() -> None:
 @pytest.mark.gpu
 def test_two_runs_on_a_gpu_agree_to_the_bit() -> None:
     program = """
+import sys
+sys.path[:0] = ["tests"]
 import torch
+from neighbor_primitives import *
 from sgas.kernels import use_kernels
-from sgas_gcn.kernels import *
 from sgas_gcn.neighbors import NeighborGraph
 use_kernels("cuda")
 torch.manual_seed(0)

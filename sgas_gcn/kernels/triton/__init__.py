@@ -1,4 +1,4 @@
-"""The primitives over neighbours as Triton kernels; one purpose a file, kernels beside launchers.
+"""The kernels of Triton; one purpose a file, kernels beside launchers.
 
 Importing a module of this folder imports Triton. All of them read compressed rows: the edges of row
 i are numbers `offsets[i]` to `offsets[i + 1]` (the last row's may end with the edges), from the

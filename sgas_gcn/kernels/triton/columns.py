@@ -1,6 +1,6 @@
 """Batch norm column by column: sums over rows, what follows from them, and how rows are changed.
 
-The mathematics and the arguments are those of `kernels.pointwise_torch`. Sums of a tile run in the
+The mathematics and the arguments are those of `kernels.torch_columns`. Sums of a tile run in the
 type of the rows, those of tiles in float64. Dimensions: N rows, D = m·C columns of m edges.
 """
 
@@ -32,14 +32,14 @@ def leaky_relu(value, SLOPE: tl.constexpr):
     return tl.where(value > 0, value, value * tl.full([1, 1], SLOPE, value.dtype))
 
 
-@triton.jit(do_not_specialize=["num_rows", "steps"])
+@triton.jit(do_not_specialize=["num_rows", "tiles"])
 def _activation_sums_kernel(
     h,
     partial,
     num_rows,
     width,
     stride,
-    steps,
+    tiles,
     SLOPE: tl.constexpr,
     ACC: tl.constexpr,
     ROWS: tl.constexpr,
@@ -50,8 +50,8 @@ def _activation_sums_kernel(
     inside = column < width
     total = tl.zeros([COLUMNS], tl.float64)
     square = tl.zeros([COLUMNS], tl.float64)
-    for step in range(steps):
-        row = rows_of_tile(strip, steps, step, ROWS)
+    for tile in range(tiles):
+        row = rows_of_tile(strip, tiles, tile, ROWS)
         known = (row < num_rows)[:, None] & inside[None, :]
         place = row[:, None] * stride + column[None, :]
         value = tl.load(h + place, mask=known, other=0).to(ACC)
@@ -68,7 +68,7 @@ def _activation_sums_kernel(
 @triton.jit(do_not_specialize=["strips", "count"])
 def _coefficients_kernel(
     partial,
-    given,
+    stacked,
     coefficients,
     moved,
     strips,
@@ -83,10 +83,10 @@ def _coefficients_kernel(
 ):
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     inside = column < width
-    weight = tl.load(given + column, mask=inside, other=0).to(tl.float64)
-    bias = tl.load(given + width + column, mask=inside, other=0).to(tl.float64)
-    old_mean = tl.load(given + 2 * width + column, mask=inside, other=0)
-    old_var = tl.load(given + 3 * width + column, mask=inside, other=0)
+    weight = tl.load(stacked + column, mask=inside, other=0).to(tl.float64)
+    bias = tl.load(stacked + width + column, mask=inside, other=0).to(tl.float64)
+    old_mean = tl.load(stacked + 2 * width + column, mask=inside, other=0)
+    old_var = tl.load(stacked + 3 * width + column, mask=inside, other=0)
     if TRAINING:
         total, square = added_strips(partial, strips, width, column, inside, TOGETHER)
         rows = tl.maximum(count, 1).to(tl.float64)
@@ -108,7 +108,7 @@ def _coefficients_kernel(
     tl.store(coefficients + 3 * width + column, inverse, mask=inside)
 
 
-@triton.jit(do_not_specialize=["num_rows", "steps"])
+@triton.jit(do_not_specialize=["num_rows", "tiles"])
 def _column_sums_kernel(
     grad,
     y,
@@ -119,7 +119,7 @@ def _column_sums_kernel(
     shared,
     grad_stride,
     y_stride,
-    steps,
+    tiles,
     MASKED: tl.constexpr,
     ACC: tl.constexpr,
     ROWS: tl.constexpr,
@@ -130,8 +130,8 @@ def _column_sums_kernel(
     inside = column < width
     total = tl.zeros([COLUMNS], tl.float64)
     product = tl.zeros([COLUMNS], tl.float64)
-    for step in range(steps):
-        row = rows_of_tile(strip, steps, step, ROWS)
+    for tile in range(tiles):
+        row = rows_of_tile(strip, tiles, tile, ROWS)
         there = row < num_rows
         known = there[:, None] & inside[None, :]
         g = tl.load(grad + row[:, None] * grad_stride + column[None, :], mask=known, other=0)
@@ -175,9 +175,9 @@ def _gradients_kernel(
     mean = tl.load(coefficients + 2 * width + column, mask=inside, other=0)
     inverse = tl.load(coefficients + 3 * width + column, mask=inside, other=0)
     centred = product - mean * total
-    found = slope * centred + (shift + slope * mean) * total
-    tl.store(of_scale + column, found, mask=inside)
-    tl.store(of_edge + edge + tl.arange(0, 1), tl.sum(found[None, :], axis=1))
+    along = slope * centred + (shift + slope * mean) * total
+    tl.store(of_scale + column, along, mask=inside)
+    tl.store(of_edge + edge + tl.arange(0, 1), tl.sum(along[None, :], axis=1))
     by = tl.full([1], 1, tl.float64)
     if SCALED:
         by = tl.load(scale + edge + tl.arange(0, 1)).to(tl.float64)
@@ -196,7 +196,7 @@ def _gradients_kernel(
     tl.store(affine + width + column, by * total, mask=inside)
 
 
-@triton.jit(do_not_specialize=["num_rows", "steps"])
+@triton.jit(do_not_specialize=["num_rows", "tiles"])
 def _factors_kernel(
     grad,
     y,
@@ -207,7 +207,7 @@ def _factors_kernel(
     grad_stride,
     y_stride,
     out_stride,
-    steps,
+    tiles,
     SLOPE: tl.constexpr,
     ACC: tl.constexpr,
     ROWS: tl.constexpr,
@@ -219,16 +219,16 @@ def _factors_kernel(
     first = tl.load(factors + column, mask=inside, other=0).to(ACC)[None, :]
     second = tl.load(factors + width + column, mask=inside, other=0).to(ACC)[None, :]
     third = tl.load(factors + 2 * width + column, mask=inside, other=0).to(ACC)[None, :]
-    for step in range(steps):
-        row = rows_of_tile(strip, steps, step, ROWS)
+    for tile in range(tiles):
+        row = rows_of_tile(strip, tiles, tile, ROWS)
         known = (row < num_rows)[:, None] & inside[None, :]
         g = tl.load(grad + row[:, None] * grad_stride + column[None, :], mask=known, other=0)
         value = tl.load(y + row[:, None] * y_stride + column[None, :], mask=known, other=0).to(ACC)
-        found = g.to(ACC) * first + second + value * third
+        flow = g.to(ACC) * first + second + value * third
         if SLOPE != 1:
-            bent = found * tl.full([1, 1], SLOPE, ACC)
-            found = tl.where(value > 0, found, bent)
-        tl.store(out + row[:, None] * out_stride + column[None, :], found, mask=known)
+            bent = flow * tl.full([1, 1], SLOPE, ACC)
+            flow = tl.where(value > 0, flow, bent)
+        tl.store(out + row[:, None] * out_stride + column[None, :], flow, mask=known)
 
 
 def activation_sums(h: Tensor, negative_slope: float) -> Tensor:
@@ -243,7 +243,7 @@ def activation_sums(h: Tensor, negative_slope: float) -> Tensor:
             num_rows,
             width,
             row_stride(h),
-            strips.steps,
+            strips.tiles,
             SLOPE=negative_slope,
             **strips.options(h.dtype),
         )
@@ -261,18 +261,18 @@ def coefficients_of(
     momentum: float,
     eps: float,
 ) -> Tensor:
-    """`pointwise_torch.norm_coefficients` from the sums of strips `[strips, 2, D]`."""
+    """`torch_columns.norm_coefficients` from the sums of strips `[strips, 2, D]`."""
     running = [*running_mean, *running_var]
-    given = torch.cat([*weight, *bias, *running])
-    width = given.numel() // 4
-    found = given.new_empty(4, width, dtype=torch.float64)
-    moved = given.new_empty(2 * len(running_mean), width // max(len(running_mean), 1))
+    stacked = torch.cat([*weight, *bias, *running])
+    width = stacked.numel() // 4
+    coefficients = stacked.new_empty(4, width, dtype=torch.float64)
+    moved = stacked.new_empty(2 * len(running_mean), width // max(len(running_mean), 1))
     if width:
         columns = min(power_of_two(width), 64)
         _coefficients_kernel[(ceil_div(width, columns),)](
             partial,
-            given,
-            found,
+            stacked,
+            coefficients,
             moved,
             len(partial),
             count,
@@ -280,17 +280,17 @@ def coefficients_of(
             TRAINING=training,
             MOMENTUM=momentum,
             EPS=eps,
-            ACC=tl.float64 if given.dtype == torch.float64 else tl.float32,
+            ACC=tl.float64 if stacked.dtype == torch.float64 else tl.float32,
             TOGETHER=TOGETHER,
             COLUMNS=columns,
         )
     if training and count:
         torch._foreach_copy_(running, list(moved.unbind()))
-    return found
+    return coefficients
 
 
 def sums_of_columns(grad: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
-    """`pointwise_torch.column_sums` of each strip: float64 `[strips, 2, D]`."""
+    """`torch_columns.column_sums` of each strip: float64 `[strips, 2, D]`."""
     grad, y = side_by_side(grad), side_by_side(y)
     num_rows, width = grad.shape
     strips = Strips.of(num_rows, width)
@@ -306,7 +306,7 @@ def sums_of_columns(grad: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
             y.shape[1],
             row_stride(grad),
             row_stride(y),
-            strips.steps,
+            strips.tiles,
             MASKED=mask is not None,
             **strips.options(grad.dtype),
         )
@@ -322,7 +322,7 @@ def gradients_of(
     training: bool,
     like: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`pointwise_torch.norm_gradients` from the sums of strips, and the last by edge `[edges]`.
+    """`torch_columns.norm_gradients` from the sums of strips, and the last by edge `[edges]`.
 
     Factors `[3, D]`, gradients `[2, D]` in the type of `like`, float64 `[D]` and `[edges]`.
     """
@@ -356,7 +356,7 @@ def gradients_of(
 def by_factors(
     grad: Tensor, y: Tensor, factors: Tensor, negative_slope: float, out: Tensor
 ) -> None:
-    """`pointwise_torch.apply_factors`; the columns of `out` lie side by side."""
+    """`torch_columns.apply_factors`; the columns of `out` lie side by side."""
     grad, y = side_by_side(grad), side_by_side(y)
     num_rows, width = grad.shape
     strips = Strips.of(num_rows, width, most=8 * 128)
@@ -371,7 +371,7 @@ def by_factors(
             row_stride(grad),
             row_stride(y),
             row_stride(out),
-            strips.steps,
+            strips.tiles,
             SLOPE=negative_slope,
             **strips.options(grad.dtype),
         )

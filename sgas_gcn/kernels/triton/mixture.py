@@ -1,6 +1,6 @@
 """The weighted sum of all operations on the edges of a state: one launch for each operation.
 
-The mathematics and the arguments are those of `pointwise_torch.mixture`. Dimensions: N rows, C
+The mathematics and the arguments are those of `torch_columns.mixture`. Dimensions: N rows, C
 channels, M slots, L pieces that are divided by their length.
 """
 
@@ -12,14 +12,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sgas_gcn.kernels.pointwise_torch import BROADCAST, LENGTH, MASKED
+from sgas_gcn.kernels.interface import BROADCAST, LENGTH, MASKED
 from sgas_gcn.kernels.triton.strips import Strips, row_stride, rows_of_tile, side_by_side
 
 SLOTS = 4  # pieces of a launch, each with an output of its own
 MOST = 1024  # strips of rows: nothing is summed over them
 
 
-COUNTS = ["num_rows", "steps", "piece", "start", "measured", "fresh", "inverse_stride"]
+COUNTS = ["num_rows", "tiles", "piece", "start", "measured", "fresh", "inverse_stride"]
 
 
 @triton.jit(do_not_specialize=COUNTS)
@@ -38,7 +38,7 @@ def _term_kernel(
     width,
     stride,
     inverse_stride,
-    steps,
+    tiles,
     piece,
     start,
     measured,
@@ -72,8 +72,8 @@ def _term_kernel(
         shift = tl.load(coefficients + width + column, mask=inside, other=0).to(ACC)[None, :]
     if SCALED:
         by = tl.load(scale + piece + number).to(ACC)
-    for step in range(steps):
-        row = rows_of_tile(tl.program_id(0), steps, step, ROWS)
+    for tile in range(tiles):
+        row = rows_of_tile(tl.program_id(0), tiles, tile, ROWS)
         there = row < num_rows
         known = there[:, None] & inside[None, :]
         value = tl.load(y + row[:, None] * stride + column[None, :], mask=known, other=0).to(ACC)
@@ -116,7 +116,7 @@ def mixture(
     channels: int,
     floor: float,
 ) -> tuple[list[Tensor], Tensor]:
-    """As `pointwise_torch.mixture`."""
+    """As `torch_columns.mixture`."""
     like, num_rows = values[0], len(values[0])
     outs = [like.new_empty(num_rows, channels) if b is None else b.clone() for b in bases]
     outs = [out.contiguous() for out in outs]
@@ -130,7 +130,7 @@ def mixture(
         start = 0
         while start < count:
             several = _distinct(slots[piece : piece + min(SLOTS, count - start)])
-            given = [outs[slot] for slot in several]
+            written = [outs[slot] for slot in several]
             fresh = sum(1 << n for n, slot in enumerate(several) if slot not in touched)
             touched |= set(several)
             if strips.count:
@@ -141,14 +141,14 @@ def mixture(
                     y if scale is None else scale.contiguous(),
                     y if masked is None else masked.contiguous(),
                     inverse,
-                    *given,
-                    *given[:1] * (SLOTS - len(given)),
+                    *written,
+                    *written[:1] * (SLOTS - len(written)),
                     num_rows,
                     channels,
                     y.shape[1],
                     row_stride(y),
                     inverse.shape[1],
-                    strips.steps,
+                    strips.tiles,
                     piece,
                     start,
                     measured,

@@ -71,8 +71,8 @@ def _stats_kernel(
             best, chosen = first_largest(signed, start, best, chosen)
         total += row_total.to(tl.float64)
         square += row_square.to(tl.float64)
-        found = own + signs * tl.where(chosen < 0, 0, best)
-        extremum = tl.where(chosen < 0, 0, relu(found))
+        outermost = own + signs * tl.where(chosen < 0, 0, best)
+        extremum = tl.where(chosen < 0, 0, relu(outermost))
         tl.store(selected + here, extremum, mask=inside)
         # Where the ReLU is flat no edge takes the gradient, so none is noted.
         tl.store(chosen_edge + here, tl.where(extremum > 0, chosen, -1), mask=inside)

@@ -1,6 +1,6 @@
 """Backward of what is computed row by row: skips, division by the length, dot products by head.
 
-The mathematics and the arguments are those of `pointwise_torch`. Sums over rows are float64, strip
+The mathematics and the arguments are those of `torch_columns`. Sums over rows are float64, strip
 by strip, and then over strips. Dimensions: N rows, m edges or heads, C channels of each.
 """
 
@@ -16,7 +16,7 @@ from sgas_gcn.kernels.triton.strips import Strips, row_stride, rows_of_tile, sid
 MOST = 1024  # strips of rows where nothing is summed over them
 
 
-@triton.jit(do_not_specialize=["num_rows", "steps", "edges"])
+@triton.jit(do_not_specialize=["num_rows", "tiles", "edges"])
 def _skip_kernel(
     grad,
     x,
@@ -29,7 +29,7 @@ def _skip_kernel(
     grad_stride,
     x_stride,
     out_stride,
-    steps,
+    tiles,
     SCALED: tl.constexpr,
     WANTED: tl.constexpr,
     ACC: tl.constexpr,
@@ -40,15 +40,15 @@ def _skip_kernel(
     own = tl.arange(0, COLUMNS)
     inside = own < channels
     for edge in range(edges):
-        found = tl.zeros([COLUMNS], tl.float64)
-        for step in range(steps):
-            row = rows_of_tile(strip, steps, step, ROWS)
+        total = tl.zeros([COLUMNS], tl.float64)
+        for tile in range(tiles):
+            row = rows_of_tile(strip, tiles, tile, ROWS)
             known = (row < num_rows)[:, None] & inside[None, :]
             at = row[:, None] * grad_stride + (edge * channels + own)[None, :]
             g = tl.load(grad + at, mask=known, other=0).to(ACC)
             here = row[:, None] * x_stride + own[None, :]
             value = tl.load(x + here, mask=known, other=0).to(ACC)
-            found += tl.sum(g * value, axis=0).to(tl.float64)
+            total += tl.sum(g * value, axis=0).to(tl.float64)
             if WANTED:
                 if SCALED:
                     g = g * tl.load(scale + edge).to(ACC)
@@ -57,10 +57,10 @@ def _skip_kernel(
                 tl.store(grad_x + to, g, mask=known)
                 tl.debug_barrier()  # the next edge's load may be another thread's
         at = partial + strip * edges + edge + tl.arange(0, 1)
-        tl.store(at, tl.sum(found[None, :], axis=1))
+        tl.store(at, tl.sum(total[None, :], axis=1))
 
 
-@triton.jit(do_not_specialize=["num_rows", "steps", "edges", "inverse_stride"])
+@triton.jit(do_not_specialize=["num_rows", "tiles", "edges", "inverse_stride"])
 def _length_kernel(
     grad,
     y,
@@ -77,7 +77,7 @@ def _length_kernel(
     y_stride,
     inverse_stride,
     out_stride,
-    steps,
+    tiles,
     FLOOR: tl.constexpr,
     AFFINE: tl.constexpr,
     SCALED: tl.constexpr,
@@ -94,9 +94,9 @@ def _length_kernel(
     if AFFINE:
         slope = tl.load(coefficients + column, mask=inside, other=0).to(ACC)[None, :]
         shift = tl.load(coefficients + width + column, mask=inside, other=0).to(ACC)[None, :]
-    found = tl.zeros([ROWS], tl.float64)
-    for step in range(steps):
-        row = rows_of_tile(strip, steps, step, ROWS)
+    total = tl.zeros([ROWS], tl.float64)
+    for tile in range(tiles):
+        row = rows_of_tile(strip, tiles, tile, ROWS)
         there = row < num_rows
         known = there[:, None] & inside[None, :]
         g = tl.load(grad + row[:, None] * grad_stride + column[None, :], mask=known, other=0)
@@ -107,7 +107,7 @@ def _length_kernel(
         by = tl.load(inverse + row * inverse_stride + edge, mask=there, other=0).to(ACC)
         unit = z * by[:, None]
         along = tl.sum(tl.where(known, g * unit, 0), axis=1)
-        found += along.to(tl.float64)
+        total += along.to(tl.float64)
         if WANTED:
             # A length below the floor does not depend on z.
             kept = along * (by * tl.full([1], FLOOR, ACC) < 1).to(ACC)
@@ -120,10 +120,10 @@ def _length_kernel(
             to = row[:, None] * out_stride + column[None, :]
             tl.store(out + to, flow, mask=known)
     at = partial + strip * edges + edge + tl.arange(0, 1)
-    tl.store(at, tl.sum(found[None, :], axis=1))
+    tl.store(at, tl.sum(total[None, :], axis=1))
 
 
-@triton.jit(do_not_specialize=["num_rows", "steps", "heads"])
+@triton.jit(do_not_specialize=["num_rows", "tiles", "heads"])
 def _dots_kernel(
     values,
     vectors,
@@ -135,7 +135,7 @@ def _dots_kernel(
     channels,
     width,
     stride,
-    steps,
+    tiles,
     ACC: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -148,8 +148,8 @@ def _dots_kernel(
     other = tl.load(vectors + width + column, mask=inside, other=0).to(ACC)[None, :]
     one_shift = tl.load(shifts + head).to(ACC)
     other_shift = tl.load(shifts + heads + head).to(ACC)
-    for step in range(steps):
-        row = rows_of_tile(tl.program_id(0), steps, step, ROWS)
+    for tile in range(tiles):
+        row = rows_of_tile(tl.program_id(0), tiles, tile, ROWS)
         there = row < num_rows
         known = there[:, None] & inside[None, :]
         value = tl.load(values + row[:, None] * stride + column[None, :], mask=known, other=0)
@@ -159,7 +159,7 @@ def _dots_kernel(
         tl.store(second + at, tl.sum(value * other, axis=1) + other_shift, mask=there)
 
 
-@triton.jit(do_not_specialize=["num_rows", "steps", "heads"])
+@triton.jit(do_not_specialize=["num_rows", "tiles", "heads"])
 def _dots_backward_kernel(
     values,
     first,
@@ -170,7 +170,7 @@ def _dots_backward_kernel(
     channels,
     width,
     stride,
-    steps,
+    tiles,
     ACC: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -182,8 +182,8 @@ def _dots_backward_kernel(
     column = head * channels + own
     one = tl.zeros([COLUMNS], tl.float64)
     other = tl.zeros([COLUMNS], tl.float64)
-    for step in range(steps):
-        row = rows_of_tile(strip, steps, step, ROWS)
+    for tile in range(tiles):
+        row = rows_of_tile(strip, tiles, tile, ROWS)
         there = row < num_rows
         known = there[:, None] & inside[None, :]
         value = tl.load(values + row[:, None] * stride + column[None, :], mask=known, other=0)
@@ -199,7 +199,7 @@ def _dots_backward_kernel(
 
 
 def skip_backward(grad: Tensor, x: Tensor, scale: Tensor | None, grad_x: Tensor | None) -> Tensor:
-    """As `pointwise_torch.skip_backward`."""
+    """As `torch_columns.skip_backward`."""
     grad, x = side_by_side(grad), side_by_side(x)
     num_rows, channels = x.shape
     edges = grad.shape[1] // max(channels, 1)
@@ -219,7 +219,7 @@ def skip_backward(grad: Tensor, x: Tensor, scale: Tensor | None, grad_x: Tensor 
             row_stride(grad),
             row_stride(x),
             row_stride(out),
-            strips.steps,
+            strips.tiles,
             SCALED=scale is not None,
             WANTED=grad_x is not None,
             **strips.options(grad.dtype),
@@ -236,7 +236,7 @@ def length_backward(
     floor: float,
     out: Tensor | None,
 ) -> Tensor:
-    """As `pointwise_torch.length_backward`."""
+    """As `torch_columns.length_backward`."""
     grad, y, inverse = side_by_side(grad), side_by_side(y), side_by_side(inverse)
     (num_rows, width), edges = y.shape, inverse.shape[1]
     channels = width // max(edges, 1)
@@ -260,7 +260,7 @@ def length_backward(
             row_stride(y),
             row_stride(inverse),
             row_stride(to),
-            strips.steps,
+            strips.tiles,
             FLOOR=floor,
             AFFINE=coefficients is not None,
             SCALED=scale is not None,
@@ -271,7 +271,7 @@ def length_backward(
 
 
 def head_dots(values: Tensor, vectors: Tensor, shifts: Tensor, heads: int) -> tuple[Tensor, Tensor]:
-    """As `pointwise_torch.head_dots`."""
+    """As `torch_columns.head_dots`."""
     values, vectors, shifts = side_by_side(values), vectors.contiguous(), shifts.contiguous()
     num_rows, width = values.shape
     first, second = values.new_empty(num_rows, heads), values.new_empty(num_rows, heads)
@@ -289,14 +289,14 @@ def head_dots(values: Tensor, vectors: Tensor, shifts: Tensor, heads: int) -> tu
             channels,
             width,
             row_stride(values),
-            strips.steps,
+            strips.tiles,
             **strips.options(values.dtype),
         )
     return first, second
 
 
 def head_dots_backward(values: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """As `pointwise_torch.head_dots_backward`."""
+    """As `torch_columns.head_dots_backward`."""
     values, first, second = side_by_side(values), first.contiguous(), second.contiguous()
     (num_rows, width), heads = values.shape, first.shape[1]
     channels = width // max(heads, 1)
@@ -313,7 +313,7 @@ def head_dots_backward(values: Tensor, first: Tensor, second: Tensor) -> Tensor:
             channels,
             width,
             row_stride(values),
-            strips.steps,
+            strips.tiles,
             **strips.options(values.dtype),
         )
     return partial.sum(0)

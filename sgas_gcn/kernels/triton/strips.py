@@ -33,9 +33,9 @@ def ceil_div(number: int, by: int) -> int:
 
 
 @triton.jit
-def rows_of_tile(strip, steps, step, ROWS: tl.constexpr):
+def rows_of_tile(strip, tiles, tile, ROWS: tl.constexpr):
     """The numbers of the rows of a strip's tile, int64 `[ROWS]`."""
-    return (strip.to(tl.int64) * steps + step) * ROWS + tl.arange(0, ROWS)
+    return (strip.to(tl.int64) * tiles + tile) * ROWS + tl.arange(0, ROWS)
 
 
 @triton.jit
@@ -54,10 +54,10 @@ def added_strips(partial, strips, width, column, inside, TOGETHER: tl.constexpr)
 
 @dataclass(frozen=True)
 class Strips:
-    """How N rows of some columns are split: `count` strips of `steps` tiles `[rows, columns]`."""
+    """How N rows of some columns are split: `count` strips of `tiles` tiles `[rows, columns]`."""
 
     count: int
-    steps: int
+    tiles: int
     rows: int
     columns: int
 
@@ -70,8 +70,8 @@ class Strips:
             columns = min(columns, COLUMNS)
         # At least a number for each thread: else several have the same, and write it in turn.
         rows = max(1, min(TILE // columns, max(power_of_two(num_rows), THREADS // columns)))
-        steps = max(1, ceil_div(num_rows, rows * most))
-        return Strips(ceil_div(num_rows, rows * steps), steps, rows, columns)
+        tiles = max(1, ceil_div(num_rows, rows * most))
+        return Strips(ceil_div(num_rows, rows * tiles), tiles, rows, columns)
 
     def options(self, dtype: torch.dtype) -> dict[str, Any]:
         """The compile-time arguments that every kernel takes."""

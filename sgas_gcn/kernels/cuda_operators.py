@@ -1,10 +1,11 @@
-"""The functions of `pointwise_triton` as operators of torch: `torch.ops.sgas_gcn_cuda`.
+"""The functions of `cuda_columns` as operators of torch: `torch.ops.sgas_gcn_cuda`.
 
 They have the schemas and shapes of the compiled operators, and no gradients either.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,13 +13,12 @@ import torch
 from torch.library import register_fake
 from torch.utils.flop_counter import register_flop_formula
 
-from sgas.operators import define, first_tensors
-from sgas_gcn.kernels.cpu_backend import COLUMN_OPERATORS, FLOPS
+from sgas.operators import define, first_tensors, is_looked_at
+from sgas_gcn.kernels.cpu_operators import COLUMN_OPERATORS, FLOPS, by_name
 
 _TRAINING = "bool training, float momentum, float eps"
 _OUTPUT = "Tensor grad, Tensor y, Tensor coefficients, Tensor? scale, int edges, bool training, "
 SCHEMAS = (
-    "relu_sums_(Tensor(a!) h, float negative_slope) -> Tensor",
     "relu_norm_(Tensor(a!) h, float negative_slope, Tensor[] weight, Tensor[] bias, "
     f"Tensor(b!)[] running_mean, Tensor(c!)[] running_var, {_TRAINING}) -> Tensor",
     f"relu_norm_backward({_OUTPUT}float negative_slope, Tensor(a!)? out) "
@@ -28,8 +28,6 @@ SCHEMAS = (
     "column_sums(Tensor grad, Tensor y, Tensor? mask) -> Tensor",
     "norm_gradients(Tensor sums, Tensor coefficients, Tensor? scale, int count, bool training, "
     "Tensor like) -> (Tensor factors, Tensor affine, Tensor of_scale)",
-    "apply_factors(Tensor grad, Tensor y, Tensor factors, float negative_slope, Tensor(a!) out) "
-    "-> ()",
     "head_dots(Tensor values, Tensor vectors, Tensor shifts, int heads) "
     "-> (Tensor first, Tensor second)",
     "head_dots_backward(Tensor values, Tensor first, Tensor second) -> Tensor",
@@ -48,17 +46,32 @@ SCHEMAS = (
 )
 
 
-def launch(name: str, *given: Any) -> Any:
-    """By the function of that name, on the device of its tensors."""
-    from sgas_gcn.kernels import pointwise_triton  # Triton may not be installed
+def _run(name: str, *arguments: Any) -> Any:
+    """The operator of a name, on the device of its tensors."""
+    from sgas_gcn.kernels.cuda_columns import FUNCTIONS  # Triton may not be installed
 
-    with torch.cuda.device_of(next(first_tensors(given))):
-        return getattr(pointwise_triton, name)(*given)
+    return on_device(FUNCTIONS[name], *arguments)
 
 
-define("sgas_gcn_cuda", SCHEMAS, lambda name: partial(launch, name))
+def on_device(function: Callable[..., Any], *arguments: Any) -> Any:
+    """The function's result, on the device of its tensors."""
+    with torch.cuda.device_of(next(first_tensors(arguments))):
+        return function(*arguments)
+
+
+def launch(function: Callable[..., Any], operator: Callable[..., Any], *arguments: Any) -> Any:
+    """The function's result or, where torch traces or counts, that of its operator.
+
+    A call of an operator that Python computes takes longer than a launch.
+    """
+    return operator(*arguments) if is_looked_at(arguments) else on_device(function, *arguments)
+
+
+define("sgas_gcn_cuda", SCHEMAS, lambda name: partial(_run, name))
 OPERATORS = torch.ops.sgas_gcn_cuda
-for name, shapes in COLUMN_OPERATORS.items():
+for name in (schema.partition("(")[0] for schema in SCHEMAS):
+    shapes = by_name(getattr(OPERATORS, name), COLUMN_OPERATORS[name])
     register_fake(f"sgas_gcn_cuda::{name}", shapes)
 for name in ("linear_norm", "linear_norm_backward"):
-    register_flop_formula(getattr(OPERATORS, name))(FLOPS[name])
+    operator = getattr(OPERATORS, name)
+    register_flop_formula(operator)(by_name(operator, FLOPS[name]))

@@ -1,0 +1,26 @@
+"""Which backend computes for a tensor."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from sgas_gcn.compiled import kernels_on
+from sgas_gcn.kernels import (
+    cpu_backend,
+    cuda_operators,  # noqa: F401 - a counter of FLOPs has to find its formulas
+    torch_backend,
+)
+from sgas_gcn.kernels.interface import Backend
+
+
+def backend_of(x: Tensor) -> Backend:
+    """The backend of a tensor's device and type: `torch`, `cpu` or `cuda`.
+
+    DeviceError where kernels were asked for that do not run there or cannot be built.
+    """
+    kernels = kernels_on(x)
+    if kernels == "cuda":
+        from sgas_gcn.kernels import cuda_backend  # Triton may not be installed
+
+        return cuda_backend
+    return cpu_backend if kernels == "cpu" else torch_backend

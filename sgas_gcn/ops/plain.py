@@ -1,0 +1,64 @@
+"""Aggregation over edges in plain torch: what the formulas of operations are written in.
+
+Tensors of edges are made here, which fused forms avoid. Dimensions: N nodes, E edges, C channels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sgas_gcn.constants import LEAKY_SLOPE, NORM_FLOOR
+from sgas_gcn.kernels.interface import Graph
+
+
+def sums(messages: Tensor, graph: Graph) -> Tensor:
+    """Σ over the edges into each node of `messages` `[E, C]`: `[N, C]`."""
+    _, targets = graph.ends
+    out = messages.new_zeros(graph.num_nodes, messages.shape[1])
+    return out.index_add(0, targets, messages)
+
+
+def mean(messages: Tensor, graph: Graph) -> Tensor:
+    """The mean over the edges into each node of `messages` `[E, C]`: `[N, C]`; each has some."""
+    return sums(messages, graph) / graph.degrees
+
+
+def largest(messages: Tensor, graph: Graph) -> Tensor:
+    """The largest of `messages` `[E, C]` on the edges into each node, 0 without any: `[N, C]`.
+
+    The first of equals takes the gradient.
+    """
+    _, targets = graph.ends
+    (num_edges, channels), values = messages.shape, messages.detach()
+    index = targets.unsqueeze(1).expand(-1, channels)
+    best = values.new_full((graph.num_nodes, channels), -torch.inf)
+    best = best.scatter_reduce(0, index, values, "amax").index_select(0, targets)
+    numbers = torch.arange(num_edges, device=values.device).unsqueeze(1)
+    numbers = numbers.where((values == best) | values.isnan(), num_edges)
+    first = numbers.new_full((graph.num_nodes, channels), num_edges)
+    first = first.scatter_reduce(0, index, numbers, "amin")
+    return torch.cat([messages, messages.new_zeros(1, channels)]).gather(0, first)
+
+
+def softmax(scores: Tensor, graph: Graph) -> Tensor:
+    """The softmax of `scores` `[E]` over the edges into each node: `[E]`."""
+    _, targets = graph.ends
+    top = scores.detach().new_full((graph.num_nodes,), -torch.inf)
+    top = top.scatter_reduce(0, targets, scores.detach(), "amax").index_select(0, targets)
+    weights = (scores - top).exp()
+    totals = weights.new_zeros(graph.num_nodes).index_add(0, targets, weights)
+    return weights / totals.index_select(0, targets)
+
+
+def attention(h: Tensor, vector: Tensor, graph: Graph) -> Tensor:
+    """Σ_j a_ij h_j `[N, C]`, a the softmax over j of leaky ReLU(vector · [h_i, h_j])."""
+    sources, targets = graph.ends
+    scores = torch.cat([h[targets], h[sources]], dim=1) @ vector
+    weights = softmax(nn.functional.leaky_relu(scores, LEAKY_SLOPE), graph)
+    return sums(weights.unsqueeze(1) * h[sources], graph)
+
+
+def over_length(x: Tensor) -> Tensor:
+    """The rows of `x` `[N, C]` over their lengths, these at least NORM_FLOOR."""
+    return x / torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_min(NORM_FLOOR)
