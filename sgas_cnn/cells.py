@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from sgas.errors import ConfigError
 from sgas_cnn.config import OPERATIONS, ImageModelConfig
 from sgas_cnn.edges import CellEdges, CellPlan
-from sgas_cnn.ops.common import BatchNorm, ConvNorm, SourceState, conv, conv_norm
-from sgas_cnn.ops.image import IMAGE_OPERATIONS, FactorizedReduce
+from sgas_cnn.ops.image import IMAGE_OPERATIONS
+from sgas_cnn.ops.layers import BatchNorm, ConvNorm, HalvingConvNorm, conv, conv_norm
 
 NUM_INPUTS = 2
 STEM_MULTIPLE = 3  # channels of the CIFAR stem, in units of C
@@ -45,11 +45,8 @@ class ImageCell(nn.Module):
         super().__init__()
         self.kind, self.concat = kind, plan.concat
         self.out_channels = len(plan.concat) * channels
-        self.pre0: nn.Module
-        if after_reduction:
-            self.pre0 = FactorizedReduce(channels, 2, affine, in_channels[0])
-        else:
-            self.pre0 = ConvNorm(in_channels[0], channels, affine=affine)
+        first_input = HalvingConvNorm if after_reduction else ConvNorm
+        self.pre0: nn.Module = first_input(in_channels[0], channels, affine=affine)
         self.pre1 = ConvNorm(in_channels[1], channels, affine=affine)
         strides = [2 if kind == REDUCE else 1] * NUM_INPUTS + [1] * plan.num_steps
         self.edges = CellEdges(
@@ -63,12 +60,8 @@ class ImageCell(nn.Module):
 
         `weights` `[E, O]` and `drop_path` are those of `CellEdges`.
         """
-        states = self.edges([self._first_input(s0), self.pre1(s1)], weights, drop_path)
+        states = self.edges([self.pre0(s0), self.pre1(s1)], weights, drop_path)
         return torch.cat([states[state] for state in self.concat], dim=1)
-
-    def _first_input(self, s0: Tensor) -> Tensor:
-        """The cell's first state, of the size of the second."""
-        return self.pre0(SourceState(s0, 2) if isinstance(self.pre0, FactorizedReduce) else s0)
 
 
 class CifarStem(nn.Module):

@@ -21,7 +21,7 @@ from sgas.space import SearchSpace
 from sgas.topology import CellTopology
 from sgas_cnn.fused.plan import SourcePlan, Use
 from sgas_cnn.fused.source import evaluate_source
-from sgas_cnn.ops.common import Operation, SourceState
+from sgas_cnn.ops.operation import Operation
 
 OperationTable = Mapping[str, Callable[[int, int, bool], Operation]]
 
@@ -174,42 +174,44 @@ class CellEdges(nn.ModuleList):
             weights = inputs[0].new_ones(len(self), len(self.candidates))
 
         def extend(source: int, x: Tensor, sums: Mapping[int, Tensor]) -> dict[int, Tensor]:
-            steps = dict(sums)
-            self._add_fused(self.leaving[source], x, weights, drop_path, steps)
-            state = SourceState(x, self.strides[source])
-            for single in self.leaving[source].singles:
-                out = self._run_single(single, state, weights)
-                self._add(single.edge, out, drop_path, steps)
+            steps, leaving = dict(sums), self.leaving[source]
+            outs = self._fused_outputs(leaving, x, weights, drop_path, steps)
+            for single in leaving.singles:
+                out = self._single_output(single, x, weights)
+                outs[single.edge] = outs[single.edge] + out if single.edge in outs else out
+            for edge, out in outs.items():
+                self._add(edge, out, drop_path, steps)
             return steps
 
         return dag_extend(inputs, self.plan.num_steps, extend)
 
-    def _add_fused(
+    def _fused_outputs(
         self,
         leaving: Leaving,
         x: Tensor,
         weights: Tensor | None,
         drop_path: float,
         steps: dict[int, Tensor],
-    ) -> None:
-        """Add the outputs of the fused edges to the steps they enter."""
+    ) -> dict[int, Tensor]:
+        """The outputs of the fused edges, by edge, each with what its step has from before.
+
+        That is taken out of `steps`; with drop path it stays there, or it would be dropped too.
+        """
         if leaving.plan is None:
-            return
+            return {}
         before: list[Tensor | None] = []
         for edge in leaving.fused:
-            joins = drop_path == 0  # else what was there before would be dropped too
+            joins = drop_path == 0
             before.append(steps.pop(self.plan.edges[edge].step, None) if joins else None)
         outs = evaluate_source(leaving.plan, x, weights, before, self.training)
-        for edge, out in zip(leaving.fused, outs, strict=True):
-            self._add(edge, out, drop_path, steps)
+        return dict(zip(leaving.fused, outs, strict=True))
 
-    def _run_single(self, single: Single, state: SourceState, weights: Tensor | None) -> Tensor:
-        """The output of an operation that runs alone, times its weight."""
-        op = cast("Operation", self._held(single.edge)[single.op])
+    def _single_output(self, single: Single, x: Tensor, weights: Tensor | None) -> Tensor:
+        """The output of an operation that is not fused, times its weight."""
+        out = self._held(single.edge)[single.op](x)
         if weights is None or single.place is None:
-            return op(state)
-        # Batch norm's backward on the CPU misreads an expanded scalar as weight (torch 2.13).
-        return op(state, weights.flatten()[single.place].repeat(self.channels))
+            return out
+        return out * weights.flatten()[single.place]
 
     def _add(self, edge: int, out: Tensor, drop_path: float, steps: dict[int, Tensor]) -> None:
         """Add the output of an edge to the step it enters."""

@@ -21,7 +21,7 @@ from sgas.genotype import Genotype
 from sgas_cnn.cells import check_sides, classify
 from sgas_cnn.config import NASBENCH201_SPACE, NasBench201Config
 from sgas_cnn.edges import CellEdges, CellPlan, derived_plan, operations_of, searched_plan
-from sgas_cnn.ops.common import BatchNorm, ConvNorm
+from sgas_cnn.ops.layers import BatchNorm, ConvNorm
 from sgas_cnn.ops.nasbench201 import NASBENCH201_TABLE
 from sgas_cnn.supernet import ALPHA_SCALE
 

@@ -23,7 +23,7 @@ from sgas_cnn.cells import (
 )
 from sgas_cnn.config import IMAGE_SPACE, ImageModelConfig
 from sgas_cnn.edges import CellPlan, derived_plan
-from sgas_cnn.ops.common import BatchNorm, conv
+from sgas_cnn.ops.layers import BatchNorm, conv
 
 AUXILIARY_CHANNELS = (128, 768)
 AUXILIARY_WINDOW = 5

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sgas_cnn.fused.linear import pool_gradient
+from sgas_cnn.fused.parts import Pooling
 from sgas_cnn.fused.plan import SourcePlan
 from sgas_cnn.kernels import backend_of
 
@@ -48,7 +49,9 @@ class SourceBackward:
         self.halves, self.outputs = kept["halves"], kept["outputs"]
         self.weights, self.second_weights = plan.weights(self.x, kept["weights"])
         pooled = iter(kept["images"])
-        self.images = [self.x if form.reads_state else next(pooled) for form in plan.forms]
+        self.images = [
+            self.x if pooling is Pooling.NONE else next(pooled) for pooling in plan.poolings
+        ]
         self.first, self.folded = kept["first"], kept["folded"]
         self.backend = backend_of(self.x)
         self.wants_state, self.wants_weights = wanted[:2]
@@ -70,7 +73,7 @@ class SourceBackward:
         if self.wants_state:
             slopes, constants = unfolded.slopes[num_branches:], unfolded.constants[num_branches:]
             if plan.slots > 1:
-                shape = plan.slots, len(plan.forms), slopes.shape[1]
+                shape = plan.slots, len(plan.poolings), slopes.shape[1]
                 slopes, constants = slopes.view(shape).sum(0), constants.view(shape).sum(0)
             added = pool_gradient(
                 plan, self.backend, self.x, self.images, to_linear, slopes, constants
@@ -81,13 +84,13 @@ class SourceBackward:
         return [to_state, to_weights, *before, *parameters]
 
     def _through_mixture(self, gradients: list[Tensor]) -> tuple[list[Tensor], Unfolded]:
-        """The gradients of the forms' images, and of all that was folded."""
+        """The gradients of the poolings, and of all that was folded."""
         plan = self.plan
         factors, centres, inverse, gamma, beta = self.folded
         of_parts, of_linear = centres[: len(self.outputs)], centres[len(self.outputs) :]
         to_linear, crossed, linear_crossed, sums = self.backend.mixture_backward(
             gradients, self.outputs, plan.slot_of, of_parts, self.images,
-            of_linear[: len(plan.forms)], plan.split(factors)[1], self.wants_state,
+            of_linear[: len(plan.poolings)], plan.split(factors)[1], self.wants_state,
         )  # fmt: skip
         rows = plan.rows
         return to_linear, Unfolded(

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from sgas.precision import without_autocast
 from sgas_cnn.fused.linear import linear_images
-from sgas_cnn.fused.plan import EPS, SourcePlan, affine_of
+from sgas_cnn.fused.parts import EPS
+from sgas_cnn.fused.plan import SourcePlan, affine_of
 from sgas_cnn.kernels import backend_of
 
 
@@ -45,15 +46,15 @@ def _sum(
     """`sum_source` for parts of one kind; `before` are those of the slots `started`."""
     backend = backend_of(x)
     mean, var = plan.running_moments(x)
-    rows, affine = plan.rows, affine_of(plan.branches, plan.slots * len(plan.forms))
+    rows, affine = plan.rows, affine_of(plan.branches, plan.slots * len(plan.poolings))
     factors, bias, *_ = backend.fold(
         mean, var, rows.row_of, *affine, weights, rows.places, rows.slot_of, plan.slots, EPS
     )
-    if plan.forms:
+    if plan.poolings:
         images, _ = linear_images(plan, backend, x, False)
-        of_forms = plan.split(factors)[1]
+        of_poolings = plan.split(factors)[1]
         outs: list[Tensor] = backend.mixture(
-            before, started, [], [], factors[:0], images, of_forms, bias
+            before, started, [], [], factors[:0], images, of_poolings, bias
         )
         return outs
     first, second = plan.weights(x, plan.parameters())

@@ -1,6 +1,6 @@
 """The linear parts of a mixture: the state and its poolings.
 
-Dimensions: N images, H × W pixels, C channels, S the stride, Q forms.
+Dimensions: N images, H × W pixels, C channels, S the stride, Q poolings.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sgas_cnn.fused.parts import Form
+from sgas_cnn.fused.parts import Pooling
 from sgas_cnn.fused.plan import POOLS, SourcePlan
 
 
 def linear_images(
     plan: SourcePlan, backend: Any, x: Tensor, moments: bool
 ) -> tuple[list[Tensor], list[tuple[Tensor, Tensor]]]:
-    """Images `[N, H/S, W/S, C]` of the forms of the state `x`.
+    """The poolings `[N, H/S, W/S, C]` of the state `x`, itself among them.
 
     With `moments`, where norms follow, also the means and variances `[2, C]` of both poolings.
     """
@@ -27,7 +27,7 @@ def linear_images(
     if plan.pools:
         *pooled, mean, var = backend.pool(x, plan.stride, moments and plan.normed)
         found = [(mean, var)] if moments and plan.normed else []
-    return [x if f is Form.STATE else pooled[POOLS.index(f)] for f in plan.forms], found
+    return [x if f is Pooling.NONE else pooled[POOLS.index(f)] for f in plan.poolings], found
 
 
 def pool_gradient(
@@ -41,16 +41,16 @@ def pool_gradient(
 ) -> Tensor | None:
     """What the linear parts give to the gradient of the state `x` `[N, H, W, C]`.
 
-    The images of the forms have the gradients `gradient + slope · image + constant`, `[Q, C]`.
+    The poolings have the gradients `gradient + slope · image + constant`, `[Q, C]`.
     """
-    added = gradients[plan.forms.index(Form.STATE)] if Form.STATE in plan.forms else None
+    added = gradients[plan.poolings.index(Pooling.NONE)] if Pooling.NONE in plan.poolings else None
     if not plan.pools:
         return added
     nothing = x.new_empty(0)
     given, places = list[Tensor](), list[int]()
-    for form in POOLS:
-        known = form in plan.forms
-        q = plan.forms.index(form) if known else 0
+    for pooling in POOLS:
+        known = pooling in plan.poolings
+        q = plan.poolings.index(pooling) if known else 0
         given += [images[q], gradients[q]] if known else [nothing, nothing]
         places.append(q)
     largest, to_largest, average, to_average = given

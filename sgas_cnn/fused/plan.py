@@ -14,12 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sgas_cnn.fused.parts import Branch, Form, Linear, Part, stacked
+from sgas_cnn.fused.parts import EPS, MOMENTUM, Part, Pooled, Pooling, SeparableConv, stacked
 
-EPS = 1e-5
-MOMENTUM = 0.1
 ONE, ZERO = -1, -2  # places that stand for weights of 1 and 0
-POOLS = (Form.LARGEST, Form.AVERAGE)  # as the backends' pool returns them
+POOLS = (Pooling.MAX, Pooling.AVERAGE)  # as the backends' pool returns them
 
 
 @dataclass(frozen=True)
@@ -64,37 +62,37 @@ class SourcePlan:
 
     def __init__(self, uses: Sequence[Use], slots: int, stride: int) -> None:
         self.uses = tuple(uses)
-        branches = [u for u in uses if isinstance(u.part, Branch)]
+        branches = [u for u in uses if isinstance(u.part, SeparableConv)]
         doubled = [u for u in branches if u.part.first is not None]  # type: ignore[union-attr]
         ordered = doubled + [u for u in branches if u not in doubled]
         self.slots, self.stride, self.num_doubled = slots, stride, len(doubled)
-        self.branches: list[Branch] = [u.part for u in ordered]  # type: ignore[misc]
+        self.branches: list[SeparableConv] = [u.part for u in ordered]  # type: ignore[misc]
         self.slot_of = [u.slot for u in ordered]
         self.places = [ONE if u.place is None else u.place for u in ordered]
         self.firsts = [b.first for b in self.branches[: self.num_doubled] if b.first is not None]
-        self.taps: list[Branch] = self.firsts + self.branches[self.num_doubled :]
-        self.linear_uses = [u for u in uses if isinstance(u.part, Linear)]
-        self.forms: list[Form] = []
-        self.form_norms: list[list[Any]] = []
-        for use in self.linear_uses:
-            assert isinstance(use.part, Linear)
-            if use.part.form not in self.forms:
-                self.forms.append(use.part.form)
-                self.form_norms.append([])
-            self.form_norms[self.forms.index(use.part.form)].append(use.part.norm)
-        for norms in self.form_norms:
+        self.taps: list[SeparableConv] = self.firsts + self.branches[self.num_doubled :]
+        self.pooled_uses = [u for u in uses if isinstance(u.part, Pooled)]
+        self.poolings: list[Pooling] = []
+        self.pooling_norms: list[list[Any]] = []
+        for use in self.pooled_uses:
+            assert isinstance(use.part, Pooled)
+            if use.part.pooling not in self.poolings:
+                self.poolings.append(use.part.pooling)
+                self.pooling_norms.append([])
+            self.pooling_norms[self.poolings.index(use.part.pooling)].append(use.part.norm)
+        for norms in self.pooling_norms:
             alike = all((norm is None) == (norms[0] is None) for norm in norms)
-            assert alike, "a form of a state is normed on all edges or on none"
+            assert alike, "a pooling of a state is normed on all edges or on none"
 
     @cached_property
-    def pools(self) -> list[Form]:
+    def pools(self) -> list[Pooling]:
         """The poolings that are needed."""
-        return [form for form in self.forms if form is not Form.STATE]
+        return [pooling for pooling in self.poolings if pooling is not Pooling.NONE]
 
     @cached_property
     def normed(self) -> bool:
         """Whether norms follow the poolings."""
-        return any(norms[0] is not None for norms in self.form_norms)
+        return any(norms[0] is not None for norms in self.pooling_norms)
 
     def parameters(self) -> list[nn.Parameter]:
         """All that is trained, in the order in which `source` gives out gradients.
@@ -113,7 +111,7 @@ class SourcePlan:
         return [*taps, *pointwise, *affine]
 
     @cached_property
-    def convolutions(self) -> list[Branch]:
+    def convolutions(self) -> list[SeparableConv]:
         """`taps` and the second convolutions."""
         return self.taps + self.branches[: self.num_doubled]
 
@@ -152,7 +150,7 @@ class SourcePlan:
 
     @cached_property
     def rows(self) -> Rows:
-        """All that is mixed: branches, then the forms of each slot.
+        """All that is mixed: branches, then the poolings for each slot.
 
         The moments are those of `convolutions`, then of the poolings.
         """
@@ -160,13 +158,17 @@ class SourcePlan:
         row_of = [len(self.taps) + i for i in range(num)] + list(range(num, len(self.taps)))
         places, slot_of = list(self.places), list(self.slot_of)
         for slot in range(self.slots):
-            for form, norms in zip(self.forms, self.form_norms, strict=True):
-                row_of.append(-1 if norms[0] is None else known + POOLS.index(form))
+            for pooling, norms in zip(self.poolings, self.pooling_norms, strict=True):
+                row_of.append(-1 if norms[0] is None else known + POOLS.index(pooling))
                 places.append(ZERO)
                 slot_of.append(slot)
-        for use in self.linear_uses:
-            assert isinstance(use.part, Linear)
-            at = len(self.branches) + use.slot * len(self.forms) + self.forms.index(use.part.form)
+        for use in self.pooled_uses:
+            assert isinstance(use.part, Pooled)
+            at = (
+                len(self.branches)
+                + use.slot * len(self.poolings)
+                + self.poolings.index(use.part.pooling)
+            )
             places[at] = ONE if use.place is None else use.place
         return Rows(row_of, places, slot_of)
 
@@ -178,7 +180,7 @@ class SourcePlan:
         """
         kinds: list[list[Use]] = [[], [], []]
         for use in self.uses:
-            branch = use.part if isinstance(use.part, Branch) else None
+            branch = use.part if isinstance(use.part, SeparableConv) else None
             kinds[0 if branch is None else 1 if branch.first is None else 2].append(use)
         plans = []
         for uses in filter(None, kinds):
@@ -196,9 +198,9 @@ class SourcePlan:
         return folded
 
     def split(self, factors: Tensor) -> tuple[Tensor, Tensor]:
-        """Those of the branches `[n, C]` and of the forms `[slots, Q, C]`."""
+        """Those of the branches `[n, C]` and of the poolings `[slots, Q, C]`."""
         num = len(self.branches)
-        return factors[:num], factors[num:].view(self.slots, len(self.forms), factors.shape[1])
+        return factors[:num], factors[num:].view(self.slots, len(self.poolings), factors.shape[1])
 
     @cached_property
     def followers(self) -> tuple[list[Any], list[int], list[int], list[int]]:
@@ -208,10 +210,10 @@ class SourcePlan:
         rows = list(range(len(norms)))
         first = [b.rows.start for b in convolutions]
         last = [b.rows.stop for b in convolutions]
-        for form, others in zip(self.forms, self.form_norms, strict=True):
+        for pooling, others in zip(self.poolings, self.pooling_norms, strict=True):
             if others[0] is not None:
                 norms += others
-                rows += [len(convolutions) + POOLS.index(form)] * len(others)
+                rows += [len(convolutions) + POOLS.index(pooling)] * len(others)
                 first += [0] * len(others)
                 last += [len(norm.running_mean) for norm in others]
         return norms, rows, first, last
@@ -233,15 +235,15 @@ class SourcePlan:
                 parts.append(stacked(self.convolutions, given, value))
             if self.normed:
                 pooled = [x.new_full((x.shape[-1],), value)] * len(POOLS)
-                for form, norms in zip(self.forms, self.form_norms, strict=True):
+                for pooling, norms in zip(self.poolings, self.pooling_norms, strict=True):
                     if norms[0] is not None:
-                        pooled[POOLS.index(form)] = getattr(norms[0], name)
+                        pooled[POOLS.index(pooling)] = getattr(norms[0], name)
                 parts.append(torch.stack(pooled))
             found.append(torch.cat(parts) if parts else x.new_empty(0, x.shape[-1]))
         return found[0], found[1]
 
 
-def _numbers(convolutions: list[Branch], stride: int) -> Numbers:
+def _numbers(convolutions: list[SeparableConv], stride: int) -> Numbers:
     return Numbers(
         [b.dilation for b in convolutions],
         [b.offset for b in convolutions],
@@ -250,7 +252,7 @@ def _numbers(convolutions: list[Branch], stride: int) -> Numbers:
     )
 
 
-def affine_of(branches: list[Branch], others: int) -> tuple[Tensor | None, Tensor | None]:
+def affine_of(branches: list[SeparableConv], others: int) -> tuple[Tensor | None, Tensor | None]:
     """Weights and biases of the norms of branches, then ones and zeros for `others`, `[n, C]` each.
 
     None where no branch has them.

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sgas.precision import narrowed, widened, without_autocast
-from sgas_cnn.fused.plan import EPS, MOMENTUM
+from sgas_cnn.fused.parts import EPS, MOMENTUM
 from sgas_cnn.kernels import backend_of
 
 ALONE = [-1], [0]  # one row without a weight, for the one slot
@@ -105,9 +105,9 @@ class _ReluConvNorm(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, gamma, beta, output, factors, centres, inverse = ctx.saved_tensors
         backend, gradient = backend_of(x), gradient.contiguous()
-        no_rows, no_forms = factors[:0], factors[:0].unsqueeze(0)
+        no_rows, no_poolings = factors[:0], factors[:0].unsqueeze(0)
         _, crossed, _, sums = backend.mixture_backward(
-            [gradient], [output], [0], centres, [], no_rows, no_forms, False
+            [gradient], [output], [0], centres, [], no_rows, no_poolings, False
         )
         _, to_gamma, to_beta, slopes, constants = backend.unfold(
             factors, centres, inverse, [0], _row(gamma), _row(beta), None, *ALONE, crossed, sums,

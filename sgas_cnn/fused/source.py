@@ -29,7 +29,8 @@ from sgas.precision import without_autocast
 from sgas_cnn.fused.backward import SourceBackward
 from sgas_cnn.fused.inference import sum_source
 from sgas_cnn.fused.linear import linear_images
-from sgas_cnn.fused.plan import EPS, SourcePlan, affine_of
+from sgas_cnn.fused.parts import EPS
+from sgas_cnn.fused.plan import SourcePlan, affine_of
 from sgas_cnn.kernels import backend_of
 
 GIVEN = 4  # arguments of the function before what was there, and the parameters
@@ -80,16 +81,16 @@ class _Source(torch.autograd.Function):
         halves, outputs, first, found = _convolved(plan, backend, x, running, parameters)
         images, pooled = linear_images(plan, backend, x, training)
         moments = running or _joined([*found, *pooled], x)
-        affine = affine_of(plan.branches, plan.slots * len(plan.forms))
+        affine = affine_of(plan.branches, plan.slots * len(plan.poolings))
         factors, bias, centres, inverse = backend.fold(
             *moments, plan.rows.row_of, *affine, weights, plan.rows.places, plan.rows.slot_of,
             plan.slots, EPS,
         )  # fmt: skip
-        of_branches, of_forms = plan.split(factors)
+        of_branches, of_poolings = plan.split(factors)
         started = [slot for slot in range(plan.slots) if rest[slot] is not None]
         outs = backend.mixture(
             [rest[slot] for slot in started], started, outputs, plan.slot_of,
-            of_branches, images, of_forms, bias,
+            of_branches, images, of_poolings, bias,
         )  # fmt: skip
         if training:
             plan.follow(backend, *moments, outs[0][..., 0].numel())

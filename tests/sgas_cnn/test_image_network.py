@@ -18,7 +18,7 @@ from sgas.genotype import Genotype
 from sgas_cnn.config import IMAGE_SPACE, OPERATIONS, ImageModelConfig
 from sgas_cnn.edges import drop_images
 from sgas_cnn.network import AuxiliaryHead, ImageNetwork
-from sgas_cnn.ops.common import BatchNorm
+from sgas_cnn.ops.layers import BatchNorm
 from sgas_cnn.published import load_published, published_names
 from sgas_cnn.supernet import ImageSupernet
 
