@@ -14,10 +14,7 @@ from torch import Tensor
 
 from sgas.kernels import backend_for
 from sgas_cnn.kernels import cpu_backend, torch_backend, triton_backend
-from sgas_cnn.kernels.depthwise import depthwise_conv
 from sgas_cnn.library import LIBRARY
-
-__all__ = ["BACKENDS", "backend_of", "depthwise_conv"]
 
 BACKENDS: dict[str, Any] = {"torch": torch_backend, "cpu": cpu_backend, "cuda": triton_backend}
 COMPILED_TYPES = (torch.float32, torch.float64)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sgas_cnn.kernels.depthwise import depthwise_conv, depthwise_gradients
+from sgas_cnn.kernels.torch_depthwise import depthwise_gradients
 from sgas_cnn.kernels.torch_norms import fold, follow, unfold
 from sgas_cnn.kernels.torch_pool import average_pool
 
@@ -348,7 +348,8 @@ def _convolved(u: Tensor, weight: Tensor, dilation: int, offset: int, stride: in
     image = u.permute(0, 3, 1, 2)
     if weight.numel() == 0:
         return _even_sides(image, offset)[:, :, offset::stride, offset::stride]
-    return depthwise_conv(image, weight, stride, dilation)
+    padding = dilation * (weight.shape[-1] // 2)
+    return F.conv2d(image, weight, None, stride, padding, dilation, image.shape[1])
 
 
 def _even_sides(image: Tensor, offset: int) -> Tensor:

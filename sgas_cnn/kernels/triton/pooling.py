@@ -11,8 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sgas_cnn.kernels.triton.geometry import split_pixel
-from sgas_cnn.kernels.triton.tiles import Tiles, places_of, tile_of
+from sgas_cnn.kernels.triton.tiles import Tiles, places_of, split_pixel, tile_of
 
 
 @triton.jit(do_not_specialize=["num_pixels"])

@@ -15,10 +15,9 @@ import triton.language as tl
 from torch import Tensor
 
 from sgas_cnn.kernels.triton.bank import Bank, activated
-from sgas_cnn.kernels.triton.geometry import split_pixel
 from sgas_cnn.kernels.triton.runs import table
 from sgas_cnn.kernels.triton.sums import added
-from sgas_cnn.kernels.triton.tiles import STRIPS, Tiles, places_of, tile_of
+from sgas_cnn.kernels.triton.tiles import STRIPS, Tiles, places_of, split_pixel, tile_of
 
 
 @triton.jit(do_not_specialize=["num_pixels", "num_inputs", "steps"])

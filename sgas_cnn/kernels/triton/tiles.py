@@ -12,8 +12,7 @@ import torch
 import triton
 import triton.language as tl
 
-from sgas_cnn.kernels.triton.geometry import CHANNELS
-
+CHANNELS = 64  # most channels of a tile
 TILE = 1024  # pixels × channels of a tile
 STRIPS = 64  # most programs that share a sum over all pixels
 
@@ -48,6 +47,14 @@ class Tiles:
 def accumulates(dtype: torch.dtype) -> Any:
     """Triton's type of sums of numbers of type `dtype`: float64 of float64, else float32."""
     return tl.float64 if dtype == torch.float64 else tl.float32
+
+
+@triton.jit
+def split_pixel(pixel, height, width):
+    """The image, row and column of a pixel that is counted over all images."""
+    column = pixel % width
+    row = (pixel // width) % height
+    return pixel // (width * height), row, column
 
 
 @triton.jit
