@@ -20,7 +20,7 @@ from sgas.genotype import CellGene
 from sgas.space import SearchSpace
 from sgas.topology import CellTopology
 from sgas_cnn.fused.plan import SourcePlan, Use
-from sgas_cnn.fused.source import evaluate_source
+from sgas_cnn.fused.source import forward_source
 from sgas_cnn.ops.operation import Operation
 
 OperationTable = Mapping[str, Callable[[int, int, bool], Operation]]
@@ -203,7 +203,7 @@ class CellEdges(nn.ModuleList):
         for edge in leaving.fused:
             joins = drop_path == 0
             before.append(steps.pop(self.plan.edges[edge].step, None) if joins else None)
-        outs = evaluate_source(leaving.plan, x, weights, before, self.training)
+        outs = forward_source(leaving.plan, x, weights, before, self.training)
         return dict(zip(leaving.fused, outs, strict=True))
 
     def _single_output(self, single: Single, x: Tensor, weights: Tensor | None) -> Tensor:

@@ -88,7 +88,7 @@ def depthwise_gradients(
             return grad_x if wanted[0] else None, wide
     padding = dilation * (weight.shape[-1] // 2)
     sizes = [stride] * 2, [padding] * 2, [dilation] * 2
-    found = torch.ops.aten.convolution_backward(
+    to_x, to_weight, _ = torch.ops.aten.convolution_backward(
         grad, x, weight, None, *sizes, False, [0, 0], x.shape[1], [*wanted, False]
     )
-    return (found[0] if wanted[0] else None), (found[1] if wanted[1] else None)
+    return (to_x if wanted[0] else None), (to_weight if wanted[1] else None)
