@@ -36,7 +36,7 @@ class CellEdge:
 
 
 @dataclass(frozen=True)
-class CellPlan:
+class CellLayout:
     """What the cells of one kind have in common: edges, number of steps, states of the output."""
 
     edges: tuple[CellEdge, ...]
@@ -44,19 +44,19 @@ class CellPlan:
     concat: tuple[int, ...]
 
 
-def searched_plan(space: SearchSpace, topology: CellTopology) -> CellPlan:
+def searched_layout(space: SearchSpace, topology: CellTopology) -> CellLayout:
     """The cells of a search: every edge with all candidates."""
     edges = [CellEdge(edge.source, edge.step, space.operations) for edge in topology.edges]
-    return CellPlan(tuple(edges), topology.num_steps, topology.concat)
+    return CellLayout(tuple(edges), topology.num_steps, topology.concat)
 
 
-def derived_plan(space: SearchSpace, gene: CellGene) -> CellPlan:
+def derived_layout(space: SearchSpace, gene: CellGene) -> CellLayout:
     """The cells of a gene: the edges of each step, in the genotype's order."""
     steps = gene.edges_by_step(space)
     edges = [
         CellEdge(edge.source, step, (edge.op,)) for step, into in enumerate(steps) for edge in into
     ]
-    return CellPlan(tuple(edges), len(steps), gene.concat)
+    return CellLayout(tuple(edges), len(steps), gene.concat)
 
 
 def operations_of(space: SearchSpace, state: EdgeState) -> tuple[str, ...]:
@@ -68,7 +68,7 @@ def operations_of(space: SearchSpace, state: EdgeState) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Single:
-    """An operation that runs alone: its edge, and the place of its weight (None: it is 1)."""
+    """An operation that is not fused: its edge, and the place of its weight (None: it is 1)."""
 
     op: str
     edge: int
@@ -93,7 +93,7 @@ class CellEdges(nn.ModuleList):
 
     def __init__(
         self,
-        plan: CellPlan,
+        layout: CellLayout,
         channels: int,
         strides: Sequence[int],
         *,
@@ -105,9 +105,9 @@ class CellEdges(nn.ModuleList):
             nn.ModuleDict(
                 {op: table[op](channels, strides[edge.source], affine) for op in edge.ops}
             )
-            for edge in plan.edges
+            for edge in layout.edges
         )
-        self.plan, self.channels, self.strides = plan, channels, tuple(strides)
+        self.layout, self.channels, self.strides = layout, channels, tuple(strides)
         self.candidates = tuple(candidates)
         self._group()
 
@@ -133,7 +133,7 @@ class CellEdges(nn.ModuleList):
         self.leaving: list[Leaving] = []
         for source, stride in enumerate(self.strides):
             leaving, uses = Leaving(), list[Use]()
-            for edge, ends in enumerate(self.plan.edges):
+            for edge, ends in enumerate(self.layout.edges):
                 if ends.source == source:
                     uses += self._sort(edge, leaving)
             if uses:
@@ -183,7 +183,7 @@ class CellEdges(nn.ModuleList):
                 self._add(edge, out, drop_path, steps)
             return steps
 
-        return dag_extend(inputs, self.plan.num_steps, extend)
+        return dag_extend(inputs, self.layout.num_steps, extend)
 
     def _fused_outputs(
         self,
@@ -202,7 +202,7 @@ class CellEdges(nn.ModuleList):
         before: list[Tensor | None] = []
         for edge in leaving.fused:
             joins = drop_path == 0
-            before.append(steps.pop(self.plan.edges[edge].step, None) if joins else None)
+            before.append(steps.pop(self.layout.edges[edge].step, None) if joins else None)
         outs = forward_source(leaving.plan, x, weights, before, self.training)
         return dict(zip(leaving.fused, outs, strict=True))
 
@@ -218,7 +218,7 @@ class CellEdges(nn.ModuleList):
         ops = cast("Sequence[Operation]", list(self._held(edge).values()))
         if drop_path > 0 and not all(op.skips for op in ops):
             out = drop_images(out, drop_path)
-        step = self.plan.edges[edge].step
+        step = self.layout.edges[edge].step
         steps[step] = steps[step] + out if step in steps else out
 
 

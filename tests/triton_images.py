@@ -9,7 +9,7 @@ from image_kernels import Size, image
 from torch import Tensor
 from triton_runs import DEVICE
 
-from sgas_cnn.edges import CellEdge, CellEdges, CellPlan
+from sgas_cnn.edges import CellEdge, CellEdges, CellLayout
 from sgas_cnn.kernels.backend import (
     RECORDS,
     Convolutions,
@@ -92,6 +92,6 @@ def folding(dtype: torch.dtype) -> tuple[Fold, Unfold]:
 def cell(num_edges: int, ops: list[str], channels: int, stride: int) -> CellEdges:
     """A cell whose edges all leave its one input, each for a step of its own."""
     ends = tuple(CellEdge(0, step, tuple(ops)) for step in range(num_edges))
-    plan, strides = CellPlan(ends, num_edges, (1, 2)), [stride] + [1] * num_edges
+    layout, strides = CellLayout(ends, num_edges, (1, 2)), [stride] + [1] * num_edges
     made = {"table": IMAGE_OPERATIONS, "candidates": ops, "affine": False}
-    return CellEdges(plan, channels, strides, **made).to(DEVICE)
+    return CellEdges(layout, channels, strides, **made).to(DEVICE)

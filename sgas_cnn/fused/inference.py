@@ -28,10 +28,10 @@ def sum_source(
 ) -> list[Tensor]:
     """The outputs `[N, H/S, W/S, C]` of all slots; images are `[N, H, W, C]`, `weights` flat."""
     outs: list[Any] = list(before)
-    for part, slots in plan.apart:
+    for kind, slots in plan.apart:
         started = [place for place, slot in enumerate(slots) if outs[slot] is not None]
         starts = [outs[slots[place]] for place in started]
-        for slot, out in zip(slots, _sum(part, x, weights, starts, started), strict=True):
+        for slot, out in zip(slots, _sum(kind, x, weights, starts, started), strict=True):
             outs[slot] = out
     return outs
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sgas.errors import DeviceError
 from sgas.kernels import use_kernels
 from sgas_cnn.config import OPERATIONS
-from sgas_cnn.edges import CellEdge, CellEdges, CellPlan, OperationTable
+from sgas_cnn.edges import CellEdge, CellEdges, CellLayout, OperationTable
 from sgas_cnn.kernels import backend_of
 from sgas_cnn.ops import layers
 from sgas_cnn.ops.conv_7x1_1x7 import FactorizedConv7x7
@@ -68,9 +68,11 @@ def random_edges(
 ) -> CellEdges:
     """Edges from one input to two steps and on to the second, with all candidates, in float64."""
     ends = [(0, 0), (0, 1), (1, 1)]
-    plan = CellPlan(tuple(CellEdge(*end, tuple(ops)) for end in ends), STEPS, (1, 2))
+    layout = CellLayout(tuple(CellEdge(*end, tuple(ops)) for end in ends), STEPS, (1, 2))
     strides = [stride, 1, 1]
-    edges = CellEdges(plan, channels, strides, table=table, candidates=ops, affine=affine).double()
+    edges = CellEdges(
+        layout, channels, strides, table=table, candidates=ops, affine=affine
+    ).double()
     for parameter in edges.parameters():
         torch.nn.init.normal_(parameter)
     return edges
@@ -81,7 +83,7 @@ def one_by_one(edges: CellEdges, x: Tensor, weights: Tensor) -> list[Tensor]:
     states: list[Tensor] = [x]
     for step in range(STEPS):
         total = torch.zeros(())
-        for number, edge in enumerate(edges.plan.edges):
+        for number, edge in enumerate(edges.layout.edges):
             if edge.step == step:
                 for weight, op in zip(weights[number], edges[number].values(), strict=True):
                     total = total + weight * op(states[edge.source])

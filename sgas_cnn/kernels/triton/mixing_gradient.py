@@ -18,7 +18,7 @@ from sgas_cnn.kernels.triton.sums import added
 from sgas_cnn.kernels.triton.tiles import STRIPS, Tiles, places_of, tile_of
 
 
-@triton.jit(do_not_specialize=["num_pixels", "steps"])
+@triton.jit(do_not_specialize=["num_pixels", "turns"])
 def _products_kernel(
     g0,
     g1,
@@ -42,7 +42,7 @@ def _products_kernel(
     partial,
     num_pixels,
     channels,
-    steps,
+    turns,
     ACC: tl.constexpr,
     PIXELS: tl.constexpr,
     CHANNELS: tl.constexpr,
@@ -62,8 +62,8 @@ def _products_kernel(
         middles + tl.load(at + 5) * channels + channel, mask=inside & (kind < 2), other=0
     ).to(ACC)
     total = tl.zeros([PIXELS, CHANNELS], ACC)
-    for step in range(steps):
-        pixel, some = tile_of(strip, steps, step, num_pixels, PIXELS)
+    for turn in range(turns):
+        pixel, some = tile_of(strip, turns, turn, num_pixels, PIXELS)
         known = some[:, None] & inside[None, :]
         here = places_of(pixel, channel, channels)
         g = tl.load(gradient + here, mask=known, other=0).to(ACC)
@@ -151,7 +151,7 @@ def mixture_backward(call: MixtureBackward) -> tuple[list[Tensor], Tensor, Tenso
         partial,
         num_pixels,
         channels,
-        tiles.steps,
+        tiles.turns,
         **tiles.options(like.dtype),
     )
     totals = added(partial, like.new_empty(rows, channels))

@@ -22,8 +22,8 @@ CHANNELS = 32  # most channels of a tile
 @triton.jit
 def _weight_of(weights, place, known):
     """The weight of a row, float64: 1 at place -1, 0 at -2."""
-    found = tl.load(weights + place, mask=known & (place >= 0), other=0).to(tl.float64)
-    return tl.where(place == -1, 1.0, found)
+    weight = tl.load(weights + place, mask=known & (place >= 0), other=0).to(tl.float64)
+    return tl.where(place == -1, 1.0, weight)
 
 
 @triton.jit(do_not_specialize=["num"])
@@ -125,12 +125,12 @@ def _to_factor(
     normalised = tl.load(crossed + here, mask=inside, other=0).to(tl.float64)
     normalised = normalised * tl.load(inverse + here, mask=inside, other=0).to(tl.float64)
     total = tl.load(sums + there, mask=inside, other=0).to(tl.float64)
-    found = normalised
+    to_factor = normalised
     if AFFINE:
-        found = found * tl.load(gamma + here, mask=inside, other=0).to(tl.float64)
+        to_factor = to_factor * tl.load(gamma + here, mask=inside, other=0).to(tl.float64)
     if SHIFTED:
-        found += total * tl.load(beta + here, mask=inside, other=0).to(tl.float64)
-    return normalised, total, found
+        to_factor += total * tl.load(beta + here, mask=inside, other=0).to(tl.float64)
+    return normalised, total, to_factor
 
 
 @triton.jit(do_not_specialize=["num", "pixels"])
@@ -184,11 +184,11 @@ def _unfold_kernel(
         for i in range(tl.load(ranges + at), tl.load(ranges + at + 1)):
             row = tl.load(order + i)
             ours = row * channels + channel
-            _, _, found = _to_factor(
+            _, _, to_factor = _to_factor(
                 crossed, inverse, gamma, beta, sums, ours,
                 tl.load(rows + 3 * row + 2) * channels + channel, inside, AFFINE, SHIFTED,
             )  # fmt: skip
-            gathered += found
+            gathered += to_factor
         tl.store(to_weights + at, tl.sum(gathered, axis=0))
 
 

@@ -1,7 +1,7 @@
 """The primitives of torch_backend, in a few launches a call, however many convolutions it has.
 
 Products of matrices are torch's, over all convolutions of a call at a time; kernels do the rest.
-All are given tensors with elements. Dimensions: n convolutions, N images, H × W pixels, P pixels of
+All take tensors with elements. Dimensions: n convolutions, N images, H × W pixels, P pixels of
 all images, C channels, S the stride.
 """
 
