@@ -107,7 +107,7 @@ class CellEdges(nn.ModuleList):
             )
             for edge in layout.edges
         )
-        self.layout, self.channels, self.strides = layout, channels, tuple(strides)
+        self.layout, self.strides = layout, tuple(strides)
         self.candidates = tuple(candidates)
         self._group()
 

@@ -70,25 +70,22 @@ class SourcePlan:
     """
 
     def __init__(self, uses: Sequence[Use], slots: int, stride: int) -> None:
-        self.uses = tuple(uses)
-        branches = [u for u in uses if isinstance(u.part, SeparableConv)]
-        doubled = [u for u in branches if u.part.first is not None]  # type: ignore[union-attr]
-        ordered = doubled + [u for u in branches if u not in doubled]
-        self.slots, self.stride, self.num_doubled = slots, stride, len(doubled)
-        self.branches: list[SeparableConv] = [u.part for u in ordered]  # type: ignore[misc]
-        self.slot_of = [u.slot for u in ordered]
-        self.places = [ONE if u.place is None else u.place for u in ordered]
-        self.firsts = [b.first for b in self.branches[: self.num_doubled] if b.first is not None]
-        self.taps: list[SeparableConv] = self.firsts + self.branches[self.num_doubled :]
-        self.pooled_uses = [u for u in uses if isinstance(u.part, Pooled)]
-        self.poolings: list[Pooling] = []
-        self.pooling_norms: list[list[Any]] = []
-        for use in self.pooled_uses:
-            assert isinstance(use.part, Pooled)
-            if use.part.pooling not in self.poolings:
-                self.poolings.append(use.part.pooling)
-                self.pooling_norms.append([])
-            self.pooling_norms[self.poolings.index(use.part.pooling)].append(use.part.norm)
+        self.uses, self.slots, self.stride = tuple(uses), slots, stride
+        convolved = [(u, u.part) for u in uses if isinstance(u.part, SeparableConv)]
+        doubled = [(u, conv) for u, conv in convolved if conv.first is not None]
+        ordered = doubled + [(u, conv) for u, conv in convolved if conv.first is None]
+        self.num_doubled = len(doubled)
+        self.branches = [conv for _, conv in ordered]
+        self.slot_of = [u.slot for u, _ in ordered]
+        self.places = [ONE if u.place is None else u.place for u, _ in ordered]
+        self.firsts = [conv.first for _, conv in doubled if conv.first is not None]
+        self.taps = self.firsts + self.branches[self.num_doubled :]
+        self.pooled = [(u, u.part) for u in uses if isinstance(u.part, Pooled)]
+        self.poolings = list(dict.fromkeys(part.pooling for _, part in self.pooled))
+        self.pooling_norms: list[list[Any]] = [
+            [part.norm for _, part in self.pooled if part.pooling is pooling]
+            for pooling in self.poolings
+        ]
         for norms in self.pooling_norms:
             alike = all((norm is None) == (norms[0] is None) for norm in norms)
             assert alike, "a pooling of a state is normed on all edges or on none"
@@ -186,9 +183,8 @@ class SourcePlan:
                 row_of.append(-1 if norms[0] is None else known + POOLS.index(pooling))
                 places.append(ZERO)
                 slot_of.append(slot)
-        for use in self.pooled_uses:
-            assert isinstance(use.part, Pooled)
-            at = use.slot * len(self.poolings) + self.poolings.index(use.part.pooling)
+        for use, part in self.pooled:
+            at = use.slot * len(self.poolings) + self.poolings.index(part.pooling)
             places[len(self.branches) + at] = ONE if use.place is None else use.place
         return Rows(row_of, places, slot_of, self.slots)
 
