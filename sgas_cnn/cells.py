@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from sgas.errors import ConfigError
 from sgas_cnn.config import OPERATIONS, ImageModelConfig
-from sgas_cnn.edges import CellEdges, CellPlan
-from sgas_cnn.ops.common import BatchNorm, ConvNorm, SourceState, conv, conv_norm
-from sgas_cnn.ops.image import IMAGE_OPERATIONS, FactorizedReduce
+from sgas_cnn.edges import CellEdges, CellLayout
+from sgas_cnn.ops.image import IMAGE_OPERATIONS
+from sgas_cnn.ops.layers import BatchNorm, ConvNorm, HalvingConvNorm, conv, conv_norm
 
 NUM_INPUTS = 2
 STEM_MULTIPLE = 3  # channels of the CIFAR stem, in units of C
@@ -26,7 +26,7 @@ SMALLEST_SIDE = {"cifar": 8, "imagenet": 64}  # leaves the last cells two pixels
 
 
 class ImageCell(nn.Module):
-    """A cell after `plan`, with outputs side by side: `[B, len(concat)·C, H, W]`.
+    """A cell after `layout`, with outputs side by side: `[B, len(concat)·C, H, W]`.
 
     A reducing cell halves H and W on the edges that leave its inputs. `after_reduction` says that
     the cell before halved them, so that the input from the cell before that one has to follow.
@@ -36,24 +36,21 @@ class ImageCell(nn.Module):
         self,
         in_channels: tuple[int, int],
         channels: int,
-        plan: CellPlan,
+        layout: CellLayout,
         *,
         kind: str,
         after_reduction: bool,
         affine: bool,
     ) -> None:
         super().__init__()
-        self.kind, self.concat = kind, plan.concat
-        self.out_channels = len(plan.concat) * channels
-        self.pre0: nn.Module
-        if after_reduction:
-            self.pre0 = FactorizedReduce(channels, 2, affine, in_channels[0])
-        else:
-            self.pre0 = ConvNorm(in_channels[0], channels, affine=affine)
+        self.kind, self.concat = kind, layout.concat
+        self.out_channels = len(layout.concat) * channels
+        first_input = HalvingConvNorm if after_reduction else ConvNorm
+        self.pre0: nn.Module = first_input(in_channels[0], channels, affine=affine)
         self.pre1 = ConvNorm(in_channels[1], channels, affine=affine)
-        strides = [2 if kind == REDUCE else 1] * NUM_INPUTS + [1] * plan.num_steps
+        strides = [2 if kind == REDUCE else 1] * NUM_INPUTS + [1] * layout.num_steps
         self.edges = CellEdges(
-            plan, channels, strides, table=IMAGE_OPERATIONS, candidates=OPERATIONS, affine=affine
+            layout, channels, strides, table=IMAGE_OPERATIONS, candidates=OPERATIONS, affine=affine
         )
 
     def forward(
@@ -63,12 +60,8 @@ class ImageCell(nn.Module):
 
         `weights` `[E, O]` and `drop_path` are those of `CellEdges`.
         """
-        states = self.edges([self._first_input(s0), self.pre1(s1)], weights, drop_path)
+        states = self.edges([self.pre0(s0), self.pre1(s1)], weights, drop_path)
         return torch.cat([states[state] for state in self.concat], dim=1)
-
-    def _first_input(self, s0: Tensor) -> Tensor:
-        """The cell's first state, of the size of the second."""
-        return self.pre0(SourceState(s0, 2) if isinstance(self.pre0, FactorizedReduce) else s0)
 
 
 class CifarStem(nn.Module):
@@ -123,10 +116,10 @@ def reduction_cells(num_cells: int) -> set[int]:
 def build_cells(
     config: ImageModelConfig,
     stem: CifarStem | ImageNetStem,
-    plans: Mapping[str, CellPlan],
+    layouts: Mapping[str, CellLayout],
     affine: bool,
 ) -> Sequence[ImageCell]:
-    """The cells of a network as a module list, each after the plan of its kind."""
+    """The cells of a network as a module list, each after the layout of its kind."""
     widths, channels, after_reduction = [stem.out_channels] * 2, config.channels, stem.reduces
     cells = nn.ModuleList()
     for number in range(config.num_cells):
@@ -135,7 +128,7 @@ def build_cells(
         cell = ImageCell(
             (widths[-2], widths[-1]),
             channels,
-            plans[kind],
+            layouts[kind],
             kind=kind,
             after_reduction=after_reduction,
             affine=affine,

@@ -20,8 +20,8 @@ from sgas.genotype import CellGene
 from sgas.space import SearchSpace
 from sgas.topology import CellTopology
 from sgas_cnn.fused.plan import SourcePlan, Use
-from sgas_cnn.fused.source import evaluate_source
-from sgas_cnn.ops.common import Operation, SourceState
+from sgas_cnn.fused.source import forward_source
+from sgas_cnn.ops.operation import Operation
 
 OperationTable = Mapping[str, Callable[[int, int, bool], Operation]]
 
@@ -36,7 +36,7 @@ class CellEdge:
 
 
 @dataclass(frozen=True)
-class CellPlan:
+class CellLayout:
     """What the cells of one kind have in common: edges, number of steps, states of the output."""
 
     edges: tuple[CellEdge, ...]
@@ -44,19 +44,19 @@ class CellPlan:
     concat: tuple[int, ...]
 
 
-def searched_plan(space: SearchSpace, topology: CellTopology) -> CellPlan:
+def searched_layout(space: SearchSpace, topology: CellTopology) -> CellLayout:
     """The cells of a search: every edge with all candidates."""
     edges = [CellEdge(edge.source, edge.step, space.operations) for edge in topology.edges]
-    return CellPlan(tuple(edges), topology.num_steps, topology.concat)
+    return CellLayout(tuple(edges), topology.num_steps, topology.concat)
 
 
-def derived_plan(space: SearchSpace, gene: CellGene) -> CellPlan:
+def derived_layout(space: SearchSpace, gene: CellGene) -> CellLayout:
     """The cells of a gene: the edges of each step, in the genotype's order."""
     steps = gene.edges_by_step(space)
     edges = [
         CellEdge(edge.source, step, (edge.op,)) for step, into in enumerate(steps) for edge in into
     ]
-    return CellPlan(tuple(edges), len(steps), gene.concat)
+    return CellLayout(tuple(edges), len(steps), gene.concat)
 
 
 def operations_of(space: SearchSpace, state: EdgeState) -> tuple[str, ...]:
@@ -68,7 +68,7 @@ def operations_of(space: SearchSpace, state: EdgeState) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Single:
-    """An operation that runs alone: its edge, and the place of its weight (None: it is 1)."""
+    """An operation that is not fused: its edge, and the place of its weight (None: it is 1)."""
 
     op: str
     edge: int
@@ -93,7 +93,7 @@ class CellEdges(nn.ModuleList):
 
     def __init__(
         self,
-        plan: CellPlan,
+        layout: CellLayout,
         channels: int,
         strides: Sequence[int],
         *,
@@ -105,9 +105,9 @@ class CellEdges(nn.ModuleList):
             nn.ModuleDict(
                 {op: table[op](channels, strides[edge.source], affine) for op in edge.ops}
             )
-            for edge in plan.edges
+            for edge in layout.edges
         )
-        self.plan, self.channels, self.strides = plan, channels, tuple(strides)
+        self.layout, self.strides = layout, tuple(strides)
         self.candidates = tuple(candidates)
         self._group()
 
@@ -133,7 +133,7 @@ class CellEdges(nn.ModuleList):
         self.leaving: list[Leaving] = []
         for source, stride in enumerate(self.strides):
             leaving, uses = Leaving(), list[Use]()
-            for edge, ends in enumerate(self.plan.edges):
+            for edge, ends in enumerate(self.layout.edges):
                 if ends.source == source:
                     uses += self._sort(edge, leaving)
             if uses:
@@ -174,49 +174,51 @@ class CellEdges(nn.ModuleList):
             weights = inputs[0].new_ones(len(self), len(self.candidates))
 
         def extend(source: int, x: Tensor, sums: Mapping[int, Tensor]) -> dict[int, Tensor]:
-            steps = dict(sums)
-            self._add_fused(self.leaving[source], x, weights, drop_path, steps)
-            state = SourceState(x, self.strides[source])
-            for single in self.leaving[source].singles:
-                out = self._run_single(single, state, weights)
-                self._add(single.edge, out, drop_path, steps)
+            steps, leaving = dict(sums), self.leaving[source]
+            outs = self._fused_outputs(leaving, x, weights, drop_path, steps)
+            for single in leaving.singles:
+                out = self._single_output(single, x, weights)
+                outs[single.edge] = outs[single.edge] + out if single.edge in outs else out
+            for edge, out in outs.items():
+                self._add(edge, out, drop_path, steps)
             return steps
 
-        return dag_extend(inputs, self.plan.num_steps, extend)
+        return dag_extend(inputs, self.layout.num_steps, extend)
 
-    def _add_fused(
+    def _fused_outputs(
         self,
         leaving: Leaving,
         x: Tensor,
         weights: Tensor | None,
         drop_path: float,
         steps: dict[int, Tensor],
-    ) -> None:
-        """Add the outputs of the fused edges to the steps they enter."""
+    ) -> dict[int, Tensor]:
+        """The outputs of the fused edges, by edge, each with what its step has from before.
+
+        That is taken out of `steps`; with drop path it stays there, or it would be dropped too.
+        """
         if leaving.plan is None:
-            return
+            return {}
         before: list[Tensor | None] = []
         for edge in leaving.fused:
-            joins = drop_path == 0  # else what was there before would be dropped too
-            before.append(steps.pop(self.plan.edges[edge].step, None) if joins else None)
-        outs = evaluate_source(leaving.plan, x, weights, before, self.training)
-        for edge, out in zip(leaving.fused, outs, strict=True):
-            self._add(edge, out, drop_path, steps)
+            joins = drop_path == 0
+            before.append(steps.pop(self.layout.edges[edge].step, None) if joins else None)
+        outs = forward_source(leaving.plan, x, weights, before, self.training)
+        return dict(zip(leaving.fused, outs, strict=True))
 
-    def _run_single(self, single: Single, state: SourceState, weights: Tensor | None) -> Tensor:
-        """The output of an operation that runs alone, times its weight."""
-        op = cast("Operation", self._held(single.edge)[single.op])
+    def _single_output(self, single: Single, x: Tensor, weights: Tensor | None) -> Tensor:
+        """The output of an operation that is not fused, times its weight."""
+        out = self._held(single.edge)[single.op](x)
         if weights is None or single.place is None:
-            return op(state)
-        # Batch norm's backward on the CPU misreads an expanded scalar as weight (torch 2.13).
-        return op(state, weights.flatten()[single.place].repeat(self.channels))
+            return out
+        return out * weights.flatten()[single.place]
 
     def _add(self, edge: int, out: Tensor, drop_path: float, steps: dict[int, Tensor]) -> None:
         """Add the output of an edge to the step it enters."""
         ops = cast("Sequence[Operation]", list(self._held(edge).values()))
         if drop_path > 0 and not all(op.skips for op in ops):
             out = drop_images(out, drop_path)
-        step = self.plan.edges[edge].step
+        step = self.layout.edges[edge].step
         steps[step] = steps[step] + out if step in steps else out
 
 

@@ -20,8 +20,8 @@ from sgas.errors import GenotypeError
 from sgas.genotype import Genotype
 from sgas_cnn.cells import check_sides, classify
 from sgas_cnn.config import NASBENCH201_SPACE, NasBench201Config
-from sgas_cnn.edges import CellEdges, CellPlan, derived_plan, operations_of, searched_plan
-from sgas_cnn.ops.common import BatchNorm, ConvNorm
+from sgas_cnn.edges import CellEdges, CellLayout, derived_layout, operations_of, searched_layout
+from sgas_cnn.ops.layers import BatchNorm, ConvNorm
 from sgas_cnn.ops.nasbench201 import NASBENCH201_TABLE
 from sgas_cnn.supernet import ALPHA_SCALE
 
@@ -50,11 +50,11 @@ class ResidualBlock(nn.Module):
 
 
 class NasBench201Body(nn.Module):
-    """Logits `[B, num_classes]` for images `[B, in_channels, H, W]`, by cells after one plan."""
+    """Logits `[B, num_classes]` for images `[B, in_channels, H, W]`, by cells after one layout."""
 
     def __init__(
         self,
-        plan: CellPlan,
+        layout: CellLayout,
         config: NasBench201Config,
         in_channels: int,
         num_classes: int,
@@ -66,9 +66,9 @@ class NasBench201Body(nn.Module):
         self.stem = ConvNorm(in_channels, widths[0], 3, relu=False)
         cells = nn.ModuleList(
             CellEdges(
-                plan,
+                layout,
                 width,
-                [1] * (plan.num_steps + 1),
+                [1] * (layout.num_steps + 1),
                 table=NASBENCH201_TABLE,
                 candidates=NASBENCH201_SPACE.operations,
                 affine=affine,
@@ -107,8 +107,8 @@ class NasBench201Supernet(nn.Module):
         super().__init__()
         self.config = config
         topology = NASBENCH201_SPACE.topology(config.num_steps)
-        plan = searched_plan(NASBENCH201_SPACE, topology)
-        self.body = NasBench201Body(plan, config, in_channels, num_classes, affine=False)
+        layout = searched_layout(NASBENCH201_SPACE, topology)
+        self.body = NasBench201Body(layout, config, in_channels, num_classes, affine=False)
         shape = topology.num_edges, len(NASBENCH201_SPACE.operations)
         self.alphas = nn.ParameterDict({KIND: nn.Parameter(ALPHA_SCALE * torch.randn(shape))})
         self._decisions = CellDecisions.none_yet(topology)
@@ -162,13 +162,13 @@ class NasBench201Network(nn.Module):
         self.genotype = genotype.validate(NASBENCH201_SPACE)
         self.config = config
         self.drop_path = drop_path
-        plan = derived_plan(NASBENCH201_SPACE, genotype.cells[KIND])
-        if plan.concat != (plan.num_steps,):
+        layout = derived_layout(NASBENCH201_SPACE, genotype.cells[KIND])
+        if layout.concat != (layout.num_steps,):
             raise GenotypeError(
-                f"{KIND} cell: concat is {list(plan.concat)}; a cell of space "
-                f"{NASBENCH201_SPACE.name!r} outputs its last state: give [{plan.num_steps}]"
+                f"{KIND} cell: concat is {list(layout.concat)}; a cell of space "
+                f"{NASBENCH201_SPACE.name!r} outputs its last state: give [{layout.num_steps}]"
             )
-        self.body = NasBench201Body(plan, config, in_channels, num_classes, affine=True)
+        self.body = NasBench201Body(layout, config, in_channels, num_classes, affine=True)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits `[B, num_classes]` for images `[B, in_channels, H, W]`.

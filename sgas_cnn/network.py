@@ -22,8 +22,8 @@ from sgas_cnn.cells import (
     forward_cells,
 )
 from sgas_cnn.config import IMAGE_SPACE, ImageModelConfig
-from sgas_cnn.edges import CellPlan, derived_plan
-from sgas_cnn.ops.common import BatchNorm, conv
+from sgas_cnn.edges import CellLayout, derived_layout
+from sgas_cnn.ops.layers import BatchNorm, conv
 
 AUXILIARY_CHANNELS = (128, 768)
 AUXILIARY_WINDOW = 5
@@ -81,9 +81,9 @@ class ImageNetwork(nn.Module):
         self.genotype = genotype.validate(IMAGE_SPACE)
         self.config = config
         self.drop_path = drop_path
-        plans = {kind: plan_of(kind, gene) for kind, gene in genotype.cells.items()}
+        layouts = {kind: layout_of(kind, gene) for kind, gene in genotype.cells.items()}
         self.stem = build_stem(config, in_channels)
-        self.cells = build_cells(config, self.stem, plans, affine=True)
+        self.cells = build_cells(config, self.stem, layouts, affine=True)
         self.classifier = nn.Linear(self.cells[-1].out_channels, num_classes)
         self.auxiliary_cell = 2 * config.num_cells // 3
         self.auxiliary = None
@@ -111,7 +111,7 @@ class ImageNetwork(nn.Module):
         return logits, self.auxiliary(outputs[self.auxiliary_cell])
 
 
-def plan_of(kind: str, gene: CellGene) -> CellPlan:
+def layout_of(kind: str, gene: CellGene) -> CellLayout:
     """The cells of a gene.
 
     GenotypeError where the output of a reducing cell holds its inputs, which are larger.
@@ -121,4 +121,4 @@ def plan_of(kind: str, gene: CellGene) -> CellPlan:
             f"{kind} cell: concat is {list(gene.concat)}; its inputs are larger than its output: "
             f"give states from {NUM_INPUTS} on"
         )
-    return derived_plan(IMAGE_SPACE, gene)
+    return derived_layout(IMAGE_SPACE, gene)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sgas.decisions import CellDecisions
 from sgas_cnn.cells import build_cells, build_stem, check_size, classify, forward_cells
 from sgas_cnn.config import IMAGE_SPACE, ImageModelConfig
-from sgas_cnn.edges import operations_of, searched_plan
+from sgas_cnn.edges import operations_of, searched_layout
 
 ALPHA_SCALE = 1e-3
 
@@ -30,9 +30,9 @@ class ImageSupernet(nn.Module):
         super().__init__()
         self.config = config
         topology = IMAGE_SPACE.topology(config.num_steps)
-        plan, kinds = searched_plan(IMAGE_SPACE, topology), IMAGE_SPACE.cell_kinds
+        layout, kinds = searched_layout(IMAGE_SPACE, topology), IMAGE_SPACE.cell_kinds
         self.stem = build_stem(config, in_channels)
-        self.cells = build_cells(config, self.stem, dict.fromkeys(kinds, plan), affine=False)
+        self.cells = build_cells(config, self.stem, dict.fromkeys(kinds, layout), affine=False)
         self.classifier = nn.Linear(self.cells[-1].out_channels, num_classes)
         shape = topology.num_edges, len(IMAGE_SPACE.operations)
         self.alphas = nn.ParameterDict(

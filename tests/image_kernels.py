@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sgas_cnn.kernels.operators import whole
+from sgas_cnn.kernels.backend import Convolutions
+from sgas_cnn.kernels.operators import described
 from sgas_cnn.library import LIBRARY
 
 SMALL = (3, 2, 4, 5)  # C, N, H, W
@@ -26,7 +27,7 @@ def needs_library() -> None:
     missing = LIBRARY.load()
     if missing is not None:
         pytest.skip(missing)
-    whole("sgas_cnn")
+    described("sgas_cnn")
 
 
 def image(size: Size, dtype: torch.dtype, stride: int = 1) -> Tensor:
@@ -43,8 +44,8 @@ def tolerance(dtype: torch.dtype) -> dict[str, float]:
     )
 
 
-def bank(size: Size, dtype: torch.dtype, stride: int, mapped: bool) -> tuple[Any, ...]:
-    """The arguments of separable convolutions of every kind: all taps, and pixels as they are.
+def bank(size: Size, dtype: torch.dtype, stride: int, mapped: bool) -> Convolutions:
+    """Separable convolutions of every kind: all taps, and pixels as they are.
 
     The last ones give half of the channels, the first or the last.
     """
@@ -60,7 +61,9 @@ def bank(size: Size, dtype: torch.dtype, stride: int, mapped: bool) -> tuple[Any
     inputs = [image(size, dtype) for _ in range(num if mapped else 1)]
     scales = torch.randn(num, channels, dtype=dtype) if mapped else None
     shifts = torch.randn(num, channels, dtype=dtype) if mapped else None
-    return inputs, scales, shifts, taps, dilations, offsets, pointwise, first_rows, stride
+    return Convolutions(
+        inputs, scales, shifts, taps, dilations, offsets, pointwise, first_rows, stride
+    )
 
 
 def tensors_of(*values: Any) -> list[Tensor]:

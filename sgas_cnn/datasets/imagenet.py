@@ -63,9 +63,9 @@ def load_imagenet(split: str, data_root: Path) -> ImageFiles:
                 f"{folder / name} is no class of training ({len(classes)} folders in "
                 f"{root / FOLDERS['train']}): take it away or add it there"
             )
-        found = _pictures(folder / name)
-        counts[classes.index(name)] = len(found)
-        names += [os.fsencode(os.path.join(name, file)) for file in found]
+        pictures = _pictures(folder / name)
+        counts[classes.index(name)] = len(pictures)
+        names += [os.fsencode(os.path.join(name, file)) for file in pictures]
     if split == "train" and not counts.all():
         empty = classes[int(np.flatnonzero(counts == 0)[0])]
         raise DataError(f"{folder / empty} holds no pictures: add some or take the folder away")
@@ -93,14 +93,14 @@ def _subfolders(folder: Path, data_root: Path) -> list[str]:
             "train/CLASS/*.JPEG and val/CLASS/*.JPEG, or give its place with --data_root"
         )
     with os.scandir(folder) as entries:
-        found = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
-    if not found:
+        names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+    if not names:
         loose = len(_pictures(folder))
         raise DataError(
             f"{folder} has no folders of classes ({loose} pictures lie there themselves): sort "
             "the pictures into one folder for each class"
         )
-    return found
+    return names
 
 
 def _pictures(folder: Path) -> list[str]:

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from sgas.precision import without_autocast
 from sgas_cnn.fused.linear import linear_images
-from sgas_cnn.fused.plan import EPS, SourcePlan, affine_of
+from sgas_cnn.fused.plan import SourcePlan
 from sgas_cnn.kernels import backend_of
+from sgas_cnn.kernels.backend import Mixture, Separable, SeparableSum
 
 
 @without_autocast
@@ -27,10 +28,10 @@ def sum_source(
 ) -> list[Tensor]:
     """The outputs `[N, H/S, W/S, C]` of all slots; images are `[N, H, W, C]`, `weights` flat."""
     outs: list[Any] = list(before)
-    for part, slots in plan.apart:
+    for kind, slots in plan.apart:
         started = [place for place, slot in enumerate(slots) if outs[slot] is not None]
-        given = [outs[slots[place]] for place in started]
-        for slot, out in zip(slots, _sum(part, x, weights, given, started), strict=True):
+        starts = [outs[slots[place]] for place in started]
+        for slot, out in zip(slots, _sum(kind, x, weights, starts, started), strict=True):
             outs[slot] = out
     return outs
 
@@ -45,29 +46,19 @@ def _sum(
     """`sum_source` for parts of one kind; `before` are those of the slots `started`."""
     backend = backend_of(x)
     mean, var = plan.running_moments(x)
-    rows, affine = plan.rows, affine_of(plan.branches, plan.slots * len(plan.forms))
-    factors, bias, *_ = backend.fold(
-        mean, var, rows.row_of, *affine, weights, rows.places, rows.slot_of, plan.slots, EPS
-    )
-    if plan.forms:
+    factors, bias, *_ = plan.fold(backend, mean, var, plan.affine(), weights)
+    if plan.poolings:
         images, _ = linear_images(plan, backend, x, False)
-        of_forms = plan.split(factors)[1]
-        outs: list[Tensor] = backend.mixture(
-            before, started, [], [], factors[:0], images, of_forms, bias
+        of_poolings = plan.split(factors)[1]
+        return backend.mixture(
+            Mixture(before, started, [], [], factors[:0], images, of_poolings, bias)
         )
-        return outs
-    first, second = plan.weights(x, plan.parameters())
-    taps = plan.first_taps
-    read: tuple[Any, ...] = [x], None, None
+    weights_of_state, second_weights = plan.weights(x, plan.parameters())
+    convolutions = plan.convolutions_of_state(x, weights_of_state)
     if plan.num_doubled:
-        halves = backend.separable(
-            *read, first.taps, taps.dilations, taps.offsets, first.pointwise, taps.first_rows,
-            taps.stride, False,
-        )[0]  # fmt: skip
-        scales, shifts, *_ = plan.folded_firsts(backend, mean, var)
-        read, first, taps = (halves, scales, shifts), second, plan.second_taps
-    outs = backend.separable_sum(
-        *read, first.taps, taps.dilations, taps.offsets, first.pointwise, taps.first_rows,
-        taps.stride, before, started, plan.slot_of, factors, bias,
-    )  # fmt: skip
-    return outs
+        halves, _, _ = backend.separable(Separable(convolutions, moments=False))
+        scales, shifts, *_ = plan.fold_firsts(backend, mean, var)
+        convolutions = plan.convolutions_of_firsts(halves, scales, shifts, second_weights)
+    return backend.separable_sum(
+        SeparableSum(convolutions, before, started, plan.slot_of, factors, bias)
+    )

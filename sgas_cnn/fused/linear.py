@@ -1,63 +1,62 @@
-"""The linear parts of a mixture: the state and its poolings.
+"""The linear images of a mixture: the state and its poolings.
 
-Dimensions: N images, H × W pixels, C channels, S the stride, Q forms.
+Dimensions: N images, H × W pixels, C channels, S the stride, Q poolings.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from sgas_cnn.fused.parts import Form
+from sgas_cnn.fused.parts import Pooling
 from sgas_cnn.fused.plan import POOLS, SourcePlan
+from sgas_cnn.kernels.backend import Backend, Pool, PoolBackward
 
 
 def linear_images(
-    plan: SourcePlan, backend: Any, x: Tensor, moments: bool
+    plan: SourcePlan, backend: Backend, x: Tensor, moments: bool
 ) -> tuple[list[Tensor], list[tuple[Tensor, Tensor]]]:
-    """Images `[N, H/S, W/S, C]` of the forms of the state `x`.
+    """The poolings `[N, H/S, W/S, C]` of the state `x`, itself among them.
 
-    With `moments`, where norms follow, also the means and variances `[2, C]` of both poolings.
+    With `moments`, where norms follow, also the means and variances `[2, C]` of both.
     """
-    pooled: list[Tensor] = []
-    found: list[tuple[Tensor, Tensor]] = []
-    if plan.pools:
-        *pooled, mean, var = backend.pool(x, plan.stride, moments and plan.normed)
-        found = [(mean, var)] if moments and plan.normed else []
-    return [x if f is Form.STATE else pooled[POOLS.index(f)] for f in plan.forms], found
+    if not plan.pools:
+        return [x] * len(plan.poolings), []
+    normed = moments and plan.normed
+    largest, average, mean, var = backend.pool(Pool(x, plan.stride, normed))
+    images = {Pooling.MAX: largest, Pooling.AVERAGE: average, Pooling.NONE: x}
+    return [images[pooling] for pooling in plan.poolings], [(mean, var)] if normed else []
 
 
 def pool_gradient(
     plan: SourcePlan,
-    backend: Any,
+    backend: Backend,
     x: Tensor,
     images: Sequence[Tensor],
     gradients: Sequence[Tensor],
     slopes: Tensor,
     constants: Tensor,
 ) -> Tensor | None:
-    """What the linear parts give to the gradient of the state `x` `[N, H, W, C]`.
+    """What the poolings give to the gradient of the state `x` `[N, H, W, C]`.
 
-    The images of the forms have the gradients `gradient + slope · image + constant`, `[Q, C]`.
+    They have the gradients `gradient + slope · image + constant`, `[Q, C]`.
     """
-    added = gradients[plan.forms.index(Form.STATE)] if Form.STATE in plan.forms else None
+    place = {pooling: q for q, pooling in enumerate(plan.poolings)}
+    added = gradients[place[Pooling.NONE]] if Pooling.NONE in place else None
     if not plan.pools:
         return added
     nothing = x.new_empty(0)
-    given, places = list[Tensor](), list[int]()
-    for form in POOLS:
-        known = form in plan.forms
-        q = plan.forms.index(form) if known else 0
-        given += [images[q], gradients[q]] if known else [nothing, nothing]
-        places.append(q)
-    largest, to_largest, average, to_average = given
+    largest, average = (images[place[p]] if p in place else nothing for p in POOLS)
+    to_largest, to_average = (gradients[place[p]] if p in place else nothing for p in POOLS)
+    places = [place.get(pooling, 0) for pooling in POOLS]
     if places == [0, 1]:  # a search's
         slopes, constants = slopes[:2], constants[:2]
     else:  # a list as index would be brought to the device, which waits
         slopes, constants = (torch.stack([rows[q] for q in places]) for rows in (slopes, constants))
     return backend.pool_backward(
-        x, largest, average, to_largest, to_average, slopes, constants, added, plan.stride
+        PoolBackward(
+            x, largest, average, to_largest, to_average, slopes, constants, added, plan.stride
+        )
     )

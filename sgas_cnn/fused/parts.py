@@ -1,7 +1,7 @@
-"""The parts that fused operations are made of.
+"""The parts that fused operations are made of: poolings of the state, and separable convolutions.
 
-An operation whose `Operation.parts` answers with these is evaluated together with all others on its
-state. They hold modules, not tensors, so that they stay true when a network moves to a device.
+An operation whose `Operation.parts` answers with these runs together with all others on its state.
+They hold modules, not tensors, so that they stay true when a network moves to a device.
 Dimensions: C channels, k × k taps, S the stride.
 """
 
@@ -15,44 +15,46 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+EPS = 1e-5  # of all norms
+MOMENTUM = 0.1
 
-class Form(Enum):
-    """What a linear part multiplies: the state, or one of its poolings of 3 × 3 pixels."""
 
-    LARGEST = "largest"
+class Pooling(Enum):
+    """A pooling of 3 × 3 pixels, those outside the image left out; NONE is the state itself."""
+
+    MAX = "max"
     AVERAGE = "average"
-    STATE = "state"
-
-    @property
-    def reads_state(self) -> bool:
-        """True for the state itself."""
-        return self is Form.STATE
+    NONE = "none"
 
 
 @dataclass(frozen=True)
-class Linear:
-    """The form of the state, or its BN; the norm (a `BatchNorm`) has no weight and bias."""
+class Pooled:
+    """A pooling of the state, or its BN; the norm (a `BatchNorm`) has no weight and bias."""
 
-    form: Form
+    pooling: Pooling
     norm: nn.Module | None = None
 
 
 @dataclass(frozen=True)
-class Branch:
-    """BN(W * (taps * R(x))), or with `first`, R(first(x)) in the place of R(x).
+class SeparableConv:
+    """BN(W (taps * R(x))), or with `first`, R(first(x)) in the place of R(x).
 
     `taps` is a depthwise convolution; without, the pixels (S h + offset, S w + offset) are taken as
     they are. `pointwise` `[rows, C, 1, 1]` gives the channels from `first_row` on, and `norm`, a
-    `BatchNorm`, treats these.
+    `BatchNorm`, treats these. The stride is that of the edge, in the first of two.
     """
 
     taps: nn.Conv2d | None
     pointwise: nn.Conv2d
     norm: nn.Module
-    dilation: int = 1
     offset: int = 0
     first_row: int = 0
-    first: Branch | None = None
+    first: SeparableConv | None = None
+
+    @property
+    def dilation(self) -> int:
+        """The dilation of the taps."""
+        return 1 if self.taps is None else self.taps.dilation[0]
 
     @cached_property
     def rows(self) -> slice:
@@ -70,25 +72,25 @@ class Branch:
         return self.pointwise.out_channels == self.pointwise.in_channels
 
     def own_rows(self, x: Tensor) -> Tensor:
-        """`x` `[C]` with zeros in the channels that this branch does not give."""
+        """`x` `[C]` with zeros in the channels that it does not give."""
         return x if self.whole else self.filled(x[self.rows])
 
     def filled(self, rows: Tensor, value: float = 0.0) -> Tensor:
-        """`rows`, along dimension 0 those of this branch, in C rows; `value` in the others."""
+        """`rows`, along dimension 0 the channels that it gives, as C; `value` in the others."""
         missing = self.channels - self.rows.stop
         padding = [0, 0] * (rows.dim() - 1) + [self.first_row, missing]
         return F.pad(rows, padding, value=value)
 
 
-def stacked(branches: list[Branch], tensors: list[Tensor], value: float = 0.0) -> Tensor:
-    """A tensor of each branch's rows, or some of its norm's C channels, as `[n, C, …]`."""
-    if all(branch.whole for branch in branches):
+Part = Pooled | SeparableConv
+
+
+def stacked(convolutions: list[SeparableConv], tensors: list[Tensor], value: float = 0.0) -> Tensor:
+    """A tensor of each convolution's rows, or some of its norm's C channels, as `[n, C, …]`."""
+    if all(convolution.whole for convolution in convolutions):
         return torch.stack(tensors)
-    parts = [
-        t if b.whole else b.filled(t[b.rows] if len(t) == b.channels else t, value)
-        for b, t in zip(branches, tensors, strict=True)
+    padded = [
+        t if c.whole else c.filled(t[c.rows] if len(t) == c.channels else t, value)
+        for c, t in zip(convolutions, tensors, strict=True)
     ]
-    return torch.stack(parts)
-
-
-Part = Linear | Branch
+    return torch.stack(padded)

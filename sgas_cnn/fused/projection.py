@@ -20,10 +20,18 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sgas.precision import narrowed, widened, without_autocast
-from sgas_cnn.fused.plan import EPS, MOMENTUM
+from sgas_cnn.fused.parts import EPS, MOMENTUM
+from sgas_cnn.fused.plan import ONE
 from sgas_cnn.kernels import backend_of
-
-ALONE = [-1], [0]  # one row without a weight, for the one slot
+from sgas_cnn.kernels.backend import (
+    Fold,
+    Follow,
+    Mixture,
+    MixtureBackward,
+    Projection,
+    ProjectionBackward,
+    Unfold,
+)
 
 
 def relu_conv(x: Tensor, weight: Tensor) -> Tensor:
@@ -57,7 +65,7 @@ def relu_conv_bias(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """W R(x) + bias without gradients, in float32 under autocast; shapes as in `relu_conv`."""
     image = widened(x).permute(0, 2, 3, 1).contiguous()
     with torch.autocast(image.device.type, enabled=False):
-        output: Tensor = backend_of(image).projection(image, weight, bias, False)[0]
+        output: Tensor = backend_of(image).projection(Projection(image, weight, bias, False))[0]
     return output.permute(0, 3, 1, 2)
 
 
@@ -82,20 +90,19 @@ class _ReluConvNorm(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, gamma: Tensor | None, beta: Tensor | None, norm: Any
     ) -> Tensor:
         backend, training = backend_of(x), norm.training
-        output, mean, var = backend.projection(x, weight, None, training)
-        running = [norm.running_mean], [norm.running_var]
+        output, mean, var = backend.projection(Projection(x, weight, None, training))
         if not training:
             mean, var = norm.running_mean.unsqueeze(0), norm.running_var.unsqueeze(0)
-        affine = _row(gamma), _row(beta)
         factors, bias, centres, inverse = backend.fold(
-            mean, var, [0], *affine, None, *ALONE, 1, EPS
+            Fold(mean, var, [0], _row(gamma), _row(beta), None, [ONE], [0], 1, EPS)
         )
         nothing = x.new_empty(1, 0, len(weight))
-        (out,) = backend.mixture([], [], [output], [0], factors, [], nothing, bias)
+        (out,) = backend.mixture(Mixture([], [], [output], [0], factors, [], nothing, bias))
         ctx.pixels = output[..., 0].numel() if training else 0
         if training:
             unbiased = ctx.pixels / max(1, ctx.pixels - 1)
-            backend.follow(*running, mean, var, [0], [0], [len(weight)], unbiased, MOMENTUM)
+            running = [norm.running_mean], [norm.running_var]
+            backend.follow(Follow(*running, mean, var, [0], [0], [len(weight)], unbiased, MOMENTUM))
         ctx.save_for_backward(x, weight, gamma, beta, output, factors, centres, inverse)
         return out
 
@@ -105,22 +112,25 @@ class _ReluConvNorm(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, gamma, beta, output, factors, centres, inverse = ctx.saved_tensors
         backend, gradient = backend_of(x), gradient.contiguous()
-        no_rows, no_forms = factors[:0], factors[:0].unsqueeze(0)
+        no_rows, no_poolings = factors[:0], factors[:0].unsqueeze(0)
         _, crossed, _, sums = backend.mixture_backward(
-            [gradient], [output], [0], centres, [], no_rows, no_forms, False
+            MixtureBackward([gradient], [output], [0], centres, [], no_rows, no_poolings, False)
         )
         _, to_gamma, to_beta, slopes, constants = backend.unfold(
-            factors, centres, inverse, [0], _row(gamma), _row(beta), None, *ALONE, crossed, sums,
-            ctx.pixels,
+            Unfold(
+                factors, centres, inverse, [0], _row(gamma), _row(beta), None, [ONE], [0],
+                crossed, sums, ctx.pixels,
+            )
         )  # fmt: skip
-        if not ctx.pixels:
-            slopes = constants = None
-        wanted = ctx.needs_input_grad
+        by_batch, wanted = ctx.pixels > 0, ctx.needs_input_grad
         to_x, to_weight = backend.projection_backward(
-            gradient, factors, output, slopes, constants, x, weight, *wanted[:2]
-        )
-        found = to_x, to_weight, to_gamma[0], to_beta[0]
-        return *(g if w else None for g, w in zip(found, wanted, strict=False)), None
+            ProjectionBackward(
+                gradient, factors, output, slopes if by_batch else None,
+                constants if by_batch else None, x, weight, *wanted[:2],
+            )
+        )  # fmt: skip
+        gradients = to_x, to_weight, to_gamma[0], to_beta[0]
+        return *(g if w else None for g, w in zip(gradients, wanted, strict=False)), None
 
 
 def _row(affine: Tensor | None) -> Tensor | None:

@@ -19,25 +19,26 @@ Dimensions: N images, H × W pixels, C channels, E edges of the cell, O candidat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sgas.precision import without_autocast
-from sgas_cnn.fused.backward import SourceBackward
+from sgas_cnn.fused.backward import Kept, SourceBackward
 from sgas_cnn.fused.inference import sum_source
 from sgas_cnn.fused.linear import linear_images
-from sgas_cnn.fused.plan import EPS, SourcePlan, affine_of
+from sgas_cnn.fused.plan import SourcePlan, affine_of
 from sgas_cnn.kernels import backend_of
+from sgas_cnn.kernels.backend import Backend, Mixture, Separable
 
-GIVEN = 4  # arguments of the function before what was there, and the parameters
+LEADING = 4  # arguments of the function before what was there, and the parameters
 
 Moments = tuple[Tensor, Tensor]
 
 
-def evaluate_source(
+def forward_source(
     plan: SourcePlan,
     x: Tensor,
     weights: Tensor | None,
@@ -51,18 +52,18 @@ def evaluate_source(
     without gradients, inference.py does the work.
     """
     flat = None if weights is None else weights.flatten()
-    given = [None if b is None else _nhwc(b) for b in before]
+    starts = [None if b is None else _nhwc(b) for b in before]
     if not (training or torch.is_grad_enabled()):
-        outs = sum_source(plan, _nhwc(x), flat, *given)
-        return [out.permute(0, 3, 1, 2) for out in outs]
-    outs = _Source.apply(plan, training, _nhwc(x), flat, *given, *plan.parameters())
+        outs = sum_source(plan, _nhwc(x), flat, *starts)
+    else:
+        outs = _Source.apply(plan, training, _nhwc(x), flat, *starts, *plan.parameters())
     return [out.permute(0, 3, 1, 2) for out in outs]
 
 
 class _Source(torch.autograd.Function):
     """out_e = before_e + Σ_b (s_b y_b + bias_b) + Σ_q (s_eq Q_q + bias_eq), as above.
 
-    Images are `[N, H, W, C]`.
+    Images are `[N, H, W, C]`. `rest` is what was before in each slot, and the plan's parameters.
     """
 
     @staticmethod
@@ -75,85 +76,92 @@ class _Source(torch.autograd.Function):
         weights: Tensor | None,
         *rest: Tensor | None,
     ) -> tuple[Tensor, ...]:
-        backend, parameters = backend_of(x), rest[plan.slots :]
+        backend, before, parameters = backend_of(x), rest[: plan.slots], rest[plan.slots :]
         running = None if training else plan.running_moments(x)
-        halves, outputs, first, found = _convolved(plan, backend, x, running, parameters)
+        convolved = _convolved(plan, backend, x, running, parameters)
         images, pooled = linear_images(plan, backend, x, training)
-        moments = running or _joined([*found, *pooled], x)
-        affine = affine_of(plan.branches, plan.slots * len(plan.forms))
-        factors, bias, centres, inverse = backend.fold(
-            *moments, plan.rows.row_of, *affine, weights, plan.rows.places, plan.rows.slot_of,
-            plan.slots, EPS,
-        )  # fmt: skip
-        of_branches, of_forms = plan.split(factors)
-        started = [slot for slot in range(plan.slots) if rest[slot] is not None]
+        moments = running or _joined([*convolved.moments, *pooled], x)
+        affine = plan.affine()
+        factors, bias, centres, inverse = plan.fold(backend, *moments, affine, weights)
+        of_branches, of_poolings = plan.split(factors)
+        starts = {slot: image for slot, image in enumerate(before) if image is not None}
         outs = backend.mixture(
-            [rest[slot] for slot in started], started, outputs, plan.slot_of,
-            of_branches, images, of_forms, bias,
+            Mixture(
+                list(starts.values()), list(starts), convolved.outputs, plan.slot_of, of_branches,
+                images, of_poolings, bias,
+            )
         )  # fmt: skip
         if training:
             plan.follow(backend, *moments, outs[0][..., 0].numel())
         ctx.plan, ctx.training = plan, training
-        _keep(
-            ctx,
+        kept = Kept(
             x=[x],
-            halves=halves if _goes_deeper(ctx) else [],
-            outputs=outputs,
+            halves=convolved.halves if _goes_deeper(ctx) else [],
+            outputs=convolved.outputs,
             images=[image for image in images if image is not x],
-            first=first,
+            first=convolved.first,
             folded=[factors, centres, inverse, *affine],
             weights=parameters[: plan.num_taps + len(plan.convolutions)],
             scales=[weights],
         )
+        ctx.counts = [len(group) for group in kept]
+        ctx.save_for_backward(*[tensor for group in kept for tensor in group])
         return tuple(outs)
 
     @staticmethod
     @once_differentiable
     @without_autocast
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
-        kept, start = {}, 0
-        saved = ctx.saved_tensors
-        for name, count in ctx.kept.items():
-            kept[name] = saved[start : start + count]
-            start += count
-        step = SourceBackward(ctx.plan, ctx.training, kept, ctx.needs_input_grad[GIVEN - 2 :])
-        return None, None, *step.run(gradients)
+        saved = iter(ctx.saved_tensors)
+        kept = Kept(*[[next(saved) for _ in range(count)] for count in ctx.counts])
+        wanted = ctx.needs_input_grad[LEADING - 2 :]
+        return None, None, *SourceBackward(ctx.plan, ctx.training, kept, wanted).run(gradients)
+
+
+class Convolved(NamedTuple):
+    """h and y of all branches; the norms of h, folded: (s₁, bias₁, m, 1/σ, γ, β); the moments.
+
+    The moments are those of h and y, none where the running ones are taken.
+    """
+
+    halves: list[Tensor]
+    outputs: list[Tensor]
+    first: list[Tensor | None]
+    moments: list[Moments]
 
 
 def _convolved(
-    plan: SourcePlan, backend: Any, x: Tensor, running: Moments | None, parameters: Sequence[Any]
-) -> tuple[list[Tensor], list[Tensor], list[Tensor | None], list[Moments]]:
-    """h and y of all branches; the norms of h, folded; the moments of h and y, without `running`.
-
-    The norms are (s₁, bias₁, m, 1/σ, γ, β).
-    """
+    plan: SourcePlan,
+    backend: Backend,
+    x: Tensor,
+    running: Moments | None,
+    parameters: Sequence[Any],
+) -> Convolved:
+    """All convolutions of the state, and of what they give."""
     if not plan.branches:
-        return [], [], [], []
+        return Convolved([], [], [], [])
     num, by_batch = plan.num_doubled, running is None
     weights, second_weights = plan.weights(x, parameters)
-    dilations, offsets, rows, stride = plan.first_taps
-    outputs, *moments = backend.separable(
-        [x], None, None, weights.taps, dilations, offsets, weights.pointwise, rows, stride, by_batch
+    outputs, mean, var = backend.separable(
+        Separable(plan.convolutions_of_state(x, weights), by_batch)
     )
     if not num:
-        return [], outputs, [], [tuple(moments)]
+        return Convolved([], outputs, [], [(mean, var)])
     halves, outputs = outputs[:num], outputs[num:]
-    folded = plan.folded_firsts(backend, *(running or moments))
-    affine = affine_of(plan.firsts, 0)
-    dilations, offsets, rows, stride = plan.second_taps
-    second, *others = backend.separable(
-        halves, *folded[:2], second_weights.taps, dilations, offsets, second_weights.pointwise,
-        rows, stride, by_batch,
-    )  # fmt: skip
-    return halves, [*second, *outputs], [*folded, *affine], [tuple(moments), tuple(others)]
+    folded = plan.fold_firsts(backend, *(running or (mean, var)))
+    second = plan.convolutions_of_firsts(halves, *folded[:2], second_weights)
+    second_outputs, *of_second = backend.separable(Separable(second, by_batch))
+    first = [*folded, *affine_of(plan.firsts, 0)]
+    moments = [(mean, var), (of_second[0], of_second[1])]
+    return Convolved(halves, [*second_outputs, *outputs], first, moments)
 
 
-def _joined(found: Sequence[Moments], x: Tensor) -> Moments:
+def _joined(moments: Sequence[Moments], x: Tensor) -> Moments:
     """The means and variances of all, one behind the other."""
-    if not found:
+    if not moments:
         nothing = x.new_empty(0, x.shape[-1])
         return nothing, nothing
-    means, variances = zip(*found, strict=True)
+    means, variances = zip(*moments, strict=True)
     return torch.cat(means), torch.cat(variances)
 
 
@@ -163,11 +171,5 @@ def _nhwc(image: Tensor) -> Tensor:
 
 def _goes_deeper(ctx: Any) -> bool:
     """Whether gradients go beyond the mixture: to the state or to a convolution."""
-    first = GIVEN + ctx.plan.slots
-    return ctx.needs_input_grad[GIVEN - 2] or any(ctx.needs_input_grad[first:])
-
-
-def _keep(ctx: Any, **groups: Sequence[Tensor | None]) -> None:
-    """Saves groups of tensors for the backward pass, under their names."""
-    ctx.kept = {name: len(group) for name, group in groups.items()}
-    ctx.save_for_backward(*[tensor for group in groups.values() for tensor in group])
+    first = LEADING + ctx.plan.slots
+    return ctx.needs_input_grad[LEADING - 2] or any(ctx.needs_input_grad[first:])

@@ -1,8 +1,5 @@
 """The primitives as compiled operators, `torch.ops.sgas_cnn`; what they compute say torch_backend
 and torch_norms.
-
-Once the library is loaded, `operators` gives them their gradients and their shapes: they then work
-under autograd, fake tensors and torch.compile by themselves too.
 """
 
 from __future__ import annotations
@@ -11,70 +8,85 @@ from typing import Any
 
 from torch import Tensor
 
-from sgas_cnn.kernels.operators import whole
+from sgas_cnn.kernels.backend import (
+    Fold,
+    Follow,
+    Mixture,
+    MixtureBackward,
+    Pool,
+    PoolBackward,
+    Projection,
+    ProjectionBackward,
+    Separable,
+    SeparableBackward,
+    SeparableSum,
+    Unfold,
+    flat,
+)
+from sgas_cnn.kernels.operators import described
 
 
-def separable(*given: Any) -> tuple[list[Tensor], Tensor, Tensor]:
+def separable(call: Separable) -> tuple[list[Tensor], Tensor, Tensor]:
     """As `torch_backend.separable`."""
-    return _operators().separable(*given)
+    return _operators().separable(*flat(call))
+
+
+def separable_sum(call: SeparableSum) -> list[Tensor]:
+    """As `torch_backend.separable_sum`."""
+    return _operators().separable_sum(*flat(call))
 
 
 def separable_backward(
-    *given: Any,
+    call: SeparableBackward,
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor], Tensor, Tensor]:
     """As `torch_backend.separable_backward`."""
-    return _operators().separable_backward(*given)
+    return _operators().separable_backward(*flat(call))
 
 
-def separable_sum(*given: Any) -> list[Tensor]:
-    """As `torch_backend.separable_sum`."""
-    return _operators().separable_sum(*given)
-
-
-def projection(*given: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """As `torch_backend.projection`."""
-    return _operators().projection(*given)
-
-
-def projection_backward(*given: Any) -> tuple[Tensor, Tensor]:
-    """As `torch_backend.projection_backward`."""
-    return _operators().projection_backward(*given)
-
-
-def mixture(*given: Any) -> list[Tensor]:
+def mixture(call: Mixture) -> list[Tensor]:
     """As `torch_backend.mixture`."""
-    return _operators().mixture(*given)
+    return _operators().mixture(*call)
 
 
-def mixture_backward(*given: Any) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
+def mixture_backward(call: MixtureBackward) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
     """As `torch_backend.mixture_backward`."""
-    return _operators().mixture_backward(*given)
+    return _operators().mixture_backward(*call)
 
 
-def fold(*given: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """As `torch_norms.fold`."""
-    return _operators().fold(*given)
+def projection(call: Projection) -> tuple[Tensor, Tensor, Tensor]:
+    """As `torch_backend.projection`."""
+    return _operators().projection(*call)
 
 
-def unfold(*given: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """As `torch_norms.unfold`."""
-    return _operators().unfold(*given)
+def projection_backward(call: ProjectionBackward) -> tuple[Tensor, Tensor]:
+    """As `torch_backend.projection_backward`."""
+    return _operators().projection_backward(*call)
 
 
-def follow(*given: Any) -> None:
-    """As `torch_norms.follow`."""
-    _operators().follow(*given)
-
-
-def pool(*given: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def pool(call: Pool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """As `torch_backend.pool`."""
-    return _operators().pool(*given)
+    return _operators().pool(*call)
 
 
-def pool_backward(*given: Any) -> Tensor:
+def pool_backward(call: PoolBackward) -> Tensor:
     """As `torch_backend.pool_backward`."""
-    return _operators().pool_backward(*given)
+    return _operators().pool_backward(*call)
+
+
+def fold(call: Fold) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As `torch_norms.fold`."""
+    return _operators().fold(*call)
+
+
+def unfold(call: Unfold) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """As `torch_norms.unfold`."""
+    return _operators().unfold(*call)
+
+
+def follow(call: Follow) -> None:
+    """As `torch_norms.follow`."""
+    _operators().follow(*call)
 
 
 def _operators() -> Any:
-    return whole("sgas_cnn")
+    return described("sgas_cnn")

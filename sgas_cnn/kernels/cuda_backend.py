@@ -1,92 +1,148 @@
-"""Depthwise convolution by Triton kernels: on CUDA, or interpreted on any device.
+"""The primitives by Triton kernels, on CUDA or interpreted; what they compute say torch_backend and
+torch_norms.
 
-It is an operator of torch (namespace `sgas_cnn_cuda`) with its gradient and its shapes for fake
-tensors, opaque to torch.compile, so that one form holds for compiled and interpreted kernels. Sums
-run in float32, of float64 in float64. Gradients are exact and can be taken once. Dimensions:
-B images, C channels, H × W pixels, k × k taps.
+Torch knows them as `torch.ops.sgas_cnn_cuda`, with schemas, shapes and FLOPs of the compiled
+operators. Running moments follow by torch's own kernels, which take lists. Importing this module
+imports Triton.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
 
-from sgas_cnn.kernels.triton.forward import forward
-from sgas_cnn.kernels.triton.geometry import Geometry, empty_images
-from sgas_cnn.kernels.triton.input_gradient import input_gradient
-from sgas_cnn.kernels.triton.weight_gradient import weight_gradient
+from sgas.operators import define, first_tensors, is_looked_at
+from sgas_cnn.kernels import torch_backend
+from sgas_cnn.kernels.backend import RECORDS, flat, packed
+from sgas_cnn.kernels.operators import described
+from sgas_cnn.kernels.torch_norms import follow
+from sgas_cnn.kernels.triton import primitives
+
+__all__ = [
+    "fold",
+    "follow",
+    "mixture",
+    "mixture_backward",
+    "pool",
+    "pool_backward",
+    "projection",
+    "projection_backward",
+    "separable",
+    "separable_backward",
+    "separable_sum",
+    "unfold",
+]
+
+NAMESPACE = "sgas_cnn_cuda"
+_CONVOLUTIONS = (
+    "Tensor[] inputs, Tensor? scales, Tensor? shifts, Tensor[] taps, int[] dilations, "
+    "int[] offsets, Tensor[] pointwise, int[] first_rows, int stride"
+)
+
+Call = TypeVar("Call", bound=tuple[Any, ...])
+Result = TypeVar("Result")
 
 
-def depthwise_conv(x: Tensor, weight: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
-    """`x` `[B, C, H, W]` with each channel convolved by its kernel in `weight` `[C, 1, k, k]`.
+def _primitive(
+    schema: str, launch: Callable[[Call], Result], plain: Callable[[Call], Result]
+) -> Callable[[Call], Result]:
+    """The primitive of a schema: by its operator where torch looks at it, else by its kernels.
 
-    k is odd and the padding keeps the size at stride 1; at stride 2 it is halved, rounded up.
+    Images without pixels or channels are torch's.
     """
-    return _depthwise(x, weight, stride, dilation)
+    name = schema.partition("(")[0]
+
+    def compute(call: Call, arguments: list[Any]) -> Result:
+        tensors = list(first_tensors(arguments))
+        like = next((x for x in tensors if x.dim() == 4), tensors[0])
+        if not like.numel():
+            return plain(call)
+        with torch.cuda.device_of(like):
+            return launch(call)
+
+    def of_operator(*arguments: Any) -> Any:
+        return compute(packed(RECORDS[name], arguments), list(arguments))  # type: ignore[arg-type]
+
+    define(NAMESPACE, [schema], lambda _: of_operator)
+    operator = getattr(torch.ops.sgas_cnn_cuda, name)
+
+    def run(call: Call) -> Result:
+        arguments = flat(call)
+        return operator(*arguments) if is_looked_at(arguments) else compute(call, arguments)
+
+    run.__doc__ = f"As `torch_backend.{name}`."
+    return run
 
 
-def depthwise_gradients(
-    grad: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    stride: int,
-    dilation: int,
-    wanted: tuple[bool, bool],
-) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of `depthwise_conv` by `x` `[B, C, H, W]` and `weight`, None where not wanted."""
-    given = (grad, x, weight, stride, dilation)
-    return (
-        _input_gradient(*given) if wanted[0] else None,
-        _weight_gradient(*given) if wanted[1] else None,
-    )
-
-
-@torch.library.custom_op("sgas_cnn_cuda::depthwise", mutates_args=())
-def _depthwise(x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
-    with torch.cuda.device_of(x):
-        return forward(x, weight, stride, dilation)
-
-
-@_depthwise.register_fake
-def _(x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
-    return empty_images(x, Geometry.of(x, weight, stride, dilation).output)
-
-
-@torch.library.custom_op("sgas_cnn_cuda::depthwise_input_gradient", mutates_args=())
-def _input_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
-    with torch.cuda.device_of(grad):
-        return input_gradient(grad, weight, Geometry.of(x, weight, stride, dilation))
-
-
-@_input_gradient.register_fake
-def _(grad: Tensor, x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
-    return empty_images(grad, tuple(x.shape))
-
-
-@torch.library.custom_op("sgas_cnn_cuda::depthwise_weight_gradient", mutates_args=())
-def _weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
-    with torch.cuda.device_of(grad):
-        found = weight_gradient(x, grad, Geometry.of(x, weight, stride, dilation))
-    return found.to(weight.dtype)
-
-
-@_weight_gradient.register_fake
-def _(grad: Tensor, x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
-    return torch.empty_like(weight, memory_format=torch.contiguous_format)
-
-
-def _context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, weight, ctx.stride, ctx.dilation = inputs
-    ctx.save_for_backward(x, weight)
-
-
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-    x, weight = ctx.saved_tensors
-    sizes = (ctx.stride, ctx.dilation)
-    found = depthwise_gradients(grad, x, weight, *sizes, ctx.needs_input_grad[:2])
-    return *found, None, None
-
-
-_depthwise.register_autograd(_backward, setup_context=_context)
+separable = _primitive(
+    f"separable({_CONVOLUTIONS}, bool moments) -> (Tensor[], Tensor, Tensor)",
+    primitives.separable,
+    torch_backend.separable,
+)
+separable_sum = _primitive(
+    f"separable_sum({_CONVOLUTIONS}, Tensor[] before, int[] before_slots, int[] slot_of, "
+    "Tensor factors, Tensor bias) -> Tensor[]",
+    primitives.separable_sum,
+    torch_backend.separable_sum,
+)
+separable_backward = _primitive(
+    "separable_backward(Tensor[] gradients, int[] gradient_of, Tensor factors, Tensor[] outputs, "
+    f"Tensor? slopes, Tensor? constants, {_CONVOLUTIONS}, Tensor? centres, Tensor? added, "
+    "bool wants_inputs, bool[] wants_taps, bool[] wants_pointwise) "
+    "-> (Tensor[], Tensor[], Tensor[], Tensor, Tensor)",
+    primitives.separable_backward,
+    torch_backend.separable_backward,
+)
+mixture = _primitive(
+    "mixture(Tensor[] before, int[] before_slots, Tensor[] parts, int[] slot_of, Tensor factors, "
+    "Tensor[] linear, Tensor coefficients, Tensor bias) -> Tensor[]",
+    primitives.mixture,
+    torch_backend.mixture,
+)
+mixture_backward = _primitive(
+    "mixture_backward(Tensor[] gradients, Tensor[] parts, int[] slot_of, Tensor centres, "
+    "Tensor[] linear, Tensor linear_centres, Tensor coefficients, bool wants_linear) "
+    "-> (Tensor[], Tensor, Tensor, Tensor)",
+    primitives.mixture_backward,
+    torch_backend.mixture_backward,
+)
+projection = _primitive(
+    "projection(Tensor x, Tensor weight, Tensor? bias, bool moments) -> (Tensor, Tensor, Tensor)",
+    primitives.projection,
+    torch_backend.projection,
+)
+projection_backward = _primitive(
+    "projection_backward(Tensor gradient, Tensor factors, Tensor output, Tensor? slopes, "
+    "Tensor? constants, Tensor x, Tensor weight, bool wants_x, bool wants_weight) "
+    "-> (Tensor, Tensor)",
+    primitives.projection_backward,
+    torch_backend.projection_backward,
+)
+pool = _primitive(
+    "pool(Tensor x, int stride, bool moments) -> (Tensor, Tensor, Tensor, Tensor)",
+    primitives.pool,
+    torch_backend.pool,
+)
+pool_backward = _primitive(
+    "pool_backward(Tensor x, Tensor largest, Tensor average, Tensor largest_gradient, "
+    "Tensor average_gradient, Tensor slopes, Tensor constants, Tensor? added, int stride) "
+    "-> Tensor",
+    primitives.pool_backward,
+    torch_backend.pool_backward,
+)
+fold = _primitive(
+    "fold(Tensor mean, Tensor var, int[] row_of, Tensor? gamma, Tensor? beta, Tensor? weights, "
+    "int[] places, int[] slot_of, int slots, float eps) -> (Tensor, Tensor, Tensor, Tensor)",
+    primitives.fold,
+    torch_backend.fold,
+)
+unfold = _primitive(
+    "unfold(Tensor factors, Tensor centres, Tensor inverse, int[] row_of, Tensor? gamma, "
+    "Tensor? beta, Tensor? weights, int[] places, int[] slot_of, Tensor crossed, Tensor sums, "
+    "int pixels) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    primitives.unfold,
+    torch_backend.unfold,
+)
+OPERATORS = described(NAMESPACE)

@@ -1,4 +1,4 @@
-"""Depthwise convolutions in plain torch: identities that avoid the slow kernels of the CPU.
+"""Gradients of depthwise convolutions in plain torch, by ways around the slow kernels of the CPU.
 
 Dimensions: B images, C channels, H × W pixels, k × k taps. All tensors are channels-last.
 """
@@ -6,56 +6,20 @@ Dimensions: B images, C channels, H × W pixels, k × k taps. All tensors are ch
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 FAST_WIDTH = 3  # oneDNN's depthwise weight gradient is vectorised up to this kernel width
 
 
-def depthwise_conv(x: Tensor, weight: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
-    """`x` `[B, C, H, W]` with each channel convolved by its kernel in `weight` `[C, 1, k, k]`.
+def _wide_weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, padding: int) -> Tensor:
+    """The gradient `[C, 1, k, k]`, by three columns of taps at a time.
 
-    k is odd and the padding keeps the size at stride 1; at stride 2 it is halved, rounded up.
-    """
-    padding = dilation * (weight.shape[-1] // 2)
-    slow = weight.shape[-1] > FAST_WIDTH and weight.requires_grad and x.device.type == "cpu"
-    if slow and torch.is_grad_enabled() and stride == dilation == 1:
-        return _WideDepthwise.apply(x, weight, padding)
-    return F.conv2d(x, weight, None, stride, padding, dilation, x.shape[1])
-
-
-class _WideDepthwise(torch.autograd.Function):
-    """Depthwise convolution whose weight gradient is computed some columns of taps at a time.
-
-    On the CPU a 5 × 5 weight gradient took 7.4 ms whole and 1.4 ms in two pieces (64 images of
+    On the CPU that of 5 × 5 taps took 7.4 ms whole and 1.4 ms in two pieces (64 images of
     16 × 32 × 32, one thread, torch 2.13).
     """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, padding: int) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.padding = padding
-        return F.conv2d(x, weight, None, 1, padding, 1, x.shape[1])
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        x, weight = ctx.saved_tensors
-        grad = grad.contiguous(memory_format=torch.channels_last)
-        grad_x = grad_weight = None
-        if ctx.needs_input_grad[0]:
-            grad_x = _gradients(grad, x, weight, (ctx.padding, ctx.padding), (True, False))[0]
-        if ctx.needs_input_grad[1]:
-            grad_weight = _wide_weight_gradient(grad, x, weight, ctx.padding)
-        return grad_x, grad_weight, None
-
-
-def _wide_weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, padding: int) -> Tensor:
-    """The gradient `[C, 1, k, k]`, by three columns of taps at a time."""
     height, width = weight.shape[-2:]
     pieces = -(-width // FAST_WIDTH)
     padded = F.pad(x, (padding, padding + FAST_WIDTH * pieces - width))
@@ -80,7 +44,9 @@ def _gradients(
 def split_phases(x: Tensor) -> Tensor:
     """Every second row and column of `[B, C, H, W]` as images of their own `[4B, C, H/2, W/2]`.
 
-    A convolution of dilation 2 on the image is one of dilation 1 on its four phases.
+    A convolution of dilation 2 on the image is one of dilation 1 on its four phases. oneDNN's
+    gradients of the one took 3.9 to 8.1 ms, of the other 0.5 to 1.4 (64 images of 16 × 32 × 32, one
+    thread, torch 2.13).
     """
     batch, channels, height, width = x.shape
     rows = x.permute(0, 2, 3, 1).reshape(batch, height // 2, 2, width // 2, 2, channels)
@@ -104,7 +70,11 @@ def depthwise_gradients(
     dilation: int,
     wanted: tuple[bool, bool],
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of `depthwise_conv` by `x` `[B, C, H, W]` and `weight`, None where not wanted."""
+    """Gradients by `x` `[B, C, H, W]` and `weight` `[C, 1, k, k]`, None where not wanted.
+
+    `grad` is that of the convolution of each channel by its kernel; k is odd, and the padding keeps
+    the size at stride 1.
+    """
     grad = grad.contiguous(memory_format=torch.channels_last)
     if x.device.type == "cpu" and stride == 1 and x.numel():
         even = x.shape[2] % 2 == x.shape[3] % 2 == 0
@@ -118,7 +88,7 @@ def depthwise_gradients(
             return grad_x if wanted[0] else None, wide
     padding = dilation * (weight.shape[-1] // 2)
     sizes = [stride] * 2, [padding] * 2, [dilation] * 2
-    found = torch.ops.aten.convolution_backward(
+    to_x, to_weight, _ = torch.ops.aten.convolution_backward(
         grad, x, weight, None, *sizes, False, [0, 0], x.shape[1], [*wanted, False]
     )
-    return (found[0] if wanted[0] else None), (found[1] if wanted[1] else None)
+    return (to_x if wanted[0] else None), (to_weight if wanted[1] else None)

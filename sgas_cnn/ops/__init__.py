@@ -1,1 +1,3 @@
-"""Candidate operations; one module for each search space, one table in each."""
+"""Candidate operations, one file each, and the tables of the search spaces, `image` and
+`nasbench201`.
+"""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sgas.kernels import use_kernels
 from sgas.precision import narrowed, product, without_autocast
 from sgas_cnn.config import IMAGE_SPACE, OPERATIONS
-from sgas_cnn.edges import CellEdges, searched_plan
+from sgas_cnn.edges import CellEdges, searched_layout
 from sgas_cnn.fused.projection import relu_conv
 from sgas_cnn.ops.image import IMAGE_OPERATIONS
 from sgas_gcn.cells import Cell, CellEdge, LinearNorm
@@ -51,11 +51,11 @@ def node_cell(space: str) -> tuple[nn.Module, Run, tuple[int, ...]]:
 
 def image_cell(space: str) -> tuple[nn.Module, Run, tuple[int, ...]]:
     """The edges of a cell of images, all undecided."""
-    plan = searched_plan(IMAGE_SPACE, IMAGE_SPACE.topology(2))
+    layout = searched_layout(IMAGE_SPACE, IMAGE_SPACE.topology(2))
     edges = CellEdges(
-        plan, CHANNELS, [1] * 4, table=IMAGE_OPERATIONS, candidates=OPERATIONS, affine=True
+        layout, CHANNELS, [1] * 4, table=IMAGE_OPERATIONS, candidates=OPERATIONS, affine=True
     )
-    weights = torch.rand(len(plan.edges), len(OPERATIONS))
+    weights = torch.rand(len(layout.edges), len(OPERATIONS))
     return edges, lambda a, b: torch.cat(edges([a, b], weights)[2:]), (2, CHANNELS, SIDE, SIDE)
 
 

@@ -21,7 +21,7 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Any]:
     if request.param == "cuda" and _size(request) not in (None, SMALL):
         pytest.skip("the interpreter takes long; test_triton_primitives has more")
     with triton_kernels() if request.param == "cuda" else nullcontext():
-        yield BACKENDS[request.param]
+        yield BACKENDS[request.param]()
 
 
 def _size(request: pytest.FixtureRequest) -> Any:

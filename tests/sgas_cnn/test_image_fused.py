@@ -1,9 +1,8 @@
-"""Fused edges against the operations on their own, over all candidates and backends."""
+"""Cells against the definitions of their operations, over all tables and backends."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 import torch
@@ -13,12 +12,15 @@ from torch import Tensor, nn
 from sgas.errors import DeviceError
 from sgas.kernels import use_kernels
 from sgas_cnn.config import OPERATIONS
-from sgas_cnn.edges import CellEdge, CellEdges, CellPlan
+from sgas_cnn.edges import CellEdge, CellEdges, CellLayout, OperationTable
 from sgas_cnn.kernels import backend_of
-from sgas_cnn.ops import common
-from sgas_cnn.ops.common import BatchNorm, ConvNorm, SourceState
-from sgas_cnn.ops.image import IMAGE_OPERATIONS, FactorizedConv7x7, FactorizedReduce
-from sgas_cnn.ops.nasbench201 import NorConv
+from sgas_cnn.ops import layers
+from sgas_cnn.ops.conv_7x1_1x7 import FactorizedConv7x7
+from sgas_cnn.ops.image import IMAGE_OPERATIONS
+from sgas_cnn.ops.layers import BatchNorm, ConvNorm, HalvingConvNorm
+from sgas_cnn.ops.nasbench201 import NASBENCH201_TABLE
+from sgas_cnn.ops.nor_conv import NorConv
+from sgas_cnn.ops.operation import Operation
 
 STEPS = 2
 OPS = [*OPERATIONS, "sep_conv_7x7"]
@@ -39,12 +41,37 @@ def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
     use_kernels("auto")
 
 
-def random_edges(channels: int, stride: int, affine: bool) -> CellEdges:
+class Own(Operation):
+    """An operation of a user's own, without parts: the sine of a convolution."""
+
+    def __init__(self, channels: int, stride: int, affine: bool) -> None:
+        super().__init__(channels, stride, affine)
+        self.lin = nn.Conv2d(channels, channels, 3, stride, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.lin(x).sin()
+
+
+TABLES: dict[str, OperationTable] = {
+    "image": IMAGE_OPERATIONS,
+    "nasbench201": NASBENCH201_TABLE,
+    "own": {"own": Own, **IMAGE_OPERATIONS},
+}
+
+
+def random_edges(
+    channels: int,
+    stride: int,
+    affine: bool,
+    ops: Sequence[str] = OPS,
+    table: OperationTable = IMAGE_OPERATIONS,
+) -> CellEdges:
     """Edges from one input to two steps and on to the second, with all candidates, in float64."""
     ends = [(0, 0), (0, 1), (1, 1)]
-    plan = CellPlan(tuple(CellEdge(*end, tuple(OPS)) for end in ends), STEPS, (1, 2))
+    layout = CellLayout(tuple(CellEdge(*end, tuple(ops)) for end in ends), STEPS, (1, 2))
+    strides = [stride, 1, 1]
     edges = CellEdges(
-        plan, channels, [stride, 1, 1], table=IMAGE_OPERATIONS, candidates=OPS, affine=affine
+        layout, channels, strides, table=table, candidates=ops, affine=affine
     ).double()
     for parameter in edges.parameters():
         torch.nn.init.normal_(parameter)
@@ -52,15 +79,14 @@ def random_edges(channels: int, stride: int, affine: bool) -> CellEdges:
 
 
 def one_by_one(edges: CellEdges, x: Tensor, weights: Tensor) -> list[Tensor]:
-    """The plain formula: every candidate by itself, times its weight."""
+    """The definition: every candidate by its plain forward pass, times its weight."""
     states: list[Tensor] = [x]
     for step in range(STEPS):
         total = torch.zeros(())
-        for number, edge in enumerate(edges.plan.edges):
+        for number, edge in enumerate(edges.layout.edges):
             if edge.step == step:
-                state = SourceState(states[edge.source], edges.strides[edge.source])
-                for column, op in enumerate(OPS):
-                    total = total + weights[number, column] * edges[number][op](state)
+                for weight, op in zip(weights[number], edges[number].values(), strict=True):
+                    total = total + weight * op(states[edge.source])
         states.append(total)
     return states
 
@@ -82,22 +108,42 @@ def results(
 
 
 @pytest.mark.parametrize("size", [(6, 7, 8), (16, 6, 5)], ids=str)
-@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(
+    ("name", "stride"), [("image", 1), ("image", 2), ("nasbench201", 1), ("own", 2)]
+)
 @pytest.mark.parametrize("affine", [False, True], ids=["search", "derived"])
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-def test_fused_edges_equal_each_operation_alone(
-    kernels: str, size: tuple[int, int, int], stride: int, affine: bool, training: bool
+def test_a_cell_is_the_weighted_sum_of_plain_forward_passes(
+    kernels: str, size: tuple[int, int, int], name: str, stride: int, affine: bool, training: bool
 ) -> None:
     torch.manual_seed(0)
     channels, height, width = size
-    edges = random_edges(channels, stride, affine).train(training)
+    ops = list(TABLES[name])
+    edges = random_edges(channels, stride, affine, ops, TABLES[name]).train(training)
     x = torch.randn(3, channels, height, width, dtype=torch.float64, requires_grad=True)
-    weights = torch.randn(3, len(OPS), dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(3, len(ops), dtype=torch.float64, requires_grad=True)
     leaves = [x, weights, *edges.parameters()]
     ours = results(edges, lambda: edges([x], weights), leaves)
     plain = results(edges, lambda: one_by_one(edges, x, weights), leaves)
     for a, b in zip(ours, plain, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10 * float(b.detach().abs().max()))
+
+
+@pytest.mark.parametrize("op", ["own", "conv_7x1_1x7", "dil_conv_3x3", "max_pool_3x3"])
+def test_an_edge_is_dropped_whole(kernels: str, op: str) -> None:
+    """Fused or not, of one operation or of two, for an image at a time and in training alone."""
+    torch.manual_seed(4)
+    ops = [op, "sep_conv_3x3"]
+    edges = random_edges(6, 1, True, ops, TABLES["own"])
+    x = torch.randn(40, 6, 4, 4, dtype=torch.float64)
+    for kept in (ops, [op]):
+        edges.restrict([kept] * 3)
+        whole, dropped = edges([x])[1], edges([x], drop_path=0.5)[1]
+        gone = (dropped == 0).flatten(1).all(1)
+        assert 0 < gone.sum() < len(x)
+        torch.testing.assert_close(dropped[~gone], 2 * whole[~gone])
+    edges.eval()
+    assert torch.equal(edges([x], drop_path=0.5)[1], edges([x])[1])
 
 
 def test_without_weights_each_is_one(kernels: str) -> None:
@@ -151,12 +197,11 @@ def test_sums_without_gradients_equal_those_with(
 Run = Callable[[Tensor], Tensor]
 
 
-def normed_layers(affine: bool) -> list[tuple[nn.Module, Run, Run]]:
-    """Layers of convolution and norm: the module, how it runs, its plain form; for even heights."""
+def normed_layers(affine: bool) -> list[tuple[nn.Module, Run]]:
+    """Layers of convolution and norm, and their plain form."""
     pointwise, strided = ConvNorm(20, 7, affine=affine), ConvNorm(20, 7, 3, 2, affine=affine)
-    first, halving = ConvNorm(20, 7, 3, relu=False), FactorizedReduce(8, 2, affine, 20)
-
-    alone = NorConv(20, 1, affine, kernel=3), FactorizedConv7x7(20, 1, affine)
+    first, halving = ConvNorm(20, 7, 3, relu=False), HalvingConvNorm(20, 8, affine=affine)
+    full, factors = NorConv(20, 1, affine, kernel=3), FactorizedConv7x7(20, 1, affine)
 
     def halved(x: Tensor) -> Tensor:
         x = F.pad(F.relu(x), (0, x.shape[3] % 2))
@@ -164,23 +209,13 @@ def normed_layers(affine: bool) -> list[tuple[nn.Module, Run, Run]]:
         return halving.norm(torch.cat(halves, dim=1))
 
     return [
-        (pointwise, pointwise, lambda x: pointwise.norm(pointwise.lin(F.relu(x)))),
-        (strided, strided, lambda x: strided.norm(strided.lin(F.relu(x)))),
-        (first, first, lambda x: first.norm(first.lin(x))),
-        (halving, lambda x: halving(SourceState(x, 2)), halved),
-        *[_scaled(op, scale) for op in alone for scale in (None, torch.randn(20).double())],
+        (pointwise, lambda x: pointwise.norm(pointwise.lin(F.relu(x)))),
+        (strided, lambda x: strided.norm(strided.lin(F.relu(x)))),
+        (first, lambda x: first.norm(first.lin(x))),
+        (halving, halved),
+        (full, lambda x: full.norm(full.lin(F.relu(x)))),
+        (factors, lambda x: factors.norm(factors.column(factors.row(F.relu(x))))),
     ]
-
-
-def _scaled(op: Any, scale: Tensor | None) -> tuple[nn.Module, Run, Run]:
-    """An operation that runs alone, times a weight, and its plain form."""
-
-    def plain(x: Tensor) -> Tensor:
-        x = F.relu(x)
-        x = op.lin(x) if isinstance(op, NorConv) else op.column(op.row(x))
-        return op.norm(x, scale)
-
-    return op, lambda x: op(SourceState(x), scale), plain
 
 
 @pytest.mark.parametrize("affine", [False, True], ids=["search", "derived"])
@@ -190,15 +225,15 @@ def test_norms_are_in_the_convolutions_at_inference(
     torch.manual_seed(2)
     x = torch.randn(3, 20, 6, 5, dtype=torch.float64)
     wanted, found = list[Tensor](), list[Tensor]()
-    for layer, run, plain in normed_layers(affine):
+    for layer, plain in normed_layers(affine):
         layer.double().eval()
         for name, tensor in [*layer.named_parameters(), *layer.named_buffers()]:
             torch.nn.init.uniform_(tensor, 0.5 if name.endswith("var") else -1.0)
         wanted.append(plain(x).detach())
         with monkeypatch.context() as patched, torch.no_grad():
             patched.setattr(F, "batch_norm", None)
-            patched.setattr(common, "relu_conv_norm", None)
-            found.append(run(x))
+            patched.setattr(layers, "relu_conv_norm", None)
+            found.append(layer(x))
     for ours, exact in zip(found, wanted, strict=True):
         torch.testing.assert_close(ours, exact, rtol=1e-9, atol=1e-10)
 

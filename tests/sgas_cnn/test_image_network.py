@@ -18,7 +18,7 @@ from sgas.genotype import Genotype
 from sgas_cnn.config import IMAGE_SPACE, OPERATIONS, ImageModelConfig
 from sgas_cnn.edges import drop_images
 from sgas_cnn.network import AuxiliaryHead, ImageNetwork
-from sgas_cnn.ops.common import BatchNorm
+from sgas_cnn.ops.layers import BatchNorm
 from sgas_cnn.published import load_published, published_names
 from sgas_cnn.supernet import ImageSupernet
 
@@ -215,7 +215,7 @@ def test_drop_path_leaves_skips_of_stride_1_alone(kind: str, spared: bool) -> No
     text = f"Genotype(normal={skips}, normal_concat=[2], reduce={skips}, reduce_concat=[2])"
     net = ImageNetwork(Genotype.from_text(text, "image"), SMALL, 3, 5)
     cell = next(cell for cell in net.cells if cell.kind == kind)
-    layer, x = cell.edges[0]["skip_connect"], torch.randn(4, cell.edges.channels, 8, 8)
+    layer, x = cell.edges[0]["skip_connect"], torch.randn(4, cell.out_channels, 8, 8)
     assert layer.skips == spared
     cell.pre0 = cell.pre1 = torch.nn.Identity()
     one, other = (cell(x, x, drop_path=0.5) for _ in range(2))

@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.library import opcheck
 
 from sgas_cnn.kernels import torch_norms
+from sgas_cnn.kernels.backend import Fold, Follow, Unfold
 
 EPS = 1e-5
 PIXELS, CHANNELS, SLOTS = 30, 5, 2
@@ -57,7 +58,7 @@ def test_folded_norms_equal_the_plain_formula_and_its_gradients(backend: Any, af
     with torch.no_grad():
         mean, var = images.mean(1), images.var(1, correction=0)
         factors, bias, centres, inverse = backend.fold(
-            mean, var, ROW_OF, gamma, beta, weights, PLACES, SLOT_OF, SLOTS, EPS
+            Fold(mean, var, ROW_OF, gamma, beta, weights, PLACES, SLOT_OF, SLOTS, EPS)
         )
         read = [images[row] if row >= 0 else bare for row in ROW_OF]
         for slot, out in enumerate(outs):
@@ -71,8 +72,10 @@ def test_folded_norms_equal_the_plain_formula_and_its_gradients(backend: Any, af
         )
         sums = torch.stack([g.sum(0) for g in gradients])
         to_weights, to_gamma, to_beta, slopes, constants = backend.unfold(
-            factors, centres, inverse, ROW_OF, gamma, beta, weights, PLACES, SLOT_OF, crossed, sums,
-            PIXELS,
+            Unfold(
+                factors, centres, inverse, ROW_OF, gamma, beta, weights, PLACES, SLOT_OF, crossed,
+                sums, PIXELS,
+            )
         )  # fmt: skip
         to_images, to_bare = torch.zeros_like(images), torch.zeros_like(bare)
         for i, row in enumerate(ROW_OF):
@@ -86,10 +89,10 @@ def test_folded_norms_equal_the_plain_formula_and_its_gradients(backend: Any, af
 def test_running_moments_correct_nothing(backend: Any) -> None:
     mean, var = torch.randn(2, CHANNELS), torch.rand(2, CHANNELS)
     rest = None, None, None, [-1, -1, -1, -2], SLOT_OF
-    factors, _, centres, inverse = backend.fold(mean, var, ROW_OF, *rest, SLOTS, EPS)
+    factors, _, centres, inverse = backend.fold(Fold(mean, var, ROW_OF, *rest, SLOTS, EPS))
     sums = torch.randn(SLOTS, CHANNELS)
     to_weights, *_, slopes, constants = backend.unfold(
-        factors, centres, inverse, ROW_OF, *rest, torch.randn(4, CHANNELS), sums, 0
+        Unfold(factors, centres, inverse, ROW_OF, *rest, torch.randn(4, CHANNELS), sums, 0)
     )
     assert not slopes.any() and not constants.any() and not to_weights.numel()
 
@@ -110,16 +113,16 @@ def test_running_moments_follow_on_their_channels_alone(backend: Any) -> None:
     before = [torch.randn(CHANNELS) for _ in range(3)], [torch.rand(CHANNELS) for _ in range(3)]
     running = [[x.clone() for x in part] for part in before]
     rows, first, last = [1, 0, 1], [0, 2, 0], [CHANNELS, 4, 1]
-    backend.follow(*running, means, variances, rows, first, last, 1.5, 0.1)
+    backend.follow(Follow(*running, means, variances, rows, first, last, 1.5, 0.1))
     for part, old, found in zip(running, before, (means, 1.5 * variances), strict=True):
         for ours, was, row, a, b in zip(part, old, rows, first, last, strict=True):
             wanted = was.clone()
             wanted[a:b] = 0.9 * was[a:b] + 0.1 * found[row, a:b]
             torch.testing.assert_close(ours, wanted)
-    backend.follow([], [], means, variances, [], [], [], 1.5, 0.1)
+    backend.follow(Follow([], [], means, variances, [], [], [], 1.5, 0.1))
 
 
-def test_compiled_operators_are_whole() -> None:
+def test_torch_knows_the_compiled_operators() -> None:
     needs_library()
     images, weights, gamma, beta = (
         None if x is None else x.detach() for x in images_and_affine(True)

@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sgas_cnn.config import IMAGE_SPACE, OPERATIONS
-from sgas_cnn.kernels.torch_depthwise import depthwise_conv, join_phases, split_phases
-from sgas_cnn.ops.common import BatchNorm, Operation, SourceState
+from sgas_cnn.kernels.torch_depthwise import join_phases, split_phases
 from sgas_cnn.ops.image import IMAGE_OPERATIONS
+from sgas_cnn.ops.layers import BatchNorm
+from sgas_cnn.ops.operation import Operation
 
 SIZES = [(2, 3, 4, 4), (6, 2, 8, 8), (4, 2, 7, 5), (2, 1, 6, 9)]  # channels, images, height, width
 ALL = pytest.mark.parametrize("name", IMAGE_OPERATIONS)
@@ -25,15 +26,14 @@ AFFINE = pytest.mark.parametrize("affine", [False, True], ids=["search", "eval"]
 Size = tuple[int, int, int, int]
 
 
-def randomised(name: str, channels: int, stride: int, affine: bool, count: int) -> list[Operation]:
-    """Operations in float64 whose norms, where they are affine, have weights of both signs."""
-    ops = [IMAGE_OPERATIONS[name](channels, stride, affine).double() for _ in range(count)]
-    for op in ops:
-        for module in op.modules():
-            if isinstance(module, BatchNorm) and module.weight is not None:
-                torch.nn.init.normal_(module.weight)
-                torch.nn.init.normal_(module.bias)
-    return ops
+def randomised(name: str, channels: int, stride: int, affine: bool) -> Operation:
+    """An operation in float64 whose norms, where they are affine, have weights of both signs."""
+    op = IMAGE_OPERATIONS[name](channels, stride, affine).double()
+    for module in op.modules():
+        if isinstance(module, BatchNorm) and module.weight is not None:
+            torch.nn.init.normal_(module.weight)
+            torch.nn.init.normal_(module.bias)
+    return op
 
 
 def random_images(size: Size, seed: int = 0) -> Tensor:
@@ -61,8 +61,8 @@ def test_the_table_has_the_operations_of_the_search_space_in_order() -> None:
 @AT_ALL_SIZES
 def test_shape_and_finite_gradients(name: str, stride: int, affine: bool, size: Size) -> None:
     x = random_images(size)
-    (op,) = randomised(name, size[0], stride, affine, 1)
-    out = op(SourceState(x, stride))
+    op = randomised(name, size[0], stride, affine)
+    out = op(x)
     halves = [-(-side // stride) for side in size[2:]]
     assert out.shape == (size[1], size[0], *halves) and out.dtype == x.dtype
     for grad in gradients(out, [x, *op.parameters()]):
@@ -70,40 +70,14 @@ def test_shape_and_finite_gradients(name: str, stride: int, affine: bool, size: 
 
 
 @ALL
-@STRIDES
-@AFFINE
-def test_many_edges_at_once_equal_each_alone(name: str, stride: int, affine: bool) -> None:
-    x = random_images(SIZES[1])
-    ops = randomised(name, 6, stride, affine, 3)
-    scales = torch.rand(2, 6, dtype=torch.float64, requires_grad=True)
-    buffers = [buffer for op in ops for buffer in op.buffers()]
-    fresh = [buffer.clone() for buffer in buffers]
-    given = [scales[0], scales[1], None]
-    together = torch.stack(type(ops[0]).evaluate(ops, SourceState(x, stride), given))
-    statistics = [buffer.clone() for buffer in buffers]
-    for buffer, values in zip(buffers, fresh, strict=True):
-        buffer.data = values  # autograd still needs what the first pass left in the old storage
-    factors = torch.cat([scales, torch.ones_like(scales[:1])]).view(3, 1, 6, 1, 1)
-    alone = torch.stack([op(SourceState(x, stride)) for op in ops]) * factors
-    torch.testing.assert_close(together, alone)
-    inputs = [x, scales, *[p for op in ops for p in op.parameters()]]
-    pairs = zip(gradients(together, inputs), gradients(alone, inputs), strict=True)
-    for ours, wanted in pairs:
-        zeros = torch.zeros_like(wanted) if wanted is not None else None
-        torch.testing.assert_close(zeros if ours is None else ours, wanted)
-    for ours, wanted in zip(statistics, buffers, strict=True):
-        torch.testing.assert_close(ours, wanted)
-
-
-@ALL
 def test_evaluation_mode_uses_and_keeps_the_running_statistics(name: str) -> None:
     x = random_images(SIZES[1])
-    (op,) = randomised(name, 6, 1, False, 1)
+    op = randomised(name, 6, 1, False)
     for _ in range(200):
-        trained = op(SourceState(x))
+        trained = op(x)
     op.eval()
     before = [buffer.clone() for buffer in op.buffers()]
-    out = op(SourceState(x))
+    out = op(x)
     assert all(torch.equal(a, b) for a, b in zip(before, op.buffers(), strict=True))
     # The running variance is unbiased, so the two differ by a percent of a deviation.
     torch.testing.assert_close(out, trained, rtol=0.1, atol=0.1)
@@ -170,15 +144,15 @@ PLAIN: dict[str, Callable[[Operation, Tensor, int], Tensor]] = {
 @AT_ALL_SIZES
 def test_equals_the_plain_formula(name: str, stride: int, affine: bool, size: Size) -> None:
     x = random_images(size)
-    (op,) = randomised(name, size[0], stride, affine, 1)
-    ours, plain = op(SourceState(x, stride)), PLAIN[name](op, x, stride)
+    op = randomised(name, size[0], stride, affine)
+    ours, plain = op(x), PLAIN[name](op, x, stride)
     torch.testing.assert_close(ours, plain, rtol=1e-9, atol=1e-10)
     inputs = [x, *op.parameters()]
     for a, b in zip(gradients(ours, inputs), gradients(plain, inputs), strict=True):
         ours = torch.zeros_like(b) if a is None and b is not None else a
         torch.testing.assert_close(ours, b, rtol=1e-8, atol=1e-9)
     with torch.no_grad():
-        torch.testing.assert_close(op(SourceState(x, stride)), plain, rtol=1e-9, atol=1e-10)
+        torch.testing.assert_close(op(x), plain, rtol=1e-9, atol=1e-10)
 
 
 @AFFINE
@@ -195,7 +169,7 @@ def test_agrees_with_the_published_method(
             for key in file.files
             if key.startswith(prefix)
         }
-    (op,) = randomised(name, source.shape[1], stride, affine, 1)
+    op = randomised(name, source.shape[1], stride, affine)
     assert {f"w.{key}" for key, _ in op.named_parameters()} == {
         key for key in arrays if key.startswith("w.")
     }
@@ -203,7 +177,7 @@ def test_agrees_with_the_published_method(
         parameter.data.copy_(arrays[f"w.{key}"].view_as(parameter))
     x = source.double().contiguous(memory_format=torch.channels_last).requires_grad_()
 
-    out = op(SourceState(x, stride))
+    out = op(x)
     (out * arrays["g"].double()).sum().backward()
 
     close(out, arrays["out"])
@@ -213,7 +187,7 @@ def test_agrees_with_the_published_method(
     for key, buffer in op.named_buffers():
         close(buffer, arrays[f"after.{key}"])
     op.eval()
-    close(op(SourceState(x, stride)), arrays["out_eval"])
+    close(op(x), arrays["out_eval"])
 
 
 def close(ours: Tensor | None, wanted: Tensor) -> None:
@@ -223,35 +197,8 @@ def close(ours: Tensor | None, wanted: Tensor) -> None:
     )
 
 
-@pytest.mark.parametrize("kernel", [3, 5, 7])
-@pytest.mark.parametrize("frozen", [False, True])
-def test_depthwise_convolution_equals_the_grouped_one(kernel: int, frozen: bool) -> None:
-    x = random_images((3, 2, 6, 5))
-    weight = torch.randn(3, 1, kernel, kernel, dtype=torch.float64, requires_grad=not frozen)
-    inputs = [x] if frozen else [x, weight]
-    for stride, dilation in ((1, 1), (2, 1), (1, 2)):
-        ours = depthwise_conv(x, weight, stride, dilation)
-        padding = dilation * (kernel // 2)
-        wanted = F.conv2d(x, weight, None, stride, padding, dilation, 3)
-        torch.testing.assert_close(ours, wanted)
-        for a, b in zip(gradients(ours, inputs), gradients(wanted, inputs), strict=True):
-            torch.testing.assert_close(a, b)
-
-
 def test_phases_hold_every_second_pixel_and_join_again() -> None:
     x = random_images((3, 2, 6, 4))
     phases = split_phases(x)
     assert torch.equal(phases[2:4], x[:, :, ::2, 1::2])
     assert torch.equal(join_phases(phases), x)
-
-
-@pytest.mark.parametrize("name", ["max_pool_3x3", "dil_conv_3x3"])
-def test_each_form_of_a_state_is_computed_once(name: str) -> None:
-    x = random_images(SIZES[1])
-    state = SourceState(x)
-    ops = randomised(name, 6, 1, False, 2)
-    type(ops[0]).evaluate(ops, state, [None, None])
-    forms = ("max_pooled",) if name == "max_pool_3x3" else ("relu", "dilated_relu")
-    before = [getattr(state, form) for form in forms]
-    type(ops[0]).evaluate(ops, state, [None, None])
-    assert all(getattr(state, form) is known for form, known in zip(forms, before, strict=True))

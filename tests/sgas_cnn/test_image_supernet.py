@@ -15,8 +15,8 @@ from torch import Tensor
 from sgas.decisions import PRUNED, UNDECIDED, CellDecisions, Choice, decided
 from sgas.errors import ConfigError
 from sgas_cnn.config import IMAGE_SPACE, OPERATIONS, ImageModelConfig
-from sgas_cnn.ops.common import Operation
-from sgas_cnn.ops.image import Zero
+from sgas_cnn.ops.operation import Operation
+from sgas_cnn.ops.zero import Zero
 from sgas_cnn.supernet import ImageSupernet
 
 TOPOLOGY = IMAGE_SPACE.topology(4)

@@ -23,10 +23,12 @@ from image_kernels import (
 )
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
+from triton_images import moved
 from triton_runs import triton_kernels
 
 from sgas.kernels import backend_for
 from sgas_cnn.kernels import BACKENDS
+from sgas_cnn.kernels.backend import Convolutions, Separable, SeparableBackward, SeparableSum
 from sgas_cnn.library import LIBRARY
 
 
@@ -36,7 +38,7 @@ def separable_backend(request: pytest.FixtureRequest) -> Iterator[Any]:
     if request.param == "cpu":
         needs_library()
     with triton_kernels() if request.param == "cuda" else nullcontext():
-        yield BACKENDS[request.param]
+        yield BACKENDS[request.param]()
 
 
 def skip_slow(size: Size, stride: int, dtype: torch.dtype, mapped: bool) -> None:
@@ -58,17 +60,8 @@ def conv(u: Tensor, weight: Tensor, dilation: int, offset: int, stride: int) -> 
     return out.permute(0, 2, 3, 1)
 
 
-def plain_separable(
-    inputs: list[Tensor],
-    scales: Tensor | None,
-    shifts: Tensor | None,
-    taps: list[Tensor],
-    dilations: list[int],
-    offsets: list[int],
-    pointwise: list[Tensor],
-    first_rows: list[int],
-    stride: int,
-) -> tuple[list[Tensor], Tensor, Tensor]:
+def plain_separable(convolutions: Convolutions) -> tuple[list[Tensor], Tensor, Tensor]:
+    inputs, scales, shifts, taps, dilations, offsets, pointwise, first_rows, stride = convolutions
     outputs = []
     for i, weight in enumerate(taps):
         if scales is None or shifts is None:
@@ -94,11 +87,12 @@ def test_separable_equals_the_plain_formula(
 ) -> None:
     skip_slow(size, stride, dtype, mapped)
     torch.manual_seed(0)
-    given = bank(size, dtype, stride, mapped)
-    ours, plain = separable_backend.separable(*given, True), plain_separable(*given)
+    convolutions = bank(size, dtype, stride, mapped)
+    ours = separable_backend.separable(Separable(convolutions, True))
+    plain = plain_separable(convolutions)
     for a, b in zip(tensors_of(*ours), tensors_of(*plain), strict=True):
         close_to_scale(a, b, dtype)
-    assert tensors_of(separable_backend.separable(*given, False)[1:])[0].numel() == 0
+    assert separable_backend.separable(Separable(convolutions, False))[1].numel() == 0
 
 
 @AT_ALL_SIZES
@@ -110,13 +104,15 @@ def test_sums_of_separable_equal_the_plain_formula(
 ) -> None:
     skip_slow(size, stride, dtype, mapped)
     torch.manual_seed(3)
-    given, channels = bank(size, dtype, stride, mapped), size[0]
-    outputs, slots = plain_separable(*given)[0], [0, 2, 1]
+    convolutions, channels = bank(size, dtype, stride, mapped), size[0]
+    outputs, slots = plain_separable(convolutions)[0], [0, 2, 1]
     slot_of = [slots[i % 3] for i in range(len(outputs))]
     factors = torch.randn(len(outputs), channels, dtype=dtype)
     bias, before = torch.randn(3, channels, dtype=dtype), image(size, dtype, stride)
     kept = before.clone()
-    ours = separable_backend.separable_sum(*given, [before], [1], slot_of, factors, bias)
+    ours = separable_backend.separable_sum(
+        SeparableSum(convolutions, [before], [1], slot_of, factors, bias)
+    )
     for slot, out in enumerate(ours):
         wanted = bias[slot] + (kept if slot == 1 else 0)
         for output, target, factor in zip(outputs, slot_of, factors, strict=True):
@@ -134,36 +130,36 @@ def test_separable_backward_equals_autograd_of_the_plain_formula(
 ) -> None:
     skip_slow(size, stride, dtype, mapped)
     torch.manual_seed(1)
-    given = bank(size, dtype, stride, mapped)
-    channels, num = size[0], len(given[3])
-    leaves = [t.requires_grad_() for t in tensors_of(*given) if t.numel()]
-    outputs, _, _ = plain_separable(*given)
+    leading = bank(size, dtype, stride, mapped)
+    channels, num = size[0], len(leading.taps)
+    leaves = [t.requires_grad_() for t in tensors_of(*leading) if t.numel()]
+    outputs, _, _ = plain_separable(leading)
     gradients = [image(size, dtype, stride) for _ in range(2)]
     gradient_of = [i % 2 for i in range(num)]
     factors, slopes, constants = torch.randn(3, num, channels, dtype=dtype)
     centres = torch.randn(num, channels, dtype=dtype) if mapped else None
-    added = None if mapped else torch.randn_like(given[0][0])
+    added = None if mapped else torch.randn_like(leading.inputs[0])
     pulled = [
         gradients[gradient_of[i]] * factors[i] + output.detach() * slopes[i] + constants[i]
         for i, output in enumerate(outputs)
     ]
     wanted = torch.autograd.grad(outputs, leaves, pulled, allow_unused=True)
     by_leaf = {id(leaf): g for leaf, g in zip(leaves, wanted, strict=True)}
-    inputs, scales, shifts, taps, dilations, offsets, pointwise, rows, stride = (
-        [t.detach() for t in v] if isinstance(v, list) and tensors_of(v) else v for v in given
-    )
-    scales, shifts = (t if t is None else t.detach() for t in (scales, shifts))
+    convolutions = moved(leading, "cpu", dtype)
     kept = [output.detach().contiguous() for output in outputs]
 
     def run(wants_inputs: bool, weights: list[bool]) -> Any:
         return separable_backend.separable_backward(
-            gradients, gradient_of, factors, kept, slopes, constants, inputs, scales, shifts, taps,
-            dilations, offsets, pointwise, rows, stride, centres, added, wants_inputs, weights,
-            weights,
+            SeparableBackward(
+                gradients, gradient_of, factors, kept, slopes, constants, convolutions, centres,
+                added, wants_inputs, weights, weights,
+            )
         )  # fmt: skip
 
     to_inputs, to_taps, to_pointwise, crossed, sums = run(True, [True] * num)
-    for ours, weight in zip((*to_taps, *to_pointwise), (*given[3], *given[6]), strict=True):
+    for ours, weight in zip(
+        (*to_taps, *to_pointwise), (*leading.taps, *leading.pointwise), strict=True
+    ):
         if weight.numel():
             close_to_scale(ours, by_leaf[id(weight)], dtype)
     without, *nothing = run(True, [False] * num)[:3]
@@ -172,13 +168,15 @@ def test_separable_backward_equals_autograd_of_the_plain_formula(
     assert not any(t.numel() for t in tensors_of(*nothing))
     if not mapped:
         assert run(False, [True] * num)[0] == []
-        close_to_scale(to_inputs[0], by_leaf[id(given[0][0])] + added, dtype)
+        close_to_scale(to_inputs[0], by_leaf[id(leading.inputs[0])] + added, dtype)
         return
-    for i, x in enumerate(inputs):
-        close_to_scale(to_inputs[i] * scales[i], by_leaf[id(given[0][i])], dtype)
-        centred = by_leaf[id(given[1])][i] - by_leaf[id(given[2])][i] * centres[i]
+    of_scales, of_shifts = by_leaf[id(leading.scales)], by_leaf[id(leading.shifts)]
+    for i, x in enumerate(leading.inputs):
+        to_x = to_inputs[i] * convolutions.scales[i]
+        close_to_scale(to_x, by_leaf[id(x)], dtype)
+        centred = of_scales[i] - of_shifts[i] * centres[i]
         close_to_scale(crossed[i], centred, dtype)
-        close_to_scale(sums[i], by_leaf[id(given[2])][i], dtype)
+        close_to_scale(sums[i], of_shifts[i], dtype)
         assert x.shape == to_inputs[i].shape
 
 

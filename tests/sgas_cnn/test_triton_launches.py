@@ -16,7 +16,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from triton_images import backward_of, cell, mixing, moved, some_of
 from triton_runs import DEVICE, pass_compiled, triton_kernels
 
-from sgas_cnn.kernels import triton_backend
+from sgas_cnn.kernels import BACKENDS
+from sgas_cnn.kernels.backend import (
+    Pool,
+    PoolBackward,
+    Projection,
+    ProjectionBackward,
+    Separable,
+)
 
 SEPARABLE = ["sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5"]
 
@@ -50,6 +57,7 @@ class Launches(TorchDispatchMode):
 
 def launches(run: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> tuple[Any, int]:
     """What comes back, and how many kernels were launched; Triton's are counted, not run."""
+    from sgas_cnn.kernels import cuda_backend
     from sgas_cnn.kernels.triton.sums import _added_kernel
 
     counter = Launches()
@@ -59,7 +67,7 @@ def launches(run: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> tuple[A
 
     with monkeypatch.context() as patched, counter:
         patched.setattr(type(_added_kernel), "run", count)
-        patched.setattr(triton_backend, "is_looked_at", lambda *_: False)
+        patched.setattr(cuda_backend, "is_looked_at", lambda *_: False)
         back = run()
     return back, counter.found.total()
 
@@ -84,30 +92,33 @@ def test_launches_do_not_grow_with_the_edges(
 
 @pytest.mark.parametrize("num", [1, 8])
 def test_launches_of_a_call(num: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = some_of(bank(SMALL, torch.float32, 1, False), [0] * num)
-    given = moved(given, DEVICE, torch.float32)
-    (outputs, *_), forward = launches(lambda: triton_backend.separable(*given, True), monkeypatch)
-    arguments = backward_of(given, outputs, True, [True] * num, [True] * num)
-    arguments = moved(arguments, DEVICE, torch.float32)
-    _, backward = launches(lambda: triton_backend.separable_backward(*arguments), monkeypatch)
+    backend = BACKENDS["cuda"]()
+    convolutions = some_of(bank(SMALL, torch.float32, 1, False), [0] * num)
+    convolutions = moved(convolutions, DEVICE, torch.float32)
+    call = Separable(convolutions, True)
+    (outputs, *_), forward = launches(lambda: backend.separable(call), monkeypatch)
+    of_call = backward_of(convolutions, outputs, True, [True] * num, [True] * num)
+    of_call = moved(of_call, DEVICE, torch.float32)
+    _, backward = launches(lambda: backend.separable_backward(of_call), monkeypatch)
     assert forward <= 5 and backward <= 9
-    x, rows = given[0][0], torch.randn(2, SMALL[0], device=DEVICE)
+    x, rows = convolutions.inputs[0], torch.randn(2, SMALL[0], device=DEVICE)
     weight, row = torch.randn(4, SMALL[0], 1, 1, device=DEVICE), torch.randn(1, 4, device=DEVICE)
     forward_mixing, backward_mixing = (
         moved(a, DEVICE, torch.float32) for a in mixing(SMALL, torch.float32, 3)
     )
     output = torch.randn(*x.shape[:3], 4, device=DEVICE)
-    calls: list[tuple[int, str, tuple[Any, ...]]] = [
-        (3, "pool", (x, 1, True)),
-        (2, "pool_backward", (x, x, x, x, x, rows, rows, x, 1)),
-        (1, "mixture", forward_mixing),
-        (3, "mixture_backward", (*backward_mixing, True)),
-        (4, "projection", (x, weight, None, True)),
-        (5, "projection_backward", (output, row, output, row, row, x, weight, True, True)),
+    of_pool = PoolBackward(x, x, x, x, x, rows, rows, x, 1)
+    of_projection = ProjectionBackward(output, row, output, row, row, x, weight, True, True)
+    calls: list[tuple[int, Callable[[], Any]]] = [
+        (3, lambda: backend.pool(Pool(x, 1, True))),
+        (2, lambda: backend.pool_backward(of_pool)),
+        (1, lambda: backend.mixture(forward_mixing)),
+        (3, lambda: backend.mixture_backward(backward_mixing)),
+        (4, lambda: backend.projection(Projection(x, weight, None, True))),
+        (5, lambda: backend.projection_backward(of_projection)),
     ]
-    for most, name, given in calls:
-        _, found = launches(lambda: getattr(triton_backend, name)(*given), monkeypatch)  # noqa: B023
-        assert found <= most, name
+    for number, (most, run) in enumerate(calls):
+        assert launches(run, monkeypatch)[1] <= most, number
 
 
 @pytest.mark.gpu

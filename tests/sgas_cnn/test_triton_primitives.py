@@ -22,7 +22,19 @@ from triton_runs import DEVICE, INTERPRETED, pass_compiled, run_alone, triton_ke
 
 from sgas.kernels import use_kernels
 from sgas_cnn.edges import CellEdges
-from sgas_cnn.kernels import torch_backend, triton_backend
+from sgas_cnn.kernels import BACKENDS, torch_backend
+from sgas_cnn.kernels.backend import (
+    RECORDS,
+    Convolutions,
+    Mixture,
+    Pool,
+    PoolBackward,
+    Projection,
+    ProjectionBackward,
+    Separable,
+    SeparableSum,
+    flat,
+)
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["64", "32"])
 MAPPED = pytest.mark.parametrize("mapped", [False, True], ids=["shared", "mapped"])
@@ -50,20 +62,26 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(norms, "ROWS", 2)
 
 
-def reference(name: str, given: tuple[Any, ...]) -> list[Tensor]:
-    """What torch_backend returns in float64, on the CPU, by torch's convolutions."""
-    use_kernels("torch")
-    found = getattr(torch_backend, name)(*moved(given, "cpu", torch.float64))
-    use_kernels("cuda")
-    return tensors_of(found)
+NAMES = {record: name for name, record in RECORDS.items()}
+Call = tuple[Any, ...]  # a record
 
 
-def check(name: str, *given: Any) -> None:
+def by_triton(call: Call) -> list[Tensor]:
+    """What the primitive of a record returns, by Triton kernels."""
+    return tensors_of(getattr(BACKENDS["cuda"](), NAMES[type(call)])(call))
+
+
+def reference(call: Call) -> list[Tensor]:
+    """What torch_backend returns in float64, on the CPU."""
+    return tensors_of(getattr(torch_backend, NAMES[type(call)])(moved(call, "cpu", torch.float64)))
+
+
+def check(call: Call) -> None:
     """A primitive gives what torch_backend's does, up to rounding, in shape and in type."""
-    dtype = tensors_of(given)[0].dtype
+    dtype = tensors_of(call)[0].dtype
     share = 1e-10 if dtype == torch.float64 else 2e-5
-    ours = tensors_of(getattr(triton_backend, name)(*moved(given, DEVICE, dtype)))
-    for found, wanted in zip(ours, reference(name, given), strict=True):
+    ours = by_triton(moved(call, DEVICE, dtype))
+    for found, wanted in zip(ours, reference(call), strict=True):
         assert found.dtype == dtype
         largest = float(wanted.abs().max()) if wanted.numel() else 0.0
         torch.testing.assert_close(
@@ -82,14 +100,14 @@ def kinds_of(stride: int) -> list[int]:
 @MAPPED
 def test_separable(size: Size, stride: int, dtype: torch.dtype, mapped: bool) -> None:
     torch.manual_seed(0)
-    given = some_of(bank(size, dtype, stride, mapped), kinds_of(stride))
-    num = len(given[3])
-    outputs = [t.to(dtype) for t in reference("separable", (*given, False))[:num]]
-    check("separable", *given, True)
+    convolutions = some_of(bank(size, dtype, stride, mapped), kinds_of(stride))
+    num = len(convolutions.taps)
+    outputs = [t.to(dtype) for t in reference(Separable(convolutions, False))[:num]]
+    check(Separable(convolutions, True))
     some = [i % 2 == 0 for i in range(num)]
-    check("separable_backward", *backward_of(given, outputs, True, some, [True] * num))
+    check(backward_of(convolutions, outputs, True, some, [True] * num))
     if not mapped:
-        check("separable_backward", *backward_of(given, outputs, False, [True] * num, some))
+        check(backward_of(convolutions, outputs, False, [True] * num, some))
 
 
 @DTYPES
@@ -98,26 +116,22 @@ def test_tiles_of_pixels_and_channels_are_joined(
     small_tiles: None, dtype: torch.dtype, mapped: bool
 ) -> None:
     torch.manual_seed(1)
-    given = some_of(bank((3, 1, 5, 4), dtype, 2, mapped), [0, -1])
+    convolutions = some_of(bank((3, 1, 5, 4), dtype, 2, mapped), [0, -1])
     outputs = [torch.randn(1, 3, 2, 3, dtype=dtype) for _ in range(2)]
-    check("separable", *given, True)
-    check("separable_backward", *backward_of(given, outputs, True, [True] * 2, [True] * 2))
+    check(Separable(convolutions, True))
+    check(backward_of(convolutions, outputs, True, [True] * 2, [True] * 2))
     if mapped:
         return
-    mixed = mixing((3, 1, 3, 2), dtype, 2)
-    check("mixture", *mixed[0])
-    check("mixture_backward", *mixed[1], True)
-    check("pool", image((3, 1, 5, 4), dtype), 2, True)
-    check("fold", *folding(dtype)[0])
-    check("unfold", *folding(dtype)[1])
+    for call in (*mixing((3, 1, 3, 2), dtype, 2), *folding(dtype)):
+        check(call)
+    check(Pool(image((3, 1, 5, 4), dtype), 2, True))
 
 
 def test_mixtures_of_skips_and_poolings_alone() -> None:
     torch.manual_seed(2)
-    before, before_slots, _, _, factors, *rest = mixing((3, 1, 2, 3), torch.float64, 2)[0]
-    check("mixture", before, before_slots, [], [], factors[:0], *rest)
-    gradients, _, _, factors, *rest = mixing((3, 1, 2, 3), torch.float64, 2)[1]
-    check("mixture_backward", gradients, [], [], factors[:0], *rest, True)
+    forward, backward = mixing((3, 1, 2, 3), torch.float64, 2)
+    check(forward._replace(parts=[], slot_of=[], factors=forward.factors[:0]))
+    check(backward._replace(parts=[], slot_of=[], centres=backward.centres[:0]))
 
 
 @pytest.mark.parametrize("slots", [2, 5, 9])
@@ -125,78 +139,68 @@ def test_mixtures_of_few_and_of_many_images(slots: int) -> None:
     """More than a launch or its pointers take, too."""
     torch.manual_seed(2)
     forward, backward = mixing((3, 1, 2, 3), torch.float64, slots)
-    check("mixture", *forward)
-    check("mixture_backward", *backward, True)
-    check("mixture_backward", *backward, False)
+    check(forward)
+    check(backward)
+    check(backward._replace(wants_linear=False))
 
 
 @DTYPES
 def test_folded_norms(dtype: torch.dtype) -> None:
     torch.manual_seed(3)
     forward, backward = folding(dtype)
-    check("fold", *forward)
-    check("unfold", *backward)
-    check("unfold", *backward[:-1], 0)
+    check(forward)
+    check(backward)
+    check(backward._replace(pixels=0))
 
 
 @pytest.mark.parametrize("stride", [1, 2])
 def test_a_number_that_is_none_stays_where_torch_has_it(stride: int) -> None:
     torch.manual_seed(4)
-    given = some_of(bank((2, 1, 6, 6), torch.float64, stride, True), [0, 6])
-    given[0][0][0, 2, 2, 1] = float("nan")
-    outputs = reference("separable", (*given, False))[:2]
-    x = given[0][0]
-    pooled = reference("pool", (x, stride, False))[:2]
+    convolutions = some_of(bank((2, 1, 6, 6), torch.float64, stride, True), [0, 6])
+    x = convolutions.inputs[0]
+    x[0, 2, 2, 1] = float("nan")
+    outputs = reference(Separable(convolutions, False))[:2]
+    largest, average = reference(Pool(x, stride, False))[:2]
     slopes = torch.randn(2, 2, dtype=torch.float64)
-    calls: dict[str, tuple[Any, ...]] = {
-        "separable": (*given, True),
-        "separable_backward": backward_of(given, outputs, True, [True] * 2, [True] * 2),
-        "pool": (x, stride, True),
-        "pool_backward": (x, *pooled, *pooled, slopes, slopes, None, stride),
-        "mixture": ([], [], [x], [0], slopes[:1], [x], slopes.view(2, 1, 2), slopes),
-        "projection": (x, torch.randn(3, 2, 1, 1, dtype=torch.float64), None, True),
-    }
-    for name, arguments in calls.items():
-        ours = getattr(triton_backend, name)(*moved(arguments, DEVICE, torch.float64))
-        for found, wanted in zip(tensors_of(ours), reference(name, arguments), strict=True):
-            assert torch.equal(found.isnan().cpu(), wanted.isnan()), name
+    calls: list[Call] = [
+        Separable(convolutions, True),
+        backward_of(convolutions, outputs, True, [True] * 2, [True] * 2),
+        Pool(x, stride, True),
+        PoolBackward(x, largest, average, largest, average, slopes, slopes, None, stride),
+        Mixture([], [], [x], [0], slopes[:1], [x], slopes.view(2, 1, 2), slopes),
+        Projection(x, torch.randn(3, 2, 1, 1, dtype=torch.float64), None, True),
+    ]
+    for call in calls:
+        ours = by_triton(moved(call, DEVICE, torch.float64))
+        for found, wanted in zip(ours, reference(call), strict=True):
+            assert torch.equal(found.isnan().cpu(), wanted.isnan()), call
 
 
 def test_twice_gives_the_same_bits() -> None:
     torch.manual_seed(5)
     size = SMALL if INTERPRETED else (40, 16, 32, 32)
-    given = some_of(bank(size, torch.float32, 1, True), [0])
-    outputs = [t.float() for t in reference("separable", (*given, False))[:1]]
-    arguments = backward_of(given, outputs, True, [True], [True])
-    found = [
-        tensors_of(triton_backend.separable_backward(*moved(arguments, DEVICE, torch.float32)))
-        for _ in range(2)
-    ]
-    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    convolutions = some_of(bank(size, torch.float32, 1, True), [0])
+    outputs = [t.float() for t in reference(Separable(convolutions, False))[:1]]
+    call = backward_of(convolutions, outputs, True, [True], [True])
+    first, second = (by_triton(moved(call, DEVICE, torch.float32)) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 @pytest.mark.skipif(INTERPRETED, reason="graphs are captured on a GPU")
 def test_calls_can_be_captured() -> None:
     torch.manual_seed(7)
-    given = some_of(bank(SMALL, torch.float32, 2, True), [0, -1])
-    outputs = [t.float() for t in reference("separable", (*given, False))[:2]]
-    backward = backward_of(given, outputs, True, [True] * 2, [True] * 2)
-    calls = {
-        "separable": (*given, True),
-        "separable_backward": backward,
-        "mixture": mixing(SMALL, torch.float32, 3)[0],
-        "mixture_backward": (*mixing(SMALL, torch.float32, 3)[1], True),
-        "fold": folding(torch.float32)[0],
-        "unfold": folding(torch.float32)[1],
-    }
-    for name, arguments in calls.items():
-        there = moved(arguments, DEVICE, torch.float32)
-        wanted = tensors_of(getattr(triton_backend, name)(*there))
+    convolutions = some_of(bank(SMALL, torch.float32, 2, True), [0, -1])
+    outputs = [t.float() for t in reference(Separable(convolutions, False))[:2]]
+    backward = backward_of(convolutions, outputs, True, [True] * 2, [True] * 2)
+    calls: list[Call] = [Separable(convolutions, True), backward]
+    for call in (*calls, *mixing(SMALL, torch.float32, 3), *folding(torch.float32)):
+        there = moved(call, DEVICE, torch.float32)
+        wanted = by_triton(there)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            found = tensors_of(getattr(triton_backend, name)(*there))
+            found = by_triton(there)
         graph.replay()
-        assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True)), name
+        assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True)), call
 
 
 def test_slices_of_a_buffer_are_one_run() -> None:
@@ -214,33 +218,33 @@ def test_slices_of_a_buffer_are_one_run() -> None:
     assert many.places == tuple((0, i) for i in range(9))
 
 
-def calls(dtype: torch.dtype, mapped: bool) -> list[tuple[str, tuple[Any, ...]]]:
-    """All primitives with arguments, some more than once."""
-    given = some_of(bank(SMALL, dtype, 2 - mapped, mapped), [0, -1])
-    outputs = triton_backend.separable(*given, True)[0]
+def all_calls(dtype: torch.dtype, mapped: bool) -> list[Call]:
+    """Records of all primitives, of some more than one."""
+    convolutions = some_of(bank(SMALL, dtype, 2 - mapped, mapped), [0, -1])
+    outputs = BACKENDS["cuda"]().separable(Separable(convolutions, True))[0]
     x, slopes, weight = image(SMALL, dtype), *torch.randn(2, 2, SMALL[0], dtype=dtype)
-    pooled = triton_backend.pool(x, 2, True)[:2]
+    pooled = BACKENDS["cuda"]().pool(Pool(x, 2, True))[:2]
     forward, backward = mixing(SMALL, dtype, 2)
     folded, unfolded = folding(dtype)
     factors, bias = torch.randn(2, 2, SMALL[0], dtype=dtype)
     half = image(SMALL, dtype, 2 - mapped)
     through = weight.view(2, SMALL[0], 1, 1)
-    output, row, *_ = triton_backend.projection(x, through, None, True)
+    output, row, *_ = BACKENDS["cuda"]().projection(Projection(x, through, None, True))
     return [
-        ("separable", (*given, True)),
-        *[("separable_backward", backward_of(given, outputs, wants, [True] * 2, [True, False]))
+        Separable(convolutions, True),
+        *[backward_of(convolutions, outputs, wants, [True] * 2, [True, False])
           for wants in (True, False)],
-        ("separable_sum", (*given, [half], [1], [0, 1], factors, bias)),
-        ("mixture", forward),
-        ("mixture_backward", (*backward, True)),
-        ("pool", (x, 2, True)),
-        ("pool_backward", (x, *pooled, *pooled, slopes, slopes, None if mapped else x, 2)),
-        ("projection", (x, through, torch.randn(2, dtype=dtype), True)),
-        ("projection_backward", (output, row, output, row, row, x, through, mapped, True)),
-        ("fold", folded),
-        ("fold", (*folded[:3], None, None, *folded[5:])),
-        ("unfold", unfolded),
-        ("unfold", (*unfolded[:4], None, None, *unfolded[6:])),
+        SeparableSum(convolutions, [half], [1], [0, 1], factors, bias),
+        forward,
+        backward,
+        Pool(x, 2, True),
+        PoolBackward(x, *pooled, *pooled, slopes, slopes, None if mapped else x, 2),
+        Projection(x, through, torch.randn(2, dtype=dtype), True),
+        ProjectionBackward(output, row, output, row, row, x, through, mapped, True),
+        folded,
+        folded._replace(gamma=None, beta=None),
+        unfolded,
+        unfolded._replace(gamma=None, beta=None),
     ]  # fmt: skip
 
 
@@ -248,22 +252,26 @@ def calls(dtype: torch.dtype, mapped: bool) -> list[tuple[str, tuple[Any, ...]]]
 def test_torch_knows_the_operators(mapped: bool) -> None:
     """Schemas and shapes of results, as fake tensors and torch.compile rely on them."""
     torch.manual_seed(8)
-    for name, given in calls(torch.float64, mapped):
-        operator = getattr(triton_backend.OPERATORS, name).default
-        tests = ("test_schema", "test_faketensor")
-        found = opcheck(operator, moved(given, DEVICE, torch.float64), test_utils=tests)
-        assert set(found.values()) == {"SUCCESS"}, name
+    for call in all_calls(torch.float64, mapped):
+        operator = getattr(torch.ops.sgas_cnn_cuda, NAMES[type(call)]).default
+        arguments = tuple(flat(moved(call, DEVICE, torch.float64)))
+        checks = opcheck(operator, arguments, test_utils=("test_schema", "test_faketensor"))
+        assert set(checks.values()) == {"SUCCESS"}, call
 
 
-def test_the_compiled_operators_have_the_same_schemas() -> None:
+def test_records_and_compiled_operators_have_the_schemas_of_triton_s() -> None:
     needs_library()
-    for schema in triton_backend.SCHEMAS:
-        name = schema.partition("(")[0]
-        ours, theirs = (
-            str(getattr(operators, name).default._schema).partition("(")[2]
-            for operators in (triton_backend.OPERATORS, torch.ops.sgas_cnn)
-        )
-        assert ours == theirs, name
+    BACKENDS["cuda"]()
+    for name, record in RECORDS.items():
+        theirs = getattr(torch.ops.sgas_cnn, name).default._schema
+        fields = list(record._fields)  # type: ignore[attr-defined]
+        if "convolutions" in fields:
+            at = fields.index("convolutions")
+            fields[at : at + 1] = Convolutions._fields
+        assert [argument.name for argument in theirs.arguments] == fields
+        if name != "follow":
+            ours = getattr(torch.ops.sgas_cnn_cuda, name).default._schema
+            assert str(ours).partition("(")[2] == str(theirs).partition("(")[2], name
 
 
 @pytest.mark.filterwarnings("error:.*may not alias any inputs")
@@ -288,24 +296,6 @@ def test_a_compiled_cell_calls_the_operators() -> None:
     names = {"separable", "fold", "pool", "mixture"}  # what Dynamo hands on is the forward pass
     assert {f"sgas_cnn_cuda.{name}.default" for name in names} <= called
     assert counters["stats"]["unique_graphs"] <= 3  # the walk over a cell breaks, no primitive does
-
-
-def test_what_has_no_operator_for_its_gradient_is_derived_by_torch() -> None:
-    torch.manual_seed(10)
-    given = folding(torch.float64)[0]
-    leaf = given[5].requires_grad_()
-    found, wanted = (
-        torch.autograd.grad(backend.fold(*given)[0].square().sum(), leaf)[0]
-        for backend in (triton_backend, torch_backend)
-    )
-    assert found.any() and torch.equal(found, wanted)
-
-
-def test_gradients_are_not_derived_in_turn() -> None:
-    x = torch.randn(1, 4, 4, 2, device=DEVICE, requires_grad=True)
-    total = triton_backend.pool(x, 2, False)[0].square().sum()
-    with pytest.raises(RuntimeError, match="can be derived once"):
-        torch.autograd.grad(total, x, create_graph=True)
 
 
 def results(
@@ -353,8 +343,8 @@ print(sorted(compile_kernels.compiled(every_kernel, (80,))))
 def every_kernel() -> None:
     """Calls all primitives, each kernel in both types and with all that it may be given."""
     for dtype, mapped in ((torch.float32, True), (torch.float32, False), (torch.float64, True)):
-        for name, given in calls(dtype, mapped):
-            getattr(triton_backend, name)(*given)
+        for call in all_calls(dtype, mapped):
+            by_triton(call)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Triton compiles on Linux")

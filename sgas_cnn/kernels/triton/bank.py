@@ -15,10 +15,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sgas_cnn.kernels.backend import Convolutions, Numbers
 from sgas_cnn.kernels.triton.runs import stacked, table
 from sgas_cnn.kernels.triton.tiles import relu
-
-Numbers = Sequence[int]
 
 
 @triton.jit
@@ -61,35 +60,27 @@ class Bank:
     stride: int
 
     @classmethod
-    def of(
-        cls,
-        inputs: Sequence[Tensor],
-        scales: Tensor | None,
-        shifts: Tensor | None,
-        taps: Sequence[Tensor],
-        dilations: Numbers,
-        offsets: Numbers,
-        pointwise: Sequence[Tensor],
-        first_rows: Numbers,
-        stride: int,
-    ) -> Bank:
-        """The bank of the arguments of `separable`."""
+    def of(cls, convolutions: Convolutions) -> Bank:
+        """The bank of the convolutions of a call."""
+        inputs, taps, pointwise = convolutions.inputs, convolutions.taps, convolutions.pointwise
+        scales, shifts = convolutions.scales, convolutions.shifts
         mapped = scales is not None and shifts is not None
         channels = inputs[0].shape[-1]
         kernels = tuple(t.shape[-1] if t.numel() else 0 for t in taps)
         flat = torch.cat([
-            *_padded(pointwise, first_rows, channels),
+            *_padded(pointwise, convolutions.first_rows, channels),
             *[t.reshape(-1) for t in taps if t.numel()],
         ])  # fmt: skip
         split = len(taps) * channels**2
+        dilations, offsets = tuple(convolutions.dilations), tuple(convolutions.offsets)
         return cls(
             stacked(inputs) if mapped else inputs[0].contiguous(),
             scales.contiguous() if mapped and scales is not None else None,
             shifts.contiguous() if mapped and shifts is not None else None,
             flat[split:],
             flat[:split].view(len(taps), channels, channels),
-            _sizes(kernels, tuple(dilations), tuple(offsets), channels),
-            stride,
+            _sizes(kernels, dilations, offsets, channels),
+            convolutions.stride,
         )
 
     @property
@@ -143,11 +134,11 @@ def _sizes(
     kernels: tuple[int, ...], dilations: tuple[int, ...], offsets: tuple[int, ...], channels: int
 ) -> tuple[tuple[int, int, int, int], ...]:
     """k (1 for the pixel as it is), dilation, offset and first tap of each convolution."""
-    found, first = [], 0
+    sizes, first = [], 0
     for kernel, dilation, offset in zip(kernels, dilations, offsets, strict=True):
-        found.append((kernel, dilation, 0, first) if kernel else (1, 1, offset, -1))
+        sizes.append((kernel, dilation, 0, first) if kernel else (1, 1, offset, -1))
         first += kernel * kernel * channels
-    return tuple(found)
+    return tuple(sizes)
 
 
 def _padded(pointwise: Sequence[Tensor], first_rows: Numbers, channels: int) -> list[Tensor]:

@@ -5,7 +5,6 @@ Dimensions: P pixels, C channels, E slots, Q linear images.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -13,6 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sgas_cnn.kernels.backend import Mixture
 from sgas_cnn.kernels.triton.runs import Runs, image_of, table
 from sgas_cnn.kernels.triton.tiles import Tiles, places_of, tile_of
 
@@ -105,22 +105,14 @@ def _terms(
     return tuple(ranges), tuple(terms)
 
 
-def mixture(
-    before: Sequence[Tensor],
-    before_slots: Sequence[int],
-    parts: Sequence[Tensor],
-    slot_of: Sequence[int],
-    factors: Tensor,
-    linear: Sequence[Tensor],
-    coefficients: Tensor,
-    bias: Tensor,
-) -> list[Tensor]:
+def mixture(call: Mixture) -> list[Tensor]:
     """As `torch_backend.mixture`."""
-    images = [image.contiguous() for image in (*linear, *parts)]
-    like, slots = images[0], len(bias)
+    images = [image.contiguous() for image in (*call.linear, *call.parts)]
+    like, slots = images[0], len(call.bias)
     runs = Runs.of(images, like)
-    ranges, terms = _terms(runs.places, tuple(slot_of), len(linear), slots)
-    given = {slot: b.contiguous() for slot, b in zip(before_slots, before, strict=True)}
+    ranges, terms = _terms(runs.places, tuple(call.slot_of), len(call.linear), slots)
+    pairs = zip(call.before_slots, call.before, strict=True)
+    before = {slot: image.contiguous() for slot, image in pairs}
     outs = [torch.empty_like(like) for _ in range(slots)]
     num_pixels, channels = like[..., 0].numel(), like.shape[-1]
     tiles = Tiles.of(num_pixels, channels)
@@ -129,18 +121,18 @@ def mixture(
         missing = [like] * (SLOTS - len(ours))
         _mixture_kernel[tiles.count, len(ours), tiles.blocks](
             *runs.starts,
-            *[given.get(first + i, like) for i in range(SLOTS)],
+            *[before.get(first + i, like) for i in range(SLOTS)],
             *ours,
             *missing,
             table(ranges, like.device),
             table(terms, like.device),
-            factors.contiguous(),
-            coefficients.contiguous(),
-            bias.contiguous(),
+            call.factors.contiguous(),
+            call.coefficients.contiguous(),
+            call.bias.contiguous(),
             num_pixels,
             channels,
             first,
-            sum(1 << i for i in range(len(ours)) if first + i in given),
+            sum(1 << i for i in range(len(ours)) if first + i in before),
             **tiles.options(like.dtype),
         )
     return outs

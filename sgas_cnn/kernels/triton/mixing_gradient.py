@@ -5,7 +5,6 @@ Dimensions: P pixels, C channels, E slots, Q linear images, S strips of pixels, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 from itertools import chain
 
@@ -13,12 +12,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sgas_cnn.kernels.backend import MixtureBackward
 from sgas_cnn.kernels.triton.runs import Runs, image_of, table
 from sgas_cnn.kernels.triton.sums import added
 from sgas_cnn.kernels.triton.tiles import STRIPS, Tiles, places_of, tile_of
 
 
-@triton.jit(do_not_specialize=["num_pixels", "steps"])
+@triton.jit(do_not_specialize=["num_pixels", "turns"])
 def _products_kernel(
     g0,
     g1,
@@ -42,7 +42,7 @@ def _products_kernel(
     partial,
     num_pixels,
     channels,
-    steps,
+    turns,
     ACC: tl.constexpr,
     PIXELS: tl.constexpr,
     CHANNELS: tl.constexpr,
@@ -62,8 +62,8 @@ def _products_kernel(
         middles + tl.load(at + 5) * channels + channel, mask=inside & (kind < 2), other=0
     ).to(ACC)
     total = tl.zeros([PIXELS, CHANNELS], ACC)
-    for step in range(steps):
-        pixel, some = tile_of(strip, steps, step, num_pixels, PIXELS)
+    for turn in range(turns):
+        pixel, some = tile_of(strip, turns, turn, num_pixels, PIXELS)
         known = some[:, None] & inside[None, :]
         here = places_of(pixel, channel, channels)
         g = tl.load(gradient + here, mask=known, other=0).to(ACC)
@@ -130,24 +130,15 @@ def _pairs(
     return tuple(chain.from_iterable(pairs))
 
 
-def mixture_backward(
-    gradients: Sequence[Tensor],
-    parts: Sequence[Tensor],
-    slot_of: Sequence[int],
-    centres: Tensor,
-    linear: Sequence[Tensor],
-    linear_centres: Tensor,
-    coefficients: Tensor,
-    wants_linear: bool,
-) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
+def mixture_backward(call: MixtureBackward) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
     """As `torch_backend.mixture_backward`."""
-    images = [image.contiguous() for image in (*linear, *parts)]
-    given = [g.contiguous() for g in gradients]
-    like, slots, num_linear = given[0], len(given), len(linear)
-    of_slots = Runs.of(given, like)
+    images = [image.contiguous() for image in (*call.linear, *call.parts)]
+    gradients = [g.contiguous() for g in call.gradients]
+    like, slots, num_linear = gradients[0], len(gradients), len(call.linear)
+    of_slots = Runs.of(gradients, like)
     channels, num_pixels = like.shape[-1], like[..., 0].numel()
     of_images = Runs.of(images, like)
-    pairs = _pairs(of_slots.places, of_images.places, tuple(slot_of), num_linear)
+    pairs = _pairs(of_slots.places, of_images.places, tuple(call.slot_of), num_linear)
     rows = len(pairs) // 6
     tiles = Tiles.of(num_pixels, channels, STRIPS)
     partial = like.new_empty(tiles.count, rows, channels)
@@ -155,19 +146,19 @@ def mixture_backward(
         *of_slots.starts,
         *of_images.starts,
         table(pairs, like.device),
-        centres.contiguous(),
-        linear_centres.contiguous(),
+        call.centres.contiguous(),
+        call.linear_centres.contiguous(),
         partial,
         num_pixels,
         channels,
-        tiles.steps,
+        tiles.turns,
         **tiles.options(like.dtype),
     )
-    found = added(partial, like.new_empty(rows, channels))
-    crossed, products, sums = found.split([len(slot_of), slots * num_linear, slots])
+    totals = added(partial, like.new_empty(rows, channels))
+    crossed, products, sums = totals.split([len(call.slot_of), slots * num_linear, slots])
     to_linear = [like.new_empty(0)] * num_linear
-    if wants_linear and num_linear:
-        to_linear = _linear_gradients(of_slots, coefficients, like)
+    if call.wants_linear and num_linear:
+        to_linear = _linear_gradients(of_slots, call.coefficients, like)
     return to_linear, crossed, products.view(slots, num_linear, channels), sums
 
 

@@ -16,13 +16,13 @@ from sgas_cnn.kernels.triton.tiles import STRIPS, Tiles, places_of, tile_of
 CHANNELS = 32  # most channels of a program that joins strips
 
 
-@triton.jit(do_not_specialize=["num_pixels", "steps"])
+@triton.jit(do_not_specialize=["num_pixels", "turns"])
 def _strip_moments_kernel(
     images,
     partial,
     num_pixels,
     channels,
-    steps,
+    turns,
     ACC: tl.constexpr,
     PIXELS: tl.constexpr,
     CHANNELS: tl.constexpr,
@@ -33,21 +33,21 @@ def _strip_moments_kernel(
     image = images + number.to(tl.int64) * num_pixels * channels
     mean = tl.zeros([CHANNELS], tl.float64)
     squares = tl.zeros([CHANNELS], tl.float64)
-    for step in range(steps):
-        pixel, some = tile_of(strip, steps, step, num_pixels, PIXELS)
+    for turn in range(turns):
+        pixel, some = tile_of(strip, turns, turn, num_pixels, PIXELS)
         known = some[:, None] & inside[None, :]
         value = tl.load(image + places_of(pixel, channel, channels), mask=known, other=0).to(ACC)
         count = tl.sum(some.to(tl.int32), axis=0)
         own = tl.sum(value, axis=0) / tl.maximum(count, 1).to(ACC)
         apart = tl.where(known, value - own[None, :], 0)
-        share = count.to(tl.float64) / (step * PIXELS + tl.maximum(count, 1)).to(tl.float64)
+        share = count.to(tl.float64) / (turn * PIXELS + tl.maximum(count, 1)).to(tl.float64)
         # What the mean of the tile lost to rounding, where it is large.
         lost = tl.sum(apart, axis=0).to(tl.float64)
         lost_of_each = lost / tl.maximum(count, 1).to(tl.float64)
         moved = own.to(tl.float64) + lost_of_each - mean
         mean += moved * share
         squares += tl.sum(apart * apart, axis=0).to(tl.float64) - lost * lost_of_each
-        squares += moved * moved * share * step * PIXELS
+        squares += moved * moved * share * turn * PIXELS
     here = (strip.to(tl.int64) * tl.num_programs(1) + number) * 2 * channels + channel
     tl.store(partial + here, mean, mask=inside)
     tl.store(partial + here + channels, squares, mask=inside)
@@ -90,17 +90,17 @@ def moments(images: Tensor) -> tuple[Tensor, Tensor]:
     tiles = Tiles.of(num_pixels, channels, STRIPS)
     partial = images.new_empty(tiles.count, num, 2, channels, dtype=torch.float64)
     _strip_moments_kernel[tiles.count, num, tiles.blocks](
-        images, partial, num_pixels, channels, tiles.steps, **tiles.options(images.dtype)
+        images, partial, num_pixels, channels, tiles.turns, **tiles.options(images.dtype)
     )
-    found, width = images.new_empty(2, num, channels), min(tiles.channels, CHANNELS)
+    totals, width = images.new_empty(2, num, channels), min(tiles.channels, CHANNELS)
     _joined_moments_kernel[num, triton.cdiv(channels, width)](
         partial,
-        found,
+        totals,
         num_pixels,
         tiles.count,
-        tiles.steps * tiles.pixels,
+        tiles.turns * tiles.pixels,
         channels,
         STRIPS=triton.next_power_of_2(tiles.count),
         CHANNELS=width,
     )
-    return found[0], found[1]
+    return totals[0], totals[1]

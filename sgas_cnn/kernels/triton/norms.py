@@ -5,25 +5,25 @@ The numbers run in float64. Dimensions: n rows, C channels, E slots, W weights.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
+from itertools import chain
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from sgas_cnn.kernels.backend import Fold, Unfold
 from sgas_cnn.kernels.triton.runs import table
 
 ROWS = 32  # most rows of a tile
 CHANNELS = 32  # most channels of a tile
-Numbers = Sequence[int]
 
 
 @triton.jit
 def _weight_of(weights, place, known):
     """The weight of a row, float64: 1 at place -1, 0 at -2."""
-    found = tl.load(weights + place, mask=known & (place >= 0), other=0).to(tl.float64)
-    return tl.where(place == -1, 1.0, found)
+    weight = tl.load(weights + place, mask=known & (place >= 0), other=0).to(tl.float64)
+    return tl.where(place == -1, 1.0, weight)
 
 
 @triton.jit(do_not_specialize=["num"])
@@ -76,35 +76,24 @@ def _fold_kernel(
     tl.store(bias + slot * channels + channel, total, mask=inside)
 
 
-def fold(
-    mean: Tensor,
-    var: Tensor,
-    row_of: Numbers,
-    gamma: Tensor | None,
-    beta: Tensor | None,
-    weights: Tensor | None,
-    places: Numbers,
-    slot_of: Numbers,
-    slots: int,
-    eps: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def fold(call: Fold) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """As `torch_norms.fold`."""
-    num, channels = len(row_of), mean.shape[1]
-    out, bias = mean.new_empty(3, num, channels), mean.new_empty(slots, channels)
-    rows = tuple(number for row in zip(row_of, places, slot_of, strict=True) for number in row)
+    mean, gamma, beta, weights = call.mean, call.gamma, call.beta, call.weights
+    num, channels = len(call.row_of), mean.shape[1]
+    out, bias = mean.new_empty(3, num, channels), mean.new_empty(call.slots, channels)
     width = min(triton.next_power_of_2(channels), CHANNELS)
-    _fold_kernel[slots, triton.cdiv(channels, width)](
+    _fold_kernel[call.slots, triton.cdiv(channels, width)](
         mean.contiguous(),
-        var.contiguous(),
+        call.var.contiguous(),
         mean if gamma is None else gamma.contiguous(),
         mean if beta is None else beta.contiguous(),
         mean if weights is None else weights.contiguous(),
-        table(rows, mean.device),
+        table(_rows(call), mean.device),
         out,
         bias,
         num,
         channels,
-        EPS=eps,
+        EPS=call.eps,
         AFFINE=gamma is not None,
         SHIFTED=beta is not None,
         ROWS=min(triton.next_power_of_2(max(num, 1)), ROWS),
@@ -112,6 +101,11 @@ def fold(
     )
     factors, centres, inverse = out.unbind()
     return factors, bias, centres, inverse
+
+
+def _rows(call: Fold | Unfold) -> tuple[int, ...]:
+    """The row of the moments, the place of the weight and the slot of each row."""
+    return tuple(chain.from_iterable(zip(call.row_of, call.places, call.slot_of, strict=True)))
 
 
 @triton.jit
@@ -131,12 +125,12 @@ def _to_factor(
     normalised = tl.load(crossed + here, mask=inside, other=0).to(tl.float64)
     normalised = normalised * tl.load(inverse + here, mask=inside, other=0).to(tl.float64)
     total = tl.load(sums + there, mask=inside, other=0).to(tl.float64)
-    found = normalised
+    to_factor = normalised
     if AFFINE:
-        found = found * tl.load(gamma + here, mask=inside, other=0).to(tl.float64)
+        to_factor = to_factor * tl.load(gamma + here, mask=inside, other=0).to(tl.float64)
     if SHIFTED:
-        found += total * tl.load(beta + here, mask=inside, other=0).to(tl.float64)
-    return normalised, total, found
+        to_factor += total * tl.load(beta + here, mask=inside, other=0).to(tl.float64)
+    return normalised, total, to_factor
 
 
 @triton.jit(do_not_specialize=["num", "pixels"])
@@ -190,11 +184,11 @@ def _unfold_kernel(
         for i in range(tl.load(ranges + at), tl.load(ranges + at + 1)):
             row = tl.load(order + i)
             ours = row * channels + channel
-            _, _, found = _to_factor(
+            _, _, to_factor = _to_factor(
                 crossed, inverse, gamma, beta, sums, ours,
                 tl.load(rows + 3 * row + 2) * channels + channel, inside, AFFINE, SHIFTED,
             )  # fmt: skip
-            gathered += found
+            gathered += to_factor
         tl.store(to_weights + at, tl.sum(gathered, axis=0))
 
 
@@ -208,43 +202,30 @@ def _by_place(places: tuple[int, ...], count: int) -> tuple[tuple[int, ...], tup
     return tuple(ranges), tuple(row for rows in order for row in rows)
 
 
-def unfold(
-    factors: Tensor,
-    centres: Tensor,
-    inverse: Tensor,
-    row_of: Numbers,
-    gamma: Tensor | None,
-    beta: Tensor | None,
-    weights: Tensor | None,
-    places: Numbers,
-    slot_of: Numbers,
-    crossed: Tensor,
-    sums: Tensor,
-    pixels: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def unfold(call: Unfold) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """As `torch_norms.unfold`."""
+    factors, gamma, beta, weights = call.factors, call.gamma, call.beta, call.weights
     num, channels = factors.shape
     count = 0 if weights is None else weights.numel()
     out, to_weights = factors.new_empty(4, num, channels), factors.new_empty(count)
-    rows = tuple(number for row in zip(row_of, places, slot_of, strict=True) for number in row)
-    ranges, order = _by_place(tuple(places), count)
+    ranges, order = _by_place(tuple(call.places), count)
     device = factors.device
     _unfold_kernel[(num + count,)](
         factors.contiguous(),
-        centres.contiguous(),
-        inverse.contiguous(),
+        call.centres.contiguous(),
+        call.inverse.contiguous(),
         factors if gamma is None else gamma.contiguous(),
         factors if beta is None else beta.contiguous(),
         factors if weights is None else weights.contiguous(),
-        crossed.contiguous(),
-        sums.contiguous(),
-        table(rows, device),
+        call.crossed.contiguous(),
+        call.sums.contiguous(),
+        table(_rows(call), device),
         table(ranges, device),
         table(order, device),
         out,
         to_weights,
         num,
-        pixels,
+        call.pixels,
         channels,
         AFFINE=gamma is not None,
         SHIFTED=beta is not None,

@@ -10,8 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sgas_cnn.kernels.triton.bank import Bank, activated, convolution_of, tap_of
-from sgas_cnn.kernels.triton.geometry import split_pixel
-from sgas_cnn.kernels.triton.tiles import Tiles, places_of, tile_of
+from sgas_cnn.kernels.triton.tiles import Tiles, places_of, split_pixel, tile_of
 
 
 @triton.jit(do_not_specialize=["num_pixels", "num_inputs"])

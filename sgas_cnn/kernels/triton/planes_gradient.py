@@ -10,9 +10,8 @@ import triton.language as tl
 from torch import Tensor
 
 from sgas_cnn.kernels.triton.bank import Bank, convolution_of, tap_of
-from sgas_cnn.kernels.triton.geometry import split_pixel
 from sgas_cnn.kernels.triton.sums import added
-from sgas_cnn.kernels.triton.tiles import Tiles, places_of, tile_of
+from sgas_cnn.kernels.triton.tiles import Tiles, places_of, split_pixel, tile_of
 
 
 @triton.jit(do_not_specialize=["num_pixels", "num_outputs"])

@@ -11,8 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sgas_cnn.kernels.triton.geometry import split_pixel
-from sgas_cnn.kernels.triton.tiles import Tiles, places_of, tile_of
+from sgas_cnn.kernels.backend import PoolBackward
+from sgas_cnn.kernels.triton.tiles import Tiles, places_of, split_pixel, tile_of
 
 
 @triton.jit(do_not_specialize=["num_pixels"])
@@ -153,32 +153,22 @@ def pool(x: Tensor, stride: int) -> Tensor:
     return _pooled(x.contiguous(), stride, False)
 
 
-def pool_backward(
-    x: Tensor,
-    largest: Tensor,
-    average: Tensor,
-    to_largest: Tensor,
-    to_average: Tensor,
-    slopes: Tensor,
-    constants: Tensor,
-    added: Tensor | None,
-    stride: int,
-) -> Tensor:
+def pool_backward(call: PoolBackward) -> Tensor:
     """As `torch_backend.pool_backward`."""
-    x = x.contiguous()
+    x, stride, added = call.x.contiguous(), call.stride, call.added
     out, (_, height, width, channels) = torch.empty_like(x), x.shape
-    reads_largest = to_largest.numel() > 0
+    reads_largest = call.largest_gradient.numel() > 0
     position = _pooled(x, stride, True) if reads_largest else x
     num_pixels = x[..., 0].numel()
     tiles = Tiles.of(num_pixels, channels)
     _pool_gradient_kernel[tiles.count, tiles.blocks](
-        largest.contiguous(),
-        to_largest.contiguous(),
-        average.contiguous(),
-        to_average.contiguous(),
+        call.largest.contiguous(),
+        call.largest_gradient.contiguous(),
+        call.average.contiguous(),
+        call.average_gradient.contiguous(),
         position,
-        slopes.contiguous(),
-        constants.contiguous(),
+        call.slopes.contiguous(),
+        call.constants.contiguous(),
         x if added is None else added.contiguous(),
         out,
         num_pixels,
@@ -189,7 +179,7 @@ def pool_backward(
         -(-width // stride),
         STRIDE=stride,
         LARGEST=reads_largest,
-        AVERAGE=to_average.numel() > 0,
+        AVERAGE=call.average_gradient.numel() > 0,
         ADDED=added is not None,
         **tiles.options(x.dtype),
     )

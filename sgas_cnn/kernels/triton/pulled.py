@@ -54,8 +54,8 @@ def _pulled_kernel(
     here = places_of(pixel, channel, channels)
     size = num_pixels.to(tl.int64) * channels
     at = numbers + 6 * number
-    given = (channel >= tl.load(at + 4)) & (channel < tl.load(at + 5))
-    known = some[:, None] & given[None, :]
+    own_channels = (channel >= tl.load(at + 4)) & (channel < tl.load(at + 5))
+    known = some[:, None] & own_channels[None, :]
     own = number * channels + channel
     gradient = image_of(at, size, g0, g1, g2, g3, g4, g5, g6, g7)
     value = tl.load(gradient + here, mask=known, other=0).to(ACC)
@@ -85,17 +85,17 @@ def pulled(
     """
     images = [g.contiguous() for g in gradients]
     like, num = images[0], len(gradient_of)
-    given = Runs.of(images, like)
-    kept = Runs.of([] if slopes is None else [y.contiguous() for y in outputs], like)
-    places = kept.places or ((0, 0),) * num
-    rows = zip([given.places[i] for i in gradient_of], places, channels_of, strict=True)
+    of_gradients = Runs.of(images, like)
+    of_outputs = Runs.of([] if slopes is None else [y.contiguous() for y in outputs], like)
+    places = of_outputs.places or ((0, 0),) * num
+    rows = zip([of_gradients.places[i] for i in gradient_of], places, channels_of, strict=True)
     numbers = tuple(chain.from_iterable(chain.from_iterable(rows)))
     out, channels = like.new_empty(num, *like.shape), like.shape[-1]
     num_pixels = like[..., 0].numel()
     tiles = Tiles.of(num_pixels, channels)
     _pulled_kernel[tiles.count, num, tiles.blocks](
-        *given.starts,
-        *kept.starts,
+        *of_gradients.starts,
+        *of_outputs.starts,
         table(numbers, like.device),
         factors.contiguous(),
         factors if slopes is None else slopes.contiguous(),

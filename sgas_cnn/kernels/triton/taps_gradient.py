@@ -15,13 +15,12 @@ import triton.language as tl
 from torch import Tensor
 
 from sgas_cnn.kernels.triton.bank import Bank, activated
-from sgas_cnn.kernels.triton.geometry import split_pixel
 from sgas_cnn.kernels.triton.runs import table
 from sgas_cnn.kernels.triton.sums import added
-from sgas_cnn.kernels.triton.tiles import STRIPS, Tiles, places_of, tile_of
+from sgas_cnn.kernels.triton.tiles import STRIPS, Tiles, places_of, split_pixel, tile_of
 
 
-@triton.jit(do_not_specialize=["num_pixels", "num_inputs", "steps"])
+@triton.jit(do_not_specialize=["num_pixels", "num_inputs", "turns"])
 def _taps_gradient_kernel(
     x,
     scales,
@@ -31,7 +30,7 @@ def _taps_gradient_kernel(
     partial,
     num_pixels,
     num_inputs,
-    steps,
+    turns,
     channels,
     height,
     width,
@@ -57,8 +56,8 @@ def _taps_gradient_kernel(
         shift = tl.load(shifts + number * channels + channel, mask=inside, other=0).to(ACC)
     gradients += number.to(tl.int64) * num_pixels * channels
     total = tl.zeros([PIXELS, CHANNELS], ACC)
-    for step in range(steps):
-        pixel, some = tile_of(strip, steps, step, num_pixels, PIXELS)
+    for turn in range(turns):
+        pixel, some = tile_of(strip, turns, turn, num_pixels, PIXELS)
         image, row, column = split_pixel(pixel, out_height, out_width)
         y, z = row * STRIDE + down, column * STRIDE + right
         there = some & (y >= 0) & (y < height) & (z >= 0) & (z < width)
@@ -76,7 +75,7 @@ class Layout(NamedTuple):
     """The taps that want a gradient.
 
     `moves` `[T, 3]` are convolution, rows down and columns to the right of each tap, `places`
-    `[T, 2]` its first place and step in the result; `pieces` are first place and k of each
+    `[T, 2]` its first place and distance in the result; `pieces` are first place and k of each
     convolution that has any.
     """
 
@@ -124,7 +123,7 @@ def taps_gradient(bank: Bank, gradients: Tensor, wanted: Sequence[bool]) -> list
         partial,
         num_pixels,
         bank.x[..., 0].numel() // (bank.num if bank.mapped else 1),
-        tiles.steps,
+        tiles.turns,
         *bank.sides,
         STRIDE=bank.stride,
         MAPPED=bank.mapped,
@@ -132,10 +131,10 @@ def taps_gradient(bank: Bank, gradients: Tensor, wanted: Sequence[bool]) -> list
     )
     flat = gradients.new_empty(num_taps * bank.channels)
     added(partial, flat, table(layout.places, gradients.device))
-    found = []
+    to_taps = []
     for piece in layout.pieces:
         start, kernel = piece or (0, 0)
         end = start + bank.channels * kernel**2
         shape = bank.channels, 1, kernel, kernel
-        found.append(flat[start:end].view(shape) if piece else nothing)
-    return found
+        to_taps.append(flat[start:end].view(shape) if piece else nothing)
+    return to_taps

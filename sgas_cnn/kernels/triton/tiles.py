@@ -12,21 +12,20 @@ import torch
 import triton
 import triton.language as tl
 
-from sgas_cnn.kernels.triton.geometry import CHANNELS
-
+CHANNELS = 64  # most channels of a tile
 TILE = 1024  # pixels × channels of a tile
 STRIPS = 64  # most programs that share a sum over all pixels
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """`count` programs go through `steps` tiles each, for each of `blocks` parts of the channels.
+    """`count` programs go through `turns` tiles each, for each of `blocks` parts of the channels.
 
     A tile is `pixels` × `channels`.
     """
 
     count: int
-    steps: int
+    turns: int
     pixels: int
     channels: int
     blocks: int
@@ -37,8 +36,8 @@ class Tiles:
         width = min(triton.next_power_of_2(max(channels, 1)), CHANNELS)
         pixels = min(max(TILE // width, 1), triton.next_power_of_2(max(num_pixels, 1)))
         tiles = triton.cdiv(num_pixels, pixels)
-        steps = 1 if most is None else max(1, triton.cdiv(tiles, most))
-        return cls(triton.cdiv(tiles, steps), steps, pixels, width, triton.cdiv(channels, width))
+        turns = 1 if most is None else max(1, triton.cdiv(tiles, most))
+        return cls(triton.cdiv(tiles, turns), turns, pixels, width, triton.cdiv(channels, width))
 
     def options(self, dtype: torch.dtype) -> dict[str, Any]:
         """The compile-time arguments that every kernel takes."""
@@ -51,9 +50,17 @@ def accumulates(dtype: torch.dtype) -> Any:
 
 
 @triton.jit
-def tile_of(strip, steps, step, num_pixels, PIXELS: tl.constexpr):
+def split_pixel(pixel, height, width):
+    """The image, row and column of a pixel that is counted over all images."""
+    column = pixel % width
+    row = (pixel // width) % height
+    return pixel // (width * height), row, column
+
+
+@triton.jit
+def tile_of(strip, turns, turn, num_pixels, PIXELS: tl.constexpr):
     """The pixels of a program's tile, int32 `[PIXELS]`, and which of them are there."""
-    pixel = (strip * steps + step) * PIXELS + tl.arange(0, PIXELS)
+    pixel = (strip * turns + turn) * PIXELS + tl.arange(0, PIXELS)
     return pixel, pixel < num_pixels
 
 

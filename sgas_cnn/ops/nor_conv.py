@@ -1,0 +1,37 @@
+"""A full convolution of k × k taps.
+
+    BN(W * R(x))
+
+R is ReLU. Source: Dong and Yang, "NAS-Bench-201: Extending the Scope of Reproducible Neural
+Architecture Search", ICLR 2020, section 2.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from sgas_cnn.fused.parts import Part, SeparableConv
+from sgas_cnn.ops.layers import BatchNorm, conv, conv_norm
+from sgas_cnn.ops.operation import Operation
+
+
+class NorConv(Operation):
+    """R, k × k, BN; of stride 1 alone, as all edges of its space."""
+
+    def __init__(self, channels: int, stride: int, affine: bool, *, kernel: int) -> None:
+        super().__init__(channels, stride, affine)
+        self.lin = conv(channels, channels, kernel)
+        self.norm = BatchNorm(channels, affine)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The output `[B, C, H, W]`."""
+        return conv_norm(F.relu(x), self.lin, self.norm)
+
+    def parts(self) -> Sequence[Part] | None:
+        """The pixels and their 1 × 1 convolution; with more taps, None."""
+        if self.lin.kernel_size != (1, 1):
+            return None
+        return (SeparableConv(None, self.lin, self.norm),)
