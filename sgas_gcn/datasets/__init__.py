@@ -32,7 +32,6 @@ class DatasetEntry:
     """
 
     name: str
-    task: str
     help: str
     most_points: int
     load: Load
@@ -53,19 +52,15 @@ def _load_modelnet(
 
 
 _ENTRIES = (
-    DatasetEntry(
-        "shapes", "point", "12 kinds of generated solids; no download", 1024, _load_shapes
-    ),
+    DatasetEntry("shapes", "12 kinds of generated solids; no download", 1024, _load_shapes),
     DatasetEntry(
         "modelnet10",
-        "point",
         "CAD models of 10 classes; downloads 0.5 GB",
         2048,
         partial(_load_modelnet, 10),
     ),
     DatasetEntry(
         "modelnet40",
-        "point",
         "CAD models of 40 classes; downloads 2 GB",
         2048,
         partial(_load_modelnet, 40),
