@@ -136,7 +136,7 @@ def differences(
     num_steps: int,
 ) -> list[str]:
     """Where two logs part: a line for each epoch whose decision, pruning or states differ."""
-    topology, differences = space.topology(num_steps), []
+    topology, lines = space.topology(num_steps), []
 
     def in_words(record: EpochRecord | None) -> str:
         if record is None or record.edge is None:
@@ -160,12 +160,10 @@ def differences(
         ):
             where = f"epoch {key[0]}, {key[1]} cell"
             if in_words(first) == in_words(second):
-                differences.append(f"{where}: {in_words(first)} in both, where other edges differ")
+                lines.append(f"{where}: {in_words(first)} in both, where other edges differ")
             else:
-                differences.append(
-                    f"{where}: recorded {in_words(first)}, replayed {in_words(second)}"
-                )
-    return differences
+                lines.append(f"{where}: recorded {in_words(first)}, replayed {in_words(second)}")
+    return lines
 
 
 def _one_an_epoch(recorded: Sequence[EpochRecord], kind: str) -> list[EpochRecord]:

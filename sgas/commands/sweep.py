@@ -98,7 +98,7 @@ def _asked(family: Family, argv: Sequence[str]) -> Asked:
         run = dataclasses.replace(of_verb.run, seed=0, threads=None, out=None)
         settings[verb] = dataclasses.replace(of_verb, run=run)
     run = settings["search"].run
-    print_config(parser, argv, _by_dotted_name(settings))
+    print_config(parser, argv, _by_dotted_name(sweep, cluster, settings))
     name = f"{Path(str(run.dataset)).resolve().name}-{run.preset}"
     return Asked(
         _info(family, settings, sweep, command_of(family, "sweep", argv)),
@@ -111,8 +111,10 @@ def _asked(family: Family, argv: Sequence[str]) -> Asked:
     )
 
 
-def _by_dotted_name(settings: Mapping[str, Settings]) -> dict[str, Any]:
-    """The values of both verbs as the command line names them."""
+def _by_dotted_name(
+    sweep: SweepConfig, cluster: ClusterConfig, settings: Mapping[str, Settings]
+) -> dict[str, Any]:
+    """All values as the command line names them."""
     shared = dataclasses.asdict(settings["search"].run)
     nested = {
         f"{verb}.{name}": value
@@ -120,7 +122,7 @@ def _by_dotted_name(settings: Mapping[str, Settings]) -> dict[str, Any]:
         for name, value in settings[verb].values().items()
         if name not in shared
     }
-    return {**{name: shared[name] for name in ("dataset", "space", "preset")}, **nested}
+    return {**shared, **dataclasses.asdict(cluster), **dataclasses.asdict(sweep), **nested}
 
 
 def _parser(family: Family, dataset: str, space: str) -> ArgumentParser:

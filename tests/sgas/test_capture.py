@@ -146,7 +146,7 @@ class StopAt(Silent):
     def __init__(self, epoch: int, step: int) -> None:
         self.where = epoch, step
 
-    def stepped(self, epoch: int, step: int, num_steps: int) -> None:
+    def stepped(self, epoch: int, step: int, num_batches: int) -> None:
         """As in `Listener`."""
         if (epoch, step) == self.where:
             os.kill(os.getpid(), signal.SIGTERM)
