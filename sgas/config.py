@@ -112,7 +112,7 @@ def checked(spec: dataclasses.Field[Any], kind: Any, value: Any, name: str = "")
     (base, *others) = [part for part in get_args(kind) or (kind,) if part is not type(None)]
     if type(None) in get_args(kind) and (value is None or value == "null"):
         return None
-    if choices is not None and value not in choices:
+    if choices is not None and not (isinstance(value, str) and value in choices):
         kind_of = f"value of {named(name)}"
         raise unknown_name(kind_of, str(value), choices, ConfigError, field=name, value=value)
     try:

@@ -179,13 +179,14 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
 def print_config(parser: ArgumentParser, argv: Sequence[str], values: Mapping[str, Any]) -> None:
     """Where a command asks for it, prints all values as a YAML file and ends the process.
 
-    `values`, by dotted name, stand for the defaults.
+    `values`, by dotted name, stand for the defaults of what the command does not give.
     """
-    asked = [word for word in argv if word.partition("=")[0] == "--print_config"]
-    if asked:
+    if any(name == "print_config" for name, _ in Words.of(argv).options):
         known = _dests(parser)
-        parser.set_defaults({name: value for name, value in values.items() if name in known})
-        parser.parse_args([*Words.of(argv).positionals, *asked])
+        named = flattened(parse(parser, argv), known)
+        defaults = {n: v for n, v in values.items() if n in known and n not in named}
+        parser.set_defaults(defaults)
+        parser.parse_args(list(argv))
 
 
 def _dests(parser: ArgumentParser) -> dict[str, bool]:

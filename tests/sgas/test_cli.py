@@ -277,6 +277,8 @@ def test_presets_config_files_and_flags_win_in_that_order(
     assert status == 0, err
     shown = dict(line.split(": ", 1) for line in out.splitlines() if ": " in line)
     assert (shown["batch_size"], shown["final_epochs"], shown["batch_increase"]) == ("24", "4", "4")
+    status, out, err = run([*argv[:-1], "--print_config=skip_default"], capsys)
+    assert status == 0 and sorted(out.splitlines()) == ["batch_size: 24", "final_epochs: 4"]
     assert not (here / "runs").exists()
 
 
