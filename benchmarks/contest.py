@@ -22,7 +22,6 @@ from sgas.decisions import CellDecisions, Choice, Status
 from sgas.family import Searchable, SearchParts, Task, TrainParts
 from sgas.genotype import Genotype
 from sgas.loop import Tally, frozen
-from sgas.runs import Run
 from sgas.search import Search
 from sgas.space import NONE, SearchSpace
 from sgas.train import Training
@@ -30,7 +29,6 @@ from sgas.train import Training
 CPU = torch.device("cpu")
 # The loops ask their sources how many samples they have, and where, alone until they run.
 NO_SAMPLES = DeviceSource(torch.zeros(1), torch.zeros(1), lambda x, _: x, lambda x: x)
-NO_RUN = cast("Run", None)  # nothing is put on disk
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,6 @@ class OurSearch:
         self.search = Search(
             models,
             config,
-            NO_RUN,
             parts=parts,
             seed=0,
             device=device,
@@ -73,27 +70,26 @@ class OurSearch:
     @property
     def network(self) -> Any:
         """The supernet."""
-        return self.search.supernet
+        return self.search.network
 
     def alpha_step(self, batch: Batch) -> None:
         """One step on the alphas."""
-        self.search._alpha_step(batch.ours, batch.targets)
+        self.search.alpha_step(batch.ours, batch.targets)
 
     def weight_step(self, batch: Batch) -> None:
         """One step on the weights."""
-        self.search.tally = Tally()  # else the sums of an epoch grow from repeat to repeat
-        found = self.search._weight_step(batch.ours, batch.targets)
-        self.search.tally.add(*found, batch.targets)
+        outputs = self.search.weight_step(batch.ours, batch.targets)
+        Tally().add(*outputs, batch.targets)
 
     def loss(self, batch: Batch) -> Tensor:
         """The loss, with what the backward pass of a weight step needs."""
         with frozen(self.network.alphas.values()):
-            return self.search.task.labels.loss(self.network(batch.ours), batch.targets)
+            return self.search.labels.loss(self.network(batch.ours), batch.targets)
 
     def decide(self, decisions: Mapping[str, CellDecisions]) -> None:
         """Puts decisions in force, as the end of an epoch does."""
         self.search.decisions = dict(decisions)
-        self.search._prune()
+        self.search.prune()
 
 
 class OurTraining:
@@ -103,7 +99,7 @@ class OurTraining:
         parts = TrainParts(NO_SAMPLES, None, "none")
         config = TrainConfig(learning_rate=learning_rate, weight_decay=3e-4)  # as plain
         self.training = Training(
-            cast("Task", models), genotype, config, NO_RUN, parts=parts, seed=0, device=CPU
+            cast("Task", models), genotype, config, parts=parts, seed=0, device=CPU
         )
 
     @property
@@ -113,13 +109,12 @@ class OurTraining:
 
     def weight_step(self, batch: Batch) -> None:
         """One step of training."""
-        self.training.tally = Tally()
-        found = self.training._train_step(batch.ours, batch.targets)
-        self.training.tally.add(*found, batch.targets)
+        outputs = self.training.train_step(batch.ours, batch.targets)
+        Tally().add(*outputs, batch.targets)
 
     def loss(self, batch: Batch) -> Tensor:
         """The loss, with what the backward pass needs."""
-        return self.training.task.labels.loss(self.network(batch.ours), batch.targets)
+        return self.training.labels.loss(self.network(batch.ours), batch.targets)
 
 
 class Plain:

@@ -31,13 +31,14 @@ from reporting import report
 from torch import Tensor, nn
 from torch_geometric.nn import GATConv, GCNConv, SAGEConv
 
-from sgas.commands.common import load_genotype
 from sgas.config import RunConfig, TrainConfig
+from sgas.config import make as make_config
 from sgas.errors import InputError, unknown_name
 from sgas.genotype import Genotype
-from sgas.loop import evaluate
-from sgas.options import build, load_preset
+from sgas.genotype_files import load_genotype
+from sgas.loop import Loop, measure
 from sgas.runs import Run
+from sgas.settings import load_preset
 from sgas.train import Training
 from sgas_gcn.config import GraphDataConfig, GraphModelConfig
 from sgas_gcn.family import FAMILY
@@ -150,13 +151,12 @@ def train_once(
         tempfile.TemporaryDirectory() as folder,
         Run.create(Path(folder) / "run", {"seed": seed}) as run,
     ):
-        training = Training(
-            task, settings.genotype, config, run, parts=parts, seed=seed, device=DEVICE
-        )
+        training = Training(task, settings.genotype, config, parts=parts, seed=seed, device=DEVICE)
+        network: Any = training.network
         began = time.process_time()
-        network: Any = training.execute()
+        Loop(training, run).execute()
         seconds = time.process_time() - began
-    figures = evaluate(network, task.labels, task.test_part(DEVICE), config.batch_size, DEVICE)
+    figures = measure(network, task.labels, task.test_part(DEVICE), config.batch_size, DEVICE)
     params = sum(weight.numel() for weight in network.parameters())
     return Result(seed, figures[task.labels.primary_metric], seconds, config.epochs, params)
 
@@ -222,9 +222,9 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     settings = Settings(
         options.dataset,
         load_genotype(FAMILY, options.genotype),
-        build(TrainConfig, preset),
-        build(GraphModelConfig, preset),
-        build(GraphDataConfig, preset),
+        make_config(TrainConfig, preset),
+        make_config(GraphModelConfig, preset),
+        make_config(GraphDataConfig, preset),
     )
     seeds = parse_seeds(options.seeds)
     task = GraphTask(options.dataset, settings.model, settings.data, RunConfig())

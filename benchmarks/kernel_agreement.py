@@ -41,7 +41,8 @@ from torch import Tensor
 
 from sgas.errors import InputError, unknown_name
 from sgas.kernels import use_kernels
-from sgas.loop import Silent
+from sgas.listeners import Silent
+from sgas.loop import Loop
 from sgas.search import Search
 from sgas.space import NONE
 from sgas_cnn.augment import ImageAugmentation
@@ -77,7 +78,7 @@ class Trace(Silent):
 
     def epoch_ended(self, epoch: int, metrics: Mapping[str, Any], news: tuple[str, ...]) -> None:
         """Keeps them."""
-        (alphas,) = self.search.supernet.alphas.values()
+        (alphas,) = self.search.network.alphas.values()
         self.probabilities.append(torch.softmax(alphas.detach().double(), dim=-1))
         self.losses.append(metrics["train_loss"])
 
@@ -133,11 +134,12 @@ def search_with(
         task.augmentation = Float64Augmentation(
             augmentation.config, augmentation.mean, augmentation.std
         )
-    with searching(task, strategy, seed) as search:
+    with searching(task, strategy, seed) as (search, folder):
         if nudged:
-            nudge(list(search.supernet.weights()), 1000 * options.nudge + seed)
-        search.listener = trace = Trace(search)
-        cell = to_nasbench201(search.execute())
+            nudge(list(search.network.weights()), 1000 * options.nudge + seed)
+        trace = Trace(search)
+        Loop(search, folder, trace).execute()
+        cell = to_nasbench201(search.genotype())
     return Outcome(cell, trace, time.process_time() - began)
 
 

@@ -35,8 +35,7 @@ from sgas.config import SearchConfig
 from sgas.data import DeviceSource, SubsetSource, stratified_parts, stream_seed
 from sgas.errors import DataError, InputError, unknown_name
 from sgas.family import SearchParts
-from sgas.genotype import Genotype
-from sgas.loop import Listener
+from sgas.loop import Loop
 from sgas.runs import Run
 from sgas.search import Search
 from sgas.strategies import STRATEGIES
@@ -120,25 +119,14 @@ class Found:
 
 
 @contextmanager
-def searching(
-    task: BenchmarkTask, strategy: str, seed: int, listener: Listener | None = None
-) -> Iterator[Search]:
-    """A search that is ready to begin; its run folder goes when this ends."""
+def searching(task: BenchmarkTask, strategy: str, seed: int) -> Iterator[tuple[Search, Run]]:
+    """A search that is ready to begin, and its run folder, which goes when this ends."""
     device = torch.device("cpu")
     with tempfile.TemporaryDirectory() as folder:
         config = SearchConfig(strategy=strategy, **SEARCH)
         parts = task.search_parts("clean", seed, 0.1, device)
         with Run.create(Path(folder) / "run", {"search": asdict(config), "seed": seed}) as run:
-            yield Search(
-                task,
-                config,
-                run,
-                parts=parts,
-                seed=seed,
-                device=device,
-                notes={},
-                listener=listener,
-            )
+            yield Search(task, config, parts=parts, seed=seed, device=device, notes={}), run
 
 
 def search_once(
@@ -147,9 +135,9 @@ def search_once(
     """One search. Nothing in here, or below it, knows of a table."""
     began = time.process_time()
     task = BenchmarkTask(images, labels, seed, permuted)
-    with searching(task, strategy, seed) as search:
-        found: Genotype = search.execute()
-    return Found(seed, to_nasbench201(found), time.process_time() - began)
+    with searching(task, strategy, seed) as (search, run):
+        Loop(search, run).execute()
+    return Found(seed, to_nasbench201(search.genotype()), time.process_time() - began)
 
 
 def read_table(path: Path) -> dict[str, float]:

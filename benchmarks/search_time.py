@@ -28,8 +28,8 @@ from sgas.capture import AS_EVER, CudaGraphs, can_repeat, captured
 from sgas.config import SearchConfig
 from sgas.data import BatchOrder
 from sgas.errors import ConfigError
-from sgas.options import load_preset
 from sgas.schedule import Schedule
+from sgas.settings import load_preset
 
 Step = Callable[[], None]
 REPEATS, STEPS = 3, 5
@@ -66,7 +66,7 @@ def both_steps(player: Plain | OurSearch, batches: list[Batch]) -> Step:
 def graph_steps(ours: OurSearch, batches: list[Batch]) -> Step:
     """The same by CUDA graphs, which the first calls make."""
     search = ours.search
-    alpha_step, weight_step = captured(search.recorder, search._alpha_step, search._weight_step)
+    alpha_step, weight_step = captured(search.recorder, search.alpha_step, search.weight_step)
     for_alphas, for_weights = batches
 
     def step() -> None:

@@ -4,8 +4,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch.utils.data import TensorDataset
 
-from sgas.interface import search, train
-from sgas_cnn.family import FAMILY
+import sgas_cnn
 
 digits = load_digits()
 images = torch.from_numpy(digits.images / 16).float()[:, None]  # [N, 1, 8, 8], from 0 to 1
@@ -13,5 +12,5 @@ labels = torch.from_numpy(digits.target)
 mine = TensorDataset(images[:1400], labels[:1400])
 test = TensorDataset(images[1400:], labels[1400:])
 
-found = search(FAMILY, mine, test=test, preset="demo", strategy="cri1")
-print(train(FAMILY, found, preset="demo").evaluate())
+searched = sgas_cnn.search(mine, test=test, preset="demo", strategy="cri1")
+print(sgas_cnn.train(searched, preset="demo").evaluate())

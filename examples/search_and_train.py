@@ -1,11 +1,10 @@
 """Searches a point-cloud cell on generated solids, trains it, and opens the test split once."""
 
-from sgas.interface import search, train
-from sgas_gcn.family import FAMILY
+import sgas_gcn
 
-found = search(FAMILY, "shapes", strategy="cri2", seed=0)
-print(found.genotype.to_text())
-for record in found.decisions:
+searched = sgas_gcn.search("shapes", strategy="cri2", seed=0)
+print(searched)
+for record in searched.decisions:
     print(f"epoch {record.epoch}: edge {record.edge} is {record.op}, margin {record.margin}")
-trained = train(FAMILY, found)
+trained = sgas_gcn.train(searched)
 print(trained.result["parameters"], "parameters,", trained.evaluate()["accuracy"], "accuracy")

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from sgas.errors import SgasError
+from sgas.errors import SgasError, option
 
 AS_EVER = 2  # steps before one is captured
 
@@ -122,18 +122,18 @@ class Captured:
         return self.recorder.run(lambda: self.step(inputs, targets))
 
     def _record(self, inputs: Tensor, targets: Tensor) -> _Recorded:
-        given = inputs.clone(), targets.clone()
+        kept = inputs.clone(), targets.clone()
         try:
-            return _Recorded(*given, *self.recorder.record(lambda: self.step(*given)))
+            return _Recorded(*kept, *self.recorder.record(lambda: self.step(*kept)))
         except RuntimeError as error:
             # A capture that was broken off says that it was; why, says what came before.
-            for told in (error, error.__context__):
-                if isinstance(told, torch.OutOfMemoryError):
-                    raise told from None
+            for cause in (error, error.__context__):
+                if isinstance(cause, torch.OutOfMemoryError):
+                    raise cause from None
             why = str(error.__context__ or error).strip().split("\n")[0]
             raise SgasError(
                 f"this step cannot be captured as a CUDA graph ({why}): start again with "
-                "--cuda_graphs false, which changes speed alone"
+                f"{option('cuda_graphs', 'false')}, which changes speed alone"
             ) from error
 
 

@@ -10,31 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
-Push = Callable[[int, Tensor], Mapping[int, Tensor]]
 Extend = Callable[[int, Tensor, Mapping[int, Tensor]], Mapping[int, Tensor]]
 
 
-def dag_forward(inputs: Sequence[Tensor], num_steps: int, push: Push) -> list[Tensor]:
+def dag_extend(inputs: Sequence[Tensor], num_steps: int, extend: Extend) -> list[Tensor]:
     """All states of a cell: its inputs, then for each step the sum of what was pushed to it.
 
-    `push(source, state)` returns `{step: contribution}` for the edges that leave the state; it is
-    called once for every state but the last, in order. Each step has to receive something.
-    """
-
-    def extend(source: int, state: Tensor, sums: Mapping[int, Tensor]) -> Mapping[int, Tensor]:
-        return {
-            step: sums[step] + contribution if step in sums else contribution
-            for step, contribution in push(source, state).items()
-        }
-
-    return dag_extend(inputs, num_steps, extend)
-
-
-def dag_extend(inputs: Sequence[Tensor], num_steps: int, extend: Extend) -> list[Tensor]:
-    """All states of a cell, as `dag_forward`, where a contribution is added as it is computed.
-
-    `extend(source, state, sums)` returns `{step: sum}`: what the steps that the state reaches have
-    received so far, of `sums`, and now from it.
+    `extend(source, state, sums)` returns `{step: sum}` for the steps that the state reaches: what
+    they have received so far, of `sums`, and now from it. It is called once for every state but the
+    last, in order. Each step has to receive something.
     """
     states = list(inputs)
     sums: dict[int, Tensor] = {}

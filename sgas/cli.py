@@ -53,7 +53,7 @@ def main(family: Family, argv: Sequence[str] | None = None) -> int:
     except SgasError as error:
         if debug:
             traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error.for_command()}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
@@ -70,9 +70,9 @@ def main(family: Family, argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # the last line of defence: one line, the traceback on request
         if debug:
             traceback.print_exc()
-        told = " ".join(str(error).split())
+        message = " ".join(str(error).split())
         print(
-            f"error: {type(error).__name__}: {told} (this looks like a fault of ours; "
+            f"error: {type(error).__name__}: {message} (this looks like a fault of ours; "
             "run again with --debug and report what it prints)",
             file=sys.stderr,
         )

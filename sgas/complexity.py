@@ -13,8 +13,9 @@ from sgas.family import Network
 
 
 def num_parameters(network: Network) -> int:
-    """The number of trained values."""
-    return sum(parameter.numel() for parameter in network.parameters())
+    """The number of trained values of a network as it is used: without an auxiliary head."""
+    named = network.named_parameters()
+    return sum(p.numel() for name, p in named if not name.startswith("auxiliary."))
 
 
 @torch.no_grad()

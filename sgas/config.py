@@ -8,11 +8,16 @@ beside the family (`presets/`).
 from __future__ import annotations
 
 import dataclasses
+import math
+import operator
+import os
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
-from sgas.errors import ConfigError, unknown_name
+from sgas.errors import ConfigError, nearest, unknown_name
+from sgas.errors import option as named
 
 STRATEGY_NAMES = ("cri1", "cri2", "darts", "random")
 PROTOCOLS = ("clean", "paper")
@@ -51,9 +56,10 @@ def validate(config: Any) -> None:
         value, rules = getattr(config, spec.name), spec.metadata
         if value is None or not rules:
             continue
+        carried = {"field": spec.name, "value": value, "choices": rules["choices"] or ()}
         if rules["choices"] is not None and value not in rules["choices"]:
             raise ConfigError(
-                f"{spec.name} is {value!r}; choose from {', '.join(rules['choices'])}"
+                f"{spec.name} is {value!r}; choose from {', '.join(rules['choices'])}", **carried
             )
         limits = []
         if rules["low"] is not None and not value >= rules["low"]:
@@ -63,7 +69,112 @@ def validate(config: Any) -> None:
         if rules["high"] is not None and not value <= rules["high"]:
             limits.append(f"at most {rules['high']}")
         if limits:
-            raise ConfigError(f"{spec.name} is {value}; it has to be {' and '.join(limits)}")
+            raise ConfigError(
+                f"{spec.name} is {value}; it has to be {' and '.join(limits)}", **carried
+            )
+
+
+def fields_of(config: type, verb: str) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
+    """The fields of a config dataclass that are options of a verb, with their types, by name."""
+    hints = get_type_hints(config)
+    return {
+        spec.name: (spec, hints[spec.name])
+        for spec in dataclasses.fields(config)
+        if not spec.metadata.get("verbs") or verb in spec.metadata["verbs"]
+    }
+
+
+def refuse_unknown(
+    names: Iterable[str],
+    known: Iterable[str],
+    what: str = "unknown option {}",
+    otherwise: str = "",
+) -> None:
+    """ConfigError for the first of `names` that is not known, with the nearest that is.
+
+    `what` says what it would have been, and `otherwise` what to do where none is near.
+    """
+    known, is_option = list(known), what.startswith("unknown option")
+    for name in names:
+        if name not in known:
+            near = nearest(name, known)
+            hint = f"; did you mean {named(near) if is_option else near}?" if near else otherwise
+            shown = named(name) if is_option else repr(name)
+            raise ConfigError(what.format(shown) + hint, field=name, choices=known)
+
+
+def checked(spec: dataclasses.Field[Any], kind: Any, value: Any, name: str = "") -> Any:
+    """A value, or the text of one, as a field of type `kind` holds it; ConfigError if it cannot.
+
+    `name` is what the option is called where that is not the field's name.
+    """
+    name, choices = name or spec.name, spec.metadata["choices"]
+    (base, *others) = [part for part in get_args(kind) or (kind,) if part is not type(None)]
+    if type(None) in get_args(kind) and (value is None or value == "null"):
+        return None
+    if choices is not None and not (isinstance(value, str) and value in choices):
+        kind_of = f"value of {named(name)}"
+        raise unknown_name(kind_of, str(value), choices, ConfigError, field=name, value=value)
+    try:
+        if others:
+            return value
+        return _READERS[base](value)
+    except (TypeError, ValueError, LookupError):
+        raise ConfigError(
+            f"{named(name)} takes {_TYPE_NAMES[base]}, got {value!r}", field=name, value=value
+        ) from None
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool):
+        raise TypeError
+    return int(value) if isinstance(value, str) else operator.index(value)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not math.isfinite(float(value)):
+        raise ValueError
+    return float(value)
+
+
+def _truth(value: Any) -> bool:
+    if isinstance(value, str):
+        return {"true": True, "false": False}[value.lower()]
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
+def _text(value: Any) -> str:
+    return os.fspath(value)
+
+
+_READERS = {int: _whole, float: _number, bool: _truth, str: _text}
+_TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+
+
+def make(config: type, values: Mapping[str, Any]) -> Any:
+    """A config dataclass of the values that carry its fields' names; ConfigError for a bad one."""
+    hints = get_type_hints(config)
+    return config(
+        **{
+            spec.name: checked(spec, hints[spec.name], values[spec.name])
+            for spec in dataclasses.fields(config)
+            if spec.name in values
+        }
+    )
+
+
+def rebuild(config: type, values: Mapping[str, Any], where: str) -> Any:
+    """A config dataclass of a run's config.json; ConfigError for a key that it does not know."""
+    names = {spec.name for spec in dataclasses.fields(config)}
+    for name in values:
+        if name not in names:
+            raise ConfigError(f"unknown key {name!r} in {where}; this run is of another version")
+    try:
+        return config(**values)
+    except TypeError:
+        raise ConfigError(f"a value in {where} is of the wrong type; the file is damaged") from None
 
 
 @dataclass(frozen=True)
@@ -216,9 +327,13 @@ class SweepConfig:
         names = self.strategy_names
         for name in names:
             if name not in STRATEGY_NAMES:
-                raise unknown_name("strategy in --strategies", name, STRATEGY_NAMES, ConfigError)
+                raise unknown_name(
+                    f"strategy in {named('strategies')}", name, STRATEGY_NAMES, ConfigError
+                )
         if not names or not self.seed_numbers:
-            raise ConfigError("--strategies and --seeds have to name one each at least")
+            raise ConfigError(
+                f"{named('strategies')} and {named('seeds')} have to name one each at least"
+            )
 
     @property
     def strategy_names(self) -> tuple[str, ...]:
@@ -231,8 +346,8 @@ class SweepConfig:
         """The seeds, each once, in the order given; ConfigError for what is no range of seeds."""
         seeds: dict[int, None] = {}
         for word in filter(None, (word.strip() for word in self.seeds.split(","))):
-            found = re.fullmatch(r"(\d{1,10})(?:-(\d{1,10}))?", word)
-            first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+            match = re.fullmatch(r"(\d{1,10})(?:-(\d{1,10}))?", word)
+            first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
             if not first <= last <= MAX_SEED or last - first >= MAX_SEEDS:
                 raise ConfigError(
                     f"seeds is {self.seeds!r}; give whole numbers from 0 to {MAX_SEED} and ranges "

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sgas.errors import DataError
+from sgas.errors import DataError, option
 from sgas.files import sync_folder
 
 CHUNK = 1 << 20  # bytes
@@ -48,7 +48,7 @@ def download(url: str, path: Path, checksum: str | None = None, hint: str = "") 
             except OSError as error:
                 raise DataError(
                     f"cannot write in {path.parent.resolve()} ({error.strerror}): give a "
-                    "--data_root where you may write"
+                    f"{option('data_root')} where you may write"
                 ) from None
             with _alone(path.with_name(f".{path.name}.lock")):
                 _complete(url, path, checksum, advice)
@@ -85,10 +85,10 @@ def _wrong_checksum(path: Path, checksum: str | None) -> str | None:
     """What is wrong with a file's checksum, or None; None also where no checksum is known."""
     if checksum is None:
         return None
-    found = checksum_of(path, checksum.partition(":")[0])
-    if found == checksum.lower():
+    actual = checksum_of(path, checksum.partition(":")[0])
+    if actual == checksum.lower():
         return None
-    return f"has the checksum {found}, expected is {checksum}"
+    return f"has the checksum {actual}, expected is {checksum}"
 
 
 def _fetch(url: str, part: Path) -> None:

@@ -90,9 +90,9 @@ def scan_folder(folder: Path, splits: tuple[str, ...], kind: SampleKind) -> Fold
         split: [open_file(path, kind) for path in sorted(folder.glob(f"{split}*.npz"))]
         for split in splits
     }
-    found = ", ".join(sorted(path.name for path in folder.glob("*"))[:6]) or "nothing"
+    names = ", ".join(sorted(path.name for path in folder.glob("*"))[:6]) or "nothing"
     problems = [
-        f"{folder} has no {split}*.npz (it has: {found}): write {kind.array} and label with "
+        f"{folder} has no {split}*.npz (it has: {names}): write {kind.array} and label with "
         "np.savez"
         for split in splits
         if not files[split]
@@ -132,10 +132,10 @@ def open_file(path: Path, kind: SampleKind) -> SampleFile:
 
 def refuse(problems: Iterable[str], more: str) -> None:
     """DataError with the first of the problems, where there are any; `more` tells of the rest."""
-    found = list(problems)
-    if found:
-        rest = f" (and {len(found) - 1} more: {more})" if len(found) > 1 else ""
-        raise DataError(found[0] + rest)
+    listed = list(problems)
+    if listed:
+        rest = f" (and {len(listed) - 1} more: {more})" if len(listed) > 1 else ""
+        raise DataError(listed[0] + rest)
 
 
 def _as_text(name: str | bytes) -> str:

@@ -47,12 +47,12 @@ class CellGene(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def edges_by_step(self, space: SearchSpace) -> list[tuple[EdgeGene, ...]]:
         """The edges that enter each step, in order."""
-        topology, rest, found = space.topology(self.num_steps(space)), self.edges, []
+        topology, rest, by_step = space.topology(self.num_steps(space)), self.edges, []
         for step in range(topology.num_steps):
             count = topology.kept_into(step)
-            found.append(rest[:count])
+            by_step.append(rest[:count])
             rest = rest[count:]
-        return found
+        return by_step
 
 
 class Genotype(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

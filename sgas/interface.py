@@ -1,81 +1,45 @@
-"""The verbs as functions, for programs: `search`, `train`, `evaluate`.
+"""The verbs as functions, for programs: `search`, `train`, `evaluate`, `load` of a family.
 
-They take the same options by the same names, with the same presets and the same errors, and write
-the same run folders, so that the command line can go on with what a program began.
+`sgas_gcn` and `sgas_cnn` offer them without the first argument and with typed options. They take
+the options of the command line by the same names, with the same presets and the same errors, and
+write the same run folders, so that the command line can go on with what a program began.
 
-    from sgas.interface import search, train
-    from sgas_gcn.family import FAMILY
+    import sgas_gcn
 
-    found = search(FAMILY, "shapes", strategy="cri2", seed=0)
-    trained = train(FAMILY, found)
-    print(found.genotype.to_text(), trained.evaluate()["accuracy"])
+    searched = sgas_gcn.search("shapes", strategy="cri2", seed=0)
+    trained = sgas_gcn.train(searched)
+    print(searched.genotype.to_text(), trained.evaluate()["accuracy"])
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sgas.commands import search as search_verb
-from sgas.commands import train as train_verb
-from sgas.commands.common import command_of, genotype_label, load_genotype, open_settings
-from sgas.commands.evaluate import evaluate_run, trained_network
-from sgas.errors import ConfigError
-from sgas.family import Family, Network
+from sgas.config import refuse_unknown
+from sgas.errors import ConfigError, InputError
+from sgas.family import Family
 from sgas.genotype import Genotype
-from sgas.records import EpochRecord
-from sgas.runs import read_genotype, read_metrics, read_records
+from sgas.genotype_files import genotype_label, load_genotype
+from sgas.run_results import SearchResult, TrainResult
+from sgas.session import Output, begin
+from sgas.settings import option_names, resolve, where_of
 
+if TYPE_CHECKING:
+    from sgas.listeners import Listener
 
-@dataclass(frozen=True)
-class SearchResult:
-    """What a search found, read from its run folder.
-
-    `decisions` are the records of the epochs that decided an edge, in order; `history` has the
-    figures of each epoch (losses, metrics, learning rate, decided edges, seconds).
-    """
-
-    family: Family
-    folder: Path
-    genotype: Genotype
-    decisions: list[EpochRecord]
-    history: list[dict[str, Any]]
-
-    @classmethod
-    def from_run(cls, family: Family, folder: str | Path) -> SearchResult:
-        """The result of a run folder; RunError where it is no search of this family."""
-        path = Path(folder)
-        open_settings(family, path, "search")
-        decisions = [record for record in read_records(path) if record.edge is not None]
-        return cls(family, path, read_genotype(path), decisions, read_metrics(path))
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """A trained network, read from its run folder.
-
-    `result` has the figures of the last epoch, parameters and FLOPs; `history` those of each epoch.
-    """
-
-    family: Family
-    folder: Path
-    genotype: Genotype
-    result: Mapping[str, Any]
-    history: list[dict[str, Any]]
-
-    def evaluate(self, device: str = "auto") -> dict[str, Any]:
-        """The figures on the test split, which is opened once; the next call reads them."""
-        return evaluate_run(self.family, self.folder, device)
-
-    def network(self) -> Network:
-        """The trained network on the CPU, in evaluation mode; it takes a prepared batch."""
-        return trained_network(self.family, self.folder)
+Trainable = SearchResult | TrainResult | Genotype | str | Path
 
 
 def search(
-    family: Family, dataset: Any = None, *, test: Any = None, **options: Any
+    family: Family,
+    dataset: Any = None,
+    *,
+    test: Any = None,
+    listener: Listener | None = None,
+    quiet: bool = False,
+    **options: Any,
 ) -> SearchResult:
     """Searches a cell and returns what was found.
 
@@ -83,21 +47,26 @@ def search(
     `torch.utils.data.Dataset` of (sample, label) or a pair of arrays, for graphs PyG's Data or a
     list of them, with `test` for its test part (opened by `evaluate` alone). Data in memory is kept
     under `data_root`. `options` are those of the verb by name, `preset` and `out` included; the
-    same call goes on with a search that was interrupted. InputError for what cannot be used,
+    same call goes on with a search that was interrupted. `listener` hears of steps and epochs
+    (`sgas.listeners.Listener`); `quiet` prints nothing. InputError for what cannot be used,
     Interrupted after a stop signal.
     """
-    argv = _words(family, dataset, test, options)
-    settings = search_verb.settings_of(family, search_verb.parser_of(family, argv), argv)
-    command = command_of(family, "search", argv)
-    return SearchResult.from_run(family, search_verb.begin_search(family, settings, command).folder)
+    chosen = _options_of(family, "search", dataset, test, options)
+    settings = resolve(family, "search", chosen)
+    command = _command(family, "search", chosen)
+    return SearchResult.from_run(
+        family, begin(family, settings, "", command, Output(quiet, listener))
+    )
 
 
 def train(
     family: Family,
-    genotype: SearchResult | Genotype | str | Path,
+    genotype: Trainable,
     dataset: Any = None,
     *,
     test: Any = None,
+    listener: Listener | None = None,
+    quiet: bool = False,
     **options: Any,
 ) -> TrainResult:
     """Trains the network of a genotype from scratch and returns it.
@@ -105,31 +74,94 @@ def train(
     `genotype` is what a search returned (whose data set is then the default), a Genotype, a
     published name, a file or a run folder. All else is as for `search`.
     """
+    _check_family(family)
+    source = None
     if isinstance(genotype, Genotype):
-        given, name, found = "genotype", genotype.content_hash[:8], genotype
+        word, label = genotype.to_text(), genotype.content_hash[:8]
+    elif isinstance(genotype, SearchResult | TrainResult | str | Path):
+        word = str(getattr(genotype, "folder", genotype))
+        source = Path(word)
+        genotype = load_genotype(family, word)
+        label = genotype_label(word, genotype)
     else:
-        given = str(genotype.folder if isinstance(genotype, SearchResult) else genotype)
-        found = load_genotype(family, given)
-        name = genotype_label(given, found)
-    argv = [given, *_words(family, dataset, test, options)]
-    settings, _ = train_verb.settings_of(family, train_verb.parser_of(family, argv), argv)
-    words = [found.to_text() if isinstance(genotype, Genotype) else given, *argv[1:]]
-    command = command_of(family, "train", words)
-    trained = train_verb.begin_training(family, settings, found, name, command)
-    return TrainResult(family, trained.folder, found, trained.result, read_metrics(trained.folder))
+        raise InputError(
+            f"the genotype is {_kind(genotype)}; give what a search returned, a Genotype, a "
+            "published name, a file or a run folder"
+        )
+    chosen = _options_of(family, "train", dataset, test, options, source)
+    settings = resolve(family, "train", chosen, source=source, genotype=genotype)
+    command = _command(family, "train", chosen, word)
+    return TrainResult.from_run(
+        family, begin(family, settings, label, command, Output(quiet, listener))
+    )
 
 
-def _words(family: Family, dataset: Any, test: Any, options: Mapping[str, Any]) -> list[str]:
-    """A call's options as the words of a command, so that both are read by the same rules."""
-    root = str(options.get("data_root") or "data")
-    if dataset is not None and not isinstance(dataset, str | Path):
-        dataset = family.keep_own(dataset, test, root)
-    elif test is not None:
-        raise ConfigError("test goes with data in memory; a name or a folder has its own test part")
+def evaluate(
+    family: Family, run: TrainResult | str | Path, *, device: str = "auto"
+) -> dict[str, Any]:
+    """The figures of a trained run on the test split, which is opened once and then read."""
+    return load(family, run).evaluate(device)
+
+
+def load(family: Family, run: TrainResult | str | Path) -> TrainResult:
+    """A trained run: its network, genotype, config and figures.
+
+    RunError where it is a search, or was not trained to its end.
+    """
+    _check_family(family)
+    return TrainResult.from_run(family, run.folder if isinstance(run, TrainResult) else run)
+
+
+def _check_family(family: Any) -> None:
+    if not isinstance(family, Family):
+        raise InputError(
+            f"the family is {_kind(family)}; give FAMILY of sgas_gcn.family or sgas_cnn.family, or "
+            "call the functions of sgas_gcn and sgas_cnn, which know theirs"
+        )
+
+
+def _kind(value: Any) -> str:
+    return repr(value) if isinstance(value, str) else f"of type {type(value).__name__}"
+
+
+def _options_of(
+    family: Family,
+    verb: str,
+    dataset: Any,
+    test: Any,
+    options: Mapping[str, Any],
+    source: Path | None = None,
+) -> dict[str, Any]:
+    """The options that a call gives; ConfigError for one that there is none of."""
+    _check_family(family)
     if "resume" in options:
         raise ConfigError("resume is no option here: the same call goes on with its run")
-    given = {"dataset": dataset, **options}
-    return [f"--{name}={_word(value)}" for name, value in given.items() if value is not None]
+    chosen = {name: value for name, value in options.items() if value is not None}
+    in_memory = dataset is not None and not isinstance(dataset, str | Path)
+    if test is not None and not in_memory:
+        raise ConfigError("test goes with data in memory; a name or a folder has its own test part")
+    if dataset is not None and not in_memory:
+        chosen["dataset"] = str(dataset)
+    # Of data in memory, whose space is not known yet, the names of all spaces count.
+    spaces = family.spaces if in_memory else [where_of(family, verb, chosen, source)[1]]
+    names = [name for space in spaces for name in option_names(family, verb, space)]
+    refuse_unknown(chosen, dict.fromkeys(names), otherwise=_no_such_option(family, verb))
+    if in_memory:
+        chosen["dataset"] = str(family.keep_own(dataset, test, chosen.get("data_root", "data")))
+        return _options_of(family, verb, chosen.pop("dataset"), None, chosen, source)
+    return chosen
+
+
+def _no_such_option(family: Family, verb: str) -> str:
+    return f"; {family.command} {verb} --help lists them"
+
+
+def _command(family: Family, verb: str, chosen: Mapping[str, Any], *words: str) -> str:
+    """The command that makes the same run, for its config.json; nothing reads it back."""
+    import shlex
+
+    flags = [f"--{name}={_word(value)}" for name, value in chosen.items()]
+    return shlex.join([family.command, verb, *words, *flags])
 
 
 def _word(value: Any) -> str:

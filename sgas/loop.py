@@ -1,4 +1,8 @@
-"""What the search loop and the training loop share: steps, sums, seeds, evaluation.
+"""The loop of searches and trainings: epoch, step, stop, save, restore, report.
+
+A `Body` says what a step is and what an epoch ends with; `sgas.search` and `sgas.train` hold the
+two that there are. The loop takes the steps, keeps losses and time, stops at a signal, and writes
+the run. Above it stands what both bodies need: sums, seeds, measuring.
 
 Dimensions: B samples a batch. Nothing inside a step waits for the device.
 """
@@ -7,7 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,43 +21,14 @@ from torch import Tensor, nn
 
 from sgas.capture import Step
 from sgas.data import Source, batches, in_order, stream_seed
-from sgas.errors import SgasError
+from sgas.errors import Interrupted, SgasError
+from sgas.genotype import Genotype
 from sgas.labels import Labels
+from sgas.listeners import Listener, Silent
 from sgas.precision import widened
-
-OWN = ("lr", "capturable", "foreach", "fused")  # settings of an optimiser that no checkpoint has
-
-
-class Listener(Protocol):
-    """Hears how far a search or a training is, to show it."""
-
-    def started(self, first_epoch: int, costs: list[float]) -> None:
-        """The loop begins at `first_epoch`, above 0 after a resume.
-
-        `costs` are the epochs' expected shares of the work, in any unit.
-        """
-        ...
-
-    def stepped(self, epoch: int, step: int, num_steps: int) -> None:
-        """Step `step` (from 1) of `num_steps` of an epoch is done."""
-        ...
-
-    def epoch_ended(self, epoch: int, metrics: Mapping[str, Any], news: tuple[str, ...]) -> None:
-        """An epoch is over; `news` are its decisions in words."""
-        ...
-
-
-class Silent:
-    """A listener that shows nothing."""
-
-    def started(self, first_epoch: int, costs: list[float]) -> None:
-        """Shows nothing."""
-
-    def stepped(self, epoch: int, step: int, num_steps: int) -> None:
-        """Shows nothing."""
-
-    def epoch_ended(self, epoch: int, metrics: Mapping[str, Any], news: tuple[str, ...]) -> None:
-        """Shows nothing."""
+from sgas.records import EpochRecord
+from sgas.runs import Run
+from sgas.signals import StopSignal
 
 
 @dataclass
@@ -85,6 +61,169 @@ class Tally:
         return cls(**{name: [part.to(device) for part in parts] for name, parts in state.items()})
 
 
+# What a step gives: the loss, a mean, the predictions and the targets.
+StepOutput = tuple[Tensor, Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class EpochEnd:
+    """What a body adds to the end of an epoch: figures, records, the genotype of now, and news."""
+
+    figures: Mapping[str, Any]
+    records: Sequence[EpochRecord] = ()
+    genotype: Genotype | None = None
+    news: tuple[str, ...] = ()
+
+
+class Body(Protocol):
+    """What the loop runs: a search or a training, on one device.
+
+    `validation` is measured after each epoch and its figures are named by `validation_name`; None:
+    nothing is. `batch_size` may change from epoch to epoch.
+    """
+
+    verb: str
+    network: Any
+    labels: Labels
+    validation: Source | None
+    validation_name: str
+    device: torch.device
+    precision: str
+
+    @property
+    def num_epochs(self) -> int:
+        """Epochs from the first to the last."""
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """Samples a batch now."""
+        ...
+
+    def costs(self) -> list[float]:
+        """The epochs' expected shares of the work, in any unit."""
+        ...
+
+    def num_batches(self) -> int:
+        """Steps of an epoch that begins now."""
+        ...
+
+    def steps(self, epoch: int, first: int) -> Iterator[StepOutput]:
+        """Takes the steps of an epoch one by one, from number `first`."""
+        ...
+
+    def evaluation(self) -> Step:
+        """The evaluation step of the network as it is now."""
+        ...
+
+    def end_epoch(self, epoch: int) -> EpochEnd:
+        """Decides what is to be decided after an epoch, and says what there is to report."""
+        ...
+
+    def release(self) -> None:
+        """Lets go of captured steps, and of the memory with them."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it."""
+        ...
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes back to where `state` was taken."""
+        ...
+
+
+class Loop:
+    """One run of a body, from its first epoch or from a checkpoint to the last."""
+
+    def __init__(self, body: Body, run: Run, listener: Listener | None = None) -> None:
+        self.body, self.run, self.listener = body, run, listener or Silent()
+        self.epoch, self.step, self.tally, self.seconds = 0, 0, Tally(), 0.0
+
+    def execute(self) -> None:
+        """Runs to the end; Interrupted after a stop signal, with the state in the checkpoint."""
+        with StopSignal() as stop:
+            if self.epoch == 0 and self.step == 0:
+                self._save()
+            self.listener.started(self.epoch, self.body.costs())
+            try:
+                while self.epoch < self.body.num_epochs:
+                    self._take_steps(stop)
+                    self._end_epoch()
+            finally:
+                self.body.release()
+
+    def _take_steps(self, stop: StopSignal) -> None:
+        """What is left of an epoch."""
+        began, num_batches = time.perf_counter(), self.body.num_batches()
+        steps = self.body.steps(self.epoch, self.step)
+        for step in range(self.step, num_batches):
+            if stop.requested:
+                self.seconds += time.perf_counter() - began
+                self._save()
+                raise Interrupted(f"stopped in epoch {self.epoch}, step {step} of {num_batches}")
+            self.tally.add(*next(steps))
+            self.step = step + 1
+            self.listener.stepped(self.epoch, self.step, num_batches)
+        self.seconds += time.perf_counter() - began
+
+    def _end_epoch(self) -> None:
+        """Measures, lets the body decide, and puts the epoch on disk."""
+        began, body, epoch = time.perf_counter(), self.body, self.epoch
+        figures = {"train": self.tally.figures(body.labels)}
+        require_finite(epoch, figures["train"])
+        if body.validation is not None:
+            measured = measure(
+                body.network,
+                body.labels,
+                body.validation,
+                body.batch_size,
+                body.device,
+                body.precision,
+                body.evaluation(),
+            )
+            require_finite(epoch, measured)
+            figures[body.validation_name] = measured
+        end = body.end_epoch(epoch)
+        self.seconds += time.perf_counter() - began
+        metrics = {
+            "epoch": epoch,
+            **{f"{part}_{name}": v for part, of in figures.items() for name, v in of.items()},
+            **end.figures,
+            "seconds": round(self.seconds, 3),
+        }
+        self.run.add_epoch(metrics, end.records, end.genotype)
+        for line in end.news:
+            self.run.log(f"epoch {epoch}: {line}")
+        self.epoch, self.step, self.tally = epoch + 1, 0, Tally()
+        self._save()
+        self.listener.epoch_ended(epoch, metrics, end.news)
+
+    def _save(self) -> None:
+        self.run.save_checkpoint(
+            {
+                "kind": self.body.verb,
+                "epoch": self.epoch,
+                "step": self.step,
+                "seconds": self.seconds,
+                "tally": self.tally.state(),
+                **self.body.state(),
+            }
+        )
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes back to where a checkpoint was written; records made later are dropped.
+
+        ValueError, KeyError or RuntimeError where it is the checkpoint of something else.
+        """
+        if state["kind"] != self.body.verb:
+            raise ValueError(f"it is of a {state['kind']}")
+        self.body.restore(state)
+        self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
+        self.tally = Tally.restored(state["tally"], self.body.device)
+        self.run.forget_from(self.epoch)
+
+
 def run_network(model: Any, inputs: Any, precision: str, device: torch.device) -> Any:
     """What a network returns, its 16-bit tensors as float32, so that losses are computed in that.
 
@@ -106,7 +245,7 @@ def evaluation_step(model: Any, labels: Labels, device: torch.device, precision:
 
 
 @torch.no_grad()
-def evaluate(
+def measure(
     model: Any,
     labels: Labels,
     source: Source,
@@ -164,48 +303,6 @@ class RandomState:
         torch.set_rng_state(state["torch"])
         if self.device.type == "cuda" and "cuda" in state:
             torch.cuda.set_rng_state(state["cuda"], self.device)
-
-
-def whole_steps(device: torch.device) -> dict[str, Any]:
-    """The option by which torch's SGD and Adam update all parameters in one pass over them.
-
-    A fused step on the CPU goes through memory in order, whatever the strides say (torch 2.13):
-    a gradient has to lie as its parameter does. Those of `backward()` do; others, such as those of
-    `torch.autograd.grad`, have to be laid so.
-    """
-    return {"fused": True} if device.type in ("cpu", "cuda") else {"foreach": True}
-
-
-def rate_on(device: torch.device, learning_rate: float, recorded: bool) -> float | Tensor:
-    """A learning rate as optimisers take it: on a GPU, and where steps are recorded, a tensor.
-
-    A recorded step reads it anew each time. On a GPU fused optimisers read float32; so that a step
-    that is not recorded has the same rate to the last bit, it is a tensor for both.
-    """
-    if device.type == "cuda":
-        return torch.tensor(learning_rate, dtype=torch.float32, device=device)
-    return torch.tensor(learning_rate, dtype=torch.float64) if recorded else learning_rate
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Sets the learning rate of all parameter groups; in place where it is a tensor."""
-    for group in optimizer.param_groups:
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(learning_rate)
-        else:
-            group["lr"] = learning_rate
-
-
-def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Gives an optimiser back its state, but for how it runs here and the learning rate.
-
-    The run may have begun on another device, or before steps were recorded; an epoch sets its rate.
-    """
-    own = [{name: g[name] for name in OWN if name in g} for g in optimizer.param_groups]
-    groups = [{**saved, **kept} for saved, kept in zip(state["param_groups"], own, strict=True)]
-    optimizer.load_state_dict({**state, "param_groups": groups})
-    for group, kept in zip(optimizer.param_groups, own, strict=True):
-        group["lr"] = kept["lr"]  # the very tensor, of which loading makes a copy
 
 
 def require_finite(epoch: int, figures: Mapping[str, float]) -> None:

@@ -1,24 +1,26 @@
-"""Options of a verb, made of config dataclasses: flags, YAML files, presets, and kind errors.
+"""The command line's own part: words to values of options, help, YAML files. No torch here.
 
-No torch here. The order in which values win: dataclass default, preset, `--config` file, flag.
+What an option is, which values it takes and how a wrong one is told stands in `sgas.config`; how
+presets and defaults come to what was asked for, in `sgas.settings`. jsonargparse is used here and
+by the verbs alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import resources
-from typing import Any, get_args, get_type_hints
+from functools import partial
+from typing import Any, get_args
 
 import yaml
 from jsonargparse import ArgumentParser
 
-from sgas.errors import ConfigError, nearest, unknown_name
+from sgas.config import checked, fields_of, refuse_unknown
+from sgas.errors import ConfigError, SgasError, option
 
-# Options that take no value, besides -h and --help.
-SWITCHES = ("--json", "--debug", "--print_config", "-h", "--help")
+# Options that take no value.
+SWITCHES = ("json", "debug", "print_config", "h", "help")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,14 +53,46 @@ class Nested:
     without: tuple[str, ...] = ()
 
 
-def fields_of(config: type, verb: str) -> list[tuple[dataclasses.Field[Any], Any]]:
-    """The fields of a config dataclass that are options of a verb, with their types."""
-    hints = get_type_hints(config)
-    return [
-        (spec, hints[spec.name])
-        for spec in dataclasses.fields(config)
-        if not spec.metadata.get("verbs") or verb in spec.metadata["verbs"]
-    ]
+@dataclasses.dataclass(frozen=True)
+class Words:
+    """The words of a command, sorted: options in order (value None: it has none), and the rest."""
+
+    options: tuple[tuple[str, str | None], ...]
+    positionals: tuple[str, ...]
+
+    @classmethod
+    def of(cls, argv: Sequence[str]) -> Words:
+        """Sorts the words that follow a verb."""
+        options: list[tuple[str, str | None]] = []
+        positionals = []
+        words = list(argv)[::-1]
+        while words:
+            word = words.pop()
+            name, equals, value = word.lstrip("-").partition("=")
+            if not word.startswith("-"):
+                positionals.append(word)
+            elif equals or name in SWITCHES or not words or words[-1].startswith("--"):
+                options.append((name, value if equals else None))
+            else:
+                options.append((name, words.pop()))
+        return cls(tuple(options), tuple(positionals))
+
+    def value(self, name: str) -> str | None:
+        """The value of an option, by flag or else by config file, before there is a parser.
+
+        Which options a verb has depends on the data set; what is wrong here is told by `parse`.
+        """
+        by_flag = [value for flag, value in self.options if flag == name and value is not None]
+        if by_flag:
+            return by_flag[-1]
+        in_file = None
+        for file in (value for flag, value in self.options if flag == "config" and value):
+            try:
+                value = read_yaml(file).get(name)
+            except ConfigError:
+                continue
+            in_file = value if isinstance(value, str) else in_file
+        return in_file
 
 
 def parser_for(
@@ -90,14 +124,12 @@ def parser_for(
     for title, section in sections.items():
         group = parser.add_argument_group(title)
         for name, spec, kind_of in _options_of(section, verb):
-            choices = spec.metadata["choices"]
-            wanted = {"choices": choices} if choices else {"type": kind_of}
             group.add_argument(
                 f"--{name}",
                 default=spec.default,
                 help=_help(spec),
-                metavar=None if choices else _metavar(kind_of),
-                **wanted,
+                metavar=_metavar(spec, kind_of),
+                type=partial(checked, spec, kind_of, name=name),
             )
     return parser
 
@@ -107,12 +139,12 @@ def _options_of(
 ) -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:
     """The options of a section: name, field and type of each."""
     if not isinstance(section, Nested):
-        yield from ((spec.name, spec, kind) for spec, kind in fields_of(section, verb))
+        yield from ((name, *field) for name, field in fields_of(section, verb).items())
         return
     for config in section.configs:
-        for spec, kind in fields_of(config, section.verb):
-            if spec.name not in section.without:
-                yield f"{section.verb}.{spec.name}", spec, kind
+        for name, field in fields_of(config, section.verb).items():
+            if name not in section.without:
+                yield f"{section.verb}.{name}", *field
 
 
 def _help(spec: dataclasses.Field[Any]) -> str:
@@ -120,154 +152,104 @@ def _help(spec: dataclasses.Field[Any]) -> str:
     return f"{spec.metadata['help']}{shown}".replace("%", "%%")
 
 
-def _metavar(kind: Any) -> str:
+def _metavar(spec: dataclasses.Field[Any], kind: Any) -> str:
+    if spec.metadata["choices"]:
+        return f"{{{','.join(spec.metadata['choices'])}}}"
     names = {int: "INT", float: "FLOAT", bool: "{true,false}"}
     (kind, *others) = [part for part in get_args(kind) or (kind,) if part is not type(None)]
     return "TEXT" if others else names.get(kind, "TEXT")
 
 
 def parse(parser: ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
-    """The values of all options; ConfigError in one line for what cannot be used."""
+    """The values of options that a command gives, and of all its arguments and `Flag`s.
+
+    Those of `Nested` are in dictionaries of their own. Prints the help where that is asked for.
+    ConfigError in one line for what cannot be used.
+    """
+    _refuse_words(parser, Words.of(argv))
+    argv = [word for word in argv if word.partition("=")[0] != "--print_config"]
     try:
-        values: dict[str, Any] = parser.parse_args(list(argv)).as_dict()
+        values: dict[str, Any] = parser.parse_args(argv, defaults=False).as_dict()
     except argparse.ArgumentError as error:
-        raise ConfigError(_one_line(parser, str(error), argv)) from None
-    return values
+        raise _cause(error) or ConfigError(" ".join(str(error).split())) from None
+    flags = {action.dest: action.default for action in parser._actions if action.type is None}
+    return {**flags, **values}
 
 
-def _one_line(parser: ArgumentParser, message: str, argv: Sequence[str]) -> str:
-    """jsonargparse's message in our words: what was given, what is allowed, the nearest match."""
-    known = [a.dest for a in parser._actions if a.option_strings and a.dest != "help"]
-    text = " ".join(message.split())
-    if found := re.match(r"unrecognized arguments: (\S+)", text):
-        given = found[1].split("=")[0]
-        if not given.startswith("-"):
-            return f"unexpected argument {given!r}; see {parser.prog} --help"
-        near = nearest(given.lstrip("-"), known)
-        hint = f"did you mean --{near}?" if near else f"see {parser.prog} --help"
-        return f"unknown option {given}; {hint}"
-    if found := re.match(r"Option '([^']+)' is not accepted", text):
-        near = nearest(found[1], known)
-        hint = f"did you mean {near}?" if near else f"see {parser.prog} --print_config"
-        return f"unknown key {found[1]!r} in the config file; {hint}"
-    if found := re.match(
-        r'Parser key "([^"]+)": Expected an? (?:<class \')?(\w+)\S* Got value: (.*)', text
-    ):
-        return f"--{found[1]} takes {_TYPE_NAMES.get(found[2], found[2])}, got {found[3]!r}"
-    if found := re.match(
-        r'Parser key "([^"]+)": Does not validate against any of the Union subtypes'
-        r".*?Expected an? <class '(\w+)'>.* Given value: (.*)",
-        text,
-    ):
-        return f"--{found[1]} takes {_TYPE_NAMES.get(found[2], found[2])}, got {found[3]!r}"
-    if found := re.match(
-        r"argument --([\w.]+): invalid choice: '?(.*?)'? \(choose from (.*)\)", text
-    ):
-        choices = re.findall(r"[\w.-]+", found[3])
-        return str(unknown_name(f"value of --{found[1]}", found[2], choices))
-    if found := re.match(r'Parser key "config": File does not exist: (.*)', text):
-        return f"the config file {found[1]} does not exist"
-    if found := re.match(r'Parser key "config": Path is not a file: (.*)', text):
-        return f"the config file {found[1]} is no file"
-    if found := re.match(r"argument (--[\w.]+): expected one argument", text):
-        return f"{found[1]} takes a value; see {parser.prog} --help"
-    if text.startswith("Problems parsing config"):
-        return f"the config file is no YAML: {text.partition(': ')[2]}"
-    if found := re.match(r"the following arguments are required: (.*)", text):
-        return f"{found[1]} is missing; see {parser.prog} --help"
-    return text
+def print_config(parser: ArgumentParser, argv: Sequence[str], values: Mapping[str, Any]) -> None:
+    """Where a command asks for it, prints all values as a YAML file and ends the process.
+
+    `values`, by dotted name, stand for the defaults of what the command does not give.
+    """
+    if any(name == "print_config" for name, _ in Words.of(argv).options):
+        known = _dests(parser)
+        named = flattened(parse(parser, argv), known)
+        defaults = {n: v for n, v in values.items() if n in known and n not in named}
+        parser.set_defaults(defaults)
+        parser.parse_args(list(argv))
 
 
-_TYPE_NAMES = {"int": "a whole number", "float": "a number", "bool": "true or false"}
-
-
-def presets(package: str, space: str) -> dict[str, Any]:
-    """The preset files of a family for a space, by name."""
-    folder, prefix = resources.files(package) / "presets", f"{space}-"
+def _dests(parser: ArgumentParser) -> dict[str, bool]:
+    """All options of a parser by name, and whether each is a switch."""
     return {
-        path.name.removeprefix(prefix).removesuffix(".yaml"): path
-        for path in sorted(folder.iterdir(), key=lambda path: path.name)
-        if path.name.startswith(prefix) and path.name.endswith(".yaml")
+        action.dest: action.nargs == 0
+        for action in parser._actions
+        if action.option_strings and action.dest != "help"
     }
 
 
-def load_preset(package: str, space: str, name: str, verb: str) -> dict[str, Any]:
-    """The values of a preset for a verb; InputError with the choices for an unknown name."""
-    files = presets(package, space)
-    if name not in files:
-        raise unknown_name(f"preset for space {space}", name, files)
-    preset = yaml.safe_load(files[name].read_text())
-    return dict(preset.get(verb) or {})
+def _refuse_words(parser: ArgumentParser, words: Words) -> None:
+    """ConfigError for an option that there is none of, one without its value, a wrong count of
+    arguments, a config file that cannot be read or has an unknown key."""
+    see = f"see {parser.prog} --help"
+    if any(name in ("h", "help") for name, _ in words.options):
+        return
+    known = _dests(parser)
+    for name, value in words.options:
+        refuse_unknown([name], known, otherwise=f"; {see}")
+        if value is None and name not in SWITCHES and not known[name]:
+            raise ConfigError(f"{option(name)} takes a value; {see}", field=name)
+        if name == "config" and value is not None:
+            below = flattened(read_yaml(value), known)
+            otherwise = f"; see {parser.prog} --print_config"
+            refuse_unknown(below, known, "unknown key {} in the config file", otherwise)
+    wanted = [action.dest for action in parser._actions if not action.option_strings]
+    if len(words.positionals) > len(wanted):
+        extra = words.positionals[len(wanted)]
+        raise ConfigError(f"unexpected argument {extra!r}; {see}")
+    if len(words.positionals) < len(wanted):
+        raise ConfigError(f"{wanted[len(words.positionals)]} is missing; {see}")
 
 
-def resolve(parser: ArgumentParser, argv: Sequence[str], preset_of: Any) -> dict[str, Any]:
-    """All values, presets included. `preset_of(values)` gives the preset's values."""
-    first = parse(parser, [word for word in argv if not word.startswith("--print_config")])
-    preset = preset_of(first)
-    known = {action.dest for action in parser._actions}
-    for key in preset:
-        if key not in known:
-            near = nearest(key, known)
-            raise ConfigError(
-                f"unknown key {key!r} in the preset{f'; did you mean {near}?' if near else ''}"
-            )
-    parser.set_defaults(preset)
-    values = parse(parser, argv)
-    settled = ("dataset", "space", "preset")
-    values.update({key: first[key] for key in settled if key in first})
+def flattened(values: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by dotted name: those below a key that is no option of its own come as `key.name`."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping) and name not in known:
+            flat.update({f"{name}.{below}": v for below, v in value.items()})
+        else:
+            flat[str(name)] = value
+    return flat
+
+
+def read_yaml(path: str) -> dict[str, Any]:
+    """The values in a YAML file; ConfigError where it cannot be read as such."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            values = yaml.safe_load(file) or {}
+    except FileNotFoundError:
+        raise ConfigError(f"the config file {path!r} does not exist") from None
+    except OSError as error:
+        raise ConfigError(f"the config file {path!r} cannot be read: {error.strerror}") from None
+    except (ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"the config file is no YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"the config file {path!r} is no YAML of options and their values")
     return values
 
 
-def peek(argv: Sequence[str], name: str) -> str | None:
-    """The value of one option, by flag or else by config file, before there is a parser for all.
-
-    Which options a verb has depends on the data set; what is wrong here is told by the parser.
-    """
-    found = None
-    for place, word in enumerate(argv):
-        flag, equals, value = word.partition("=")
-        if flag in (f"--{name}", "--config"):
-            value = value if equals else "".join(argv[place + 1 : place + 2])
-            if flag == f"--{name}":
-                return value
-            found = _in_file(value, name) or found
-    return found
-
-
-def first_positional(argv: Sequence[str]) -> str | None:
-    """The first argument that is neither an option nor an option's value; None without one."""
-    words = iter(argv)
-    for word in words:
-        if not word.startswith("-"):
-            return word
-        if "=" not in word and word not in SWITCHES:
-            next(words, None)
-    return None
-
-
-def _in_file(path: str, name: str) -> str | None:
-    try:
-        with open(path, encoding="utf-8") as file:
-            values = yaml.safe_load(file)
-    except (OSError, ValueError, yaml.YAMLError):
-        return None
-    value = values.get(name) if isinstance(values, dict) else None
-    return value if isinstance(value, str) else None
-
-
-def build(config: type, values: Mapping[str, Any]) -> Any:
-    """A config dataclass of the values that carry its fields' names."""
-    names = {spec.name for spec in dataclasses.fields(config)}
-    return config(**{name: value for name, value in values.items() if name in names})
-
-
-def rebuild(config: type, values: Mapping[str, Any], where: str) -> Any:
-    """A config dataclass of a run's config.json; ConfigError for a key that it does not know."""
-    names = {spec.name for spec in dataclasses.fields(config)}
-    for name in values:
-        if name not in names:
-            raise ConfigError(f"unknown key {name!r} in {where}; this run is of another version")
-    try:
-        return config(**values)
-    except TypeError:
-        raise ConfigError(f"a value in {where} is of the wrong type; the file is damaged") from None
+def _cause(error: BaseException | None) -> SgasError | None:
+    """What `checked` raised, which jsonargparse words anew."""
+    while error is not None and not isinstance(error, SgasError):
+        error = error.__cause__ or error.__context__
+    return error

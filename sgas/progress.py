@@ -58,9 +58,9 @@ class ShowProgress:
         spent, worked = time.monotonic() - self.began, done - self.done_before
         return clock(spent / worked * (sum(self.costs) - done)) if worked > 0 else "?"
 
-    def stepped(self, epoch: int, step: int, num_steps: int) -> None:
+    def stepped(self, epoch: int, step: int, num_batches: int) -> None:
         """Moves the bar."""
-        done = sum(self.costs[:epoch]) + self.costs[epoch] * step / num_steps
+        done = sum(self.costs[:epoch]) + self.costs[epoch] * step / num_batches
         text = f"epoch {epoch + 1}/{len(self.costs)}{self.summary} · left {self._left(done)}"
         self.bar.update(self.row, completed=done, description=text)
 

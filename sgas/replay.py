@@ -136,9 +136,9 @@ def differences(
     num_steps: int,
 ) -> list[str]:
     """Where two logs part: a line for each epoch whose decision, pruning or states differ."""
-    topology, found = space.topology(num_steps), []
+    topology, lines = space.topology(num_steps), []
 
-    def told(record: EpochRecord | None) -> str:
+    def in_words(record: EpochRecord | None) -> str:
         if record is None or record.edge is None:
             return "no decision"
         return f"{topology.edge_name(topology.edges[record.edge])} = {record.op}"
@@ -159,11 +159,11 @@ def differences(
             second and (second.edge, second.op, second.states)
         ):
             where = f"epoch {key[0]}, {key[1]} cell"
-            if told(first) == told(second):
-                found.append(f"{where}: {told(first)} in both, where other edges differ")
+            if in_words(first) == in_words(second):
+                lines.append(f"{where}: {in_words(first)} in both, where other edges differ")
             else:
-                found.append(f"{where}: recorded {told(first)}, replayed {told(second)}")
-    return found
+                lines.append(f"{where}: recorded {in_words(first)}, replayed {in_words(second)}")
+    return lines
 
 
 def _one_an_epoch(recorded: Sequence[EpochRecord], kind: str) -> list[EpochRecord]:

@@ -228,8 +228,8 @@ def _published_files(package: str) -> dict[str, Traversable]:
     folder = resources.files(package) / "results"
     if not folder.is_dir():
         raise RunError(f"{package} has no published runs")
-    found = {path.name.removesuffix(".json"): path for path in folder.iterdir()}
-    return {name: found[name] for name in sorted(found) if found[name].name.endswith(".json")}
+    files = {path.name.removesuffix(".json"): path for path in folder.iterdir()}
+    return {name: files[name] for name in sorted(files) if files[name].name.endswith(".json")}
 
 
 def _small(runs: Sequence[_PublishedRun], unit: str) -> list[str]:

@@ -27,7 +27,7 @@ from typing import IO, Any
 
 import msgspec
 
-from sgas.errors import DamagedRunError, GenotypeError, RunError
+from sgas.errors import DamagedRunError, GenotypeError, RunError, option
 from sgas.files import sync_folder, write_atomically, write_text
 from sgas.genotype import Genotype
 from sgas.records import EpochRecord
@@ -145,7 +145,7 @@ class Run:
         """A new run; RunError where the folder exists already, and then nothing is written."""
         if folder.exists():
             go_on = f"go on with --resume {folder}, or " if is_run(folder) else ""
-            raise RunError(f"{folder} exists already; {go_on}give another --out")
+            raise RunError(f"{folder} exists already; {go_on}give another {option('out')}")
         fresh = folder
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -258,7 +258,7 @@ class Run:
             fault = "damaged" if path.exists() else "missing"
             self.notice(f"{path} is {fault}; trying the one before it")
         raise DamagedRunError(
-            f"{self.folder} has no readable checkpoint; start again with another --out"
+            f"{self.folder} has no readable checkpoint; start again with another {option('out')}"
         )
 
     def _write_metrics(self) -> None:

@@ -178,15 +178,15 @@ def _taus(x_signs: Array, y_signs: Array, x_index: Array, y_index: Array) -> Arr
     """
     count, n = max(len(x_index), len(y_index)), x_index.shape[1]
     most = max(1, MOST_ENTRIES // (n * n))
-    found = []
+    taus = []
     for start in range(0, count, most):
         x = _table_of(x_signs, x_index[start : start + most] if len(x_index) > 1 else x_index)
         y = _table_of(y_signs, y_index[start : start + most] if len(y_index) > 1 else y_index)
         agreement = (x * y).sum((1, 2), dtype=np.int64)
         untied = np.abs(x).sum((1, 2), dtype=np.int64) * np.abs(y).sum((1, 2), dtype=np.int64)
         with np.errstate(invalid="ignore"):  # 0 / 0 for ties alone, which is NaN as promised
-            found.append(agreement / np.sqrt(untied))
-    return np.concatenate(found)
+            taus.append(agreement / np.sqrt(untied))
+    return np.concatenate(taus)
 
 
 def _table_of(signs: Array, index: Array) -> Array:

@@ -159,10 +159,10 @@ def _ranks(results: Results) -> list[RankRow]:
             continue
         first, second = [t.search or 0.0 for t in both], [t.test or 0.0 for t in both]
         rows.append(RankRow(name, "figures", rank_correlation(first, second)))
-        given = [t for t in both if t.search_rank is not None and t.test_rank is not None]
-        if given:
-            first = [t.search_rank or 0.0 for t in given]
-            second = [t.test_rank or 0.0 for t in given]
+        with_ranks = [t for t in both if t.search_rank is not None and t.test_rank is not None]
+        if with_ranks:
+            first = [t.search_rank or 0.0 for t in with_ranks]
+            second = [t.test_rank or 0.0 for t in with_ranks]
             rows.append(RankRow(name, "ranks", rank_correlation(first, second)))
     return rows
 
@@ -177,22 +177,22 @@ def _comparisons(results: Results) -> tuple[ComparisonRow, ...]:
     if results.published:
         return ()
     sign = 1 if results.higher_is_better else -1
-    found: list[tuple[str, str, tuple[int, ...], PairedDifference | None]] = []
+    compared: list[tuple[str, str, tuple[int, ...], PairedDifference | None]] = []
     for first, second in combinations(by_seed, 2):
         seeds = tuple(sorted(by_seed[first].keys() & by_seed[second].keys()))
         pairs = [sign * (by_seed[first][seed] - by_seed[second][seed]) for seed in seeds]
-        found.append((first, second, seeds, paired_difference(pairs) if pairs else None))
-    made = [difference for *_, difference in found if difference is not None]
+        compared.append((first, second, seeds, paired_difference(pairs) if pairs else None))
+    made = [difference for *_, difference in compared if difference is not None]
     adjusted = iter(holm([difference.p_value for difference in made]))
     rows = []
-    for first, second, seeds, difference in found:
+    for first, second, seeds, difference in compared:
         p_holm = next(adjusted) if difference is not None else None
-        told = _told(first, second, difference, p_holm, len(made), results)
-        rows.append(ComparisonRow(first, second, seeds, difference, p_holm, told))
+        words = _in_words(first, second, difference, p_holm, len(made), results)
+        rows.append(ComparisonRow(first, second, seeds, difference, p_holm, words))
     return tuple(rows)
 
 
-def _told(
+def _in_words(
     first: str,
     second: str,
     difference: PairedDifference | None,
@@ -237,55 +237,55 @@ def _warnings(
 ) -> list[str]:
     """What the numbers cannot carry, in words."""
     counts = {row.strategy: row.test.n if row.test else 0 for row in strategies}
-    told = []
+    lines = []
     few = {name: n for name, n in counts.items() if n < ENOUGH}
     if few:
         listed = ", ".join(f"{name} {n}" for name, n in few.items())
-        told.append(
+        lines.append(
             f"Fewer than ten seeds ({listed}): mean and SD are rough, bootstrap intervals too "
             f"narrow (under {FEWEST_FOR_INTERVAL} there are none); a claim about a method needs "
             "ten."
         )
     if not counts.get(BASELINE):
-        told.append(
+        lines.append(
             "No random baseline stands beside these figures: what they owe to the search, and what "
             "to the space and the training, they cannot say."
         )
     missing = sum(row.asked - counts[row.strategy] for row in strategies)
     if missing and not results.published:
         total = sum(row.asked for row in strategies)
-        told.append(f"{missing} of {total} runs have no test figure yet and are left out.")
-    return [*told, *_more_warnings(results, counts, ranks)]
+        lines.append(f"{missing} of {total} runs have no test figure yet and are left out.")
+    return [*lines, *_more_warnings(results, counts, ranks)]
 
 
 def _more_warnings(
     results: Results, counts: Mapping[str, int], ranks: Sequence[RankRow]
 ) -> list[str]:
     """What failed, what cannot be compared, and what the protocol and τ leave open."""
-    told = [trial.failure for trial in results.trials if trial.failure]
+    lines = [trial.failure for trial in results.trials if trial.failure]
     if results.published and len(counts) > 1:
-        told.append(
+        lines.append(
             "The file names no seeds, so nothing can be paired and strategies are not compared."
         )
     if results.protocol == "paper":
-        told.append(
+        lines.append(
             "Protocol paper: the authors' splits and choices; the test split may have taken part "
             "in the search or in the choice of an epoch."
         )
     if any(row.strategy == POOLED for row in ranks):
-        told.append(
+        lines.append(
             "τ over all strategies pooled also counts what the strategies differ by, and supernets "
             "of different strategies are not on one scale; read it beside the others."
         )
     if any(row.correlation.tau is None for row in ranks):
-        told.append(f"A rank correlation needs {FEWEST_FOR_TAU} runs that are not all equal.")
-    return told
+        lines.append(f"A rank correlation needs {FEWEST_FOR_TAU} runs that are not all equal.")
+    return lines
 
 
-def spread_text(found: Spread, digits: int = 2) -> str:
+def spread_text(spread: Spread, digits: int = 2) -> str:
     """mean ± SD, or the mean alone for a single run."""
-    mean = f"{found.mean:.{digits}f}"
-    return mean if found.sd is None else f"{mean} ± {found.sd:.{digits}f}"
+    mean = f"{spread.mean:.{digits}f}"
+    return mean if spread.sd is None else f"{mean} ± {spread.sd:.{digits}f}"
 
 
 def stamp_of(summary: Summary) -> Mapping[str, str]:

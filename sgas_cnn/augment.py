@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sgas.errors import ConfigError
+from sgas.errors import ConfigError, option
 from sgas_cnn.data_config import ImageDataConfig
 
 BLOCK = 4096  # images whose pixels are summed at a time
@@ -42,7 +42,7 @@ class ImageAugmentation:
             name = "jitter" if config.jitter else "image_size"
             raise ConfigError(
                 f"{name} is {getattr(config, name)}, but only images that are read from files "
-                f"(--dataset imagenet) have it: leave {name} out"
+                f"({option('dataset', 'imagenet')}) have it: leave {name} out"
             )
         return cls(config, *channel_statistics(images))
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sgas.config import RunConfig
 from sgas.data import DeviceSource, LabelledArrays, Source, SubsetSource, stratified_parts
-from sgas.errors import ConfigError, DataError
+from sgas.errors import ConfigError, DataError, option
 from sgas.family import Network, SearchParts, Supernet, TrainParts
 from sgas.genotype import Genotype
 from sgas.labels import Labels, OneClass
@@ -109,7 +109,7 @@ class ImageTask(ImageModels):
         if isinstance(model, ImageModelConfig) and model.stem == "imagenet" and side < 64:
             raise ConfigError(
                 f"stem is imagenet, which needs images of at least 64 pixels a side; those of "
-                f"{dataset} have {side}: give --stem cifar"
+                f"{dataset} have {side}: give {option('stem', 'cifar')}"
             )
 
     def _part(self, split: LabelledArrays | ImageFiles, part: np.ndarray, device: Any) -> Source:

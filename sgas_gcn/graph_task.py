@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sgas.config import RunConfig
 from sgas.data import Source, SubsetSource, stratified_parts
-from sgas.errors import DataError
+from sgas.errors import DataError, option
 from sgas.family import SearchParts, TrainParts
 from sgas.genotype import Genotype
 from sgas.labels import Labels, ManyLabels, OneClass
@@ -179,7 +179,7 @@ class GraphTask(GraphModels):
             if validation is None:
                 raise DataError(
                     f"{self._dataset} has no validation split, which protocol paper trains the "
-                    "alphas on: use --protocol clean"
+                    f"alphas on: give {option('protocol', 'clean')}"
                 )
             return SearchParts(
                 self._source(self._training, device),

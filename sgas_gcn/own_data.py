@@ -25,6 +25,8 @@ def keep_own(dataset: Any, test: Any | None, root: str) -> Path:
     test_mask, or a list of several; where they have `pos` and no edges, each is a cloud. DataError
     where it is none of these.
     """
+    for part in (dataset, test):
+        _refuse_hetero(part)
     if _is_graph(dataset):
         if test is not None:
             raise DataError("one graph holds its test nodes in test_mask: leave test out")
@@ -44,6 +46,18 @@ def _pyg_dataset() -> Any:
     from torch_geometric.data import Dataset
 
     return Dataset
+
+
+def _refuse_hetero(dataset: Any) -> None:
+    """DataError for a graph of several kinds of nodes, alone or first in a list."""
+    from torch_geometric.data import HeteroData
+
+    first = dataset[0] if isinstance(dataset, list | tuple) and dataset else dataset
+    if isinstance(first, HeteroData):
+        raise DataError(
+            "the graph is a HeteroData, with nodes and edges of several kinds, and a search takes "
+            "one kind of each: give its to_homogeneous() with x and y"
+        )
 
 
 def _is_graph(value: Any) -> bool:

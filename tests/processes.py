@@ -13,7 +13,7 @@ from pathlib import Path
 from sgas.commands.jobs import PRELOAD
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload([*PRELOAD, "sgas.commands.pictures", "sgas_gcn.task"])
+CONTEXT.set_forkserver_preload([*PRELOAD, "sgas.pictures", "sgas_gcn.task"])
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from sgas.capture import Recorder
 from sgas.config import RunConfig, SearchConfig, TrainConfig
 from sgas.data import batches
 from sgas.decisions import Choice
-from sgas.runs import Run
+from sgas.loop import Tally
 from sgas.search import Search
 from sgas.train import Training
 from sgas_cnn.family import FAMILY as CNN
@@ -37,16 +36,16 @@ class SmallSearch:
 
     search: Search
     batches: list[tuple[Any, torch.Tensor]]
+    tally: Tally = field(default_factory=Tally)
 
     def step(self, number: int) -> None:
         """One alpha step and one weight step on batch `number`."""
-        self.search._alpha_step(*self.batches[number])
-        found = self.search._weight_step(*self.batches[number])
-        self.search.tally.add(*found, self.batches[number][1])
+        self.search.alpha_step(*self.batches[number])
+        outputs = self.search.weight_step(*self.batches[number])
+        self.tally.add(*outputs, self.batches[number][1])
 
 
 def small_search(
-    folder: Path,
     space: str,
     *,
     precision: str = "float32",
@@ -64,7 +63,6 @@ def small_search(
     search = Search(
         task,
         SearchConfig(batch_size=4),
-        Run.create(folder / f"{space}-{precision}", {}),
         parts=parts,
         seed=0,
         device=where,
@@ -72,7 +70,7 @@ def small_search(
         recorder=recorder,
         notes={},
     )
-    search.supernet.train()
+    search.network.train()
     if decided:
         decide(search, decided)
     order = search.weight_order.epoch(0, 4, steps)
@@ -80,7 +78,6 @@ def small_search(
 
 
 def small_training(
-    folder: Path,
     space: str,
     *,
     optimizer: str = "sgd",
@@ -98,7 +95,6 @@ def small_training(
         task,
         family.load_published(GENOTYPES[space]),
         config,
-        Run.create(folder, {}),
         parts=task.train_parts("clean", 0, 0.1, where),
         seed=0,
         device=where,
@@ -129,4 +125,4 @@ def decide(search: Search, count: int) -> None:
     for kind in search.decisions:
         for edge in range(count):
             search.decisions[kind] = search.decisions[kind].decide(Choice(edge, names[edge]))
-    search._prune()
+    search.prune()

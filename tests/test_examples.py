@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import sgas.interface
+import sgas_cnn
+import sgas_gcn
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 SHORT = {"warmup_epochs": 0, "decision_interval": 1, "final_epochs": 0}
@@ -27,9 +28,10 @@ def test_an_example_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     small = SMALL.get(example.stem, {})
-    for name, short in (("search", SHORT), ("train", {"epochs": 1})):
-        smaller = functools.partial(getattr(sgas.interface, name), **short, **small)
-        monkeypatch.setattr(sgas.interface, name, smaller)
+    for package in (sgas_gcn, sgas_cnn):
+        for name, short in (("search", SHORT), ("train", {"epochs": 1})):
+            smaller = functools.partial(getattr(package, name), **short, **small)
+            monkeypatch.setattr(package, name, smaller)
     runpy.run_path(str(example))
     out = capsys.readouterr().out
     assert "accuracy" in out

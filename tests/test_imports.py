@@ -31,30 +31,36 @@ LAYERS = (
         "scoring",
         "statistics",
         "config",
+        "keywords",
         "records",
         "data",
         "labels",
         "npz",
         "download",
-        "options",
         "progress",
+        "listeners",
     ),
-    ("schedule", "folders", "kernels", "own_data", "capture"),
+    ("schedule", "folders", "kernels", "own_data", "capture", "options"),
     ("strategies",),
     ("cell", "replay"),
     ("runs",),
     ("family", "study"),
+    ("settings", "machine"),
+    ("genotype_files", "checks"),
     ("results",),
     ("summary",),
-    ("loop", "complexity"),
+    ("loop", "complexity", "optimizers"),
     ("search", "train"),
     ("reports",),
-    ("events",),
-    ("commands",),
-    ("cli", "interface"),
+    ("events", "pictures"),
+    ("session",),
+    ("trained",),
+    ("run_results",),
+    ("commands", "interface"),
+    ("cli",),
 )
 LAYER_OF = {name: level for level, names in enumerate(LAYERS) for name in names}
-HEAVY = ("torch", "triton", "torch_geometric", "sklearn", "scipy", "matplotlib", "jinja2")
+HEAVY = ("torch", "triton", "torch_geometric", "sklearn", "scipy", "jinja2")
 
 
 def module_name(path: Path) -> str:
@@ -69,7 +75,9 @@ MODULES = {
     for path in sorted((ROOT / package).rglob("*.py"))
 }
 ENGINE = sorted(name for name in MODULES if name.split(".")[0] == "sgas")
-LIGHT = sorted(name for name in MODULES if name.split(".")[-1] in ("cli", "config"))
+LIGHT = sorted(
+    name for name in MODULES if name.split(".")[-1] in ("cli", "config", "interface", *FAMILIES)
+)
 
 
 def absolute(node: ast.ImportFrom, importer: str, is_package: bool) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sgas.cell import dag_forward
+from sgas.cell import dag_extend
 from sgas.config import RunConfig, option, validate
 from sgas.data import DeviceSource, SubsetSource, stratified_parts
 from sgas.decisions import CellDecisions, Status
@@ -82,7 +82,7 @@ class ToyCell(nn.Module):
         )
 
     def forward(self, x: Tensor, weights: Tensor | None) -> Tensor:
-        def push(source: int, state: Tensor) -> dict[int, Tensor]:
+        def extend(source: int, state: Tensor, sums: Mapping[int, Tensor]) -> dict[int, Tensor]:
             out: dict[int, Tensor] = {}
             for edge, (start, step) in enumerate(self.links):
                 if start != source or not len(self.edges[edge]):
@@ -94,9 +94,9 @@ class ToyCell(nn.Module):
                         scale = 0.0 if op == "none" else weights[edge, OPERATIONS.index(op)]
                         value = value * scale
                     out[step] = out[step] + value if step in out else value
-            return out
+            return {step: sums[step] + own if step in sums else own for step, own in out.items()}
 
-        return sum(dag_forward([x, x], self.steps, push)[-2:])
+        return sum(dag_extend([x, x], self.steps, extend)[-2:])
 
 
 class ToySupernet(nn.Module):

@@ -23,16 +23,16 @@ def main(family: Family, argv: Sequence[str]) -> int:
     values = parse(parser, argv)
     if not Path(values["folder"]).exists():
         raise DataError(f"{values['folder']} does not exist; check takes the path of your own data")
-    found = family.check_folder(values["folder"])
+    content = family.check_folder(values["folder"])
     if values["json"]:
-        print_json(found)
+        print_json(content)
     else:
-        _print(found)
-    return 2 if found["problems"] else 0
+        _print(content)
+    return 2 if content["problems"] else 0
 
 
-def _print(found: dict[str, Any], indent: str = "") -> None:
-    for name, value in found.items():
+def _print(content: dict[str, Any], indent: str = "") -> None:
+    for name, value in content.items():
         if isinstance(value, dict):
             print(f"{indent}{name}")
             _print(value, indent + "  ")

@@ -46,7 +46,7 @@ def conduct(family: Family, folder: Path, names: Sequence[str], jobs: Jobs, agai
             _stop(jobs, running)
             _put_right(folder, names)
     if stop.requested:
-        raise Interrupted(_told(folder, names, running if jobs.outlive else [], again))
+        raise Interrupted(_stopped_message(folder, names, running if jobs.outlive else [], again))
     return _report(family, folder, names)
 
 
@@ -73,9 +73,9 @@ def _still_queued(folder: Path, names: Sequence[str], parts: Mapping[str, Part])
         return []
     from sgas.commands.cluster import SlurmJob, update_states
 
-    found = [SlurmJob(name, number) for name, number in numbers.items() if number]
-    update_states(found)
-    return [job for job in found if job.ended() is None]
+    jobs_there = [SlurmJob(name, number) for name, number in numbers.items() if number]
+    update_states(jobs_there)
+    return [job for job in jobs_there if job.ended() is None]
 
 
 def _put_right(folder: Path, names: Sequence[str]) -> None:
@@ -156,25 +156,25 @@ def _mark_dead(folder: Path, job: Job, how: str) -> None:
 
 def _stop(jobs: Jobs, running: list[Job]) -> None:
     """Tells all jobs to stop and returns when they have; a second Ctrl-C does not wait."""
-    told = -REMIND
+    last_time = -REMIND
     while running:
-        if time.monotonic() - told > REMIND:
+        if time.monotonic() - last_time > REMIND:
             for job in running:
                 job.stop()
-            told = time.monotonic()
+            last_time = time.monotonic()
         jobs.wait(running, LOOK)
         running = [job for job in running if job.ended() is None]
 
 
-def _told(folder: Path, names: Sequence[str], left: Sequence[Job], again: str) -> str:
+def _stopped_message(folder: Path, names: Sequence[str], left: Sequence[Job], again: str) -> str:
     parts = read_manifest(folder).parts
     mine = [parts[f"{name}/{phase}"] for name in names for phase in PHASES]
     done = sum(part.state is State.DONE for part in mine)
-    told = f"stopped; {done} of {len(mine)} parts are done"
+    message = f"stopped; {done} of {len(mine)} parts are done"
     if left:
         arrays = sorted({str(job.number).removeprefix("slurm:").partition("_")[0] for job in left})
-        told += f"; {len(left)} jobs go on in Slurm (scancel {' '.join(arrays)} ends them)"
-    return f"{told}; go on with: {again}"
+        message += f"; {len(left)} jobs go on in Slurm (scancel {' '.join(arrays)} ends them)"
+    return f"{message}; go on with: {again}"
 
 
 def _report(family: Family, folder: Path, names: Sequence[str]) -> int:

@@ -15,7 +15,7 @@ from sgas.commands.common import print_json
 from sgas.family import Family
 from sgas.options import Flag, parse, parser_for
 
-OPTIONAL = ("torch-scatter", "triton", "tensorboard", "matplotlib", "submitit", "Pillow")
+OPTIONAL = ("torch-scatter", "triton", "tensorboard", "submitit", "Pillow")
 
 
 def main(family: Family, argv: Sequence[str]) -> int:

@@ -18,15 +18,12 @@ from typing import Any
 
 import msgspec
 
-from sgas.commands.common import Settings
-from sgas.commands.evaluate import evaluate_run
-from sgas.commands.search import resume_search, run_search
-from sgas.commands.train import resume_training, run_training
-from sgas.config import RunConfig, SearchConfig, TrainConfig
+from sgas.config import rebuild
 from sgas.errors import Interrupted, SgasError
 from sgas.family import Family
-from sgas.options import rebuild
 from sgas.runs import is_run, read_genotype
+from sgas.session import resume, start
+from sgas.settings import Settings, sections_of
 from sgas.signals import StopSignal
 from sgas.study import (
     PHASES,
@@ -39,9 +36,9 @@ from sgas.study import (
     read_info,
     read_manifest,
 )
+from sgas.trained import evaluate_run
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
-SECTIONS = {"search": SearchConfig, "train": TrainConfig}
 
 
 @dataclass(frozen=True)
@@ -82,40 +79,29 @@ def run_entry(study: Path, name: str, threads: int) -> int:
 
 
 def settings_for(task: EntryTask, verb: str) -> Settings:
-    """The settings of the run of a phase."""
-    family, space, where = task.family, task.info.space, str(task.study / STUDY)
+    """The settings of the run of a phase; a training is of the genotype that the search found."""
     strategy, _, seed = task.name.rpartition("-")
-    given = {"search": task.info.search, "train": task.info.train}[verb]
-    own = {"seed": int(seed), "threads": task.threads, "out": str(task.folder / verb)}
-    loop = {"strategy": strategy} if verb == "search" else {}
-    return Settings(
-        verb,
-        rebuild(RunConfig, {**given["run"], **own}, where),
-        rebuild(SECTIONS[verb], {**given["loop"], **loop}, where),
-        rebuild(family.model_configs[space], given["model"], where),
-        rebuild(family.data_configs[space], given["data"], where),
-    )
+    asked = {"search": task.info.search, "train": task.info.train}[verb]
+    own: dict[str, dict[str, Any]] = {
+        "run": {"seed": int(seed), "threads": task.threads, "out": str(task.folder / verb)},
+        "loop": {"strategy": strategy} if verb == "search" else {},
+    }
+    where = str(task.study / STUDY)
+    sections = sections_of(task.family, verb, task.info.space).items()
+    made = {n: rebuild(kind, {**asked[n], **own.get(n, {})}, where) for n, kind in sections}
+    genotype = read_genotype(task.folder / "search") if verb == "train" else None
+    return Settings(verb, **made, genotype=genotype)
 
 
-def _search(task: EntryTask) -> None:
-    folder = task.folder / "search"
-    if is_run(folder):
-        resume_search(task.family, folder)
+def _run(task: EntryTask, verb: str) -> None:
+    """Searches or trains: in a new run, or where the one that is there stopped."""
+    if is_run(task.folder / verb):
+        resume(task.family, task.folder / verb, verb)
     else:
-        run_search(task.family, settings_for(task, "search"), command=task.info.command)
+        start(task.family, settings_for(task, verb), task.name, task.info.command)
 
 
-def _train(task: EntryTask) -> None:
-    folder = task.folder / "train"
-    if is_run(folder):
-        resume_training(task.family, folder)
-        return
-    genotype = read_genotype(task.folder / "search")
-    settings = settings_for(task, "train")
-    run_training(task.family, settings, genotype, command=task.info.command)
-
-
-def _evaluate(task: EntryTask) -> None:
+def _evaluate(task: EntryTask, verb: str) -> None:
     import torch
 
     torch.set_num_threads(task.threads)
@@ -127,9 +113,9 @@ def _device(task: EntryTask) -> str:
     return str(task.info.train["run"]["device"])
 
 
-RUNNERS: dict[str, Callable[[EntryTask], None]] = {
-    "search": _search,
-    "train": _train,
+RUNNERS: dict[str, Callable[[EntryTask, str], None]] = {
+    "search": _run,
+    "train": _run,
     "evaluate": _evaluate,
 }
 
@@ -139,23 +125,23 @@ def _run_phase(task: EntryTask, phase: str) -> State:
     name, log = f"{task.name}/{phase}", f"{task.name}/{phase}.log"
 
     def tell(state: State, error: str | None = None) -> State:
-        def told(parts: Mapping[str, Part]) -> dict[str, Part]:
+        def change(parts: Mapping[str, Part]) -> dict[str, Part]:
             now = {"state": state, "error": error, "log": log}
             return {name: msgspec.structs.replace(parts[name], **now)}
 
-        change_parts(task.study, told)
+        change_parts(task.study, change)
         return state
 
     tell(State.RUNNING)
     with _output_into(task.study / log):
         try:
-            RUNNERS[phase](task)
+            RUNNERS[phase](task, phase)
         except (Interrupted, KeyboardInterrupt) as stop:
             print(f"interrupted: {stop}", file=sys.stderr)
             return tell(State.WAITING)
         except SgasError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return tell(State.FAILED, str(error))
+            print(f"error: {error.for_command()}", file=sys.stderr)
+            return tell(State.FAILED, error.for_command())
         except Exception as error:  # one part's fault keeps no other part from running
             traceback.print_exc()
             return tell(State.FAILED, f"{type(error).__name__}: {' '.join(str(error).split())}")

@@ -18,10 +18,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from sgas.config import SearchConfig
+from sgas.config import SearchConfig, make
 from sgas.errors import RunError
 from sgas.family import Family
-from sgas.options import build
 from sgas.progress import clock
 from sgas.runs import read_metrics
 from sgas.schedule import Schedule
@@ -164,11 +163,11 @@ class Overview:
             elif runs and name not in self.rows:
                 self.rows[name] = self.bar.add_task("", name=name, total=watched.units or 1)
             if runs:
-                told = " · ".join(
+                text = " · ".join(
                     [f"epoch {watched.epochs}/{len(watched.costs)}", *_figures(watched)]
                 )
                 completed = watched.units - watched.left
-                self.bar.update(self.rows[name], completed=completed, description=told)
+                self.bar.update(self.rows[name], completed=completed, description=text)
 
 
 def _work(
@@ -177,7 +176,7 @@ def _work(
     """The run folder of a part, and what each of its epochs is expected to cost."""
     strategy = name.rpartition("-")[0]
     if phase == "search":
-        loop = build(SearchConfig, {**info.search["loop"], "strategy": strategy})
+        loop = make(SearchConfig, {**info.search["loop"], "strategy": strategy})
         topology = family.spaces[info.space].topology(info.search["model"]["num_steps"])
         costs = Schedule.of(loop, topology).expected_costs(strategy)
         return folder / name / "search", costs

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from sgas.commands.common import open_settings, print_json
+from sgas.commands.common import print_json
 from sgas.decisions import genotype_of
 from sgas.errors import RunError
 from sgas.family import Family
 from sgas.options import Flag, Positional, parse, parser_for
 from sgas.runs import read_records
+from sgas.settings import open_settings
 
 RUN = Positional("run", "run folder of a search")
 FLAGS = [
@@ -42,7 +43,7 @@ def main(family: Family, argv: Sequence[str]) -> int:
     if not recorded:
         raise RunError(f"{folder} has no scored epoch yet; wait for the first to end")
     schedule = Schedule.of(settings.loop, space.topology(settings.model.num_steps))
-    found = replay(
+    replayed = replay(
         recorded,
         strategy,
         space,
@@ -52,7 +53,7 @@ def main(family: Family, argv: Sequence[str]) -> int:
         settings.run.seed,
     )
     epochs = len({record.epoch for record in recorded})
-    complete = all(cell.complete for cell in found.decisions.values())
+    complete = all(cell.complete for cell in replayed.decisions.values())
     topology = space.topology(settings.model.num_steps)
     decisions = [
         {
@@ -65,10 +66,10 @@ def main(family: Family, argv: Sequence[str]) -> int:
             "margin": record.margin,
             "pruned": record.pruned,
         }
-        for record in found.records
+        for record in replayed.records
         if record.edge is not None
     ]
-    text = genotype_of(space, found.decisions).to_text() if complete else None
+    text = genotype_of(space, replayed.decisions).to_text() if complete else None
     result = {
         "run": str(folder),
         "recorded_strategy": settings.loop.strategy,
@@ -76,8 +77,8 @@ def main(family: Family, argv: Sequence[str]) -> int:
         "epochs": epochs,
         "decisions": decisions,
         "genotype": text,
-        "same": not found.differences,
-        "differences": list(found.differences),
+        "same": not replayed.differences,
+        "differences": list(replayed.differences),
     }
     if values["json"]:
         print_json(result)
@@ -89,8 +90,8 @@ def main(family: Family, argv: Sequence[str]) -> int:
             f"score {line['score']:.4f}{margin}"
         )
     print(text or f"the log ends after {epochs} epochs; the cell is not complete")
-    if not found.differences:
+    if not replayed.differences:
         print(f"same decisions as recorded ({settings.loop.strategy}), {epochs} epochs")
-    for difference in found.differences:
+    for difference in replayed.differences:
         print(f"parts: {difference}")
     return 0

@@ -7,22 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sgas.commands.common import genotype_label, load_genotype, open_settings, print_json
+from sgas.commands.common import print_json
+from sgas.config import fields_of, make
 from sgas.errors import ConfigError, RunError
 from sgas.family import Family
 from sgas.files import write_text
 from sgas.genotype import Genotype
-from sgas.options import (
-    Flag,
-    Positional,
-    build,
-    first_positional,
-    load_preset,
-    parse,
-    parser_for,
-    resolve,
-)
+from sgas.genotype_files import genotype_label, load_genotype
+from sgas.options import Flag, Positional, Words, parse, parser_for
 from sgas.runs import is_run
+from sgas.settings import load_preset, open_settings
 from sgas.study import is_study
 
 TARGET = Positional("target", "published name, genotype file, run or study folder")
@@ -36,7 +30,7 @@ FLAGS = [
 def main(family: Family, argv: Sequence[str]) -> int:
     """Runs `show` and returns 0; errors are raised."""
     about = "Draw a genotype or a run and say what its network costs; write the page of a study."
-    target = first_positional(argv)
+    target = next(iter(Words.of(argv).positionals), None)
     if target is not None and is_study(Path(target)):
         from sgas.commands import study_page
 
@@ -50,16 +44,18 @@ def main(family: Family, argv: Sequence[str]) -> int:
         for name, value in family.paper_dimensions[space].items()
     ]
     parser = parser_for(family.command, "show", about, sections, [TARGET], FLAGS + sizes)
+    values = parse(parser, argv)  # prints the help, or says that the target is missing
     if genotype is None:
-        parse(parser, argv)  # prints the help, or says that the target is missing
         return 0
-    first = parse(parser, argv)
-    values = resolve(parser, argv, lambda given: _preset(family, genotype, given))
-    folder = Path(first["target"])
-    found = _cost(family, genotype, values, folder)
+    folder = Path(values["target"])
+    model = make(
+        family.model_configs[space],
+        {**_preset(family, genotype, values["preset"], folder), **values},
+    )
+    cost = _cost(family, genotype, model, values, folder)
     pictures = _draw(family, genotype, folder, Path(values["out"]) if values["out"] else None)
     table = {
-        "name": first["target"],
+        "name": values["target"],
         "space": genotype.space,
         "cells": {
             kind: [{"op": edge.op, "source": edge.source} for edge in cell.edges]
@@ -69,7 +65,7 @@ def main(family: Family, argv: Sequence[str]) -> int:
         "text": genotype.to_text(),
         "hash": genotype.content_hash,
         "meta": genotype.meta,
-        **found,
+        **cost,
         "pictures": [str(path) for path in pictures],
     }
     if values["json"]:
@@ -79,22 +75,20 @@ def main(family: Family, argv: Sequence[str]) -> int:
     return 0
 
 
-def _preset(family: Family, genotype: Genotype, values: dict[str, Any]) -> dict[str, Any]:
+def _preset(family: Family, genotype: Genotype, preset: str | None, folder: Path) -> dict[str, Any]:
     """Sizes: those that a trained run has, else those of the preset (of the run, or `paper`)."""
-    folder = Path(values["target"])
-    if values["preset"] is None and is_run(folder):
+    if preset is None and is_run(folder):
         settings, _ = open_settings(family, folder)
-        values["preset"] = settings.run.preset
+        preset = settings.run.preset
         if settings.verb == "train":
-            sizes = dataclasses.asdict(settings.model)
-            return {name: value for name, value in sizes.items() if name in values}
-    values["preset"] = values["preset"] or "paper"
-    known = load_preset(family.package, genotype.space, values["preset"], "train")
-    return {name: value for name, value in known.items() if name in values}
+            return dataclasses.asdict(settings.model)
+    known = load_preset(family.package, genotype.space, preset or "paper", "train")
+    sizes = fields_of(family.model_configs[genotype.space], "show")
+    return {name: value for name, value in known.items() if name in sizes}
 
 
 def _cost(
-    family: Family, genotype: Genotype, values: dict[str, Any], folder: Path
+    family: Family, genotype: Genotype, model: Any, values: dict[str, Any], folder: Path
 ) -> dict[str, Any]:
     from sgas.complexity import latency, num_flops, num_parameters
 
@@ -104,7 +98,6 @@ def _cost(
     for name in dimensions:
         if values.get(name) is not None:
             dimensions[name] = _whole(name, values[name])
-    model = build(family.model_configs[genotype.space], values)
     models = family.models(genotype.space, model, dimensions)
     network = models.build_network(genotype, False)
     example = models.example_input()
@@ -123,7 +116,7 @@ def _whole(name: str, text: str) -> int:
 
 
 def _draw(family: Family, genotype: Genotype, target: Path, out: Path | None) -> list[Path]:
-    from sgas.commands.pictures import draw_run
+    from sgas.pictures import draw_run
     from sgas.reports import draw_genotype
 
     if is_run(target) and (target / "decisions.jsonl").is_file():

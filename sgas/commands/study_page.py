@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sgas.commands.common import open_study, print_json
-from sgas.commands.pictures import CITATION
 from sgas.errors import RunError
 from sgas.family import Family
 from sgas.files import write_text
 from sgas.genotype import Genotype
 from sgas.options import Flag, Positional, parse, parser_for
+from sgas.pictures import CITATION
 from sgas.reports import (
     Fact,
     Group,
@@ -88,12 +88,12 @@ def draw_study(family: Family, study: Study, summary: Summary, out: Path) -> lis
 
 def _agreement(family: Family, study: Study, strategy: str) -> dict[str, str]:
     """A picture for each kind of cell that the searches of a strategy have found."""
-    found = [e.genotype for e in study.entries if e.strategy == strategy and e.genotype]
-    if not found:
+    genotypes = [e.genotype for e in study.entries if e.strategy == strategy and e.genotype]
+    if not genotypes:
         return {}
     space = family.spaces[study.info.space]
     return {
-        kind: draw_agreement(found, space, kind, strategy, family.operation_groups)
+        kind: draw_agreement(genotypes, space, kind, strategy, family.operation_groups)
         for kind in space.cell_kinds
     }
 

@@ -16,29 +16,24 @@ from typing import Any
 import msgspec
 from jsonargparse import ArgumentParser
 
-from sgas.commands.common import (
-    LOOPS,
-    Settings,
-    build_settings,
-    command_of,
-    environment,
-    epilog,
-    require_dataset,
-    resolve_device,
-    with_absolute_paths,
-)
+from sgas.checks import require_batch, require_samples, require_trained_alphas
+from sgas.commands.common import command_of, epilog
 from sgas.commands.conduct import conduct
 from sgas.commands.jobs import Jobs, LocalJobs
-from sgas.commands.loops import (
-    begin,
-    require_batch,
-    require_samples,
-    require_trained_alphas,
-)
-from sgas.config import ClusterConfig, RunConfig, SweepConfig
+from sgas.config import ClusterConfig, RunConfig, SweepConfig, fields_of, make
 from sgas.errors import ConfigError, RunError
 from sgas.family import Family
-from sgas.options import Nested, build, load_preset, parser_for, peek, resolve
+from sgas.machine import environment, prepare, resolve_device
+from sgas.options import Nested, Words, parse, parser_for, print_config
+from sgas.settings import (
+    LOOPS,
+    SECTIONS,
+    Settings,
+    load_preset,
+    resolve,
+    where_of,
+    with_absolute_paths,
+)
 from sgas.study import (
     LOCK,
     MANIFEST,
@@ -91,17 +86,19 @@ def main(family: Family, argv: Sequence[str]) -> int:
 
 def _asked(family: Family, argv: Sequence[str]) -> Asked:
     """The resolved options of a command; ConfigError for what cannot be used."""
-    dataset = peek(argv, "dataset") or family.default_dataset
-    space = family.space_of(dataset, peek(argv, "space"))
-    parser = _parser(family, dataset, space)
-    preset_threads: list[int] = []
-    values = resolve(parser, argv, lambda first: _preset(family, first, preset_threads))
-    sweep, cluster = build(SweepConfig, values), build(ClusterConfig, values)
-    run = build(RunConfig, {**values, "out": None, "threads": None})
-    settings = {
-        verb: dataclasses.replace(build_settings(family, verb, space, values[verb]), run=run)
-        for verb in VERBS
-    }
+    words = Words.of(argv)
+    where = where_of(family, "sweep", {name: words.value(name) for name in ("dataset", "space")})
+    parser = _parser(family, *where)
+    values = parse(parser, argv)
+    sweep, cluster = make(SweepConfig, values), make(ClusterConfig, values)
+    shared = {name: values[name] for name in fields_of(RunConfig, "sweep") if name in values}
+    settings = {}
+    for verb in VERBS:
+        of_verb = resolve(family, verb, {**shared, **values.get(verb, {})})
+        run = dataclasses.replace(of_verb.run, seed=0, threads=None, out=None)
+        settings[verb] = dataclasses.replace(of_verb, run=run)
+    run = settings["search"].run
+    print_config(parser, argv, _by_dotted_name(sweep, cluster, settings))
     name = f"{Path(str(run.dataset)).resolve().name}-{run.preset}"
     return Asked(
         _info(family, settings, sweep, command_of(family, "sweep", argv)),
@@ -109,9 +106,23 @@ def _asked(family: Family, argv: Sequence[str]) -> Asked:
         cluster,
         settings["search"],
         settings["train"],
-        _threads(sweep, cluster, preset_threads),
+        _threads(family, sweep, cluster, run),
         Path(sweep.out) if sweep.out else Path("studies") / name,
     )
+
+
+def _by_dotted_name(
+    sweep: SweepConfig, cluster: ClusterConfig, settings: Mapping[str, Settings]
+) -> dict[str, Any]:
+    """All values as the command line names them."""
+    shared = dataclasses.asdict(settings["search"].run)
+    nested = {
+        f"{verb}.{name}": value
+        for verb in VERBS
+        for name, value in settings[verb].values().items()
+        if name not in shared
+    }
+    return {**shared, **dataclasses.asdict(cluster), **dataclasses.asdict(sweep), **nested}
 
 
 def _parser(family: Family, dataset: str, space: str) -> ArgumentParser:
@@ -127,27 +138,11 @@ def _parser(family: Family, dataset: str, space: str) -> ArgumentParser:
     for verb in VERBS:
         configs = (LOOPS[verb], family.model_configs[space], family.data_configs[space])
         sections[f"{verb} ({space})"] = Nested(verb, configs, without=("strategy",))
-    told = epilog(family, "sweep", dataset, space)
-    return parser_for(family.command, "sweep", about, sections, epilog=told)
+    end = epilog(family, "sweep", dataset, space)
+    return parser_for(family.command, "sweep", about, sections, epilog=end)
 
 
-def _preset(family: Family, values: dict[str, Any], preset_threads: list[int]) -> dict[str, Any]:
-    """The preset's values for both verbs, by dotted name; its threads go to `preset_threads`."""
-    require_dataset(values)
-    dataset = values["dataset"] = values["dataset"] or family.default_dataset
-    space = values["space"] = family.space_of(dataset, values["space"])
-    name = values["preset"] = values["preset"] or family.default_preset(dataset, space)
-    found = {}
-    for verb in VERBS:
-        for key, value in load_preset(family.package, space, name, verb).items():
-            if key == "threads":
-                preset_threads.append(value)
-            else:
-                found[f"{verb}.{key}"] = value
-    return found
-
-
-def _threads(sweep: SweepConfig, cluster: ClusterConfig, preset: Sequence[int]) -> int:
+def _threads(family: Family, sweep: SweepConfig, cluster: ClusterConfig, run: RunConfig) -> int:
     """CPU threads of a job: as asked, else its share of the cores, as far as the preset wants."""
     if sweep.threads is not None:
         return sweep.threads
@@ -155,7 +150,8 @@ def _threads(sweep: SweepConfig, cluster: ClusterConfig, preset: Sequence[int]) 
         share = cluster.cpus
     else:
         share = max(1, _num_cores() // (sweep.jobs or 1))
-    return min([share, *preset])
+    presets = (load_preset(family.package, str(run.space), str(run.preset), verb) for verb in VERBS)
+    return min([share, *(preset["threads"] for preset in presets if "threads" in preset)])
 
 
 def _num_cores() -> int:
@@ -190,7 +186,7 @@ def _info(
 def _sections(settings: Settings) -> dict[str, Any]:
     """A run's sections without what differs from job to job: seed, strategy, threads, folder."""
     own = ("seed", "strategy", "threads", "out")
-    parts = {name: getattr(settings, name) for name in ("run", "loop", "model", "data")}
+    parts = {name: getattr(settings, name) for name in SECTIONS}
     return {
         name: {key: value for key, value in dataclasses.asdict(part).items() if key not in own}
         for name, part in parts.items()
@@ -199,12 +195,12 @@ def _sections(settings: Settings) -> dict[str, Any]:
 
 def _refuse_changes(folder: Path, before: StudyInfo, asked: Asked) -> None:
     """ConfigError where a study was begun with other options; strategies and seeds may be added."""
-    told = [f"{name} was {old!r}, now {new!r}" for name, old, new in _differences(before, asked)]
-    if told:
-        more = f" and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
+    changes = [f"{name} was {old!r}, now {new!r}" for name, old, new in _differences(before, asked)]
+    if changes:
+        more = f" and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
         raise ConfigError(
-            f"{folder} was begun with other options: {'; '.join(told[:SHOWN])}{more}; give them as "
-            "they were, or another --out"
+            f"{folder} was begun with other options: {'; '.join(changes[:SHOWN])}{more}; give them "
+            "as they were, or another --out"
         )
 
 
@@ -236,20 +232,20 @@ def _rehearse(family: Family, asked: Asked) -> None:
     # In Slurm's jobs, another machine's device counts; data is downloaded here, once for all.
     device = resolve_device("cpu" if asked.cluster.cluster == "slurm" else asked.search.run.device)
     if asked.cluster.cluster != "slurm":
-        begin(family, asked.search.run, device, None)
+        prepare(family, asked.search.run, device, None)
     for settings in (asked.search, asked.train):
         task = family.open_task(settings.run, settings.model, settings.data)
         require_batch(settings.loop.batch_size, task.smallest_batch)
         fraction = settings.loop.validation_fraction
-        given = settings.run.protocol, asked.sweep.seed_numbers[0], fraction, device
+        split = settings.run.protocol, asked.sweep.seed_numbers[0], fraction, device
         if settings.verb == "search":
             for strategy in asked.sweep.strategy_names:
                 require_trained_alphas(family, settings, strategy)
             task.build_supernet()
-            found = task.search_parts(*given)
-            parts = {"part of the weights": found.weights, "part of the alphas": found.alphas}
+            drawn = task.search_parts(*split)
+            parts = {"part of the weights": drawn.weights, "part of the alphas": drawn.alphas}
         else:
-            parts = {"training part": task.train_parts(*given).training}
+            parts = {"training part": task.train_parts(*split).training}
         require_samples(parts, task.smallest_batch)
 
 
@@ -258,8 +254,8 @@ def _jobs(family: Family, asked: Asked) -> Jobs:
         from sgas.commands.cluster import ClusterJobs
 
         return ClusterJobs(asked.folder.resolve(), asked.threads, asked.cluster, asked.sweep.jobs)
-    given = {field.name: field.default for field in dataclasses.fields(ClusterConfig)}
-    changed = [name for name, value in given.items() if getattr(asked.cluster, name) != value]
+    defaults = {field.name: field.default for field in dataclasses.fields(ClusterConfig)}
+    changed = [name for name, value in defaults.items() if getattr(asked.cluster, name) != value]
     if changed:
         raise ConfigError(
             f"{changed[0]} is for jobs on a cluster: add --cluster slurm, or leave it"

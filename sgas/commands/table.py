@@ -10,7 +10,7 @@ from sgas.commands.common import command_of, open_study
 from sgas.errors import ConfigError, RunError, unknown_name
 from sgas.family import Family
 from sgas.files import write_text
-from sgas.options import Flag, Positional, parse, parser_for, peek
+from sgas.options import Flag, Positional, Words, parse, parser_for
 
 if TYPE_CHECKING:
     from sgas.summary import Summary
@@ -33,7 +33,7 @@ def main(family: Family, argv: Sequence[str]) -> int:
         "Say what a study found: per strategy mean ± SD, best and worst over the seeds; Kendall's "
         "τ-b between the figures of search and test split; strategies in pairs."
     )
-    positionals = [] if peek(argv, "published") else [STUDY]
+    positionals = [] if Words.of(argv).value("published") else [STUDY]
     parser = parser_for(family.command, "table", about, {}, positionals, FLAGS)
     values = parse(parser, argv)
     shape = _format(values)

@@ -22,11 +22,11 @@ SLANT = 13.0
 
 def choices_of(cells: Sequence[CellGene], space: SearchSpace) -> Counter[tuple[int, int, str]]:
     """How many of the cells have an edge: by (source state, step, operation)."""
-    found: Counter[tuple[int, int, str]] = Counter()
+    counts: Counter[tuple[int, int, str]] = Counter()
     for cell in cells:
         for step, edges in enumerate(cell.edges_by_step(space)):
-            found.update({(edge.source, step, edge.op) for edge in edges})
-    return found
+            counts.update({(edge.source, step, edge.op) for edge in edges})
+    return counts
 
 
 def draw_agreement(

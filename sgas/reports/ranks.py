@@ -144,13 +144,13 @@ def _add_legend(picture: Picture, summary: Summary, x: float, y: float) -> None:
         picture.add(text(x, y + 12, fit(shown, ASIDE, 11), size=11))
         y += 28
     has_seeds = any(trial.seed is not None for trial in summary.results.trials)
-    told = "number: seed" if has_seeds else "number: the cell's number"
-    picture.add(text(x, y + 12, f"{told} · [ ]: 95 % interval", size=10.5, fill=MUTED))
+    legend = "number: seed" if has_seeds else "number: the cell's number"
+    picture.add(text(x, y + 12, f"{legend} · [ ]: 95 % interval", size=10.5, fill=MUTED))
 
 
-def _tau_text(found: Correlation | None) -> str:
-    if found is None or found.tau is None:
+def _tau_text(correlation: Correlation | None) -> str:
+    if correlation is None or correlation.tau is None:
         return "τ –"
-    tau, low, high = found.tau, found.low, found.high
+    tau, low, high = correlation.tau, correlation.low, correlation.high
     interval = "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
     return f"τ {tau:.2f}{interval}"

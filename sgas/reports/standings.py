@@ -137,29 +137,29 @@ def _runs(summary: Summary) -> Table:
 
 
 def _rank_row(row: RankRow) -> Sequence[str]:
-    found = row.correlation
+    correlation = row.correlation
     name = "all, pooled" if row.strategy == POOLED else row.strategy
     of = "the figures" if row.of == "figures" else "the source's ranks"
     return (
         name,
-        _figure(found.tau, 3),
-        _interval(found.low, found.high, 2),
-        _p(found.p_value),
-        str(found.n),
+        _figure(correlation.tau, 3),
+        _interval(correlation.low, correlation.high, 2),
+        _p(correlation.p_value),
+        str(correlation.n),
         of,
     )
 
 
 def _comparison_row(row: ComparisonRow, unit: str) -> Sequence[str]:
-    found, pair = row.difference, f"{row.first} over {row.second}"
-    if found is None:
+    difference, pair = row.difference, f"{row.first} over {row.second}"
+    if difference is None:
         return (pair, "0", MISSING, MISSING, MISSING, MISSING, row.verdict)
     return (
         pair,
-        str(found.n),
-        f"{found.mean:+.2f} {unit}".rstrip(),
-        _interval(found.low, found.high, 2),
-        _p(found.p_value),
+        str(difference.n),
+        f"{difference.mean:+.2f} {unit}".rstrip(),
+        _interval(difference.low, difference.high, 2),
+        _p(difference.p_value),
         _p(row.p_holm),
         row.verdict,
     )
@@ -186,28 +186,28 @@ def _strategy_values(row: StrategySummary) -> dict[str, Any]:
 
 
 def _rank_values(row: RankRow) -> Mapping[str, Any]:
-    found = row.correlation
+    correlation = row.correlation
     return {
         "row": f"rank correlation of {row.of}",
         "name": row.strategy,
-        "n": found.n,
-        "tau": found.tau,
-        "low": found.low,
-        "high": found.high,
-        "p_value": found.p_value,
+        "n": correlation.n,
+        "tau": correlation.tau,
+        "low": correlation.low,
+        "high": correlation.high,
+        "p_value": correlation.p_value,
     }
 
 
 def _comparison_values(row: ComparisonRow) -> dict[str, Any]:
-    found = row.difference
+    difference = row.difference
     figures: dict[str, Any] = {"n": 0}
-    if found is not None:
+    if difference is not None:
         figures = {
-            "n": found.n,
-            "mean": found.mean,
-            "low": found.low,
-            "high": found.high,
-            "p_value": found.p_value,
+            "n": difference.n,
+            "mean": difference.mean,
+            "low": difference.low,
+            "high": difference.high,
+            "p_value": difference.p_value,
             "p_holm": row.p_holm,
         }
     name = f"{row.first} over {row.second}"
@@ -224,8 +224,8 @@ def _count(row: StrategySummary) -> str:
     return str(n) if n == row.asked else f"{n} of {row.asked}"
 
 
-def _spread(found: Spread | None) -> str:
-    return MISSING if found is None else spread_text(found)
+def _spread(spread: Spread | None) -> str:
+    return MISSING if spread is None else spread_text(spread)
 
 
 def _figure(value: float | None, digits: int = 2) -> str:

@@ -186,12 +186,12 @@ def merge_frames(frames: Sequence[Picture]) -> str:
     An element that is not in all frames stands in a group whose `data-frames` lists its frames;
     the last frame is the visible one.
     """
-    found: dict[tuple[Layer, str], list[int]] = {}
+    places: dict[tuple[Layer, str], list[int]] = {}
     for index, frame in enumerate(frames):
         for pair in dict.fromkeys(frame.elements):
-            found.setdefault(pair, []).append(index)
+            places.setdefault(pair, []).append(index)
     by_frames: dict[tuple[Layer, tuple[int, ...]], list[str]] = {}
-    for (layer, element), indices in found.items():
+    for (layer, element), indices in places.items():
         by_frames.setdefault((layer, tuple(indices)), []).append(element)
     body, last = [], len(frames) - 1
     for (_, shown_in), elements in sorted(by_frames.items(), key=lambda item: item[0][0]):

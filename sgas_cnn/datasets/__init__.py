@@ -32,7 +32,6 @@ class DatasetEntry:
     """
 
     name: str
-    task: str
     help: str
     load: Load
 
@@ -56,13 +55,9 @@ def _load_imagenet(split: str, data_root: Path, seed: int) -> ImageFiles:
 
 
 _ENTRIES = (
-    DatasetEntry(
-        "cifar10", "image", "photos of 10 classes, 32x32; downloads 170 MB", _load_cifar10
-    ),
-    DatasetEntry("digits", "image", "1,797 handwritten digits, 16x16; no download", _load_digits),
-    DatasetEntry(
-        "imagenet", "image", "photos in data_root/imagenet/{train,val}/CLASS", _load_imagenet
-    ),
+    DatasetEntry("cifar10", "photos of 10 classes, 32x32; downloads 170 MB", _load_cifar10),
+    DatasetEntry("digits", "1,797 handwritten digits, 16x16; no download", _load_digits),
+    DatasetEntry("imagenet", "photos in data_root/imagenet/{train,val}/CLASS", _load_imagenet),
 )
 
 DATASETS: dict[str, DatasetEntry] = {entry.name: entry for entry in _ENTRIES}

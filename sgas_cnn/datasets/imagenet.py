@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sgas.errors import DataError
+from sgas.errors import DataError, option
 
 FOLDERS = {"train": "train", "test": "val"}
 SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".webp")
@@ -90,7 +90,7 @@ def _subfolders(folder: Path, data_root: Path) -> list[str]:
     if not folder.is_dir():
         raise DataError(
             f"{folder} does not exist: put ImageNet into {data_root.resolve() / 'imagenet'} as "
-            "train/CLASS/*.JPEG and val/CLASS/*.JPEG, or give its place with --data_root"
+            f"train/CLASS/*.JPEG and val/CLASS/*.JPEG, or give its place by {option('data_root')}"
         )
     with os.scandir(folder) as entries:
         names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))

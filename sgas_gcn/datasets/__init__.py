@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sgas.errors import DataError, unknown_name
+from sgas.errors import DataError, option, unknown_name
 
 if TYPE_CHECKING:
     from sgas.data import LabelledArrays
@@ -32,7 +32,6 @@ class DatasetEntry:
     """
 
     name: str
-    task: str
     help: str
     most_points: int
     load: Load
@@ -53,19 +52,15 @@ def _load_modelnet(
 
 
 _ENTRIES = (
-    DatasetEntry(
-        "shapes", "point", "12 kinds of generated solids; no download", 1024, _load_shapes
-    ),
+    DatasetEntry("shapes", "12 kinds of generated solids; no download", 1024, _load_shapes),
     DatasetEntry(
         "modelnet10",
-        "point",
         "CAD models of 10 classes; downloads 0.5 GB",
         2048,
         partial(_load_modelnet, 10),
     ),
     DatasetEntry(
         "modelnet40",
-        "point",
         "CAD models of 40 classes; downloads 2 GB",
         2048,
         partial(_load_modelnet, 40),
@@ -93,7 +88,7 @@ def load_points(
         if num_points is not None and num_points > entry.most_points:
             raise DataError(
                 f"num_points is {num_points}; a cloud of {dataset} has up to {entry.most_points} "
-                f"points: give --num_points {entry.most_points} or less"
+                f"points: give {option('num_points', entry.most_points)} or less"
             )
         return entry.load(split, Path(data_root), num_points or entry.most_points, seed)
     folder = Path(dataset).expanduser()

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from sgas.data import LabelledArrays, stream_seed
-from sgas.errors import DataError
+from sgas.errors import DataError, option
 from sgas.folders import (
     SPLITS,
     Duplicates,
@@ -83,7 +83,7 @@ def _size_problems(files: list[SampleFile], num_points: int) -> Iterator[str]:
     if num_points > stored:
         yield (
             f"{files[0].path}: clouds of {stored} points, but num_points is {num_points}: "
-            f"give --num_points {stored} or less"
+            f"give {option('num_points', stored)} or less"
         )
     kept = sum(len(file) for file in files) * num_points * channels * 4
     wanted = kept + max(file.nbytes for file in files)
@@ -91,7 +91,7 @@ def _size_problems(files: list[SampleFile], num_points: int) -> Iterator[str]:
     if wanted > free:
         yield (
             f"{files[0].path.parent}: loading takes {in_words(wanted)}, {in_words(free)} of "
-            f"memory are free: lower --num_points or use fewer clouds"
+            f"memory are free: lower {option('num_points')} or use fewer clouds"
         )
 
 

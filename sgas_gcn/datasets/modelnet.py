@@ -23,7 +23,7 @@ import numpy as np
 
 from sgas.data import LabelledArrays, stream_seed
 from sgas.download import checksum_of, download
-from sgas.errors import DataError
+from sgas.errors import DataError, option
 from sgas.files import write_atomically
 from sgas.npz import read_array, read_headers
 from sgas_gcn.datasets.surface import sample_surface, unit_sphere
@@ -60,7 +60,7 @@ def load_modelnet(num_classes: int, split: str, data_root: Path, num_points: int
     if num_points > STORED_POINTS:
         raise DataError(
             f"num_points is {num_points}, but ModelNet clouds are kept with {STORED_POINTS} "
-            f"points: give --num_points {STORED_POINTS} or less"
+            f"points: give {option('num_points', STORED_POINTS)} or less"
         )
     folder = data_root / f"modelnet{num_classes}"
     stored = folder / f"{split}-{STORED_POINTS}.npz"
@@ -131,7 +131,8 @@ def _draw_clouds(num_classes: int, split: str, path: Path, stored: Path) -> None
         )
     except OSError as error:
         raise DataError(
-            f"cannot write {stored} ({error}): make room there or give another --data_root"
+            f"cannot write {stored} ({error}): make room there or give another "
+            f"{option('data_root')}"
         ) from error
 
 

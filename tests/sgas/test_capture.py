@@ -27,11 +27,12 @@ from toy_family import ToyDataConfig, ToyModelConfig, ToyTask
 from triton_runs import DEVICE, INTERPRETED, pass_compiled
 
 from sgas.capture import AS_EVER, Captured, CudaGraphs, captured
-from sgas.commands.loops import recorder_on
 from sgas.config import RunConfig, SearchConfig
 from sgas.errors import Interrupted, SgasError
 from sgas.kernels import use_kernels
-from sgas.loop import Silent, Tally
+from sgas.listeners import Silent
+from sgas.loop import Loop, Tally
+from sgas.machine import recorder_on
 from sgas.runs import Run
 from sgas.search import Search
 
@@ -74,20 +75,21 @@ def same(plain: dict[str, Tensor], replayed: dict[str, Tensor], adam: str = "alp
 def take_steps(small: SmallSearch) -> dict[str, Tensor]:
     """What an epoch of the batches of a search leaves."""
     search, evaluated = small.search, Tally()
-    alpha_step, weight_step, evaluation = search._steps_of_stage()
+    trained = small.tally
+    alpha_step, weight_step, evaluation = search.captured_steps()
     for inputs, targets in small.batches:
         alpha_step(inputs, targets)
         loss, predictions = weight_step(inputs, targets)
-        search.tally.add(loss, predictions, targets)
-        search.supernet.eval()
+        trained.add(loss, predictions, targets)
+        search.network.eval()
         with torch.no_grad():
             evaluated.add(*evaluation(inputs, targets), targets)
-        search.supernet.train()
+        search.network.train()
     kept = {f"evaluated {i}": loss for i, loss in enumerate(evaluated.loss)}
-    kept |= {f"loss {i}": loss for i, loss in enumerate(search.tally.loss)}
-    kept |= {f"predictions {i}": p for i, p in enumerate(search.tally.predictions)}
-    kept |= {f"alphas {kind}": alpha.detach() for kind, alpha in search.supernet.alphas.items()}
-    return kept | search.supernet.state_dict() | {"random": torch.get_rng_state()}
+    kept |= {f"loss {i}": loss for i, loss in enumerate(trained.loss)}
+    kept |= {f"predictions {i}": p for i, p in enumerate(trained.predictions)}
+    kept |= {f"alphas {kind}": alpha.detach() for kind, alpha in search.network.alphas.items()}
+    return kept | search.network.state_dict() | {"random": torch.get_rng_state()}
 
 
 @pytest.mark.parametrize("space", SPACES)
@@ -96,10 +98,8 @@ def test_replayed_steps_are_the_steps_of_a_search(
 ) -> None:
     recorder = counted()
     found = []
-    for name, given in (("plain", None), ("replayed", recorder)):
-        small = small_search(
-            tmp_path / name, space, steps=STEPS, precision=precision, device=DEVICE, recorder=given
-        )
+    for given in (None, recorder):
+        small = small_search(space, steps=STEPS, precision=precision, device=DEVICE, recorder=given)
         torch.manual_seed(1)
         first = take_steps(small)
         decide(small.search, 2)  # a graph of before would go on with what is gone
@@ -118,22 +118,22 @@ def test_replayed_steps_are_the_steps_of_a_training(
 ) -> None:
     recorder = counted()
     found = []
-    for name, given in (("plain", None), ("replayed", recorder)):
+    for given in (None, recorder):
         training = small_training(
-            tmp_path / name,
             space,
             optimizer=optimizer,
             precision=precision,
             device=DEVICE,
             recorder=given,
         )
-        (train_step,) = captured(given, training._train_step)
+        (train_step,) = captured(given, training.train_step)
         ready = training_batches(training, STEPS)
         torch.manual_seed(2)
+        tally = Tally()
         for inputs, targets in ready:
             loss, predictions = train_step(inputs, targets)
-            training.tally.add(loss, predictions, targets)
-        losses = {f"loss {i}": loss for i, loss in enumerate(training.tally.loss)}
+            tally.add(loss, predictions, targets)
+        losses = {f"loss {i}": loss for i, loss in enumerate(tally.loss)}
         weights = {f"{optimizer} {k}": v for k, v in training.network.state_dict().items()}
         found.append(weights | losses | {"random": torch.get_rng_state()})
     same(*found, adam="adam ")
@@ -146,29 +146,21 @@ class StopAt(Silent):
     def __init__(self, epoch: int, step: int) -> None:
         self.where = epoch, step
 
-    def stepped(self, epoch: int, step: int, num_steps: int) -> None:
+    def stepped(self, epoch: int, step: int, num_batches: int) -> None:
         """As in `Listener`."""
         if (epoch, step) == self.where:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def toy_search(folder: Path, recorder: Counted | None) -> Search:
-    """A search of the toy family with a few steps an epoch."""
+def toy_search(folder: Path, recorder: Counted | None, listener: Any = None) -> Loop:
+    """The loop of a search of the toy family with a few steps an epoch."""
     task = ToyTask(RunConfig(dataset="blobs"), ToyModelConfig(), ToyDataConfig())
     parts = task.search_parts("clean", 0, 0.1, WHERE)
     config = SearchConfig(
         batch_size=16, warmup_epochs=1, decision_interval=1, final_epochs=1, learning_rate=0.05
     )
-    return Search(
-        task,
-        config,
-        Run.create(folder, {}),
-        parts=parts,
-        seed=0,
-        device=WHERE,
-        recorder=recorder,
-        notes={},
-    )
+    search = Search(task, config, parts=parts, seed=0, device=WHERE, recorder=recorder, notes={})
+    return Loop(search, Run.create(folder, {}), listener)
 
 
 def without_times(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -180,10 +172,11 @@ def test_a_search_of_replayed_steps_decides_and_measures_the_same(tmp_path: Path
     recorder = counted()
     found = []
     for name, given in (("plain", None), ("replayed", recorder)):
-        search = toy_search(tmp_path / name, given)
-        genotype = search.execute()
-        left = search.supernet.state_dict()
-        found.append((genotype.cells, without_times(search.run.metrics), left))
+        loop = toy_search(tmp_path / name, given)
+        loop.execute()
+        search: Any = loop.body
+        left = search.network.state_dict()
+        found.append((search.genotype().cells, without_times(loop.run.metrics), left))
     (cells, metrics, left), (others, again, kept) = found
     same(left, kept)
     assert cells == others
@@ -198,8 +191,7 @@ def test_a_search_of_replayed_steps_decides_and_measures_the_same(tmp_path: Path
 def test_a_search_stopped_among_replayed_steps_goes_on_as_it_would_have(tmp_path: Path) -> None:
     whole = toy_search(tmp_path / "whole", counted())
     whole.execute()
-    stopped = toy_search(tmp_path / "stopped", counted())
-    stopped.listener = StopAt(epoch=1, step=AS_EVER + 1)
+    stopped = toy_search(tmp_path / "stopped", counted(), StopAt(epoch=1, step=AS_EVER + 1))
     with pytest.raises(Interrupted):
         stopped.execute()
     state = stopped.run.load_checkpoint()
@@ -207,23 +199,23 @@ def test_a_search_stopped_among_replayed_steps_goes_on_as_it_would_have(tmp_path
     resumed = toy_search(tmp_path / "resumed", counted())
     resumed.restore(state)
     resumed.execute()
-    same(whole.supernet.state_dict(), resumed.supernet.state_dict())
+    same(whole.body.network.state_dict(), resumed.body.network.state_dict())
 
 
 def test_a_run_goes_on_with_captured_steps_that_began_without(tmp_path: Path) -> None:
-    began = toy_search(tmp_path / "began", None)
-    began.listener = StopAt(epoch=1, step=2)
+    began = toy_search(tmp_path / "began", None, StopAt(epoch=1, step=2))
     with pytest.raises(Interrupted):
         began.execute()
     state = began.run.load_checkpoint()
     resumed = toy_search(tmp_path / "resumed", counted())
     resumed.restore(state)
-    adam = resumed.alpha_optimizer.adam
+    search: Any = resumed.body
+    adam = search.alpha_optimizer.adam
     assert adam.param_groups[0]["capturable"]
     assert adam.state_dict()["state"].keys() == state["alpha_optimizer"]["state"].keys()
-    assert isinstance(resumed.weight_optimizer.param_groups[0]["lr"], Tensor)
+    assert isinstance(search.weight_optimizer.param_groups[0]["lr"], Tensor)
     resumed.execute()
-    assert resumed.steps is None  # what was captured is freed
+    assert search._captured is None  # what was captured is freed
 
 
 def test_batches_of_other_sizes_run_as_ever() -> None:

@@ -15,8 +15,8 @@ from toy_family import FAMILY
 
 from sgas.cli import main
 from sgas.commands.doctor import examine
-from sgas.commands.loops import restore
 from sgas.errors import DamagedRunError, DataError
+from sgas.session import restore
 
 
 def run(argv: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
@@ -193,12 +193,14 @@ def test_what_is_no_fault_of_a_checkpoint_is_told_as_it_is(
             return {"kind": "search"}
 
     class Loop:
+        run = Held()
+
         def restore(self, state: object) -> None:
             raise error
 
-    held: Any = Held()
+    loop: Any = Loop()
     with pytest.raises(wanted):
-        restore(Loop(), held, "search")
+        restore(loop)
 
 
 @pytest.mark.parametrize(
@@ -275,6 +277,8 @@ def test_presets_config_files_and_flags_win_in_that_order(
     assert status == 0, err
     shown = dict(line.split(": ", 1) for line in out.splitlines() if ": " in line)
     assert (shown["batch_size"], shown["final_epochs"], shown["batch_increase"]) == ("24", "4", "4")
+    status, out, err = run([*argv[:-1], "--print_config=skip_default"], capsys)
+    assert status == 0 and sorted(out.splitlines()) == ["batch_size: 24", "final_epochs: 4"]
     assert not (here / "runs").exists()
 
 

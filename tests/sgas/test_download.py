@@ -156,5 +156,5 @@ def test_a_file_that_is_there_needs_no_writable_folder(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_told_as_that(server: Server, tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file")
-    with pytest.raises(DataError, match=r"cannot write in .*/data .*give a --data_root"):
+    with pytest.raises(DataError, match=r"cannot write in .*/data .*give a data_root= where"):
         download(server.url, tmp_path / "data" / "file.bin")

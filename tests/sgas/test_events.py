@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import sys
 from pathlib import Path
@@ -14,8 +13,6 @@ from toy_family import FAMILY
 
 from sgas.cli import main
 from sgas.records import EpochRecord
-from sgas.reports.raster import SUPERSAMPLED, rasterise
-from sgas.reports.svg import Picture, Style, tag, text
 from sgas.runs import read_metrics, read_records
 
 pytest.importorskip("tensorboard", reason="tensorboard is an extra and not installed")
@@ -30,7 +27,7 @@ def search(out: str, *more: str) -> None:
 def events_of(folder: Path) -> Any:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    found = EventAccumulator(str(folder / "tensorboard"), {"images": 0, "tensors": 0, "scalars": 0})
+    found = EventAccumulator(str(folder / "tensorboard"), {"tensors": 0, "scalars": 0})
     found.Reload()
     return found
 
@@ -67,8 +64,6 @@ def test_a_search_can_be_read_back(folder: Path) -> None:
     for score in ("importance", "certainty", "stability"):
         found = series(events, f"normal-{score}/ck-2-to-n1")
         assert found[0] == pytest.approx(getattr(normal[0], score)[0], abs=1e-6)
-    decided = [record.epoch for record in normal if record.edge is not None]
-    assert [image.step for image in events.Images("cell/normal")] == decided
     told = [event.tensor_proto.string_val[0].decode() for event in events.Tensors(TEXT)]
     count = sum(record.edge is not None for record in records)
     assert len(told) == count and all("score" in line for line in told)
@@ -85,15 +80,6 @@ def test_edges_are_told_until_they_are_decided_or_pruned(folder: Path) -> None:
     names = ["ck-2-to-n1", "ck-1-to-n1", "ck-2-to-n2", "ck-1-to-n2", "n1-to-n2"]
     for edge, name in enumerate(names):
         assert max(series(events, f"normal-score/{name}")) == open_until(normal, edge)
-
-
-def test_the_picture_of_a_decision_is_a_picture(folder: Path) -> None:
-    from PIL import Image
-
-    first = events_of(folder).Images("cell/normal")[0]
-    image = np.asarray(Image.open(io.BytesIO(first.encoded_image_string)))
-    assert image.shape == (first.height, first.width, 3)
-    assert len(np.unique(image.reshape(-1, 3), axis=0)) > 20
 
 
 def test_a_training_can_be_read_back(folder: Path, here: Path) -> None:
@@ -134,46 +120,3 @@ def test_without_tensorboard_nothing_of_it_is_imported(
     search("run")
     assert not (here / "run" / "tensorboard").exists()
     assert "TensorBoard" not in (here / "run" / "log.txt").read_text()
-
-
-def painted(*markup: str) -> np.ndarray:
-    picture = Picture(40, 30, "t", "d")
-    picture.add(*markup)
-    return rasterise(picture.to_svg())
-
-
-def test_shapes_are_painted_where_they_are() -> None:
-    red: Style = {"fill": "#ff0000"}
-    found = painted(tag("rect", x=10, y=5, width=10, height=10, **red))
-    assert found.shape == (30, 40, 3)
-    assert found[10, 15].tolist() == [255, 0, 0] and found[10, 30].tolist() == [255, 255, 255]
-    moved = painted(tag("g", tag("rect", width=8, height=8, **red), transform="translate(20 12)"))
-    assert moved[16, 24].tolist() == [255, 0, 0] and moved[2, 2].tolist() == [255, 255, 255]
-    inherited = painted(tag("g", tag("circle", cx=20, cy=15, r=5), fill="#00ff00"))
-    assert inherited[15, 20].tolist() == [0, 255, 0]
-    half = painted(tag("rect", width=40, height=30, fill="#000000", fill_opacity=".5"))
-    assert half[15, 15].tolist() == [128, 128, 128]
-    hidden = painted(tag("g", tag("rect", width=40, height=30, **red), display="none"))
-    assert (hidden == 255).all()
-
-
-def test_paths_and_dashes_are_painted() -> None:
-    line = painted(tag("path", d="M0 10h40", stroke="#0000ff", stroke_width=2))
-    assert (line[10, 2:38] == [0, 0, 255]).all() and (line[20] == 255).all()
-    dashed = painted(tag("path", d="M0 10h40", stroke="#0000ff", stroke_dasharray="8 8"))
-    dark = (dashed[10, :, 0] < 128).astype(int)
-    assert abs(np.diff(dark)).sum() == 4  # 8 on, 8 off: five runs over a width of 40
-    triangle = painted(tag("path", d="M5 5l20 20h-20z", fill="#0000ff"))
-    assert triangle[20, 10].tolist() == [0, 0, 255] and triangle[8, 20].tolist() == [255] * 3
-    curve = painted(
-        tag("path", d="M0 0C0 30 40 30 40 0", stroke="#0000ff", stroke_width=3, fill="none")
-    )
-    assert (curve[21:24, 20, 0] < 128).any()  # at t = 1/2: three quarters of 30
-
-
-def test_text_is_painted_at_its_anchor() -> None:
-    left = (painted(text(20, 20, "MM")) < 128).any((0, 2))
-    right = (painted(text(20, 20, "MM", anchor="end")) < 128).any((0, 2))
-    assert left[20:].any() and not left[:19].any()
-    assert right[:20].any() and not right[22:].any()
-    assert SUPERSAMPLED > 1

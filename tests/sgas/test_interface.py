@@ -5,19 +5,26 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_type_hints
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import Dataset, Subset, TensorDataset
-from torch_geometric.data import Data
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
+from torch_geometric.data import Data, HeteroData
 from toy_family import FAMILY
 
+import sgas_cnn
+import sgas_gcn
 from sgas.cli import main
+from sgas.config import fields_of
 from sgas.errors import ConfigError, DataError, InputError
-from sgas.interface import SearchResult, search, train
+from sgas.interface import evaluate, load, search, train
+from sgas.listeners import Silent
+from sgas.run_results import SearchResult
 from sgas.runs import is_run, read_config
+from sgas.settings import sections_of
 from sgas_cnn.family import FAMILY as IMAGES
 from sgas_gcn.family import FAMILY as GRAPHS
 from sgas_gcn.own_data import keep_own
@@ -32,41 +39,43 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_search_is_what_the_command_makes(here: Path) -> None:
-    found = search(FAMILY, "blobs", strategy="cri1", seed=4, **QUICK)
-    assert found.folder == Path("runs/blobs-cri1-4")
-    assert len(found.history) == 5 and found.history[-1]["decided"] == 8
-    assert len(found.decisions) == 8
-    assert {record.cell for record in found.decisions} == {"normal", "reduce"}
-    assert found.genotype.meta["strategy"] == "cri1" and found.genotype.meta["final"] is True
+    searched = search(FAMILY, "blobs", strategy="cri1", seed=4, **QUICK)
+    assert searched.folder == Path("runs/blobs-cri1-4")
+    assert len(searched.history) == 5 and searched.history[-1]["decided"] == 8
+    assert len(searched.decisions) == 8
+    assert {record.cell for record in searched.decisions} == {"normal", "reduce"}
+    assert searched.genotype.meta["strategy"] == "cri1" and searched.genotype.meta["final"] is True
     words = [f"--{name}={value}" for name, value in QUICK.items()]
     assert main(FAMILY, ["search", "--strategy=cri1", "--seed=4", "--out=mine", *words]) == 0
-    assert SearchResult.from_run(FAMILY, "mine").decisions == found.decisions
+    assert SearchResult.from_run(FAMILY, "mine").decisions == searched.decisions
 
 
 def test_a_training_of_a_result_a_genotype_and_a_folder_agree() -> None:
-    found = search(FAMILY, strategy="random", **QUICK)
+    searched = search(FAMILY, strategy="random", **QUICK)
     results = [
         train(FAMILY, given, "blobs", epochs=2, auxiliary=True, out=f"trained-{number}")
-        for number, given in enumerate((found, found.genotype, found.folder, str(found.folder)))
+        for number, given in enumerate(
+            (searched, searched.genotype, searched.folder, str(searched.folder))
+        )
     ]
     assert all(result.result == results[0].result for result in results)
     assert len(results[0].history) == 2 and results[0].result["parameters"] > 0
     first, again = results[0].evaluate(), results[0].evaluate()
     assert first == again and 0 <= first["accuracy"] <= 1
-    network = results[0].network()
+    network = results[0].network
     logits = network(torch.zeros(7, 5))
-    assert logits.shape == (7, 3) and torch.equal(logits, results[1].network()(torch.zeros(7, 5)))
+    assert logits.shape == (7, 3) and torch.equal(logits, results[1].network(torch.zeros(7, 5)))
 
 
 def test_the_command_in_a_run_makes_it_again(here: Path) -> None:
-    found = search(FAMILY, "blobs", strategy="cri1", **QUICK)
-    trained = train(FAMILY, found.genotype, "blobs", epochs=2)
-    for number, run in enumerate((found.folder, trained.folder)):
+    searched = search(FAMILY, "blobs", strategy="cri1", **QUICK)
+    trained = train(FAMILY, searched.genotype, "blobs", epochs=2)
+    for number, run in enumerate((searched.folder, trained.folder)):
         program, *words = shlex.split(read_config(run)["command"])
         assert program == FAMILY.command
         assert main(FAMILY, [*words, "--out", f"again-{number}"]) == 0
         assert (here / f"again-{number}" / "genotype.json").is_file()
-    assert SearchResult.from_run(FAMILY, "again-0").decisions == found.decisions
+    assert SearchResult.from_run(FAMILY, "again-0").decisions == searched.decisions
     figures = json.loads(Path("again-1/result.json").read_text())
     assert figures == json.loads((trained.folder / "result.json").read_text())
 
@@ -74,8 +83,11 @@ def test_the_command_in_a_run_makes_it_again(here: Path) -> None:
 @pytest.mark.parametrize(
     ("call", "told"),
     [
-        (lambda: search(FAMILY, batch_sise=3), "unknown option --batch_sise; did you mean"),
-        (lambda: search(FAMILY, batch_size="many"), "--batch_size takes a whole number"),
+        (
+            lambda: search(FAMILY, batch_sise=3),
+            "unknown option batch_sise=; did you mean batch_size=?",
+        ),
+        (lambda: search(FAMILY, batch_size="many"), "batch_size= takes a whole number, got 'many'"),
         (lambda: search(FAMILY, preset="tinny"), "did you mean tiny?"),
         (lambda: search(FAMILY, resume="run"), "the same call goes on with its run"),
         (lambda: search(FAMILY, "blobs", test=[1]), "test goes with data in memory"),
@@ -87,6 +99,153 @@ def test_bad_input_is_told_as_by_the_command(here: Path, call: Any, told: str) -
     with pytest.raises(InputError, match=told.replace("?", r"\?")):
         call()
     assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("strategy", "cri3"), ("batch_size", 2.5), ("cuda_graphs", 1), ("learning_rate", "fast")],
+)
+def test_an_error_has_field_value_and_choices_and_is_phrased_for_its_surface(
+    here: Path, capsys: pytest.CaptureFixture[str], name: str, value: Any
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        search(FAMILY, **{name: value})
+    error = raised.value
+    assert (error.field, error.value) == (name, value) and f"{name}=" in str(error)
+    assert error.choices == (("cri1", "cri2", "darts", "random") if name == "strategy" else ())
+    assert main(FAMILY, ["search", f"--{name}={value}"]) == 2
+    flagged = str(error).replace(f"{name}=", f"--{name}").replace(f"got {value}", f"got '{value}'")
+    assert capsys.readouterr().err == f"error: {flagged}\n"
+    assert list(here.iterdir()) == []
+
+
+def test_a_value_may_be_its_text_or_a_path(here: Path) -> None:
+    searched = search(FAMILY, out=here / "run", seed="4", learning_rate=1, **QUICK)
+    config = read_config(here / "run")
+    assert config["run"]["seed"] == 4 and config["loop"]["learning_rate"] == 1.0
+    assert searched.config == config
+
+
+class Heard(Silent):
+    """Counts what a loop tells."""
+
+    def __init__(self) -> None:
+        self.steps, self.epochs, self.news = 0, 0, 0
+
+    def stepped(self, epoch: int, step: int, num_batches: int) -> None:
+        self.steps += 1
+
+    def epoch_ended(self, epoch: int, metrics: Any, news: tuple[str, ...]) -> None:
+        self.epochs, self.news = self.epochs + 1, self.news + len(news)
+
+
+def test_a_listener_hears_and_quiet_is_quiet(capfd: pytest.CaptureFixture[str]) -> None:
+    heard = Heard()
+    searched = search(FAMILY, listener=heard, quiet=True, **QUICK)
+    assert (heard.epochs, heard.news) == (5, 8) and heard.steps > 5
+    train(FAMILY, searched, epochs=2, listener=heard, quiet=True)
+    assert heard.epochs == 7
+    assert capfd.readouterr() == ("", "")
+    train(FAMILY, searched, epochs=1)
+    assert "epoch 1/1" in capfd.readouterr().err
+
+
+def test_a_result_is_shown_in_a_few_lines_and_as_its_cells() -> None:
+    searched = search(FAMILY, quiet=True, **QUICK)
+    trained = train(FAMILY, searched, epochs=1, quiet=True)
+    for result in (searched, trained):
+        text = repr(result)
+        assert text.count("\n") == 5 and result.genotype.to_text() in text
+        assert "blobs · protocol clean · seed 0" in text and "validation_accuracy" in text
+        assert result._repr_svg_().startswith("<svg") and "normal cell" in result._repr_svg_()
+        assert (
+            result._repr_html_().count("<svg") == 2 and "<th>genotype</th>" in result._repr_html_()
+        )
+    assert "parameters" in repr(trained) and "decisions  8" in repr(searched)
+
+
+def test_a_trained_run_is_loaded() -> None:
+    searched = search(FAMILY, quiet=True, **QUICK)
+    with pytest.raises(InputError, match="is a search; train it first"):
+        load(FAMILY, searched.folder)
+    folder = train(FAMILY, searched, epochs=1, quiet=True).folder
+    loaded = load(FAMILY, str(folder))
+    assert isinstance(loaded.network, nn.Module) and loaded.network is loaded.network
+    assert loaded.genotype.cells == searched.genotype.cells
+    assert loaded.config["loop"]["epochs"] == 1 and loaded.evaluation is None
+    figures = evaluate(FAMILY, loaded)
+    assert load(FAMILY, folder).evaluation == figures == evaluate(FAMILY, folder)
+
+
+def typed(config: type, verb: str) -> dict[str, Any]:
+    """The options of a dataclass, each with its type or the choices that it has."""
+    return {
+        name: Literal[spec.metadata["choices"]]
+        if spec.metadata["choices"] and name != "strategy"  # to which a user may add
+        else kind
+        for name, (spec, kind) in fields_of(config, verb).items()
+        if name != "dataset"
+    }
+
+
+@pytest.mark.parametrize("family", [GRAPHS, IMAGES], ids=lambda family: family.name)
+@pytest.mark.parametrize("verb", ["search", "train"])
+def test_typed_keywords_are_the_options(family: Any, verb: str) -> None:
+    from sgas_cnn import keywords as of_images
+    from sgas_gcn import keywords as of_graphs
+
+    keywords = of_graphs if family is GRAPHS else of_images
+    options = keywords.SearchOptions if verb == "search" else keywords.TrainOptions
+    wanted: dict[str, Any] = {}
+    for space in family.spaces:
+        for config in sections_of(family, verb, space).values():
+            wanted |= typed(config, verb)
+    assert get_type_hints(options) == wanted
+    for package in ("sgas", "sgas_gcn", "sgas_cnn"):
+        assert (Path(__file__).parents[2] / package / "py.typed").is_file()
+
+
+def test_the_functions_of_a_family_are_those_of_the_interface(here: Path) -> None:
+    mine = {"preset": "demo", "quiet": True, "channels": 2, "num_cells": 3, "batch_size": 300}
+    searched = sgas_cnn.search("digits", strategy="random", **mine, **QUICK)
+    again = search(IMAGES, "digits", strategy="random", out="again", **mine, **QUICK)
+    assert searched.genotype.cells == again.genotype.cells
+    trained = sgas_cnn.train(searched, epochs=1, **mine)
+    assert sgas_cnn.evaluate(trained) == sgas_cnn.load(trained.folder).evaluation
+    with pytest.raises(InputError, match=r"is a run of sgas-cnn train; this is sgas-gcn"):
+        sgas_gcn.load(trained.folder)
+
+
+hetero = HeteroData()
+hetero["paper"].x = torch.ones(3, 2)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: search("gcn", "shapes"), "the family is 'gcn'; give FAMILY of sgas_gcn.family"),
+        (lambda: sgas_gcn.search("gcn"), "unknown data set 'gcn'.*or give the path of a folder"),
+        (
+            lambda: sgas_gcn.search(DataLoader(Clouds(4), 2)),
+            "the data set is a DataLoader, which gives batches: give its .dataset",
+        ),
+        (
+            lambda: sgas_cnn.search({"x": torch.ones(2, 3), "y": torch.ones(2)}),
+            "the data set is a dict of 'x', 'y': give a pair of arrays, .images, labels.",
+        ),
+        (lambda: sgas_gcn.search(hetero), "is a HeteroData.*give its to_homogeneous"),
+        (lambda: sgas_gcn.search([hetero], test=[hetero]), "is a HeteroData"),
+        (lambda: sgas_gcn.train(3), "the genotype is of type int; give what a search returned"),
+        (lambda: sgas_gcn.search("shapes", chanels=3), "option chanels=; did you mean channels=?"),
+        (lambda: sgas_gcn.search("shapes", feature_dropout=0.1), "unknown option feature_dropout="),
+    ],
+)
+def test_what_is_no_data_set_or_family_is_told_in_one_sentence(
+    here: Path, call: Any, message: str
+) -> None:
+    with pytest.raises(InputError, match=message.replace("=?", "=.")) as raised:
+        call()
+    assert "\n" not in str(raised.value) and list(here.iterdir()) == []
 
 
 class Clouds(Dataset):
@@ -111,8 +270,8 @@ def test_clouds_in_memory_become_a_folder_that_the_command_line_opens(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     mine = {"preset": "demo", **SMALL_POINTS, **QUICK}
-    found = search(GRAPHS, Clouds(24), test=Clouds(8), **mine)
-    trained = train(GRAPHS, found, preset="demo", epochs=1, **SMALL_POINTS)
+    searched = search(GRAPHS, Clouds(24), test=Clouds(8), **mine)
+    trained = train(GRAPHS, searched, preset="demo", epochs=1, **SMALL_POINTS)
     assert trained.evaluate()["samples"] == 8
     (folder,) = Path("data/own").iterdir()
     assert folder.name.startswith("clouds-")
@@ -125,8 +284,8 @@ def test_clouds_in_memory_become_a_folder_that_the_command_line_opens(
 
 def test_a_part_of_a_data_set_has_its_classes() -> None:
     part = Subset(Subset(Clouds(60), range(40)), range(24))
-    found = search(GRAPHS, part, test=Clouds(8), preset="demo", **SMALL_POINTS, **QUICK)
-    trained = train(GRAPHS, found, preset="demo", epochs=1, **SMALL_POINTS)
+    searched = search(GRAPHS, part, test=Clouds(8), preset="demo", **SMALL_POINTS, **QUICK)
+    trained = train(GRAPHS, searched, preset="demo", epochs=1, **SMALL_POINTS)
     assert trained.evaluate()["samples"] == 8
 
 
@@ -261,10 +420,10 @@ def test_an_interrupted_call_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
         patched.setenv("TOY_SIGNAL", "SIGTERM@20")
         with pytest.raises(Interrupted, match="go on with: sgas-toy search --resume"):
             search(FAMILY, **QUICK)
-    found = search(FAMILY, **QUICK)
-    assert found.folder == Path("runs/blobs-cri2-0") and is_run(found.folder)
+    searched = search(FAMILY, **QUICK)
+    assert searched.folder == Path("runs/blobs-cri2-0") and is_run(searched.folder)
     whole = search(FAMILY, out="whole", **QUICK)
-    assert whole.decisions == found.decisions
+    assert whole.decisions == searched.decisions
 
 
 def test_a_result_is_read_from_a_search_alone() -> None:

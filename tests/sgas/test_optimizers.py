@@ -10,9 +10,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from sgas.config import SearchConfig, TrainConfig
-from sgas.loop import whole_steps
-from sgas.search import AlphaOptimizer
-from sgas.train import make_optimizer
+from sgas.optimizers import AlphaOptimizer, make_optimizer, whole_steps
 
 STEPS = 3
 LAYOUTS = {"channels last": torch.channels_last, "in order": torch.contiguous_format}

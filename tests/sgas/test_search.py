@@ -14,8 +14,10 @@ from toy_family import ToyDataConfig, ToyModelConfig, ToyTask
 from sgas.config import RunConfig, SearchConfig
 from sgas.decisions import CellDecisions, Choice, Status
 from sgas.errors import RunError, SgasError
+from sgas.loop import Loop
+from sgas.optimizers import AlphaOptimizer, keep_only
 from sgas.runs import CONFIG_KEYS, Run, read_records
-from sgas.search import AlphaOptimizer, Search, keep_only
+from sgas.search import Search
 
 CPU = torch.device("cpu")
 FAST = {
@@ -27,49 +29,55 @@ FAST = {
 }
 
 
-def make(folder: Path, protocol: str = "clean", **loop: object) -> Search:
+def make(protocol: str = "clean", **loop: object) -> Any:
     task = ToyTask(RunConfig(dataset="blobs"), ToyModelConfig(), ToyDataConfig())
     parts = task.search_parts(protocol, 0, 0.1, CPU)
-    run = Run.create(folder / "run", {"seed": 0})
     config = SearchConfig(**{**FAST, **loop})
-    return Search(task, config, run, parts=parts, seed=0, device=CPU, notes={"dataset": "blobs"})
+    return Search(task, config, parts=parts, seed=0, device=CPU, notes={"dataset": "blobs"})
+
+
+def loop_of(body: Any, folder: Path, listener: Any = None) -> Loop:
+    """The loop of a body in a new run folder."""
+    return Loop(body, Run.create(folder / "run", {"seed": 0}), listener)
 
 
 @pytest.mark.parametrize("strategy", ["cri1", "cri2", "darts", "random"])
 def test_every_strategy_ends_with_a_complete_cell(tmp_path: Path, strategy: str) -> None:
-    search = make(tmp_path, strategy=strategy)
-    genotype = search.execute()
+    search = make(strategy=strategy)
+    loop = loop_of(search, tmp_path)
+    loop.execute()
+    genotype = search.genotype()
     genotype.validate(search.space)
     assert genotype.meta["final"] is True
     assert search.task.opened == ["train"]
     records = read_records(tmp_path / "run")
     assert {record.cell for record in records} == {"normal", "reduce"}
-    assert len(search.run.metrics) == search.schedule.num_epochs
+    assert len(loop.run.metrics) == search.schedule.num_epochs
     # What is left are the chosen operations alone.
-    held = [list(edge) for cell in search.supernet.cells.values() for edge in cell.edges]
+    held = [list(edge) for cell in search.network.cells.values() for edge in cell.edges]
     assert sorted(map(len, held)) == [0, 0] + [1] * 8
 
 
-def test_protocol_paper_trains_the_alphas_on_the_test_split(tmp_path: Path) -> None:
-    search = make(tmp_path, protocol="paper")
+def test_protocol_paper_trains_the_alphas_on_the_test_split() -> None:
+    search = make(protocol="paper")
     assert search.task.opened == ["test", "train"]
 
 
-def test_alpha_step_leaves_weights_and_weight_step_leaves_alphas(tmp_path: Path) -> None:
-    search = make(tmp_path)
+def test_alpha_step_leaves_weights_and_weight_step_leaves_alphas() -> None:
+    search = make()
     batch = search.parts.weights.batch(torch.arange(16), None)
 
     def copies() -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        weights = [p.detach().clone() for p in search.supernet.weights()]
-        return weights, [p.detach().clone() for p in search.supernet.alphas.values()]
+        weights = [p.detach().clone() for p in search.network.weights()]
+        return weights, [p.detach().clone() for p in search.network.alphas.values()]
 
     weights, alphas = copies()
-    search._alpha_step(*batch)
+    search.alpha_step(*batch)
     after_weights, after_alphas = copies()
     assert all(map(torch.equal, weights, after_weights))
     assert not any(map(torch.equal, alphas, after_alphas))
-    assert all(p.grad is None for p in search.supernet.weights())
-    search._weight_step(*batch)
+    assert all(p.grad is None for p in search.network.weights())
+    search.weight_step(*batch)
     last_weights, last_alphas = copies()
     assert all(map(torch.equal, after_alphas, last_alphas))
     assert not any(map(torch.equal, after_weights, last_weights))
@@ -101,18 +109,18 @@ def test_the_alpha_step_is_adam_with_weight_decay_on_open_edges() -> None:
     assert not ours.adam.state[alpha]["exp_avg_sq"][1].any()
 
 
-def test_a_decision_frees_optimiser_state_and_keeps_momentum(tmp_path: Path) -> None:
-    search = make(tmp_path)
+def test_a_decision_frees_optimiser_state_and_keeps_momentum() -> None:
+    search = make()
     batch = search.parts.weights.batch(torch.arange(16), None)
-    search._weight_step(*batch)
+    search.weight_step(*batch)
     before = {
         id(p): (p, search.weight_optimizer.state[p]["momentum_buffer"].clone())
-        for p in search.supernet.weights()
+        for p in search.network.weights()
     }
     cell = search.decisions["normal"].decide(Choice(0, "linear")).decide(Choice(1, "skip"))
     search.decisions["normal"] = cell
-    search._prune()
-    left = search.supernet.weights()
+    search.prune()
+    left = search.network.weights()
     assert len(left) < len(before)
     assert {id(p) for p in left} <= before.keys()
     assert set(search.weight_optimizer.state) == set(left)
@@ -121,8 +129,8 @@ def test_a_decision_frees_optimiser_state_and_keeps_momentum(tmp_path: Path) -> 
     for p in left:
         kept = search.weight_optimizer.state[p]["momentum_buffer"]
         assert torch.equal(kept, before[id(p)][1])
-    search._alpha_step(*batch)
-    search._weight_step(*batch)
+    search.alpha_step(*batch)
+    search.weight_step(*batch)
 
 
 def test_keep_only_drops_what_is_not_named() -> None:
@@ -135,36 +143,35 @@ def test_keep_only_drops_what_is_not_named() -> None:
 
 
 def test_batches_grow_with_decisions(tmp_path: Path) -> None:
-    search = make(tmp_path, batch_increase=3)
-    search.execute()
-    sizes = [line["batch_size"] for line in search.run.metrics]
+    loop = loop_of(make(batch_increase=3), tmp_path)
+    loop.execute()
+    sizes = [line["batch_size"] for line in loop.run.metrics]
     assert sizes == [16, 16, 19, 22, 25, 28][: len(sizes)]
 
 
 def test_the_genotype_is_valid_at_every_epoch(tmp_path: Path) -> None:
-    search = make(tmp_path)
+    search = make()
     seen = []
 
     class Reader:
         def started(self, first_epoch: int, costs: list[float]) -> None:
             assert len(costs) == search.schedule.num_epochs
 
-        def stepped(self, epoch: int, step: int, num_steps: int) -> None: ...
+        def stepped(self, epoch: int, step: int, num_batches: int) -> None: ...
 
         def epoch_ended(self, epoch: int, metrics: dict, news: tuple[str, ...]) -> None:
             from sgas.runs import read_genotype
 
             seen.append(read_genotype(tmp_path / "run").validate(search.space).meta["epoch"])
 
-    search.listener = Reader()
-    search.execute()
+    loop_of(search, tmp_path, Reader()).execute()
     assert seen == list(range(search.schedule.num_epochs))
 
 
 def test_a_loss_that_is_no_number_ends_the_search(tmp_path: Path) -> None:
-    search = make(tmp_path, learning_rate=1e30, grad_clip=1e30)
+    loop = loop_of(make(learning_rate=1e30, grad_clip=1e30), tmp_path)
     with pytest.raises(SgasError, match="training diverged; lower learning_rate"):
-        search.execute()
+        loop.execute()
 
 
 @pytest.mark.parametrize("verb", ["search", "train"])
@@ -173,8 +180,8 @@ def test_a_validation_loss_that_is_no_number_is_not_recorded(
 ) -> None:
     """As after a last update that breaks the network."""
     nothing = {"loss": math.nan, "accuracy": 0.0}
-    monkeypatch.setattr(f"sgas.{verb}.evaluate", lambda *_: nothing)
-    loop: Any = make(tmp_path) if verb == "search" else small_training(tmp_path / "run", "point")
+    monkeypatch.setattr("sgas.loop.measure", lambda *_: nothing)
+    loop = loop_of(make() if verb == "search" else small_training("point"), tmp_path)
     with pytest.raises(SgasError, match="the loss is nan in epoch 0: training diverged"):
         loop.execute()
     assert loop.run.metrics == []
@@ -188,6 +195,6 @@ def test_two_processes_cannot_write_one_run(tmp_path: Path) -> None:
     Run.open(tmp_path / "run").__exit__()
 
 
-def test_open_edges_are_those_undecided(tmp_path: Path) -> None:
-    cell = make(tmp_path).decisions["normal"].decide(Choice(0, "linear"))
+def test_open_edges_are_those_undecided() -> None:
+    cell = make().decisions["normal"].decide(Choice(0, "linear"))
     assert cell.with_status(Status.DECIDED) == (0,)

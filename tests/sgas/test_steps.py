@@ -55,13 +55,13 @@ def test_bf16_stays_close_and_keeps_alphas_weights_and_losses_float32(
 ) -> None:
     losses = {}
     for precision in ("float32", "bf16"):
-        small = small_search(tmp_path, space, precision=precision, steps=2)
+        small = small_search(space, precision=precision, steps=2)
         for number in range(2):
             small.step(number)
         search = small.search
-        losses[precision] = torch.stack([loss / 4 for loss in search.tally.loss])
+        losses[precision] = torch.stack([loss / 4 for loss in small.tally.loss])
         assert losses[precision].dtype == torch.float32
-        tensors = {**dict(search.supernet.named_parameters()), **search.supernet.state_dict()}
+        tensors = {**dict(search.network.named_parameters()), **search.network.state_dict()}
         floating = {name: x for name, x in tensors.items() if x.is_floating_point()}
         assert {x.dtype for x in floating.values()} == {torch.float32}
         states = search.alpha_optimizer.adam.state.values()
@@ -73,10 +73,10 @@ def test_bf16_stays_close_and_keeps_alphas_weights_and_losses_float32(
 
 @spaces
 def test_bf16_multiplies_in_bfloat16_and_hands_out_float32(space: str, tmp_path: Path) -> None:
-    small = small_search(tmp_path, space, precision="bf16")
+    small = small_search(space, precision="bf16")
     inputs, _ = small.batches[0]
     with Products() as products:
-        out = run_network(small.search.supernet, inputs, "bf16", torch.device("cpu"))
+        out = run_network(small.search.network, inputs, "bf16", torch.device("cpu"))
     assert out.dtype == torch.float32
     # The first layers of the cells and the stem at least, beside the classifier.
     assert products.narrow > small.search.task.model.num_cells
@@ -85,7 +85,7 @@ def test_bf16_multiplies_in_bfloat16_and_hands_out_float32(space: str, tmp_path:
 @spaces
 @stages
 def test_no_step_waits_for_the_device(space: str, decided: int, tmp_path: Path) -> None:
-    small = small_search(tmp_path, space, steps=3, decided=decided)
+    small = small_search(space, steps=3, decided=decided)
     small.step(0)  # what is made once, such as the state of the optimisers
     parts, generator = small.search.parts, small.search.random.augment
     with Counting() as counting:
@@ -97,12 +97,12 @@ def test_no_step_waits_for_the_device(space: str, decided: int, tmp_path: Path) 
 
 @spaces
 def test_no_step_of_a_training_waits_for_the_device(space: str, tmp_path: Path) -> None:
-    training = small_training(tmp_path / "run", space)
+    training = small_training(space)
     first, *others = training_batches(training, 3)
-    training._train_step(*first)
+    training.train_step(*first)
     with Counting() as counting:
         for batch in others:
-            training._train_step(*batch)
+            training.train_step(*batch)
     # The sizes of the graphs of a batch go along, by a copy that nothing waits for.
     assert counting.waits == ({FROM_PYTHON: len(others)} if space == "graph" else {})
 
@@ -128,15 +128,15 @@ from pathlib import Path
 import torch
 from small_searches import small_search
 from sgas.data import batches
-small = small_search(Path(sys.argv[1]), {space!r}, device="cuda", steps=4, decided={decided})
+small = small_search({space!r}, device="cuda", steps=4, decided={decided})
 small.step(0)
 search = small.search
 order = search.weight_order.epoch(1, 4, 2)
 torch.cuda.synchronize()
 torch.cuda.set_sync_debug_mode("error")
 for inputs, targets in batches(search.parts.weights, order, 1, search.random.augment):
-    search._alpha_step(inputs, targets)
-    search._weight_step(inputs, targets)
+    search.alpha_step(inputs, targets)
+    search.weight_step(inputs, targets)
 """
     run_alone([sys.executable, "-c", program, os.fspath(tmp_path)], {})
 
@@ -147,8 +147,8 @@ def gradients_by_device(space: str, folder: Path) -> list[dict[str, torch.Tensor
     state: dict[str, torch.Tensor] = {}
     given: Any = None
     for name in ("cpu", "cuda"):
-        small = small_search(folder / name, space, device=name, decided=2)
-        supernet, device = small.search.supernet.double(), small.search.device
+        small = small_search(space, device=name, decided=2)
+        supernet, device = small.search.network.double(), small.search.device
         state = state or {key: value.clone() for key, value in supernet.state_dict().items()}
         supernet.load_state_dict(state)
         given = given or small.batches[0]
@@ -157,7 +157,7 @@ def gradients_by_device(space: str, folder: Path) -> list[dict[str, torch.Tensor
         inputs = inputs.double() if is_tensor else inputs.with_features(inputs.x.double())
         with patch("torch.nn.functional.dropout", lambda x, *_: x):  # a GPU draws other numbers
             logits = supernet(inputs)
-        loss = small.search.task.labels.loss(logits, targets)
+        loss = small.search.labels.loss(logits, targets)
         parameters = dict(supernet.named_parameters())
         grads = torch.autograd.grad(loss, [*parameters.values()], allow_unused=True)
         results = {"loss": loss, "logits": logits, **dict(zip(parameters, grads, strict=True))}

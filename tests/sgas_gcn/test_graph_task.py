@@ -14,7 +14,7 @@ from sgas.config import RunConfig, SearchConfig, TrainConfig
 from sgas.data import SubsetSource
 from sgas.errors import DataError
 from sgas.family import TrainParts
-from sgas.loop import evaluate
+from sgas.loop import Loop, measure
 from sgas.runs import Run
 from sgas.search import Search
 from sgas.train import Training
@@ -218,8 +218,9 @@ def test_a_search_and_a_training_from_end_to_end(
     )
     parts = made.search_parts("clean", 0, 0.1, CPU)
     run = Run.create(tmp_path / "search", {"seed": 0})
-    searching = Search(made, search, run, parts=parts, seed=0, device=CPU, notes={})
-    genotype = searching.execute()
+    searching = Search(made, search, parts=parts, seed=0, device=CPU, notes={})
+    Loop(searching, run).execute()
+    genotype = searching.genotype()
     genotype.validate(made.space)
     assert [line["batch_size"] for line in run.metrics] == [1, *range(1, 7)]
     assert all(0 <= line["validation_micro_f1"] <= 1 for line in run.metrics)
@@ -227,9 +228,10 @@ def test_a_search_and_a_training_from_end_to_end(
     run = Run.create(tmp_path / "train", {"seed": 0})
     config = TrainConfig(epochs=2, batch_size=2, auxiliary=True, drop_path=0.5)
     train: TrainParts = made.train_parts("clean", 0, 0.1, CPU)
-    training = Training(made, genotype, config, run, parts=train, seed=0, device=CPU)
-    network = training.execute()
-    figures = evaluate(network, made.labels, made.test_part(CPU), 1, CPU)
+    training = Training(made, genotype, config, parts=train, seed=0, device=CPU)
+    Loop(training, run).execute()
+    network = training.network
+    figures = measure(network, made.labels, made.test_part(CPU), 1, CPU)
     assert set(figures) == {"loss", "micro_f1"}
     assert_same_without_batches(network, made.test_part(CPU))
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sgas.commands.common import Settings, open_settings
 from sgas.errors import RunError
 from sgas.family import Family
 from sgas.files import write_text
@@ -26,6 +25,7 @@ from sgas.reports import (
 )
 from sgas.runs import read_genotype, read_metrics, read_records
 from sgas.schedule import Schedule
+from sgas.settings import Settings, open_settings
 from sgas.space import SearchSpace
 
 CITATION = (

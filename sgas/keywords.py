@@ -1,0 +1,66 @@
+"""The options of `search` and `train` as typed keywords, so that editors complete and check them.
+
+Names and types are those of the dataclasses in `sgas.config`, which also say what each means; a
+test holds them together. A family adds its own (`sgas_gcn.keywords`).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypedDict
+
+
+class RunOptions(TypedDict, total=False):
+    """Fields of `RunConfig` but for the data set, which a call names first."""
+
+    space: str | None
+    preset: str | None
+    seed: int
+    device: str
+    threads: int | None
+    kernels: Literal["auto", "torch", "cpu", "cuda"]
+    precision: Literal["float32", "bf16"]
+    cuda_graphs: bool
+    out: str | None
+    data_root: str
+    protocol: Literal["clean", "paper"]
+
+
+class SearchLoopOptions(TypedDict, total=False):
+    """Fields of `SearchConfig`."""
+
+    strategy: str
+    warmup_epochs: int
+    decision_interval: int
+    final_epochs: int
+    history_size: int
+    batch_size: int
+    batch_increase: int
+    learning_rate: float
+    learning_rate_min: float
+    momentum: float
+    weight_decay: float
+    grad_clip: float
+    alpha_start_epoch: int
+    alpha_learning_rate: float
+    alpha_weight_decay: float
+    validation_fraction: float
+
+
+class TrainLoopOptions(TypedDict, total=False):
+    """Fields of `TrainConfig`."""
+
+    epochs: int
+    batch_size: int
+    optimizer: Literal["sgd", "adam"]
+    learning_rate: float
+    learning_rate_min: float
+    learning_rate_schedule: Literal["cosine", "linear"]
+    learning_rate_warmup: int
+    momentum: float
+    weight_decay: float
+    grad_clip: float
+    label_smoothing: float
+    drop_path: float
+    auxiliary: bool
+    auxiliary_weight: float
+    validation_fraction: float

@@ -1,0 +1,33 @@
+"""The options of `search` and `train` for point clouds and graphs, as typed keywords."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from sgas.keywords import RunOptions, SearchLoopOptions, TrainLoopOptions
+
+
+class NetworkOptions(TypedDict, total=False):
+    """Fields of the model and data configs of both spaces."""
+
+    num_points: int
+    k: int
+    channels: int
+    num_cells: int
+    emb_dims: int
+    dropout: float
+    resample: bool
+    scale: float
+    shift: float
+    jitter: float
+    feature_dropout: float
+
+
+class SearchOptions(RunOptions, SearchLoopOptions, NetworkOptions, total=False):
+    """Options of `sgas_gcn.search`."""
+
+    num_steps: int
+
+
+class TrainOptions(RunOptions, TrainLoopOptions, NetworkOptions, total=False):
+    """Options of `sgas_gcn.train`."""
