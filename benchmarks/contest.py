@@ -1,7 +1,7 @@
 """A plain network and ours side by side: the same weights, the same batches, the same decisions.
 
-Ours are driven by the very steps of `sgas.search` and `sgas.train`. Dimensions: B samples a batch,
-P points, N nodes, E edges of a cell.
+Ours are driven by the very steps of `sgas.running.search` and `sgas.running.train`. Dimensions: B
+samples a batch, P points, N nodes, E edges of a cell.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from plain.common import PRUNED, UNDECIDED, CellNetwork, SearchLoop
 from torch import Tensor, nn
 from weights import copy_weights
 
-from sgas.capture import Recorder
+from sgas.cells.decisions import CellDecisions, Choice, Status
+from sgas.cells.genotype import Genotype
+from sgas.cells.space import NONE, SearchSpace
 from sgas.config import SearchConfig, TrainConfig
 from sgas.data import DeviceSource
-from sgas.decisions import CellDecisions, Choice, Status
 from sgas.family import Searchable, SearchParts, Task, TrainParts
-from sgas.genotype import Genotype
-from sgas.loop import Tally, frozen
-from sgas.search import Search
-from sgas.space import NONE, SearchSpace
-from sgas.train import Training
+from sgas.running.capture import Recorder
+from sgas.running.loop import Tally, frozen
+from sgas.running.search import Search
+from sgas.running.train import Training
 
 CPU = torch.device("cpu")
 # The loops ask their sources how many samples they have, and where, alone until they run.
@@ -46,7 +46,7 @@ class Batch:
 
 
 class OurSearch:
-    """Our supernet with its optimisers, stepped as `sgas.search` steps it."""
+    """Our supernet with its optimisers, stepped as `sgas.running.search` steps it."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class OurSearch:
 
 
 class OurTraining:
-    """Our derived network with its optimiser, stepped as `sgas.train` steps it."""
+    """Our derived network with its optimiser, stepped as `sgas.running.train` steps it."""
 
     def __init__(self, models: Any, genotype: Genotype, learning_rate: float) -> None:
         parts = TrainParts(NO_SAMPLES, None, "none")

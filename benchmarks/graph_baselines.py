@@ -3,10 +3,10 @@
     python benchmarks/graph_baselines.py --dataset FOLDER --genotype RUN --seeds 0-9
 
 Every network sees the same parts of the same data in the same batches through the same training
-loop (`sgas.train`), and the test split once, after the last epoch. Ours takes the settings of
-`--preset`. Of the others, those of one labelled graph take their published settings (200 epochs,
-row-normalised features, hidden sizes, dropout and rates below); those of several graphs take ours,
-for as many epochs, or with `--seconds` for as many as fit into these CPU seconds.
+loop (`sgas.running.train`), and the test split once, after the last epoch. Ours takes the
+settings of `--preset`. Of the others, those of one labelled graph take their published settings
+(200 epochs, row-normalised features, hidden sizes, dropout and rates below); those of several graphs
+take ours, for as many epochs, or with `--seconds` for as many as fit into these CPU seconds.
 
 Sources: GCN, Kipf and Welling, ICLR 2017; GAT, Veličković et al., ICLR 2018; GraphSAGE, Hamilton et
 al., NeurIPS 2017; all as PyTorch Geometric has them.
@@ -31,15 +31,15 @@ from reporting import report
 from torch import Tensor, nn
 from torch_geometric.nn import GATConv, GCNConv, SAGEConv
 
+from sgas.cells.genotype import Genotype
 from sgas.config import RunConfig, TrainConfig
 from sgas.config import make as make_config
 from sgas.errors import InputError, unknown_name
-from sgas.genotype import Genotype
-from sgas.genotype_files import load_genotype
-from sgas.loop import Loop, measure
-from sgas.runs import Run
-from sgas.settings import load_preset
-from sgas.train import Training
+from sgas.running.genotype_files import load_genotype
+from sgas.running.loop import Loop, measure
+from sgas.running.runs import Run
+from sgas.running.settings import load_preset
+from sgas.running.train import Training
 from sgas_gcn.config import GraphDataConfig, GraphModelConfig
 from sgas_gcn.family import FAMILY
 from sgas_gcn.graph_batch import GraphBatch

@@ -39,12 +39,12 @@ from search_quality import (
 )
 from torch import Tensor
 
+from sgas.cells.space import NONE
 from sgas.errors import InputError, unknown_name
-from sgas.kernels import use_kernels
-from sgas.listeners import Silent
-from sgas.loop import Loop
-from sgas.search import Search
-from sgas.space import NONE
+from sgas.native.backend import use_kernels
+from sgas.running.listeners import Silent
+from sgas.running.loop import Loop
+from sgas.running.search import Search
 from sgas_cnn.augment import ImageAugmentation
 from sgas_cnn.config import NASBENCH201_OPERATIONS
 from sgas_cnn.nasbench201_text import to_nasbench201

@@ -28,7 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from sgas.allocator import keep_freed_memory
+from sgas.native.allocator import keep_freed_memory
 
 PARTS = ("alpha_step", "weight_step")
 REPEATS, WARM_UP = 5, 2

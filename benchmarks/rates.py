@@ -38,8 +38,8 @@ def rates() -> tuple[float, float]:
 
 def products_of(x: Tensor, weight: Tensor) -> list[Callable[[], Any]]:
     """Ways to compute x · weightᵀ: torch's, and our linear layer where it is compiled."""
-    from sgas_gcn.compiled import runs_compiled
     from sgas_gcn.kernels.cpu_operators import operators
+    from sgas_gcn.library import runs_compiled
 
     ways: list[Callable[[], Any]] = [lambda: torch.mm(x, weight.t())]
     if runs_compiled(x):

@@ -33,15 +33,14 @@ from reporting import report
 
 from sgas.config import SearchConfig
 from sgas.data import DeviceSource, SubsetSource, stratified_parts, stream_seed
+from sgas.deciding.strategies import STRATEGIES
 from sgas.errors import DataError, InputError, unknown_name
 from sgas.family import SearchParts
-from sgas.loop import Loop
-from sgas.runs import Run
-from sgas.search import Search
-from sgas.strategies import STRATEGIES
+from sgas.running.loop import Loop
+from sgas.running.runs import Run
+from sgas.running.search import Search
 from sgas_cnn.augment import ImageAugmentation
-from sgas_cnn.config import NASBENCH201_OPERATIONS, NasBench201Config
-from sgas_cnn.data_config import ImageDataConfig
+from sgas_cnn.config import NASBENCH201_OPERATIONS, ImageDataConfig, NasBench201Config
 from sgas_cnn.datasets.folder import load_folder
 from sgas_cnn.nasbench201_text import to_nasbench201
 from sgas_cnn.task import ImageModels

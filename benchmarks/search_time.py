@@ -23,13 +23,13 @@ from contest import Batch, Contest, OurSearch, Plain, decisions_at
 from reporting import report
 from settings import FAMILIES, FamilySettings
 
-from sgas.allocator import keep_freed_memory
-from sgas.capture import AS_EVER, CudaGraphs, can_repeat, captured
 from sgas.config import SearchConfig
 from sgas.data import BatchOrder
+from sgas.deciding.schedule import Schedule
 from sgas.errors import ConfigError
-from sgas.schedule import Schedule
-from sgas.settings import load_preset
+from sgas.native.allocator import keep_freed_memory
+from sgas.running.capture import AS_EVER, CudaGraphs, can_repeat, captured
+from sgas.running.settings import load_preset
 
 Step = Callable[[], None]
 REPEATS, STEPS = 3, 5

@@ -17,9 +17,9 @@ from contest import CPU, Batch, Contest, OurSearch, OurTraining, Plain
 from plain import graph, image, point
 from plain.common import CellNetwork, Plan, derived_plan, search_plan
 
-from sgas.genotype import Genotype
+from sgas.cells.genotype import Genotype
+from sgas.cells.space import SearchSpace
 from sgas.labels import ManyLabels
-from sgas.space import SearchSpace
 from sgas_cnn.config import IMAGE_SPACE, ImageModelConfig
 from sgas_cnn.published import load_published as published_image
 from sgas_cnn.task import ImageModels

@@ -234,7 +234,7 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """The search loop. Epoch counts follow from the decisions: see `sgas.schedule`."""
+    """The search loop. Epoch counts follow from the decisions: see `sgas.deciding.schedule`."""
 
     strategy: str = option(
         "cri2", "cri1 and cri2: SGAS; darts: cut at the end; random", choices=STRATEGY_NAMES

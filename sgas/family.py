@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from sgas.cells.genotype import Genotype
+from sgas.cells.space import SearchSpace
 from sgas.config import RunConfig
-from sgas.genotype import Genotype
-from sgas.native import Library
-from sgas.space import SearchSpace
+from sgas.native.library import Library
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from sgas.cells.decisions import CellDecisions
     from sgas.data import Source
-    from sgas.decisions import CellDecisions
     from sgas.labels import Labels
 
 

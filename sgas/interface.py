@@ -17,17 +17,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sgas.cells.genotype import Genotype
 from sgas.config import refuse_unknown
 from sgas.errors import ConfigError, InputError
 from sgas.family import Family
-from sgas.genotype import Genotype
-from sgas.genotype_files import genotype_label, load_genotype
-from sgas.run_results import SearchResult, TrainResult
-from sgas.session import Output, begin
-from sgas.settings import option_names, resolve, where_of
+from sgas.running.genotype_files import genotype_label, load_genotype
+from sgas.running.run_results import SearchResult, TrainResult
+from sgas.running.session import Output, begin
+from sgas.running.settings import option_names, resolve, where_of
 
 if TYPE_CHECKING:
-    from sgas.listeners import Listener
+    from sgas.running.listeners import Listener
 
 Trainable = SearchResult | TrainResult | Genotype | str | Path
 
@@ -48,7 +48,7 @@ def search(
     list of them, with `test` for its test part (opened by `evaluate` alone). Data in memory is kept
     under `data_root`. `options` are those of the verb by name, `preset` and `out` included; the
     same call goes on with a search that was interrupted. `listener` hears of steps and epochs
-    (`sgas.listeners.Listener`); `quiet` prints nothing. InputError for what cannot be used,
+    (`sgas.running.listeners.Listener`); `quiet` prints nothing. InputError for what cannot be used,
     Interrupted after a stop signal.
     """
     chosen = _options_of(family, "search", dataset, test, options)

@@ -1,8 +1,8 @@
 """The command line's own part: words to values of options, help, YAML files. No torch here.
 
 What an option is, which values it takes and how a wrong one is told stands in `sgas.config`; how
-presets and defaults come to what was asked for, in `sgas.settings`. jsonargparse is used here and
-by the verbs alone.
+presets and defaults come to what was asked for, in `sgas.running.settings`. jsonargparse is used
+here and by the verbs alone.
 """
 
 from __future__ import annotations

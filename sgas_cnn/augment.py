@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sgas.errors import ConfigError, option
-from sgas_cnn.data_config import ImageDataConfig
+from sgas_cnn.config import ImageDataConfig
 
 BLOCK = 4096  # images whose pixels are summed at a time
 

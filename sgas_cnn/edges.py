@@ -14,11 +14,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from sgas.cell import dag_extend
-from sgas.decisions import EdgeState, Status
-from sgas.genotype import CellGene
-from sgas.space import SearchSpace
-from sgas.topology import CellTopology
+from sgas.cells.decisions import EdgeState, Status
+from sgas.cells.forward import dag_extend
+from sgas.cells.genotype import CellGene
+from sgas.cells.space import SearchSpace
+from sgas.cells.topology import CellTopology
 from sgas_cnn.fused.plan import SourcePlan, Use
 from sgas_cnn.fused.source import forward_source
 from sgas_cnn.ops.operation import Operation

@@ -9,8 +9,13 @@ from typing import Any
 from sgas.config import RunConfig
 from sgas.errors import unknown_name
 from sgas.family import DatasetInfo, Family, Models, Task
-from sgas_cnn.config import IMAGE_SPACE, NASBENCH201_SPACE, ImageModelConfig, NasBench201Config
-from sgas_cnn.data_config import ImageDataConfig
+from sgas_cnn.config import (
+    IMAGE_SPACE,
+    NASBENCH201_SPACE,
+    ImageDataConfig,
+    ImageModelConfig,
+    NasBench201Config,
+)
 from sgas_cnn.datasets import DATASETS
 from sgas_cnn.library import LIBRARY
 from sgas_cnn.published import load_published, published_names

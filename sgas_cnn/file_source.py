@@ -33,7 +33,7 @@ from torch.utils.data import DataLoader
 from sgas.data import stream_seed
 from sgas.errors import DataError
 from sgas_cnn.augment import ImageAugmentation
-from sgas_cnn.data_config import ImageDataConfig
+from sgas_cnn.config import ImageDataConfig
 from sgas_cnn.datasets.imagenet import ImageFiles
 
 if TYPE_CHECKING:

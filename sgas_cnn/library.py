@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sgas.native import Library
+from sgas.native.library import Library
 
 FOLDER = Path(__file__).parent / "kernels" / "cpu"
 

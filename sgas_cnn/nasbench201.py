@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sgas.decisions import CellDecisions
+from sgas.cells.decisions import CellDecisions
+from sgas.cells.genotype import Genotype
 from sgas.errors import GenotypeError
-from sgas.genotype import Genotype
 from sgas_cnn.cells import check_sides, classify
 from sgas_cnn.config import NASBENCH201_SPACE, NasBench201Config
 from sgas_cnn.edges import CellEdges, CellLayout, derived_layout, operations_of, searched_layout

@@ -6,8 +6,8 @@ Dong and Yang, ICLR 2020, and the benchmark's interface. No torch here.
 
 from __future__ import annotations
 
+from sgas.cells.genotype import FORMAT, CellGene, EdgeGene, Genotype
 from sgas.errors import GenotypeError, unknown_name
-from sgas.genotype import FORMAT, CellGene, EdgeGene, Genotype
 from sgas_cnn.config import NASBENCH201_SPACE
 
 KIND = "normal"

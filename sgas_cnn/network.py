@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sgas.cells.genotype import CellGene, Genotype
 from sgas.errors import GenotypeError
-from sgas.genotype import CellGene, Genotype
 from sgas_cnn.cells import (
     NUM_INPUTS,
     REDUCE,

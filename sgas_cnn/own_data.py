@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sgas.errors import DataError
-from sgas.own_data import Arrays, as_array, keep, labelled, name_of, pairs, stacked
+from sgas.own.keep import Arrays, as_array, keep, labelled, name_of, pairs, stacked
 
 
 def keep_own(dataset: Any, test: Any | None, root: str) -> Path:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from sgas.decisions import CellDecisions
+from sgas.cells.decisions import CellDecisions
 from sgas_cnn.cells import build_cells, build_stem, check_size, classify, forward_cells
 from sgas_cnn.config import IMAGE_SPACE, ImageModelConfig
 from sgas_cnn.edges import operations_of, searched_layout

@@ -10,15 +10,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sgas.cells.genotype import Genotype
 from sgas.config import RunConfig
 from sgas.data import DeviceSource, LabelledArrays, Source, SubsetSource, stratified_parts
 from sgas.errors import ConfigError, DataError, option
 from sgas.family import Network, SearchParts, Supernet, TrainParts
-from sgas.genotype import Genotype
 from sgas.labels import Labels, OneClass
 from sgas_cnn.augment import ImageAugmentation
-from sgas_cnn.config import IMAGE_SPACE, NASBENCH201_SPACE, ImageModelConfig, NasBench201Config
-from sgas_cnn.data_config import ImageDataConfig
+from sgas_cnn.config import (
+    IMAGE_SPACE,
+    NASBENCH201_SPACE,
+    ImageDataConfig,
+    ImageModelConfig,
+    NasBench201Config,
+)
 from sgas_cnn.datasets import load_images
 from sgas_cnn.datasets.imagenet import ImageFiles
 from sgas_cnn.file_source import IMAGE_SIZE, FileSource

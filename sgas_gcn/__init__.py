@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from sgas.interface import Trainable
-    from sgas.listeners import Listener
-    from sgas.run_results import SearchResult, TrainResult
+    from sgas.running.listeners import Listener
+    from sgas.running.run_results import SearchResult, TrainResult
     from sgas_gcn.keywords import SearchOptions, TrainOptions
 
 __all__ = ["evaluate", "load", "search", "train"]

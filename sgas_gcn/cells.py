@@ -15,9 +15,9 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from sgas.cell import dag_extend
-from sgas.precision import widened
-from sgas.space import NONE
+from sgas.cells.forward import dag_extend
+from sgas.cells.space import NONE
+from sgas.native.precision import widened
 from sgas_gcn.config import GraphModelConfig, PointModelConfig
 from sgas_gcn.constants import EPS, MOMENTUM
 from sgas_gcn.features import Affine, Features, reduced, with_ones

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sgas.cells.space import SearchSpace
 from sgas.config import option, validate
-from sgas.space import SearchSpace
 
 OPERATIONS = (
     "none",

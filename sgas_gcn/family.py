@@ -9,7 +9,6 @@ from typing import Any
 from sgas.config import RunConfig
 from sgas.errors import DataError, InputError, unknown_name
 from sgas.family import DatasetInfo, Family, Models, Task
-from sgas_gcn.compiled import LIBRARY
 from sgas_gcn.config import (
     GRAPH_SPACE,
     POINT_SPACE,
@@ -21,6 +20,7 @@ from sgas_gcn.config import (
 from sgas_gcn.datasets import DATASETS
 from sgas_gcn.datasets.graphs import GRAPH_DATASETS
 from sgas_gcn.datasets.kind import GRAPH, POINT, kind_of, looks_like_path
+from sgas_gcn.library import LIBRARY
 from sgas_gcn.published import load_published, published_names
 
 SPACES = {space.name: space for space in (POINT_SPACE, GRAPH_SPACE)}

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sgas.cells.genotype import Genotype
 from sgas.config import RunConfig
 from sgas.data import Source, SubsetSource, stratified_parts
 from sgas.errors import DataError, option
 from sgas.family import SearchParts, TrainParts
-from sgas.genotype import Genotype
 from sgas.labels import Labels, ManyLabels, OneClass
 from sgas_gcn.config import GRAPH_SPACE, GraphDataConfig, GraphModelConfig
 from sgas_gcn.datasets.graph_arrays import GraphArrays, GraphSplit

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sgas.errors import ConfigError, DataError
-from sgas.precision import widened
+from sgas.native.precision import widened
 from sgas_gcn.features import Affine, Features
 from sgas_gcn.kernels import indices
 from sgas_gcn.rows import Rows, rows_of_constant_degree

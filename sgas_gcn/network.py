@@ -11,8 +11,8 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from sgas.genotype import Genotype
-from sgas.space import SearchSpace
+from sgas.cells.genotype import Genotype
+from sgas.cells.space import SearchSpace
 from sgas_gcn.cells import (
     Cell,
     CellEdge,

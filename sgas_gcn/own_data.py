@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from sgas.errors import DataError
-from sgas.own_data import Arrays, as_array, keep, labelled, name_of, pairs, stacked
+from sgas.own.keep import Arrays, as_array, keep, labelled, name_of, pairs, stacked
 
 MASKS = {"train": "train_mask", "val": "val_mask", "test": "test_mask"}
 

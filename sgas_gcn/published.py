@@ -1,43 +1,9 @@
 """Published genotypes by name: `cri2-modelnet-4`, `random-modelnet-9`, `cri2-modelnet-best`, …
 
-They come from the files of the SGAS authors (github.com/lightaime/sgas, MIT). No torch here: the
-command line lists and reads them.
+They come from the files of the SGAS authors (github.com/lightaime/sgas, MIT).
 """
 
-from __future__ import annotations
+from sgas.cells.published import Published
 
-import json
-from importlib.resources import files
-from typing import TYPE_CHECKING
-
-from sgas.errors import GenotypeError, unknown_name
-from sgas.genotype import Genotype
-
-if TYPE_CHECKING:
-    from importlib.resources.abc import Traversable
-
-ALIASES = "aliases.json"
-
-
-def published_names() -> tuple[str, ...]:
-    """The names of all published genotypes in order, aliases included."""
-    names = [file.name for file in _folder().iterdir()]
-    own = [name.removesuffix(".json") for name in names if name.endswith(".json")]
-    return tuple(sorted({*own, *_aliases()} - {ALIASES.removesuffix(".json")}))
-
-
-def load_published(name: str) -> Genotype:
-    """The genotype of a published name or alias in any case; GenotypeError if there is none."""
-    wanted = name.lower()
-    if wanted not in published_names():
-        raise unknown_name("published genotype", name, published_names(), error=GenotypeError)
-    file = _folder() / f"{_aliases().get(wanted, wanted)}.json"
-    return Genotype.from_json(file.read_bytes())
-
-
-def _folder() -> Traversable:
-    return files("sgas_gcn") / "genotypes"
-
-
-def _aliases() -> dict[str, str]:
-    return json.loads((_folder() / ALIASES).read_text(encoding="utf-8"))
+PUBLISHED = Published("sgas_gcn")
+published_names, load_published = PUBLISHED.names, PUBLISHED.load

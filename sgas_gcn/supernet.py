@@ -13,8 +13,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from sgas.decisions import CellDecisions, EdgeState, Status
-from sgas.space import SearchSpace
+from sgas.cells.decisions import CellDecisions, EdgeState, Status
+from sgas.cells.space import SearchSpace
 from sgas_gcn.cells import (
     CellEdge,
     ModelConfig,

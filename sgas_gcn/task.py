@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sgas.cells.genotype import Genotype
 from sgas.config import RunConfig
 from sgas.data import DeviceSource, LabelledArrays, Source, SubsetSource, stratified_parts
 from sgas.errors import ConfigError, DataError
 from sgas.family import SearchParts, TrainParts
-from sgas.genotype import Genotype
 from sgas.labels import Labels, OneClass
 from sgas_gcn.augment import CloudAugmentation, have_normals
 from sgas_gcn.config import POINT_SPACE, PointDataConfig, PointModelConfig

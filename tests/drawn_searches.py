@@ -9,8 +9,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sgas.decisions import CellDecisions, Choice
-from sgas.records import EpochRecord
+from sgas.cells.decisions import CellDecisions, Choice
+from sgas.cells.space import SearchSpace
+from sgas.deciding.records import EpochRecord
+from sgas.deciding.scoring import (
+    CRITERIA,
+    edge_importance,
+    operation_probs,
+    selection_certainty,
+    selection_stability,
+)
 from sgas.reports import (
     draw_alphas,
     draw_cell,
@@ -19,14 +27,6 @@ from sgas.reports import (
     draw_timeline,
 )
 from sgas.reports.svg import text_width
-from sgas.scoring import (
-    CRITERIA,
-    edge_importance,
-    operation_probs,
-    selection_certainty,
-    selection_stability,
-)
-from sgas.space import SearchSpace
 
 SVG = "{http://www.w3.org/2000/svg}"
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden" / "scores.npz"

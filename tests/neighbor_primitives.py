@@ -9,10 +9,10 @@ from typing import Any
 from torch import Tensor
 from torch.autograd import Function
 
-from sgas_gcn.compiled import kernels_for
 from sgas_gcn.kernels import cpu_backend, torch_backend
 from sgas_gcn.kernels.cpu_operators import operators
-from sgas_gcn.kernels.interface import Backend, Graph, Kept
+from sgas_gcn.kernels.protocol import Backend, Graph, Kept
+from sgas_gcn.library import kernels_for
 
 Forward = Callable[..., tuple[Sequence[Tensor], Kept]]
 Backward = Callable[[Sequence[Tensor], Sequence[Tensor], Kept], Sequence[Tensor]]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sgas_gcn.kernels import torch_columns
-from sgas_gcn.kernels.interface import (
+from sgas_gcn.kernels.protocol import (
     AFFINE,
     BROADCAST,
     LENGTH,

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from sgas.commands.jobs import PRELOAD
+from sgas.studies.jobs import PRELOAD
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload([*PRELOAD, "sgas.pictures", "sgas_gcn.task"])
+CONTEXT.set_forkserver_preload([*PRELOAD, "sgas.running.pictures", "sgas_gcn.task"])
 
 
 @dataclass(frozen=True)

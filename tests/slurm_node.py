@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from sgas.signals import StopSignal
+from sgas.running.signals import StopSignal
 
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "squeue", "scancel", "scontrol")
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")

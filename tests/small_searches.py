@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from sgas.capture import Recorder
+from sgas.cells.decisions import Choice
 from sgas.config import RunConfig, SearchConfig, TrainConfig
 from sgas.data import batches
-from sgas.decisions import Choice
-from sgas.loop import Tally
-from sgas.search import Search
-from sgas.train import Training
+from sgas.running.capture import Recorder
+from sgas.running.loop import Tally
+from sgas.running.search import Search
+from sgas.running.train import Training
 from sgas_cnn.family import FAMILY as CNN
 from sgas_gcn.family import FAMILY as GCN
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from sgas.cells.genotype import CellGene, EdgeGene, Genotype
+from sgas.cells.space import SearchSpace
 from sgas.family import Family
-from sgas.genotype import CellGene, EdgeGene, Genotype
-from sgas.space import SearchSpace
-from sgas.study import PHASES, Part, State, StudyInfo, change_parts, write_info
+from sgas.studies.study import PHASES, Part, State, StudyInfo, change_parts, write_info
 
 Figure = Callable[[str, int], float]
 

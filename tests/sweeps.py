@@ -12,7 +12,7 @@ from processes import Ended
 from toy_family import FAMILY
 
 from sgas.cli import main
-from sgas.study import State, read_manifest, read_study
+from sgas.studies.study import State, read_manifest, read_study
 
 SMALL = ["sweep", "--strategies", "cri1,random", "--seeds", "0-1", "--out", "study"]
 QUICK = [

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from sgas.capture import Outputs, Recorder
+from sgas.running.capture import Outputs, Recorder
 
 # On a GPU each of them makes the host wait until all that was launched before is done.
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "equal")

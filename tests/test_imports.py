@@ -22,40 +22,13 @@ PACKAGES = ("sgas", *FAMILIES)
 # other. A folder is in the layer as a whole.
 LAYERS = (
     ("__init__",),  # runs before any other module, and holds the version
-    ("errors", "files", "native", "operators", "triton", "precision", "allocator", "signals"),
-    ("topology",),
-    ("space",),
-    ("genotype",),
-    ("decisions",),
-    (
-        "scoring",
-        "statistics",
-        "config",
-        "keywords",
-        "records",
-        "data",
-        "labels",
-        "npz",
-        "download",
-        "progress",
-        "listeners",
-    ),
-    ("schedule", "folders", "kernels", "own_data", "capture", "options"),
-    ("strategies",),
-    ("cell", "replay"),
-    ("runs",),
-    ("family", "study"),
-    ("settings", "machine"),
-    ("genotype_files", "checks"),
-    ("results",),
-    ("summary",),
-    ("loop", "complexity", "optimizers"),
-    ("search", "train"),
+    ("errors", "files"),
+    ("config", "data", "labels", "keywords"),
+    ("options", "native", "own", "cells"),
+    ("deciding", "family"),
     ("reports",),
-    ("events", "pictures"),
-    ("session",),
-    ("trained",),
-    ("run_results",),
+    ("running",),
+    ("studies",),
     ("commands", "interface"),
     ("cli",),
 )
@@ -174,14 +147,18 @@ from typing import TYPE_CHECKING
 from . import config
 from .. import cli
 if TYPE_CHECKING:
-    from sgas.search import search
+    from sgas.running.search import search
 def late() -> None:
-    import sgas.runs
+    import sgas.running.runs
 """
-    modules = {"sgas.reports.config", "sgas.cli", "sgas.search", "sgas.runs"}
+    modules = {"sgas.reports.config", "sgas.cli", "sgas.running.search", "sgas.running.runs"}
     found = imports_in(source, "sgas.reports.svg", False, modules)
     assert found == {"typing", *modules}
-    assert upward_imports("sgas.reports.svg", found) == ["sgas.cli"]
+    assert upward_imports("sgas.reports.svg", found) == [
+        "sgas.cli",
+        "sgas.running.runs",
+        "sgas.running.search",
+    ]
     with pytest.raises(AssertionError, match="put 'nowhere' into LAYERS"):
         level("sgas.nowhere")
     assert imports_in("from .svg import draw", "sgas.reports", True, set()) == {"sgas.reports.svg"}

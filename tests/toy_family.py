@@ -21,15 +21,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sgas.cell import dag_extend
+from sgas.cells.decisions import CellDecisions, Status
+from sgas.cells.forward import dag_extend
+from sgas.cells.genotype import Genotype
+from sgas.cells.space import SearchSpace
 from sgas.config import RunConfig, option, validate
 from sgas.data import DeviceSource, SubsetSource, stratified_parts
-from sgas.decisions import CellDecisions, Status
 from sgas.errors import unknown_name
 from sgas.family import DatasetInfo, Family, SearchParts, TrainParts
-from sgas.genotype import Genotype
 from sgas.labels import OneClass
-from sgas.space import SearchSpace
 
 OPERATIONS = ("none", "skip", "linear", "tanh", "gate")
 SPACE = SearchSpace("toy", OPERATIONS, ("normal", "reduce"), num_outputs=2)

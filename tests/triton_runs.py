@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sgas.kernels import use_kernels
+from sgas.native.backend import use_kernels
 
 ROOT = Path(__file__).parents[1]
 ON_GPU = "SGAS_TEST_COMPILED"  # set in the process that compiles

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sgas.reports import Table, to_markdown
-from sgas.reports.standings import markdown_table
-from sgas.results import published_results
-from sgas.summary import Summary, spread_text, summarise
+from sgas.reports import Table
+from sgas.studies.results import published_results
+from sgas.studies.standings import markdown_table, to_markdown
+from sgas.studies.summary import Summary, spread_text, summarise
 
 DATA = "{data}"
 SEARCH_TERAFLOPS = 0.2  # what the paper's 0.25 GPU days of a search on CIFAR-10 come to

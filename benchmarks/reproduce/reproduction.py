@@ -33,11 +33,11 @@ from sgas.config import SweepConfig
 from sgas.errors import DataError, SgasError
 from sgas.family import Family
 from sgas.files import write_text
-from sgas.reports.standings import markdown_table
-from sgas.results import results_of
-from sgas.runs import is_run, read_config
-from sgas.study import Entry, Study, StudyInfo, read_study
-from sgas.summary import summarise
+from sgas.running.runs import is_run, read_config
+from sgas.studies.results import results_of
+from sgas.studies.standings import markdown_table
+from sgas.studies.study import Entry, Study, StudyInfo, read_study
+from sgas.studies.summary import summarise
 
 SCALES = ("tiny", "small", "full")
 PROTOCOLS = ("clean", "paper")

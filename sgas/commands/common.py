@@ -13,8 +13,8 @@ from jsonargparse import ArgumentParser
 from sgas.errors import ConfigError, RunError
 from sgas.family import Family
 from sgas.options import Flag, Positional, Words, parser_for
-from sgas.settings import presets, sections_of, where_of
-from sgas.study import Study, read_info, read_study
+from sgas.running.settings import presets, sections_of, where_of
+from sgas.studies.study import Study, read_info, read_study
 
 TITLES = {
     "run": "run",

@@ -10,9 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from sgas import triton
 from sgas.commands.common import print_json
 from sgas.family import Family
+from sgas.native import triton
 from sgas.options import Flag, parse, parser_for
 
 OPTIONAL = ("torch-scatter", "triton", "tensorboard", "submitit", "Pillow")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from sgas.cells.decisions import genotype_of
 from sgas.commands.common import print_json
-from sgas.decisions import genotype_of
 from sgas.errors import RunError
 from sgas.family import Family
 from sgas.options import Flag, Positional, parse, parser_for
-from sgas.runs import read_records
-from sgas.settings import open_settings
+from sgas.running.runs import read_records
+from sgas.running.settings import open_settings
 
 RUN = Positional("run", "run folder of a search")
 FLAGS = [
@@ -33,9 +33,9 @@ def main(family: Family, argv: Sequence[str]) -> int:
     settings, _ = open_settings(family, folder)
     if settings.verb != "search":
         raise RunError(f"{folder} is a training; give the folder of a search")
-    from sgas.replay import replay
-    from sgas.schedule import Schedule
-    from sgas.strategies import strategy_named
+    from sgas.deciding.replay import replay
+    from sgas.deciding.schedule import Schedule
+    from sgas.deciding.strategies import strategy_named
 
     space = family.spaces[str(settings.run.space)]
     strategy = strategy_named(values["strategy"] or settings.loop.strategy)

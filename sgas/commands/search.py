@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from sgas.commands.common import command_of, run_parser, run_to_resume
 from sgas.family import Family
 from sgas.options import parse, print_config
-from sgas.runs import read_genotype
-from sgas.session import begin, resume
-from sgas.settings import resolve
+from sgas.running.runs import read_genotype
+from sgas.running.session import begin, resume
+from sgas.running.settings import resolve
 
 ABOUT = "Search a cell. What is found stands in the run folder: genotype.json, cell-*.svg."
 

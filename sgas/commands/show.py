@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sgas.cells.genotype import Genotype
 from sgas.commands.common import print_json
 from sgas.config import fields_of, make
 from sgas.errors import ConfigError, RunError
 from sgas.family import Family
 from sgas.files import write_text
-from sgas.genotype import Genotype
-from sgas.genotype_files import genotype_label, load_genotype
 from sgas.options import Flag, Positional, Words, parse, parser_for
-from sgas.runs import is_run
-from sgas.settings import load_preset, open_settings
-from sgas.study import is_study
+from sgas.running.genotype_files import genotype_label, load_genotype
+from sgas.running.runs import is_run
+from sgas.running.settings import load_preset, open_settings
+from sgas.studies.study import is_study
 
 TARGET = Positional("target", "published name, genotype file, run or study folder")
 FLAGS = [
@@ -90,7 +90,7 @@ def _preset(family: Family, genotype: Genotype, preset: str | None, folder: Path
 def _cost(
     family: Family, genotype: Genotype, model: Any, values: dict[str, Any], folder: Path
 ) -> dict[str, Any]:
-    from sgas.complexity import latency, num_flops, num_parameters
+    from sgas.running.complexity import latency, num_flops, num_parameters
 
     dimensions = dict(family.paper_dimensions[genotype.space])
     if is_run(folder):
@@ -116,8 +116,8 @@ def _whole(name: str, text: str) -> int:
 
 
 def _draw(family: Family, genotype: Genotype, target: Path, out: Path | None) -> list[Path]:
-    from sgas.pictures import draw_run
     from sgas.reports import draw_genotype
+    from sgas.running.pictures import draw_run
 
     if is_run(target) and (target / "decisions.jsonl").is_file():
         return draw_run(family, target, out or target)

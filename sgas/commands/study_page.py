@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from sgas.cells.genotype import Genotype
 from sgas.commands.common import open_study, print_json
 from sgas.errors import RunError
 from sgas.family import Family
 from sgas.files import write_text
-from sgas.genotype import Genotype
 from sgas.options import Flag, Positional, parse, parser_for
-from sgas.pictures import CITATION
 from sgas.reports import (
     Fact,
     Group,
@@ -19,13 +18,14 @@ from sgas.reports import (
     StudyData,
     draw_agreement,
     draw_genotype,
-    draw_ranks,
     render_study,
-    tables_of,
 )
-from sgas.results import results_of
-from sgas.study import Entry, Study
-from sgas.summary import StrategySummary, Summary, spread_text, stamp_of, summarise
+from sgas.running.pictures import CITATION
+from sgas.studies.ranks import draw_ranks
+from sgas.studies.results import results_of
+from sgas.studies.standings import tables_of
+from sgas.studies.study import Entry, Study
+from sgas.studies.summary import StrategySummary, Summary, spread_text, stamp_of, summarise
 
 TARGET = Positional("target", "study folder that sweep wrote")
 FLAGS = [

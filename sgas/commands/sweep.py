@@ -1,7 +1,7 @@
 """`sweep`: searches by several strategies and seeds, trains and evaluates what each found.
 
-Everything stands in one study folder (`sgas.study`). The same command goes on with it; what is
-done is not done again.
+Everything stands in one study folder (`sgas.studies.study`). The same command goes on with it; what
+is done is not done again.
 """
 
 from __future__ import annotations
@@ -16,16 +16,14 @@ from typing import Any
 import msgspec
 from jsonargparse import ArgumentParser
 
-from sgas.checks import require_batch, require_samples, require_trained_alphas
 from sgas.commands.common import command_of, epilog
-from sgas.commands.conduct import conduct
-from sgas.commands.jobs import Jobs, LocalJobs
 from sgas.config import ClusterConfig, RunConfig, SweepConfig, fields_of, make
 from sgas.errors import ConfigError, RunError
 from sgas.family import Family
-from sgas.machine import environment, prepare, resolve_device
 from sgas.options import Nested, Words, parse, parser_for, print_config
-from sgas.settings import (
+from sgas.running.checks import require_batch, require_samples, require_trained_alphas
+from sgas.running.machine import environment, prepare, resolve_device
+from sgas.running.settings import (
     LOOPS,
     SECTIONS,
     Settings,
@@ -34,7 +32,9 @@ from sgas.settings import (
     where_of,
     with_absolute_paths,
 )
-from sgas.study import (
+from sgas.studies.conduct import conduct
+from sgas.studies.jobs import Jobs, LocalJobs
+from sgas.studies.study import (
     LOCK,
     MANIFEST,
     PHASES,
@@ -251,7 +251,7 @@ def _rehearse(family: Family, asked: Asked) -> None:
 
 def _jobs(family: Family, asked: Asked) -> Jobs:
     if asked.cluster.cluster is not None:
-        from sgas.commands.cluster import ClusterJobs
+        from sgas.studies.cluster import ClusterJobs
 
         return ClusterJobs(asked.folder.resolve(), asked.threads, asked.cluster, asked.sweep.jobs)
     defaults = {field.name: field.default for field in dataclasses.fields(ClusterConfig)}

@@ -13,7 +13,7 @@ from sgas.files import write_text
 from sgas.options import Flag, Positional, Words, parse, parser_for
 
 if TYPE_CHECKING:
-    from sgas.summary import Summary
+    from sgas.studies.summary import Summary
 
 STUDY = Positional("study", "study folder that sweep wrote; none with --published")
 FORMATS = ("text", "markdown", "csv", "json")
@@ -37,8 +37,8 @@ def main(family: Family, argv: Sequence[str]) -> int:
     parser = parser_for(family.command, "table", about, {}, positionals, FLAGS)
     values = parse(parser, argv)
     shape = _format(values)
-    from sgas.results import published_results, results_of
-    from sgas.summary import summarise
+    from sgas.studies.results import published_results, results_of
+    from sgas.studies.summary import summarise
 
     picture = Path(values["picture"]) if values["picture"] else None
     if values["published"]:
@@ -75,7 +75,7 @@ def _draw(summary: Summary, path: Path | None, asked: bool) -> Path | None:
 
     A study that may only be read is no reason to fail, unless the picture was asked for.
     """
-    from sgas.reports import draw_ranks
+    from sgas.studies.ranks import draw_ranks
 
     if path is None or not (summary.ranks or asked):
         return None
@@ -103,9 +103,8 @@ def _plain(summary: Summary) -> str:
     from rich.console import Console
     from rich.table import Table
 
-    from sgas.reports import tables_of
-    from sgas.reports.standings import IN_WORDS
-    from sgas.summary import stamp_of
+    from sgas.studies.standings import IN_WORDS, tables_of
+    from sgas.studies.summary import stamp_of
 
     terminal = Console().is_terminal
     console = Console(highlight=False, width=None if terminal else 160, file=sys.stdout)
@@ -131,13 +130,13 @@ def _plain(summary: Summary) -> str:
 
 
 def _markdown(summary: Summary) -> str:
-    from sgas.reports import to_markdown
+    from sgas.studies.standings import to_markdown
 
     return to_markdown(summary)
 
 
 def _csv(summary: Summary) -> str:
-    from sgas.reports import to_csv
+    from sgas.studies.standings import to_csv
 
     return to_csv(summary)
 
@@ -145,7 +144,7 @@ def _csv(summary: Summary) -> str:
 def _json(summary: Summary) -> str:
     import json
 
-    from sgas.summary import stamp_of
+    from sgas.studies.summary import stamp_of
 
     return json.dumps({**summary.to_dict(), "stamp": dict(stamp_of(summary))}, indent=2) + "\n"
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from sgas.commands.common import command_of, run_parser, run_to_resume
 from sgas.family import Family
-from sgas.genotype_files import genotype_label, load_genotype
 from sgas.options import Positional, parse, print_config
-from sgas.session import begin, resume
-from sgas.settings import resolve
-from sgas.trained import read_result
+from sgas.running.genotype_files import genotype_label, load_genotype
+from sgas.running.session import begin, resume
+from sgas.running.settings import resolve
+from sgas.running.trained import read_result
 
 GENOTYPE = Positional(
     "genotype", "published name, genotype file (JSON or DARTS text) or run folder"

@@ -19,8 +19,6 @@ from sgas.reports.html import (
     render_study,
     write_report,
 )
-from sgas.reports.ranks import draw_ranks
-from sgas.reports.standings import tables_of, to_csv, to_markdown
 from sgas.reports.timeline import draw_timeline
 
 __all__ = [
@@ -38,13 +36,9 @@ __all__ = [
     "draw_curves",
     "draw_genotype",
     "draw_margin",
-    "draw_ranks",
     "draw_replay",
     "draw_timeline",
     "render_report",
     "render_study",
-    "tables_of",
-    "to_csv",
-    "to_markdown",
     "write_report",
 ]

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from sgas.cells.genotype import CellGene, Genotype
+from sgas.cells.space import NONE, SearchSpace
+from sgas.cells.topology import CellTopology
 from sgas.errors import InputError
-from sgas.genotype import CellGene, Genotype
 from sgas.reports.palette import ink_on, palette_for
 from sgas.reports.svg import FAINT, INK, MUTED, Layer, Picture, fit, tag, text, tooltip
-from sgas.space import NONE, SearchSpace
-from sgas.topology import CellTopology
 
 MARGIN, TOP = 24.0, 82.0
 NAMES, CELL_WIDTH, CELL_HEIGHT, SUM_WIDTH = 84.0, 58.0, 25.0, 52.0

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from sgas.decisions import Status
-from sgas.records import EpochRecord
+from sgas.cells.decisions import Status
+from sgas.cells.space import SearchSpace
+from sgas.deciding.records import EpochRecord
 from sgas.reports.chart import Axes, add_frame, epoch_ticks, simplify, thin
 from sgas.reports.palette import Palette, add_legend, palette_for
 from sgas.reports.story import EdgeStory, edge_stories, softmax
@@ -23,7 +24,6 @@ from sgas.reports.svg import (
     tag,
     text,
 )
-from sgas.space import SearchSpace
 
 MARGIN, TOP = 24.0, 76.0
 PANEL_WIDTH, PANEL_HEIGHT, GAP_X, GAP_Y = 340.0, 118.0, 46.0, 64.0

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from sgas.decisions import Status
+from sgas.cells.decisions import Status
+from sgas.cells.genotype import Genotype
+from sgas.cells.space import SearchSpace
+from sgas.cells.topology import CellTopology
+from sgas.deciding.records import EpochRecord
 from sgas.errors import InputError
-from sgas.genotype import Genotype
-from sgas.records import EpochRecord
 from sgas.reports.graph import (
     Link,
     add_link,
@@ -23,8 +25,6 @@ from sgas.reports.palette import NEUTRAL, Palette, add_legend, palette_for
 from sgas.reports.story import EdgeStory, edge_stories, in_order, topology_of
 from sgas.reports.svg import MUTED, Picture, fit, merge_frames, text, wrap
 from sgas.reports.table import TABLE_WIDTH, add_table, table_height
-from sgas.space import SearchSpace
-from sgas.topology import CellTopology
 
 MARGIN, HEADER = 24.0, 72.0
 MOST_ROWS_BESIDE = 16

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from sgas.records import EpochRecord
+from sgas.cells.space import SearchSpace
+from sgas.deciding.records import EpochRecord
 from sgas.reports.chart import Axes, add_frame, epoch_ticks, thin, tick_text, ticks
 from sgas.reports.palette import COLOURS, DASHES, palette_for
 from sgas.reports.story import decisions_in, topology_of
@@ -25,7 +26,6 @@ from sgas.reports.svg import (
     text,
     text_width,
 )
-from sgas.space import SearchSpace
 
 MARGIN, TOP = 24.0, 76.0
 BAR_LEFT, BAR_WIDTH, BAR_ROW = 270.0, 360.0, 40.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sgas.cells.topology import CellTopology
 from sgas.reports.layout import (
     DISC,
     LABEL_SIZE,
@@ -32,7 +33,6 @@ from sgas.reports.svg import (
     text_width,
     tooltip,
 )
-from sgas.topology import CellTopology
 
 INPUT, STEP, OUTPUT = "#dce9f5", PAPER, "#f6e4b8"
 LABEL_WIDTH = 112.0

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from sgas.cells.space import NONE
 from sgas.reports.svg import INK, PAPER, Picture, tag, text, text_width
-from sgas.space import NONE
 
 # Yellow is darkened: the original cannot be seen as a line on white.
 COLOURS = (

@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sgas.decisions import CellDecisions, EdgeState, Status
+from sgas.cells.decisions import CellDecisions, EdgeState, Status
+from sgas.cells.space import SearchSpace
+from sgas.cells.topology import CellTopology, Edge
+from sgas.deciding.records import EpochRecord
 from sgas.errors import InputError
-from sgas.records import EpochRecord
-from sgas.space import SearchSpace
-from sgas.topology import CellTopology, Edge
 
 
 def topology_of(records: Sequence[EpochRecord], space: SearchSpace) -> CellTopology:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sgas.decisions import Status
+from sgas.cells.decisions import Status
 from sgas.reports.palette import Palette
 from sgas.reports.story import EdgeStory
 from sgas.reports.svg import FAINT, MUTED, Layer, Picture, disc, fit, number, tag, text

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from sgas.decisions import Status
-from sgas.records import EpochRecord
+from sgas.cells.decisions import Status
+from sgas.cells.space import SearchSpace
+from sgas.deciding.records import EpochRecord
 from sgas.reports.chart import epoch_ticks
 from sgas.reports.palette import Palette, add_legend, ink_on, palette_for
 from sgas.reports.story import EdgeStory, edge_stories, ranking
@@ -25,7 +26,6 @@ from sgas.reports.svg import (
     text_width,
     tooltip,
 )
-from sgas.space import SearchSpace
 
 LEFT, TOP, WIDTH, MARGIN = 124.0, 76.0, 1056.0, 24.0
 ROW, CELL = 29.0, 24.0

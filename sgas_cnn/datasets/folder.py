@@ -1,6 +1,6 @@
 """Images of one's own: loads and describes a folder with `train*.npz` and `test*.npz`.
 
-The format (the rest is in `sgas.folders`): `image` uint8 `[N, H, W, 3]`, or `[N, H, W]` or
+The format (the rest is in `sgas.own.folders`): `image` uint8 `[N, H, W, 3]`, or `[N, H, W]` or
 `[N, H, W, 1]` for grey ones, and `label` integers `[N]`.
 
 Dimensions: N images, H rows, W columns, C channels.
@@ -17,7 +17,7 @@ import numpy as np
 
 from sgas.data import LabelledArrays
 from sgas.errors import DataError
-from sgas.folders import (
+from sgas.own.folders import (
     SPLITS,
     Duplicates,
     SampleFile,
@@ -28,7 +28,7 @@ from sgas.folders import (
     refuse,
     scan_folder,
 )
-from sgas.npz import ArrayHeader, available_memory, in_words, read_array
+from sgas.own.npz import ArrayHeader, available_memory, in_words, read_array
 
 SMALLEST = 4  # pixels of a side: two halvings leave one
 CHANNELS = (1, 3)
@@ -134,7 +134,7 @@ class Values:
 def describe_folder(path: str | Path) -> dict[str, Any]:
     """A folder's contents as JSON values; raises for nothing that its files may hold.
 
-    Keys: `path`; `files`, `images` and `classes` as `sgas.folders.describe_scan` has them;
+    Keys: `path`; `files`, `images` and `classes` as `sgas.own.folders.describe_scan` has them;
     `height`, `width` and `channels` of training; `value_range` (null where nothing could be read);
     `duplicates_between_splits` and `duplicates_in_train`, images with equal pixels; `problems`,
     which keep the folder from being used; `warnings`, which do not.

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sgas.precision import without_autocast
+from sgas.native.precision import without_autocast
 from sgas_cnn.fused.linear import linear_images
 from sgas_cnn.fused.plan import SourcePlan
 from sgas_cnn.kernels import backend_of

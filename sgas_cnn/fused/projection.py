@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sgas.precision import narrowed, widened, without_autocast
+from sgas.native.precision import narrowed, widened, without_autocast
 from sgas_cnn.fused.parts import EPS, MOMENTUM
 from sgas_cnn.fused.plan import ONE
 from sgas_cnn.kernels import backend_of

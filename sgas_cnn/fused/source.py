@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sgas.precision import without_autocast
+from sgas.native.precision import without_autocast
 from sgas_cnn.fused.backward import Kept, SourceBackward
 from sgas_cnn.fused.inference import sum_source
 from sgas_cnn.fused.linear import linear_images

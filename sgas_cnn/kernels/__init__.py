@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from sgas.kernels import backend_for
+from sgas.native.backend import backend_for
 from sgas_cnn.kernels import cpu_backend, torch_backend
 from sgas_cnn.kernels.backend import Backend
 from sgas_cnn.library import LIBRARY

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from sgas.operators import define, first_tensors, is_looked_at
+from sgas.native.operators import define, first_tensors, is_looked_at
 from sgas_cnn.kernels import torch_backend
 from sgas_cnn.kernels.backend import RECORDS, flat, packed
 from sgas_cnn.kernels.operators import described

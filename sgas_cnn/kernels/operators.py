@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from sgas.operators import once
+from sgas.native.operators import once
 from sgas_cnn.kernels.backend import (
     RECORDS,
     Fold,

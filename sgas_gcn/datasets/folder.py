@@ -1,6 +1,6 @@
 """Clouds of one's own: loads and describes a folder with `train*.npz` and `test*.npz`.
 
-The format (the rest is in `sgas.folders`): `points` float `[N, P, C]`, coordinates in the first
+The format (the rest is in `sgas.own.folders`): `points` float `[N, P, C]`, coordinates in the first
 three of C channels, and `label` integers `[N]`.
 
 Dimensions: N clouds, P points of a cloud, C channels.
@@ -17,7 +17,7 @@ import numpy as np
 
 from sgas.data import LabelledArrays, stream_seed
 from sgas.errors import DataError, option
-from sgas.folders import (
+from sgas.own.folders import (
     SPLITS,
     Duplicates,
     SampleFile,
@@ -28,7 +28,7 @@ from sgas.folders import (
     refuse,
     scan_folder,
 )
-from sgas.npz import ArrayHeader, available_memory, in_words, read_array
+from sgas.own.npz import ArrayHeader, available_memory, in_words, read_array
 
 BLOCK = 256  # clouds that are worked on at a time
 
@@ -149,7 +149,7 @@ class Values:
 def describe_folder(path: str | Path) -> dict[str, Any]:
     """A folder's contents as JSON values; raises for nothing that its files may hold.
 
-    Keys: `path`; `files`, `clouds` and `classes` as `sgas.folders.describe_scan` has them;
+    Keys: `path`; `files`, `clouds` and `classes` as `sgas.own.folders.describe_scan` has them;
     `points_per_cloud` and `channels` of training; `value_range` and `largest_norm` (null where
     nothing could be read); `duplicates_between_splits` and `duplicates_in_train`, clouds with
     equal points in equal order; `problems`, which keep the folder from being used; `warnings`,

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from sgas.errors import DataError
-from sgas.npz import ArrayHeader, available_memory, in_words, read_array, read_headers
+from sgas.own.npz import ArrayHeader, available_memory, in_words, read_array, read_headers
 
 SPLITS = ("train", "val", "test")
 # Two graphs (with and without self-loops) keep four numbers for each direction of an edge.

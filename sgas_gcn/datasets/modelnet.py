@@ -22,10 +22,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from sgas.data import LabelledArrays, stream_seed
-from sgas.download import checksum_of, download
 from sgas.errors import DataError, option
 from sgas.files import write_atomically
-from sgas.npz import read_array, read_headers
+from sgas.own.download import checksum_of, download
+from sgas.own.npz import read_array, read_headers
 from sgas_gcn.datasets.surface import sample_surface, unit_sphere
 
 STORED_POINTS = 2048

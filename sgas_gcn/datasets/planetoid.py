@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sgas.download import download
 from sgas.errors import DataError
+from sgas.own.download import download
 from sgas_gcn.datasets.graph_arrays import GraphArrays, GraphSplit
 
 FILES = ("x", "tx", "allx", "y", "ty", "ally", "graph", "test.index")

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from sgas.download import download
 from sgas.errors import DataError
+from sgas.own.download import download
 from sgas_gcn.datasets.graph_arrays import GraphArrays, GraphSplit
 
 PARTS = ("train", "valid", "test")

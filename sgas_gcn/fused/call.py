@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sgas_gcn.kernels.backend import backend_of
-from sgas_gcn.kernels.interface import Backend, Lengths
+from sgas_gcn.kernels.protocol import Backend, Lengths
 
 Kept = tuple[Tensor | None, ...]
 

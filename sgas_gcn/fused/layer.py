@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from sgas.precision import narrow_type, product, without_autocast
+from sgas.native.precision import narrow_type, product, without_autocast
 from sgas_gcn.constants import EPS, MOMENTUM
 from sgas_gcn.kernels.backend import backend_of
-from sgas_gcn.kernels.interface import Normed, Norms, Term
+from sgas_gcn.kernels.protocol import Normed, Norms, Term
 
 
 def linear_norm(

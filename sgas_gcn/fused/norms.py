@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sgas_gcn.constants import EPS, MOMENTUM
 from sgas_gcn.fused.call import Aggregate, Call, Kept
-from sgas_gcn.kernels.interface import Normed, Norms, Term
+from sgas_gcn.kernels.protocol import Normed, Norms, Term
 
 NORM = ("norm.weight", "norm.bias")
 

@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from sgas.precision import without_autocast
+from sgas.native.precision import without_autocast
 from sgas_gcn.constants import NORM_FLOOR
 from sgas_gcn.fused.call import Aggregate, Call, State
-from sgas_gcn.kernels.interface import LENGTH, Term
+from sgas_gcn.kernels.protocol import LENGTH, Term
 from sgas_gcn.ops.operation import FusedOperation
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from sgas_gcn.compiled import kernels_on
 from sgas_gcn.kernels import (
     cpu_backend,
     cuda_operators,  # noqa: F401 - a counter of FLOPs has to find its formulas
     torch_backend,
 )
-from sgas_gcn.kernels.interface import Backend
+from sgas_gcn.kernels.protocol import Backend
+from sgas_gcn.library import kernels_on
 
 
 def backend_of(x: Tensor) -> Backend:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from sgas_gcn.kernels.cpu_operators import operators
-from sgas_gcn.kernels.interface import (
+from sgas_gcn.kernels.protocol import (
     EdgeMap,
     Graph,
     Kept,

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.library import register_autograd, register_fake
 from torch.utils.flop_counter import register_flop_formula
 
-from sgas.operators import once
-from sgas_gcn.kernels.interface import LENGTH
+from sgas.native.operators import once
+from sgas_gcn.kernels.protocol import LENGTH
 
 Shape = Sequence[int]
 

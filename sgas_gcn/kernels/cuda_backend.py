@@ -9,7 +9,7 @@ from torch import Tensor
 from sgas_gcn.kernels import cuda_columns, cuda_neighbors, messages
 from sgas_gcn.kernels.cuda_neighbors import incoming, outgoing
 from sgas_gcn.kernels.cuda_operators import OPERATORS, launch
-from sgas_gcn.kernels.interface import (
+from sgas_gcn.kernels.protocol import (
     Graph,
     Kept,
     Lengths,

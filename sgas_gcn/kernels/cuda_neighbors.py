@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sgas_gcn.csr import CsrGraph
-from sgas_gcn.kernels.interface import Graph
+from sgas_gcn.kernels.protocol import Graph
 from sgas_gcn.kernels.triton.attention import attention, attention_gradients
 from sgas_gcn.kernels.triton.maxima import chosen_sum, row_max
 from sgas_gcn.kernels.triton.relu_stats import relu_stats, relu_stats_gradients

@@ -13,7 +13,7 @@ import torch
 from torch.library import register_fake
 from torch.utils.flop_counter import register_flop_formula
 
-from sgas.operators import define, first_tensors, is_looked_at
+from sgas.native.operators import define, first_tensors, is_looked_at
 from sgas_gcn.kernels.cpu_operators import COLUMN_OPERATORS, FLOPS, by_name
 
 _TRAINING = "bool training, float momentum, float eps"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sgas_gcn.compiled import kernels_on
+from sgas_gcn.library import kernels_on
 
 DISTANCES_AT_ONCE = 2**22  # bounds the memory of a search: 16 MiB of float32
 FEW_DIMENSIONS = 16  # up to so many, distances are computed one by one and not as a product

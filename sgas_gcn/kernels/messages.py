@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sgas_gcn.csr import CsrGraph
-from sgas_gcn.kernels.interface import EdgeMap, Graph, Kept, Lengths, Normed, Norms, SageMap
+from sgas_gcn.kernels.protocol import EdgeMap, Graph, Kept, Lengths, Normed, Norms, SageMap
 
 
 def _own_values(x: Tensor, graph: Graph) -> Tensor:

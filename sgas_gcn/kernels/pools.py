@@ -11,9 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sgas.precision import narrow_type, widened
-from sgas_gcn.compiled import kernels_on
+from sgas.native.precision import narrow_type, widened
 from sgas_gcn.kernels.cpu_operators import operators
+from sgas_gcn.library import kernels_on
 
 
 class Pooled(NamedTuple):

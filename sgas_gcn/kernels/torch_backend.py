@@ -6,7 +6,7 @@ from torch import Tensor
 
 from sgas_gcn.csr import CsrGraph
 from sgas_gcn.kernels import messages, torch_constant, torch_csr
-from sgas_gcn.kernels.interface import Graph, Kept
+from sgas_gcn.kernels.protocol import Graph, Kept
 from sgas_gcn.kernels.torch_columns import (
     column_sums,
     head_dots,

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sgas_gcn.kernels.interface import BROADCAST, LENGTH, MASKED, Lengths, Normed, Norms, Term
+from sgas_gcn.kernels.protocol import BROADCAST, LENGTH, MASKED, Lengths, Normed, Norms, Term
 
 
 def relu_sums_(h: Tensor, negative_slope: float) -> Tensor:

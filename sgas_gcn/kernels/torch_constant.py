@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sgas_gcn.kernels.interface import Kept
+from sgas_gcn.kernels.protocol import Kept
 from sgas_gcn.neighbors import NeighborGraph
 
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sgas_gcn.csr import CsrGraph
-from sgas_gcn.kernels.interface import Kept
+from sgas_gcn.kernels.protocol import Kept
 from sgas_gcn.kernels.scatter import max_by_rows
 
 # Numbers worked on at a time where edges are looked at one by one.

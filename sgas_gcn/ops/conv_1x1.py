@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from sgas_gcn.fused.call import Call, Kept
 from sgas_gcn.fused.norms import NORM, linear_norm_backward, linear_norm_term
-from sgas_gcn.kernels.interface import Term
+from sgas_gcn.kernels.protocol import Term
 from sgas_gcn.ops.operation import BatchNorm, FusedOperation, Neighborhood
 
 

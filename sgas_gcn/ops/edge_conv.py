@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sgas_gcn.fused.call import Call, Kept
 from sgas_gcn.fused.norms import NORM, norms_of
-from sgas_gcn.kernels.interface import AFFINE, MASKED, EdgeMap, Normed, Term
+from sgas_gcn.kernels.protocol import AFFINE, MASKED, EdgeMap, Normed, Term
 from sgas_gcn.ops.operation import BatchNorm, FusedOperation, Neighborhood
 from sgas_gcn.ops.plain import largest
 

@@ -22,7 +22,7 @@ from sgas_gcn.fused.norms import (
     relu_norm,
     relu_norm_backward,
 )
-from sgas_gcn.kernels.interface import Term
+from sgas_gcn.kernels.protocol import Term
 from sgas_gcn.ops.operation import BatchNorm, FusedOperation, Neighborhood
 from sgas_gcn.ops.plain import attention
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sgas_gcn.fused.call import Call, Kept
-from sgas_gcn.kernels.interface import Term
+from sgas_gcn.kernels.protocol import Term
 from sgas_gcn.ops.operation import FusedOperation, Neighborhood
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sgas_gcn.constants import EPS, MOMENTUM
 from sgas_gcn.csr import GraphNeighbors
 from sgas_gcn.fused.call import Call, Kept
-from sgas_gcn.kernels.interface import Term
+from sgas_gcn.kernels.protocol import Term
 from sgas_gcn.neighbors import Neighbors
 
 Neighborhood = Neighbors | GraphNeighbors

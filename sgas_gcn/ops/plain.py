@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sgas_gcn.constants import LEAKY_SLOPE, NORM_FLOOR
-from sgas_gcn.kernels.interface import Graph
+from sgas_gcn.kernels.protocol import Graph
 
 
 def sums(messages: Tensor, graph: Graph) -> Tensor:

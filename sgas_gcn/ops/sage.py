@@ -20,7 +20,7 @@ from sgas_gcn.csr import GraphNeighbors
 from sgas_gcn.fused.call import Aggregate, Call, Kept, State, products
 from sgas_gcn.fused.norms import NORM, relu_norm, relu_norm_backward
 from sgas_gcn.kernels.backend import backend_of
-from sgas_gcn.kernels.interface import LENGTH, Graph, SageMap, Term
+from sgas_gcn.kernels.protocol import LENGTH, Graph, SageMap, Term
 from sgas_gcn.ops.operation import BatchNorm, FusedOperation, Neighborhood
 from sgas_gcn.ops.plain import largest, mean, over_length
 

@@ -14,7 +14,7 @@ from sgas_gcn.csr import GraphNeighbors
 from sgas_gcn.fused.call import Aggregate, Call, Kept
 from sgas_gcn.fused.norms import NORM, linear_norm, linear_norm_backward, linear_norm_term
 from sgas_gcn.kernels.backend import backend_of
-from sgas_gcn.kernels.interface import Term
+from sgas_gcn.kernels.protocol import Term
 from sgas_gcn.ops.operation import BatchNorm, FusedOperation, Neighborhood
 from sgas_gcn.ops.plain import mean, sums
 

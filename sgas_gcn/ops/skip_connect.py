@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from sgas_gcn.fused.call import Call, Kept
-from sgas_gcn.kernels.interface import BROADCAST, Term
+from sgas_gcn.kernels.protocol import BROADCAST, Term
 from sgas_gcn.ops.operation import FusedOperation, Neighborhood
 
 

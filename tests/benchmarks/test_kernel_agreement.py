@@ -14,7 +14,7 @@ import torch
 
 from benchmarks import kernel_agreement, search_quality
 from benchmarks.kernel_agreement import Outcome, Trace, edges_of
-from sgas.kernels import use_kernels
+from sgas.native.backend import use_kernels
 
 CELL = "|none~0|+|none~0|none~1|+|none~0|none~1|{}~2|"
 

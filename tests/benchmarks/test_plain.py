@@ -19,8 +19,8 @@ from settings import FAMILIES
 from torch import Tensor
 from weights import plain_names, plain_values
 
-from sgas.kernels import use_kernels
-from sgas_gcn.compiled import LIBRARY
+from sgas.native.backend import use_kernels
+from sgas_gcn.library import LIBRARY
 
 Arrays = Mapping[str, np.ndarray]
 

@@ -11,7 +11,7 @@ import pytest
 import search_time
 from settings import FAMILIES
 
-from sgas.capture import AS_EVER
+from sgas.running.capture import AS_EVER
 
 TINY = {"batch": 2, "points": 20, "k": 3, "channels": 4, "emb_dims": 8}
 

@@ -12,7 +12,7 @@ import pytest
 
 PROGRAM = """
 import resource
-from sgas.allocator import keep_freed_memory
+from sgas.native.allocator import keep_freed_memory
 kept = keep_freed_memory()
 for _ in range(4):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -26,15 +26,15 @@ from torch import Tensor
 from toy_family import ToyDataConfig, ToyModelConfig, ToyTask
 from triton_runs import DEVICE, INTERPRETED, pass_compiled
 
-from sgas.capture import AS_EVER, Captured, CudaGraphs, captured
 from sgas.config import RunConfig, SearchConfig
 from sgas.errors import Interrupted, SgasError
-from sgas.kernels import use_kernels
-from sgas.listeners import Silent
-from sgas.loop import Loop, Tally
-from sgas.machine import recorder_on
-from sgas.runs import Run
-from sgas.search import Search
+from sgas.native.backend import use_kernels
+from sgas.running.capture import AS_EVER, Captured, CudaGraphs, captured
+from sgas.running.listeners import Silent
+from sgas.running.loop import Loop, Tally
+from sgas.running.machine import recorder_on
+from sgas.running.runs import Run
+from sgas.running.search import Search
 
 STEPS = AS_EVER + 2
 WHERE = torch.device(DEVICE)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sgas.cell import dag_extend
-from sgas.topology import CellTopology
+from sgas.cells.forward import dag_extend
+from sgas.cells.topology import CellTopology
 
 
 @pytest.mark.parametrize(("num_steps", "num_inputs"), [(1, 2), (3, 2), (4, 1)])

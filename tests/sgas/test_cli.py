@@ -16,7 +16,7 @@ from toy_family import FAMILY
 from sgas.cli import main
 from sgas.commands.doctor import examine
 from sgas.errors import DamagedRunError, DataError
-from sgas.session import restore
+from sgas.running.session import restore
 
 
 def run(argv: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
@@ -314,7 +314,7 @@ def test_doctor_says_which_kernels_run_on_a_gpu_and_why(
 ) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     monkeypatch.setattr("torch.cuda.get_device_name", lambda _: "a card")
-    monkeypatch.setattr("sgas.triton.why_not", lambda: reason)
+    monkeypatch.setattr("sgas.native.triton.why_not", lambda: reason)
     found = examine(FAMILY)
     assert "ok    GPU: a card" in found["lines"]
     (line,) = [line for line in found["lines"] if "kernels on the GPU" in line]

@@ -18,9 +18,9 @@ from processes import CONTEXT
 from slurm_node import SlurmNode, why_not
 from sweeps import COMMAND, figures, states, sweep
 
-from sgas.commands.cluster import LOCAL_REQUEUE, EntryJob, _parameters
 from sgas.config import ClusterConfig
-from sgas.study import Part, State, change_parts, read_manifest
+from sgas.studies.cluster import LOCAL_REQUEUE, EntryJob, _parameters
+from sgas.studies.study import Part, State, change_parts, read_manifest
 
 TESTS = Path(__file__).parents[1]
 THREE = ["--strategies", "cri1", "--seeds", "0-2", "--threads", "1"]

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from sgas.download import checksum_of, download
 from sgas.errors import DataError
+from sgas.own.download import checksum_of, download
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
 

@@ -12,8 +12,8 @@ import pytest
 from toy_family import FAMILY
 
 from sgas.cli import main
-from sgas.records import EpochRecord
-from sgas.runs import read_metrics, read_records
+from sgas.deciding.records import EpochRecord
+from sgas.running.runs import read_metrics, read_records
 
 pytest.importorskip("tensorboard", reason="tensorboard is an extra and not installed")
 TEXT = "decisions/text_summary"
@@ -114,7 +114,7 @@ def test_where_events_fail_the_search_goes_on(here: Path, monkeypatch: pytest.Mo
 def test_without_tensorboard_nothing_of_it_is_imported(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sgas.events.find_spec", lambda name: None)
+    monkeypatch.setattr("sgas.running.events.find_spec", lambda name: None)
     for name in ("tensorboard", "torch.utils.tensorboard"):
         monkeypatch.setitem(sys.modules, name, None)  # an import of it raises ImportError
     search("run")

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sgas.cells.genotype import CellGene, EdgeGene, Genotype
+from sgas.cells.space import SearchSpace
 from sgas.errors import GenotypeError
-from sgas.genotype import CellGene, EdgeGene, Genotype
-from sgas.space import SearchSpace
 
 SPACE = SearchSpace("toy", ("none", "skip", "conv", "max"), ("normal", "reduce"))
 

@@ -21,10 +21,10 @@ from sgas.cli import main
 from sgas.config import fields_of
 from sgas.errors import ConfigError, DataError, InputError
 from sgas.interface import evaluate, load, search, train
-from sgas.listeners import Silent
-from sgas.run_results import SearchResult
-from sgas.runs import is_run, read_config
-from sgas.settings import sections_of
+from sgas.running.listeners import Silent
+from sgas.running.run_results import SearchResult
+from sgas.running.runs import is_run, read_config
+from sgas.running.settings import sections_of
 from sgas_cnn.family import FAMILY as IMAGES
 from sgas_gcn.family import FAMILY as GRAPHS
 from sgas_gcn.own_data import keep_own

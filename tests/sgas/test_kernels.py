@@ -12,10 +12,10 @@ from threading import Barrier
 import pytest
 import torch
 
-from sgas import triton
 from sgas.errors import DeviceError
-from sgas.kernels import backend_for, use_kernels
-from sgas.operators import once
+from sgas.native import triton
+from sgas.native.backend import backend_for, use_kernels
+from sgas.native.operators import once
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

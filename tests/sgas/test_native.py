@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from sgas import native
 from sgas.errors import DeviceError, InputError
-from sgas.kernels import backend_for, use_kernels
-from sgas.native import HEADERS, Library, tuning, units_of
+from sgas.native import library as native
+from sgas.native.backend import backend_for, use_kernels
+from sgas.native.library import HEADERS, Library, tuning, units_of
 from sgas_cnn.library import LIBRARY as IMAGES
-from sgas_gcn.compiled import LIBRARY as CLOUDS
+from sgas_gcn.library import LIBRARY as CLOUDS
 
 # Torch's headers would cost each build twenty seconds; what is built is not what is tested here.
 SOURCE = 'extern "C" int NAME() { return 0; }'
@@ -45,7 +45,7 @@ def use_in_process(source: Library, cache: Path) -> subprocess.Popen[str]:
     """Another process that loads the library and calls it."""
     program = f"""
         from pathlib import Path
-        from sgas.native import Library
+        from sgas.native.library import Library
         reason = Library({source.name!r}, (Path({str(source.sources[0])!r}),)).load()
         print(reason or "loaded")
     """

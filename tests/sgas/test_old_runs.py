@@ -15,7 +15,7 @@ import pytest
 from toy_family import FAMILY
 
 from sgas.cli import main
-from sgas.runs import read_genotype, read_metrics, read_records
+from sgas.running.runs import read_genotype, read_metrics, read_records
 
 OLD = Path(__file__).parents[1] / "old_runs"
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from sgas.config import SearchConfig, TrainConfig
-from sgas.optimizers import AlphaOptimizer, make_optimizer, whole_steps
+from sgas.running.optimizers import AlphaOptimizer, make_optimizer, whole_steps
 
 STEPS = 3
 LAYOUTS = {"channels last": torch.channels_last, "in order": torch.contiguous_format}

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from toy_family import FAMILY
 
-from sgas.commands.overview import Overview, Watched
-from sgas.study import PHASES, Part, State, StudyInfo
+from sgas.studies.overview import Overview, Watched
+from sgas.studies.study import PHASES, Part, State, StudyInfo
 
 INFO = StudyInfo(
     format=1,

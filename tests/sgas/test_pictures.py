@@ -24,10 +24,13 @@ from drawn_searches import (
     words,
 )
 
-from sgas.decisions import CellDecisions, genotype_of
+from sgas.cells.decisions import CellDecisions, genotype_of
+from sgas.cells.genotype import FORMAT, CellGene, EdgeGene, Genotype
+from sgas.deciding.records import EpochRecord
+from sgas.deciding.scoring import (
+    operation_probs,
+)
 from sgas.errors import InputError
-from sgas.genotype import FORMAT, CellGene, EdgeGene, Genotype
-from sgas.records import EpochRecord
 from sgas.reports import (
     CellReport,
     Fact,
@@ -46,9 +49,6 @@ from sgas.reports import (
 from sgas.reports.chart import simplify, thin, ticks
 from sgas.reports.graph import Link, curves_above, curves_below
 from sgas.reports.palette import COLOURS, palette_for
-from sgas.scoring import (
-    operation_probs,
-)
 
 
 @pytest.mark.parametrize("name", SEARCHES)

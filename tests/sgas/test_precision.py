@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sgas.kernels import use_kernels
-from sgas.precision import narrowed, product, without_autocast
+from sgas.native.backend import use_kernels
+from sgas.native.precision import narrowed, product, without_autocast
 from sgas_cnn.config import IMAGE_SPACE, OPERATIONS
 from sgas_cnn.edges import CellEdges, searched_layout
 from sgas_cnn.fused.projection import relu_conv

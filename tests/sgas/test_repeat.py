@@ -67,7 +67,7 @@ def test_other_options_begin_another_run_or_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_run_that_is_being_written_is_left_alone(tmp_path: Path) -> None:
-    from sgas.runs import Run
+    from sgas.running.runs import Run
 
     assert command(QUICK, tmp_path, TOY_SIGNAL="SIGKILL@23").status == -9
     with Run.open(tmp_path / "runs" / "blobs-cri2-0"):

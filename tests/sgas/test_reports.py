@@ -14,7 +14,7 @@ from drawn_searches import (
     searched,
 )
 
-from sgas.decisions import CellDecisions, genotype_of
+from sgas.cells.decisions import CellDecisions, genotype_of
 from sgas.reports import (
     CellReport,
     Fact,

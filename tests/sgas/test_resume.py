@@ -11,7 +11,7 @@ import pytest
 import torch
 from processes import command
 
-from sgas.runs import read_checkpoint
+from sgas.running.runs import read_checkpoint
 
 SEARCH = ["search", "--out", "run", "--seed", "3"]
 TRAIN = ["train", "genotype.json", "--out", "run", "--seed", "3", "--auxiliary", "true"]

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from sgas.decisions import CellDecisions, Status
-from sgas.replay import empty_history, extend_history, score_epoch
-from sgas.schedule import Schedule
-from sgas.scoring import (
+from sgas.cells.decisions import CellDecisions, Status
+from sgas.cells.topology import CellTopology
+from sgas.deciding.replay import empty_history, extend_history, score_epoch
+from sgas.deciding.schedule import Schedule
+from sgas.deciding.scoring import (
     CRITERIA,
     criterion_1,
     criterion_2,
@@ -23,8 +24,7 @@ from sgas.scoring import (
     selection_certainty,
     selection_stability,
 )
-from sgas.strategies import STRATEGIES, EpochView
-from sgas.topology import CellTopology
+from sgas.deciding.strategies import STRATEGIES, EpochView
 
 
 def plain_scores(alphas: np.ndarray, past: list[np.ndarray]) -> dict[str, np.ndarray]:

@@ -11,13 +11,13 @@ import torch
 from small_searches import small_training
 from toy_family import ToyDataConfig, ToyModelConfig, ToyTask
 
+from sgas.cells.decisions import CellDecisions, Choice, Status
 from sgas.config import RunConfig, SearchConfig
-from sgas.decisions import CellDecisions, Choice, Status
 from sgas.errors import RunError, SgasError
-from sgas.loop import Loop
-from sgas.optimizers import AlphaOptimizer, keep_only
-from sgas.runs import CONFIG_KEYS, Run, read_records
-from sgas.search import Search
+from sgas.running.loop import Loop
+from sgas.running.optimizers import AlphaOptimizer, keep_only
+from sgas.running.runs import CONFIG_KEYS, Run, read_records
+from sgas.running.search import Search
 
 CPU = torch.device("cpu")
 FAST = {
@@ -160,7 +160,7 @@ def test_the_genotype_is_valid_at_every_epoch(tmp_path: Path) -> None:
         def stepped(self, epoch: int, step: int, num_batches: int) -> None: ...
 
         def epoch_ended(self, epoch: int, metrics: dict, news: tuple[str, ...]) -> None:
-            from sgas.runs import read_genotype
+            from sgas.running.runs import read_genotype
 
             seen.append(read_genotype(tmp_path / "run").validate(search.space).meta["epoch"])
 
@@ -180,7 +180,7 @@ def test_a_validation_loss_that_is_no_number_is_not_recorded(
 ) -> None:
     """As after a last update that breaks the network."""
     nothing = {"loss": math.nan, "accuracy": 0.0}
-    monkeypatch.setattr("sgas.loop.measure", lambda *_: nothing)
+    monkeypatch.setattr("sgas.running.loop.measure", lambda *_: nothing)
     loop = loop_of(make() if verb == "search" else small_training("point"), tmp_path)
     with pytest.raises(SgasError, match="the loss is nan in epoch 0: training diverged"):
         loop.execute()

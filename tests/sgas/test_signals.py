@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from sgas.signals import StopSignal
+from sgas.running.signals import StopSignal
 
 
 def test_the_inner_tells_the_outer() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from sgas.errors import InputError
-from sgas.statistics import (
+from sgas.studies.statistics import (
     FEWEST_FOR_INTERVAL,
     holm,
     kendall_tau,
@@ -117,7 +117,7 @@ def test_resamples_of_many_values_are_taken_in_pieces(monkeypatch: pytest.Monkey
     draw = np.random.default_rng(1)
     x, y = draw.normal(size=20), draw.normal(size=20)
     whole = rank_correlation(x, y, resamples=50)
-    monkeypatch.setattr("sgas.statistics.MOST_ENTRIES", 7 * 400)
+    monkeypatch.setattr("sgas.studies.statistics.MOST_ENTRIES", 7 * 400)
     assert rank_correlation(x, y, resamples=50) == whole
 
 

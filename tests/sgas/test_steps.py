@@ -16,7 +16,7 @@ from tape import FROM_PYTHON, WAITING
 from torch.utils._python_dispatch import TorchDispatchMode
 from triton_runs import run_alone
 
-from sgas.loop import run_network
+from sgas.running.loop import run_network
 
 spaces = pytest.mark.parametrize("space", SPACES)
 stages = pytest.mark.parametrize("decided", [0, 2], ids=["undecided", "half decided"])

@@ -6,12 +6,12 @@ import msgspec
 import pytest
 import torch
 
-from sgas.decisions import CellDecisions, Choice, Status
-from sgas.replay import empty_history, extend_history, replay, score_epoch
-from sgas.schedule import Schedule, cosine
-from sgas.space import SearchSpace
-from sgas.strategies import STRATEGIES, EpochView
-from sgas.topology import CellTopology
+from sgas.cells.decisions import CellDecisions, Choice, Status
+from sgas.cells.space import SearchSpace
+from sgas.cells.topology import CellTopology
+from sgas.deciding.replay import empty_history, extend_history, replay, score_epoch
+from sgas.deciding.schedule import Schedule, cosine
+from sgas.deciding.strategies import STRATEGIES, EpochView
 
 OPERATIONS = ("none", "a", "b", "c", "d")
 TOPOLOGIES = {

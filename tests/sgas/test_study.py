@@ -11,7 +11,15 @@ import pytest
 
 from sgas.errors import RunError
 from sgas.files import write_text
-from sgas.study import Part, State, StudyInfo, change_parts, read_manifest, read_study, write_info
+from sgas.studies.study import (
+    Part,
+    State,
+    StudyInfo,
+    change_parts,
+    read_manifest,
+    read_study,
+    write_info,
+)
 
 INFO = StudyInfo(
     format=1,

@@ -12,11 +12,11 @@ from sweeps import COMMAND, NAMES, QUICK, figures, states, sweep
 from toy_family import FAMILY
 
 from sgas.cli import main
-from sgas.commands.entry import DONE, FAILED
-from sgas.commands.jobs import gpu_of_slot
 from sgas.config import SweepConfig
 from sgas.errors import ConfigError
-from sgas.study import PHASES, State, read_study
+from sgas.studies.entry import DONE, FAILED
+from sgas.studies.jobs import gpu_of_slot
+from sgas.studies.study import PHASES, State, read_study
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,13 @@ from toy_family import FAMILY, SPACE
 
 from sgas.cli import main
 from sgas.errors import InputError
-from sgas.reports import draw_agreement, draw_ranks, tables_of
+from sgas.reports import draw_agreement
 from sgas.reports.agreement import choices_of
-from sgas.results import Results, Trial, results_of
-from sgas.study import Part, State, change_parts, read_study
-from sgas.summary import summarise
+from sgas.studies.ranks import draw_ranks
+from sgas.studies.results import Results, Trial, results_of
+from sgas.studies.standings import tables_of
+from sgas.studies.study import Part, State, change_parts, read_study
+from sgas.studies.summary import summarise
 
 SVG = "{http://www.w3.org/2000/svg}"
 GAIN = {"cri1": 0.03, "cri2": 0.05, "random": 0.0}

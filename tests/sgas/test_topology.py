@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from sgas.cells.space import SearchSpace
+from sgas.cells.topology import CellTopology
 from sgas.errors import ConfigError
-from sgas.space import SearchSpace
-from sgas.topology import CellTopology
 
 
 @pytest.mark.parametrize(("num_steps", "num_edges"), [(1, 2), (3, 9), (4, 14), (5, 20)])

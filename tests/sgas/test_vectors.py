@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from sgas.native import FLAGS, HEADERS
+from sgas.native.library import FLAGS, HEADERS
 from sgas_cnn.library import LIBRARY as IMAGES
-from sgas_gcn.compiled import LIBRARY as CLOUDS
+from sgas_gcn.library import LIBRARY as CLOUDS
 
 # Each function is one tile of the shape that kernels take, called as they call it.
 PROGRAMS = {

@@ -10,8 +10,8 @@ import pytest
 import torch
 from processes import Ended, command
 
-from sgas.complexity import num_flops
-from sgas.runs import read_checkpoint
+from sgas.running.complexity import num_flops
+from sgas.running.runs import read_checkpoint
 from sgas_cnn import family
 from sgas_cnn.config import ImageModelConfig
 from sgas_cnn.task import ImageModels

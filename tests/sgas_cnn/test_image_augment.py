@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sgas.errors import ConfigError
 from sgas_cnn.augment import ImageAugmentation, channel_statistics
-from sgas_cnn.data_config import ImageDataConfig
+from sgas_cnn.config import ImageDataConfig
 
 B, H, W = 64, 7, 6  # images, rows, columns
 PLAIN = ImageDataConfig(crop_padding=0, flip=False)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sgas.errors import DeviceError
-from sgas.kernels import use_kernels
+from sgas.native.backend import use_kernels
 from sgas_cnn.config import OPERATIONS
 from sgas_cnn.edges import CellEdge, CellEdges, CellLayout, OperationTable
 from sgas_cnn.kernels import backend_of

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from sgas.decisions import CellDecisions, Choice, genotype_of
+from sgas.cells.decisions import CellDecisions, Choice, genotype_of
+from sgas.cells.genotype import Genotype
 from sgas.errors import ConfigError, GenotypeError
-from sgas.genotype import Genotype
 from sgas_cnn.config import IMAGE_SPACE, OPERATIONS, ImageModelConfig
 from sgas_cnn.edges import drop_images
 from sgas_cnn.network import AuxiliaryHead, ImageNetwork

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sgas.decisions import PRUNED, UNDECIDED, CellDecisions, Choice, decided
+from sgas.cells.decisions import PRUNED, UNDECIDED, CellDecisions, Choice, decided
 from sgas.errors import ConfigError
 from sgas_cnn.config import IMAGE_SPACE, OPERATIONS, ImageModelConfig
 from sgas_cnn.ops.operation import Operation

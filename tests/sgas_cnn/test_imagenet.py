@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sgas.data import BatchOrder, in_order, stratified_parts
 from sgas.errors import DataError
-from sgas_cnn.data_config import ImageDataConfig
+from sgas_cnn.config import ImageDataConfig
 from sgas_cnn.datasets import load_images
 from sgas_cnn.datasets.imagenet import ImageFiles
 from sgas_cnn.file_source import (
@@ -140,7 +140,7 @@ HELD = """
 import sys
 from pathlib import Path
 import torch
-from sgas_cnn.data_config import ImageDataConfig
+from sgas_cnn.config import ImageDataConfig
 from sgas_cnn.datasets import load_images
 from sgas_cnn.file_source import FileSource
 files = load_images("imagenet", "train", Path(sys.argv[1]), 0)

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from sgas.decisions import CellDecisions, Choice, decided, genotype_of
+from sgas.cells.decisions import CellDecisions, Choice, decided, genotype_of
+from sgas.cells.genotype import Genotype
 from sgas.errors import ConfigError, GenotypeError
-from sgas.genotype import Genotype
 from sgas_cnn.config import NASBENCH201_OPERATIONS, NASBENCH201_SPACE, NasBench201Config
 from sgas_cnn.nasbench201 import NasBench201Network, NasBench201Supernet
 from sgas_cnn.nasbench201_text import from_nasbench201, to_nasbench201

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from sgas.cli import main
-from sgas.results import published_datasets, published_results
-from sgas.summary import summarise
+from sgas.studies.results import published_datasets, published_results
+from sgas.studies.summary import summarise
 from sgas_cnn.family import FAMILY
 
 

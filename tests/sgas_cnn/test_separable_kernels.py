@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from triton_images import moved
 from triton_runs import triton_kernels
 
-from sgas.kernels import backend_for
+from sgas.native.backend import backend_for
 from sgas_cnn.kernels import BACKENDS
 from sgas_cnn.kernels.backend import Convolutions, Separable, SeparableBackward, SeparableSum
 from sgas_cnn.library import LIBRARY

@@ -20,7 +20,7 @@ from torch.library import opcheck
 from triton_images import backward_of, cell, folding, mixing, moved, some_of
 from triton_runs import DEVICE, INTERPRETED, pass_compiled, run_alone, triton_kernels
 
-from sgas.kernels import use_kernels
+from sgas.native.backend import use_kernels
 from sgas_cnn.edges import CellEdges
 from sgas_cnn.kernels import BACKENDS, torch_backend
 from sgas_cnn.kernels.backend import (

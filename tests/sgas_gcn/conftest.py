@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from sgas.kernels import use_kernels
-from sgas_gcn.compiled import LIBRARY
+from sgas.native.backend import use_kernels
+from sgas_gcn.library import LIBRARY
 
 # The choice of kernels, and the device whose tensors they take; another backend is another line.
 BACKENDS = {"torch": "cpu", "cpu": "cpu"}

@@ -12,7 +12,7 @@ import pytest
 import torch
 from processes import CONTEXT, Ended, child, command
 
-from sgas.runs import read_checkpoint
+from sgas.running.runs import read_checkpoint
 
 FAMILY = "sgas_gcn.family"
 SMALL = (

@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from sgas.errors import InputError
-from sgas.kernels import use_kernels
-from sgas_gcn.compiled import LIBRARY
+from sgas.native.backend import use_kernels
 from sgas_gcn.csr import CsrGraph
 from sgas_gcn.kernels.cpu_operators import GRADIENTS, OPERATORS, operators
 from sgas_gcn.kernels.indices import transpose
+from sgas_gcn.library import LIBRARY
 from sgas_gcn.rows import Rows, index_dtype, rows_of_constant_degree
 
 NODES, HEADS, CHANNELS = 40, 2, 17

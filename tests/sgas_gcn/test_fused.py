@@ -14,13 +14,13 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from triton_runs import triton_kernels
 
-from sgas.kernels import use_kernels
+from sgas.native.backend import use_kernels
 from sgas_gcn.cells import Cell, CellEdge, LinearNorm
-from sgas_gcn.compiled import LIBRARY
 from sgas_gcn.config import POINT_SPACE
 from sgas_gcn.csr import GraphNeighbors
 from sgas_gcn.fused.call import State
 from sgas_gcn.kernels.cpu_operators import operators
+from sgas_gcn.library import LIBRARY
 from sgas_gcn.neighbors import knn
 from sgas_gcn.ops.graph import GRAPH_OPERATIONS
 from sgas_gcn.ops.operation import BatchNorm, Operation, runs_fused

@@ -15,7 +15,7 @@ from neighbor_primitives import attention_sum, edge_relu_stats, neighbor_max, ne
 from torch import Tensor
 
 from sgas.errors import DataError
-from sgas.kernels import use_kernels
+from sgas.native.backend import use_kernels
 from sgas_gcn.csr import CsrGraph, GraphNeighbors
 from sgas_gcn.kernels import scatter, torch_csr
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from sgas.decisions import CellDecisions, Choice, genotype_of
+from sgas.cells.decisions import CellDecisions, Choice, genotype_of
+from sgas.cells.genotype import Genotype
 from sgas.errors import GenotypeError
-from sgas.genotype import Genotype
 from sgas_gcn.cells import drop_graphs
 from sgas_gcn.config import GRAPH_SPACE, GraphModelConfig
 from sgas_gcn.graph_batch import GraphBatch

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sgas.decisions import PRUNED, UNDECIDED, CellDecisions, Choice, decided
+from sgas.cells.decisions import PRUNED, UNDECIDED, CellDecisions, Choice, decided
 from sgas_gcn.config import GRAPH_SPACE, OPERATIONS, GraphModelConfig
 from sgas_gcn.graph_batch import GraphBatch
 from sgas_gcn.supernet import GraphSupernet

@@ -14,10 +14,10 @@ from sgas.config import RunConfig, SearchConfig, TrainConfig
 from sgas.data import SubsetSource
 from sgas.errors import DataError
 from sgas.family import TrainParts
-from sgas.loop import Loop, measure
-from sgas.runs import Run
-from sgas.search import Search
-from sgas.train import Training
+from sgas.running.loop import Loop, measure
+from sgas.running.runs import Run
+from sgas.running.search import Search
+from sgas.running.train import Training
 from sgas_gcn.config import GraphDataConfig, GraphModelConfig
 from sgas_gcn.datasets import graphs
 from sgas_gcn.datasets.graph_arrays import GraphArrays, GraphSplit

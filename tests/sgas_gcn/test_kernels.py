@@ -23,10 +23,10 @@ from torch import Tensor
 from triton_runs import DEVICE, INTERPRETED, pass_compiled, triton_kernels
 
 from sgas.errors import DataError
-from sgas.kernels import use_kernels
-from sgas_gcn.compiled import LIBRARY, kernels_for
+from sgas.native.backend import use_kernels
 from sgas_gcn.csr import CsrGraph
-from sgas_gcn.kernels.interface import Graph
+from sgas_gcn.kernels.protocol import Graph
+from sgas_gcn.library import LIBRARY, kernels_for
 from sgas_gcn.neighbors import NeighborGraph
 
 SLOPE = 0.2

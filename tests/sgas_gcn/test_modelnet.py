@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sgas.download import checksum_of
 from sgas.errors import DataError
+from sgas.own.download import checksum_of
 from sgas_gcn.datasets import load_points
 from sgas_gcn.datasets.modelnet import CLASSES, parse_off
 

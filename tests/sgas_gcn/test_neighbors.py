@@ -11,9 +11,9 @@ import torch
 
 from sgas.errors import ConfigError, DataError
 from sgas_gcn.cells import build_stem, triangle_of
-from sgas_gcn.compiled import LIBRARY
 from sgas_gcn.config import PointModelConfig
 from sgas_gcn.features import reduced_parts
+from sgas_gcn.library import LIBRARY
 from sgas_gcn.neighbors import CellNeighbors, Neighbors, knn, nearest
 
 

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from sgas.decisions import CellDecisions, Choice, genotype_of
+from sgas.cells.decisions import CellDecisions, Choice, genotype_of
+from sgas.cells.genotype import Genotype
 from sgas.errors import ConfigError, GenotypeError
-from sgas.genotype import Genotype
-from sgas.kernels import use_kernels
+from sgas.native.backend import use_kernels
 from sgas_gcn.cells import drop_clouds
-from sgas_gcn.compiled import LIBRARY
 from sgas_gcn.config import POINT_SPACE, PointModelConfig
+from sgas_gcn.library import LIBRARY
 from sgas_gcn.network import PointNetwork
 from sgas_gcn.published import load_published, published_names
 from sgas_gcn.supernet import PointSupernet

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sgas.decisions import PRUNED, UNDECIDED, CellDecisions, Choice, decided
+from sgas.cells.decisions import PRUNED, UNDECIDED, CellDecisions, Choice, decided
 from sgas.errors import ConfigError
 from sgas_gcn.config import OPERATIONS, POINT_SPACE, PointModelConfig
 from sgas_gcn.ops.operation import runs_fused

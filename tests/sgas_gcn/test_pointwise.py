@@ -9,9 +9,9 @@ import pytest
 import torch
 from pointwise_cases import CASES, Arguments, assert_equal_its_twin, plain, tensors_in
 
-from sgas.kernels import use_kernels
-from sgas_gcn.compiled import LIBRARY
+from sgas.native.backend import use_kernels
 from sgas_gcn.kernels.cpu_operators import operators
+from sgas_gcn.library import LIBRARY
 
 
 @pytest.fixture(autouse=True)

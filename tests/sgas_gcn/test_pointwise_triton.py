@@ -14,9 +14,9 @@ from pointwise_cases import CASES, Arguments, assert_equal_its_twin, plain, type
 from torch._subclasses.fake_tensor import FakeTensorMode
 from triton_runs import DEVICE, pass_compiled, run_alone, run_interpreted, triton_kernels
 
-from sgas_gcn.compiled import LIBRARY
 from sgas_gcn.kernels.backend import backend_of
 from sgas_gcn.kernels.cuda_operators import OPERATORS, SCHEMAS
+from sgas_gcn.library import LIBRARY
 
 
 def launched(name: str) -> Any:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from sgas_gcn.cells import LinearNorm
-from sgas_gcn.compiled import LIBRARY
 from sgas_gcn.kernels.cpu_operators import operators
+from sgas_gcn.library import LIBRARY
 from sgas_gcn.pooling import pool_layer
 
 CLOUDS = 3

@@ -19,7 +19,7 @@ from torch import Tensor
 from triton_runs import DEVICE, pass_compiled, run_alone, triton_kernels
 
 from sgas_gcn.csr import CsrGraph
-from sgas_gcn.kernels.interface import Graph
+from sgas_gcn.kernels.protocol import Graph
 from sgas_gcn.neighbors import NeighborGraph
 
 SLOPE = 0.2
@@ -281,7 +281,7 @@ import sys
 sys.path[:0] = ["tests"]
 import torch
 from neighbor_primitives import *
-from sgas.kernels import use_kernels
+from sgas.native.backend import use_kernels
 from sgas_gcn.neighbors import NeighborGraph
 use_kernels("cuda")
 torch.manual_seed(0)

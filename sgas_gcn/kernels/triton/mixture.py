@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sgas_gcn.kernels.interface import BROADCAST, LENGTH, MASKED
+from sgas_gcn.kernels.protocol import BROADCAST, LENGTH, MASKED
 from sgas_gcn.kernels.triton.strips import Strips, row_stride, rows_of_tile, side_by_side
 
 SLOTS = 4  # pieces of a launch, each with an output of its own

@@ -1,0 +1,83 @@
+"""When a search decides, how long it lasts and how its batch grows. Epochs count from 0.
+
+Source: Li et al., CVPR 2020, section 4 and the published settings: decisions at
+e = warmup_epochs + n · decision_interval, then `final_epochs` more on the finished cell.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from sgas.cells.topology import CellTopology
+from sgas.config import SearchConfig, TrainConfig
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The decision epochs of a search. `num_decisions` is a cell's number of kept edges."""
+
+    num_decisions: int
+    warmup_epochs: int
+    decision_interval: int
+    final_epochs: int
+
+    @classmethod
+    def of(cls, config: SearchConfig, topology: CellTopology) -> Schedule:
+        """The schedule of a config for cells of one topology."""
+        return cls(
+            topology.num_decisions,
+            config.warmup_epochs,
+            config.decision_interval,
+            config.final_epochs,
+        )
+
+    @property
+    def decision_epochs(self) -> tuple[int, ...]:
+        """The epochs at whose end an edge is decided."""
+        return tuple(
+            self.warmup_epochs + n * self.decision_interval for n in range(self.num_decisions)
+        )
+
+    @property
+    def num_epochs(self) -> int:
+        """Length of the search in epochs."""
+        return self.decision_epochs[-1] + self.final_epochs + 1
+
+    @property
+    def last_epoch(self) -> int:
+        """The number of the last epoch."""
+        return self.num_epochs - 1
+
+    def expected_costs(self, strategy: str) -> list[float]:
+        """Expected share of the work of each epoch, for the time left: falls with each decision.
+
+        An epoch costs its open edges and a part that no decision takes away (on an idle CPU, by the
+        point family's demo preset, about a quarter of the first epoch).
+        """
+        costs = []
+        for epoch in range(self.num_epochs):
+            made = sum(1 for e in self.decision_epochs if e < epoch and strategy != "darts")
+            costs.append(0.25 + 0.75 * (1 - made / self.num_decisions))
+        return costs
+
+
+def learning_rate(config: TrainConfig, epoch: int) -> float:
+    """The learning rate of an epoch of a training."""
+    start, end = config.learning_rate, config.learning_rate_min
+    fall = {"cosine": cosine, "linear": linear}[config.learning_rate_schedule]
+    warmup = min(1.0, (epoch + 1) / (config.learning_rate_warmup + 1))
+    return fall(start, end, epoch, config.epochs) * warmup
+
+
+def linear(start: float, end: float, epoch: int, num_epochs: int) -> float:
+    """Learning rate of an epoch: a line from `start` at epoch 0 to `end` at `num_epochs`."""
+    return start + (end - start) * epoch / num_epochs
+
+
+def cosine(start: float, end: float, epoch: int, num_epochs: int) -> float:
+    """Learning rate of an epoch: half a cosine from `start` at epoch 0 to `end` at `num_epochs`.
+
+    Source: Loshchilov and Hutter, "SGDR", ICLR 2017, equation 5, without restarts.
+    """
+    return end + (start - end) * (1 + math.cos(math.pi * epoch / num_epochs)) / 2

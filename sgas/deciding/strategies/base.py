@@ -1,0 +1,75 @@
+"""What a strategy sees and answers. The loop asks every strategy the same two questions.
+
+Dimensions: E edges, O candidate operations (column 0 is `none`), K epochs of history.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from torch import Tensor
+
+from sgas.cells.decisions import CellDecisions, Choice
+from sgas.deciding.schedule import Schedule
+from sgas.deciding.scoring import operation_probs
+
+
+@dataclass(frozen=True)
+class EpochView:
+    """One cell kind at the end of an epoch, before anything is decided.
+
+    `alphas` `[E, O]` and `history` `[K, E, O-1]` are float64 on the CPU; `operations` are the O
+    names; `seed` is the run's.
+    """
+
+    epoch: int
+    kind: str
+    alphas: Tensor
+    history: Tensor
+    decisions: CellDecisions
+    operations: tuple[str, ...]
+    schedule: Schedule
+    seed: int
+
+    @property
+    def is_decision_epoch(self) -> bool:
+        """Whether an edge may be decided at the end of this epoch."""
+        return self.epoch in self.schedule.decision_epochs
+
+    def after(self, choice: Choice) -> EpochView:
+        """The same epoch once `choice` is made."""
+        return replace(self, decisions=self.decisions.decide(choice))
+
+
+class Strategy(Protocol):
+    """When and what to decide."""
+
+    @property
+    def name(self) -> str:
+        """The name that users type."""
+        ...
+
+    def score(self, view: EpochView) -> Tensor:
+        """The score `[E]` of each edge; the largest one is decided first."""
+        ...
+
+    def decide(self, view: EpochView) -> tuple[Choice, ...]:
+        """The decisions at the end of this epoch, in order; empty where there is none."""
+        ...
+
+    def complete(self, view: EpochView) -> CellDecisions:
+        """The cell that would be cut if the search stopped now."""
+        ...
+
+
+def best_operation(view: EpochView, edge: int) -> str:
+    """The largest operation of an edge other than `none`; the first one on a tie."""
+    probs = operation_probs(view.alphas)[edge].tolist()
+    return view.operations[1 + probs.index(max(probs))]
+
+
+def ranked(score: Tensor, edges: tuple[int, ...]) -> list[int]:
+    """`edges` from the best score to the worst, earlier edges first on a tie."""
+    values = score.tolist()
+    return sorted(edges, key=lambda edge: (-values[edge], edge))

@@ -1,0 +1,45 @@
+"""DARTS: the supernet stays mixed to the end and is cut once.
+
+Each step keeps the edges whose largest non-`none` softmax weight is highest (Liu et al., ICLR 2019,
+section 2.4). Not to be confused with `cri1`, which scores an edge by all its operations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from sgas.cells.decisions import CellDecisions, Choice
+from sgas.deciding.strategies.base import EpochView, best_operation, ranked
+
+
+@dataclass(frozen=True)
+class Darts:
+    """Decides everything after the last epoch."""
+
+    name: str = "darts"
+
+    def score(self, view: EpochView) -> Tensor:
+        """The largest softmax weight of an edge other than that of `none`: `[E]`."""
+        return torch.softmax(view.alphas, dim=-1)[:, 1:].amax(-1)
+
+    def decide(self, view: EpochView) -> tuple[Choice, ...]:
+        """All choices of the cell at the end of the last epoch, step by step."""
+        if view.epoch != view.schedule.last_epoch or view.decisions.complete:
+            return ()
+        score, topology = self.score(view), view.decisions.topology
+        choices = []
+        for step in range(topology.num_steps):
+            edges = tuple(edge.index for edge in topology.edges_into(step))
+            kept = ranked(score, edges)[: topology.kept_into(step)]
+            choices += [Choice(edge, best_operation(view, edge)) for edge in kept]
+        return tuple(choices)
+
+    def complete(self, view: EpochView) -> CellDecisions:
+        """The cut as if this epoch were the last one."""
+        last = replace(view, epoch=view.schedule.last_epoch)
+        for choice in self.decide(last):
+            last = last.after(choice)
+        return last.decisions

@@ -1,0 +1,309 @@
+"""C++ libraries of operators, built where they are first needed and kept in a cache.
+
+A family's compiled kernels are sources in its package; torch's extension loader builds them with
+the compiler of the machine, for its processor or for those that SGAS_MARCH names (`x86-64-v2`,
+`x86-64-v3`, `x86-64-v4`: whatever -march takes). What differs between processors stands in
+`vectors.h`. Where a build fails, callers go on with plain torch: `Library.load` says why. No torch
+at this module's import.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+logger = logging.getLogger("sgas")
+
+# Floating-point flags that leave results to the source text but for fused multiply-adds.
+FLAGS = (
+    "-O3",
+    "-fopenmp",
+    "-ffp-contract=fast",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-Wno-psabi",
+)
+
+
+HEADERS = Path(__file__).parent  # of both families' kernels
+# Machines, kinds of compiler and bytes of a vector for which search steps of every family took less
+# CPU time by compiled kernels than by torch's operators: see "Speed" in benchmarks/README.md.
+SHOWN_FASTER = frozenset({("x86_64", "gcc", 64), ("x86_64", "gcc", 32)})
+INSTRUCTIONS = {64: "AVX-512", 32: "AVX2", 16: "SSE or NEON"}
+
+
+@dataclass(frozen=True)
+class Build:
+    """What compiles kernels, and for what: a machine, and how many bytes a vector has."""
+
+    compiler: str
+    kind: str
+    machine: str
+    vector_bytes: int
+
+    @property
+    def shown_faster(self) -> bool:
+        """Whether such kernels were shown to be faster than torch's operators."""
+        return (self.machine, self.kind, self.vector_bytes) in SHOWN_FASTER
+
+    def __str__(self) -> str:
+        width = INSTRUCTIONS[self.vector_bytes]
+        return f"vectors of {self.vector_bytes} bytes ({width}), {self.compiler}"
+
+
+@dataclass(frozen=True)
+class Library:
+    """Operators that `sources` register with torch under the name `name`, for the CPU."""
+
+    name: str
+    sources: tuple[Path, ...]
+
+    def __hash__(self) -> int:
+        """Of the name alone: `load` is asked before each operator, and paths take a while."""
+        return hash(self.name)
+
+    def why_not_shown(self) -> str | None:
+        """Why `auto` leaves these kernels alone: no such build was shown to be faster."""
+        return _why_not_shown()
+
+    def load(self) -> str | None:
+        """None where the operators are there; else why not, in one line.
+
+        Builds them on the first call that finds none in the cache (half a minute of CPU time);
+        calls after the first cost nothing.
+        """
+        return _load(self)
+
+
+@cache
+def _load(library: Library) -> str | None:
+    try:
+        _build_or_find(library)
+    except NotBuilt as error:
+        logger.warning("compiled kernels are not used: %s", error)
+        return str(error)
+    return None
+
+
+@cache
+def build_here() -> Build:
+    """What a build on this machine is for, by the macros that its compiler defines; NotBuilt."""
+    compiler = _compiler()
+    macros = _output([compiler, *flags(), "-dM", "-E", "-x", "c++", os.devnull]).split()
+    if {"__AVX512F__", "__AVX512DQ__"} <= set(macros):
+        vector_bytes = 64
+    elif {"__AVX2__", "__FMA__"} <= set(macros):
+        vector_bytes = 32
+    else:
+        vector_bytes = 16
+    kind = "clang" if "__clang__" in macros else "gcc"
+    version = _output([compiler, "--version"]).partition("\n")[0]
+    return Build(version, kind, platform.machine(), vector_bytes)
+
+
+@cache
+def _why_not_shown() -> str | None:
+    try:
+        build = build_here()
+    except NotBuilt as error:
+        return str(error)
+    if build.shown_faster:
+        return None
+    return (
+        f"kernels with {build} on {build.machine} were not shown to be faster than torch: "
+        "--kernels cpu takes them all the same"
+    )
+
+
+def _check_processor(build: Build) -> None:
+    """NotBuilt where this processor lacks the instructions: they would end the process."""
+    features = _cpu_features(_cpu_info()).split()
+    needed = {64: "avx512f", 32: "avx2"}.get(build.vector_bytes)
+    if features and needed and needed not in features:
+        raise NotBuilt(f"SGAS_MARCH asks for {build}, which this processor does not have")
+
+
+def _output(command: list[str]) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+
+class NotBuilt(Exception):
+    """Why there is no library; the text is shown to the user."""
+
+
+def cache_folder() -> Path:
+    """Where built libraries are kept: `$SGAS_CACHE`, else the user's cache folder."""
+    given = os.environ.get("SGAS_CACHE")
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sgas"
+
+
+def _build_or_find(library: Library) -> None:
+    import torch
+
+    compiler = _compiler()
+    _check_processor(build_here())
+    folder = cache_folder() / "native" / f"{library.name}-{_key(library, compiler)}"
+    built = folder / f"{library.name}.so"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _locked(folder / "lock"):
+            if built.exists():
+                with contextlib.suppress(OSError):
+                    torch.ops.load_library(str(built))
+                    return
+                built.unlink()  # damaged: the build below replaces it
+            _build(library, folder, built)
+    except OSError as error:
+        raise NotBuilt(f"{error.filename or folder}: {error.strerror or error}") from None
+
+
+def _build(library: Library, folder: Path, built: Path) -> None:
+    """Compiles in a folder of its own, loads, and puts the file in place in one step.
+
+    What a killed build left behind is in other such folders; whoever holds the lock clears them.
+    """
+    for left in folder.glob("build-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    logger.info("building the kernels of %s, once on this machine (half a minute)", library.name)
+    work = Path(tempfile.mkdtemp(prefix="build-", dir=folder))
+    try:
+        from torch.utils.cpp_extension import load
+
+        with _ninja_on_path():
+            load(
+                library.name,
+                [str(unit) for unit in units_of(library, work, _num_cores())],
+                extra_cflags=flags(),
+                extra_include_paths=[str(HEADERS)],
+                extra_ldflags=["-fopenmp"],
+                build_directory=str(work),
+                is_python_module=False,
+            )
+        finished = work / built.name
+        with open(finished, "rb") as file:
+            os.fsync(file.fileno())  # a file cut short by a power cut would crash its loader
+        os.replace(finished, built)
+    except (RuntimeError, ImportError, subprocess.SubprocessError) as error:
+        first = str(error).strip().partition("\n")[0]
+        log = folder / "failed.log"
+        log.write_text(str(error))
+        raise NotBuilt(f"the build failed ({first}); the compiler's words are in {log}") from None
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def units_of(library: Library, folder: Path, num_units: int) -> list[Path]:
+    """Files in `folder` that include the sources, at most `num_units`, of about equal length.
+
+    Torch's headers take the compiler longer than a source of ours, so there are no more units than
+    cores. What a source names for itself alone, in a namespace without a name, has to be unlike the
+    names of the others, since any of them may share a unit.
+    """
+    sources = [source for source in library.sources if source.suffix == ".cpp"]
+    units: list[list[Path]] = [[] for _ in range(min(num_units, len(sources)))]
+    lengths = [0] * len(units)
+    for source in sorted(sources, key=lambda path: (-path.stat().st_size, path.name)):
+        shortest = lengths.index(min(lengths))
+        units[shortest].append(source)
+        lengths[shortest] += source.stat().st_size
+    paths = [folder / f"unit{number}.cpp" for number in range(len(units))]
+    for path, unit in zip(paths, units, strict=True):
+        path.write_text("".join(f'#include "{source.resolve()}"\n' for source in unit))
+    return paths
+
+
+def _num_cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _compiler() -> str:
+    """The C++ compiler that torch will call; NotBuilt where there is none."""
+    name = os.environ.get("CXX", "c++")
+    found = shutil.which(name)
+    if found is None:
+        raise NotBuilt(f"there is no C++ compiler {name!r} on the path: install one, or set CXX")
+    return found
+
+
+def _key(library: Library, compiler: str) -> str:
+    """A name for what a build depends on: torch, Python's ABI, compiler, flags, CPU, sources."""
+    import torch
+
+    version = _output([compiler, "--version"])
+    parts = [torch.__version__, str(torch._C._GLIBCXX_USE_CXX11_ABI), compiler, version]
+    parts += [*flags(), platform.machine()]
+    parts += [_cpu_features(_cpu_info()) or platform.processor()]
+    sources = [*HEADERS.glob("*.h"), *library.sources]
+    parts += [path.name + path.read_text() for path in sorted(sources)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def flags() -> list[str]:
+    """The compiler's options, as SGAS_MARCH and this machine's processor ask for."""
+    march = os.environ.get("SGAS_MARCH") or "native"
+    return [*FLAGS, f"-march={march}", *tuning(_cpu_info(), march)]
+
+
+def _cpu_info() -> str:
+    """What Linux tells of the first CPU; elsewhere nothing."""
+    try:
+        return Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
+    except OSError:
+        return ""
+
+
+def _cpu_features(info: str) -> str:
+    """What the CPU can do, for -march=native: a cache may be shared by several machines."""
+    lines = info.splitlines()  # others, as the clock's, change
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+def tuning(info: str, march: str = "native") -> tuple[str, ...]:
+    """Flags beside -march for the CPU that Linux describes so.
+
+    GCC 12 tunes AMD's CPUs with AVX-512 as their forerunners without, and spills registers inside
+    of products. With Intel's tuning search steps took 4 to 7 % less CPU time on a Zen 4. Torch's
+    library is slower on AMD's CPUs than tiles of registers: there large products are ours too.
+    """
+    if "AuthenticAMD" not in info:
+        return ()
+    wide = "avx512f" in _cpu_features(info).split() and march in ("native", "x86-64-v4")
+    return ("-DSGAS_AMD", "-mtune=icelake-server") if wide else ("-DSGAS_AMD",)
+
+
+@contextlib.contextmanager
+def _ninja_on_path() -> Iterator[None]:
+    """The ninja of this environment is found although its folder may not be on the path."""
+    import ninja
+
+    before = os.environ.get("PATH", "")
+    os.environ["PATH"] = os.pathsep.join([ninja.BIN_DIR, before])
+    try:
+        yield
+    finally:
+        os.environ["PATH"] = before
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One process at a time; the kernel lets go of the lock of a process that was killed."""
+    import fcntl
+
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,1 @@
+"""Data from outside, checked before it is used."""

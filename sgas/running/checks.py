@@ -1,0 +1,70 @@
+"""What is checked before a run is written: options and data that a training could not end with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sized
+from pathlib import Path
+from typing import Any
+
+from sgas.deciding.schedule import Schedule
+from sgas.errors import ConfigError, DataError, option
+from sgas.family import Family
+from sgas.running.settings import Settings
+
+
+def require_batch(batch_size: int, smallest: int) -> None:
+    """ConfigError where a batch is smaller than what the networks can train on."""
+    if batch_size < smallest:
+        raise ConfigError(
+            f"batch_size is {batch_size}; it has to be at least {smallest}",
+            field="batch_size",
+            value=batch_size,
+        )
+
+
+def require_samples(parts: Mapping[str, Sized], smallest: int) -> None:
+    """DataError where a part that is trained on, by its name, is smaller than a batch has to be."""
+    for name, part in parts.items():
+        if len(part) < smallest:
+            samples = "1 sample" if len(part) == 1 else f"{len(part)} samples"
+            raise DataError(
+                f"the {name} has {samples}; training takes at least {smallest}: give more data or "
+                "another validation_fraction"
+            )
+
+
+def require_trained_alphas(family: Family, settings: Settings, strategy: str) -> None:
+    """ConfigError where a search would decide edges by alphas that no epoch has trained."""
+    topology = family.spaces[str(settings.run.space)].topology(settings.model.num_steps)
+    schedule, start = Schedule.of(settings.loop, topology), settings.loop.alpha_start_epoch
+    first = schedule.last_epoch if strategy == "darts" else schedule.warmup_epochs
+    if strategy != "random" and start > first:
+        raise ConfigError(
+            f"alpha_start_epoch is {start}, but {strategy} first decides after epoch {first}, by "
+            f"alphas that would not be trained yet: give at most {first}",
+            field="alpha_start_epoch",
+            value=start,
+        )
+
+
+def require_same_sizes(folder: Path, config: Mapping[str, Any], sizes: list[int]) -> None:
+    """DataError where the data of a run to go on with have other sizes than it began with."""
+    before = config.get("sizes", sizes)
+    if before != sizes:
+        raise DataError(
+            f"the data of {folder} have changed: its parts had {before} samples, and have {sizes} "
+            f"now; bring back the data, or start again with another {option('out')}"
+        )
+
+
+def rehearse(network: Any, example: Any) -> None:
+    """Runs one sample through a network, so that what does not fit is told before a run is written.
+
+    In evaluation mode, where nothing is drawn at random and nothing of the network changes.
+    """
+    import torch
+
+    network.eval()
+    with torch.no_grad():
+        network(example)
+    network.train()

@@ -1,0 +1,66 @@
+"""The genotype that a name stands for: published, a file, a run folder, or its text itself."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from sgas.cells.genotype import Genotype
+from sgas.errors import GenotypeError, unknown_name
+from sgas.family import Family
+from sgas.running.runs import read_config, read_genotype
+from sgas.running.settings import check_family
+
+
+def load_genotype(family: Family, name: str) -> Genotype:
+    """The genotype of a published name, a run folder, or a file with JSON or DARTS text."""
+    if is_text(name):
+        return _parse_text(family, name)
+    path = Path(name)
+    if path.is_dir():
+        check_family(family, path, read_config(path))
+        genotype = read_genotype(path)
+    elif path.is_file():
+        genotype = _read_file(family, path)
+    elif name in family.published_names():
+        return family.load_published(name)
+    elif os.sep in name or path.suffix in (".json", ".txt"):
+        raise GenotypeError(f"genotype file {name} does not exist")
+    else:
+        raise unknown_name("genotype", name, family.published_names(), error=GenotypeError)
+    if genotype.space not in family.spaces:
+        raise unknown_name("search space", genotype.space, family.spaces, error=GenotypeError)
+    return genotype.validate(family.spaces[genotype.space])
+
+
+def _read_file(family: Family, path: Path) -> Genotype:
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise GenotypeError(f"{path} cannot be read as text ({error})") from None
+    try:
+        is_json = text.lstrip().startswith("{")
+        return Genotype.from_json(text) if is_json else _parse_text(family, text)
+    except GenotypeError as error:
+        raise GenotypeError(f"{path}: {error}") from None
+
+
+def _parse_text(family: Family, text: str) -> Genotype:
+    """The genotype of a DARTS text, of the first space of the family that it fits."""
+    faults = []
+    for space in family.spaces.values():
+        try:
+            return Genotype.from_text(text, space.name).validate(space)
+        except GenotypeError as error:
+            faults.append(str(error))
+    raise GenotypeError(faults[0])
+
+
+def genotype_label(name: str, genotype: Genotype) -> str:
+    """A short name for files and run folders: that of what was published, the file or the run."""
+    return (not is_text(name) and Path(name).stem) or genotype.content_hash[:8]
+
+
+def is_text(name: str) -> bool:
+    """Whether what stands for a genotype is its DARTS text itself, pasted."""
+    return "(" in name

@@ -1,0 +1,119 @@
+"""Optimisers of weights and of alphas, and what a run has to keep of them.
+
+Dimensions: E edges, O operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sgas.cells.decisions import CellDecisions
+from sgas.config import SearchConfig, TrainConfig
+from sgas.deciding.replay import open_edges
+
+OWN = ("lr", "capturable", "foreach", "fused")  # settings of an optimiser that no checkpoint has
+
+
+def make_optimizer(
+    config: TrainConfig, weights: list[nn.Parameter], recorded: bool = False
+) -> torch.optim.Optimizer:
+    """The optimiser of a training; weight decay is added to the gradient, as published."""
+    device, decay = weights[0].device, config.weight_decay
+    rate, how = rate_on(device, config.learning_rate, recorded), whole_steps(device)
+    if config.optimizer == "adam":
+        return torch.optim.Adam(weights, lr=rate, weight_decay=decay, capturable=recorded, **how)
+    return torch.optim.SGD(weights, lr=rate, momentum=config.momentum, weight_decay=decay, **how)
+
+
+class AlphaOptimizer:
+    """Adam on the alphas of open edges; those of other edges stand still.
+
+    Weight decay is added to the gradient of open edges here (as Adam itself does for all): a
+    decided edge then has gradient and moments of exactly zero, and does not move.
+    """
+
+    def __init__(
+        self, alphas: Mapping[str, nn.Parameter], config: SearchConfig, capturable: bool = False
+    ) -> None:
+        self.alphas, self.weight_decay = dict(alphas), config.alpha_weight_decay
+        self.adam = torch.optim.Adam(
+            self.alphas.values(),
+            lr=config.alpha_learning_rate,
+            betas=(0.5, 0.999),
+            capturable=capturable,
+            **whole_steps(next(iter(self.alphas.values())).device),
+        )
+        self.open = {kind: torch.ones_like(alpha[:, :1]) for kind, alpha in self.alphas.items()}
+
+    @torch.no_grad()
+    def step(self, gradients: tuple[Tensor, ...]) -> None:
+        """One update by the gradients `[E, O]` of all kinds, in order."""
+        for (kind, alpha), gradient in zip(self.alphas.items(), gradients, strict=True):
+            gradient = gradient.contiguous()  # as the alphas lie: see `whole_steps`
+            alpha.grad = (gradient + self.weight_decay * alpha) * self.open[kind]
+        self.adam.step()
+        self.adam.zero_grad()
+
+    def close(self, decisions: Mapping[str, CellDecisions]) -> None:
+        """Forgets the moments of edges that are decided or pruned."""
+        for kind, alpha in self.alphas.items():
+            self.open[kind] = open_edges(decisions[kind]).to(alpha)
+            for name in ("exp_avg", "exp_avg_sq"):
+                if name in self.adam.state[alpha]:
+                    self.adam.state[alpha][name] *= self.open[kind]
+
+
+def keep_only(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> None:
+    """Takes all but `parameters` out of an optimiser, with their state; the rest keeps its own."""
+    kept = {id(parameter) for parameter in parameters}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if id(parameter) not in kept:
+                optimizer.state.pop(parameter, None)
+        group["params"] = [p for p in group["params"] if id(p) in kept]
+
+
+def whole_steps(device: torch.device) -> dict[str, Any]:
+    """The option by which torch's SGD and Adam update all parameters in one pass over them.
+
+    A fused step on the CPU goes through memory in order, whatever the strides say (torch 2.13):
+    a gradient has to lie as its parameter does. Those of `backward()` do; others, such as those of
+    `torch.autograd.grad`, have to be laid so.
+    """
+    return {"fused": True} if device.type in ("cpu", "cuda") else {"foreach": True}
+
+
+def rate_on(device: torch.device, learning_rate: float, recorded: bool) -> float | Tensor:
+    """A learning rate as optimisers take it: on a GPU, and where steps are recorded, a tensor.
+
+    A recorded step reads it anew each time. On a GPU fused optimisers read float32; so that a step
+    that is not recorded has the same rate to the last bit, it is a tensor for both.
+    """
+    if device.type == "cuda":
+        return torch.tensor(learning_rate, dtype=torch.float32, device=device)
+    return torch.tensor(learning_rate, dtype=torch.float64) if recorded else learning_rate
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Sets the learning rate of all parameter groups; in place where it is a tensor."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(learning_rate)
+        else:
+            group["lr"] = learning_rate
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Gives an optimiser back its state, but for how it runs here and the learning rate.
+
+    The run may have begun on another device, or before steps were recorded; an epoch sets its rate.
+    """
+    own = [{name: g[name] for name in OWN if name in g} for g in optimizer.param_groups]
+    groups = [{**saved, **kept} for saved, kept in zip(state["param_groups"], own, strict=True)]
+    optimizer.load_state_dict({**state, "param_groups": groups})
+    for group, kept in zip(optimizer.param_groups, own, strict=True):
+        group["lr"] = kept["lr"]  # the very tensor, of which loading makes a copy

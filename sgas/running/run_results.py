@@ -1,0 +1,147 @@
+"""What a search and a training return: their run folders, read; shown in a line or as a cell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from sgas.cells.genotype import Genotype
+from sgas.deciding.records import EpochRecord
+from sgas.family import Family
+from sgas.running.runs import read_genotype, read_metrics, read_records
+from sgas.running.settings import open_settings
+from sgas.running.trained import (
+    evaluate_run,
+    open_trained,
+    read_evaluation,
+    read_result,
+    trained_network,
+)
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def _described(result: SearchResult | TrainResult) -> str:
+    """A few lines: the run, its data, its last epoch, its genotype."""
+    lines = (f"  {name:<10} {value}" for name, value in result.facts().items())
+    return "\n".join([type(result).__name__, *lines])
+
+
+def _as_svg(result: SearchResult | TrainResult) -> str:
+    """The first cell, for a notebook that shows SVG alone."""
+    return next(iter(cells_of(result.family, result.genotype).values()))
+
+
+def _as_html(result: SearchResult | TrainResult) -> str:
+    """All cells, and below them what `_described` says."""
+    rows = "".join(
+        f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>"
+        for name, value in result.facts().items()
+    )
+    cells = cells_of(result.family, result.genotype).values()
+    return f"<div>{''.join(cells)}<table>{rows}</table></div>"
+
+
+def cells_of(family: Family, genotype: Genotype) -> dict[str, str]:
+    """SVG of each cell of a genotype, by its kind."""
+    from sgas.reports import draw_genotype
+
+    space, groups = family.spaces[genotype.space], family.operation_groups
+    return {kind: draw_genotype(genotype, space, kind, groups=groups) for kind in genotype.cells}
+
+
+def _common_facts(result: SearchResult | TrainResult) -> dict[str, Any]:
+    run, last = result.config["run"], result.history[-1]
+    figures = [
+        f"{name} {value:.4f}"
+        for name, value in last.items()
+        if name.startswith(("validation_", "test_"))
+    ]
+    return {
+        "run": result.folder,
+        "data": f"{run['dataset']} · protocol {run['protocol']} · seed {run['seed']}",
+        "epochs": f"{last['epoch'] + 1} · {' · '.join(figures) or 'no validation part'}",
+        "genotype": result.genotype.to_text(),
+    }
+
+
+@dataclass(frozen=True, repr=False)
+class SearchResult:
+    """What a search found, read from its run folder.
+
+    `config` is its resolved configuration as in config.json, `history` the figures of each epoch
+    (losses, metrics, learning rate, decided edges, seconds), `decisions` the records of the epochs
+    that decided an edge, in order.
+    """
+
+    family: Family
+    folder: Path
+    genotype: Genotype
+    config: Mapping[str, Any]
+    history: list[dict[str, Any]]
+    decisions: list[EpochRecord]
+
+    @classmethod
+    def from_run(cls, family: Family, folder: str | Path) -> SearchResult:
+        """The result of a run folder; RunError where it is no search of this family."""
+        path = Path(folder)
+        _, config = open_settings(family, path, "search")
+        decisions = [record for record in read_records(path) if record.edge is not None]
+        return cls(family, path, read_genotype(path), config, read_metrics(path), decisions)
+
+    def facts(self) -> dict[str, Any]:
+        """What is said of the search in a few lines."""
+        return {**_common_facts(self), "decisions": len(self.decisions)}
+
+    __repr__, _repr_svg_, _repr_html_ = _described, _as_svg, _as_html
+
+
+@dataclass(frozen=True, repr=False)
+class TrainResult:
+    """A trained network, read from its run folder.
+
+    `config` and `history` are as those of a search; `result` has the figures of the last epoch,
+    parameters and FLOPs.
+    """
+
+    family: Family
+    folder: Path
+    genotype: Genotype
+    config: Mapping[str, Any]
+    history: list[dict[str, Any]]
+    result: Mapping[str, Any]
+
+    @classmethod
+    def from_run(cls, family: Family, folder: str | Path) -> TrainResult:
+        """The result of a run folder; RunError where it is no training that has ended."""
+        path = Path(folder)
+        settings, config = open_trained(family, path)
+        assert settings.genotype is not None, "a training has a genotype"
+        result = read_result(path)
+        return cls(family, path, settings.genotype, config, read_metrics(path), result)
+
+    @cached_property
+    def network(self) -> nn.Module:
+        """The trained network, on the CPU in evaluation mode at first; takes a prepared batch."""
+        return cast("nn.Module", trained_network(self.family, self.folder))
+
+    @property
+    def evaluation(self) -> dict[str, Any] | None:
+        """The figures on the test split; None where `evaluate` has not opened it yet."""
+        return read_evaluation(self.folder)
+
+    def evaluate(self, device: str = "auto") -> dict[str, Any]:
+        """The figures on the test split, which is opened once; the next call reads them."""
+        return evaluate_run(self.family, self.folder, device)
+
+    def facts(self) -> dict[str, Any]:
+        """What is said of the training in a few lines."""
+        cost = f"{self.result['parameters']:,} parameters · {self.result['flops']:,} FLOPs a sample"
+        return {**_common_facts(self), "network": cost}
+
+    __repr__, _repr_svg_, _repr_html_ = _described, _as_svg, _as_html

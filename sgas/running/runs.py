@@ -1,0 +1,305 @@
+"""The run folder: config, metrics, decisions, checkpoints; atomic writes; one writer; resume.
+
+    config.json           resolved configuration, versions, git commit, seed, device
+    metrics.jsonl         one line an epoch
+    decisions.jsonl       one line a scored epoch and cell kind (searches)
+    genotype.json         valid at every epoch: what would be cut now
+    checkpoint.pt         everything that resuming needs; checkpoint.previous.pt the one before
+    cell-KIND.svg, weights.safetensors, result.json, evaluation.json, log.txt
+
+Records of an epoch are written before its checkpoint, so that a checkpoint never knows more than
+the records; on resume, records that the checkpoint does not know yet are dropped and made again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+
+from sgas.cells.genotype import Genotype
+from sgas.deciding.records import EpochRecord
+from sgas.errors import DamagedRunError, GenotypeError, RunError, option
+from sgas.files import sync_folder, write_atomically, write_text
+
+CONFIG = "config.json"
+CHECKPOINT = "checkpoint.pt"
+PREVIOUS = "checkpoint.previous.pt"
+LOCK = ".lock"
+CONFIG_KEYS = {"family", "verb", "run", "loop", "model", "data", "dimensions", "environment"}
+SEAL_LENGTH = 4 + 32
+
+
+def numbered_folders(parent: Path, name: str) -> Iterator[Path]:
+    """Those of `parent/name`, name-2, name-3, … that exist, up to the first that does not."""
+    candidate, number = parent / name, 1
+    while candidate.exists():
+        yield candidate
+        number += 1
+        candidate = parent / f"{name}-{number}"
+
+
+def free_folder(parent: Path, name: str) -> Path:
+    """`parent/name`, or the first of name-2, name-3, … that does not exist."""
+    taken = len(list(numbered_folders(parent, name)))
+    return parent / (f"{name}-{taken + 1}" if taken else name)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a path is a run folder."""
+    try:
+        return (folder / CONFIG).is_file()
+    except OSError:  # a genotype's text, longer than a path may be
+        return False
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process is writing a run."""
+    try:
+        _lock(folder).close()
+    except RunError:
+        return True
+    return False
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The configuration of a run; RunError where the folder is no run or the file is damaged."""
+    if not is_run(folder):
+        why = f"it has no {CONFIG}" if folder.exists() else "it does not exist"
+        raise RunError(f"{folder} is not a run: {why}; give a folder that search or train wrote")
+    try:
+        config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
+    except (ValueError, OSError) as error:
+        raise RunError(f"{folder / CONFIG} cannot be read ({error})") from None
+    missing = CONFIG_KEYS - set(config) if isinstance(config, dict) else CONFIG_KEYS
+    if missing:
+        raise RunError(
+            f"{folder / CONFIG} is damaged: it has no {', '.join(sorted(missing))}; start again"
+        )
+    return config
+
+
+def read_records(folder: Path) -> list[EpochRecord]:
+    """The lines of decisions.jsonl; RunError where there are none or a line is damaged."""
+    path = folder / "decisions.jsonl"
+    if not path.is_file():
+        raise RunError(f"{folder} has no decisions.jsonl; give the folder of a search")
+    try:
+        records = [
+            msgspec.json.decode(line, type=EpochRecord) for line in path.read_bytes().splitlines()
+        ]
+    except msgspec.DecodeError as error:
+        raise RunError(f"{path} is damaged: {error}") from None
+    for record in records:
+        if not record.fits():
+            raise RunError(f"{path} is damaged: the lists of epoch {record.epoch} do not agree")
+    return records
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, empty where nothing was measured yet."""
+    path = folder / "metrics.jsonl"
+    if not path.is_file():
+        return []
+    try:
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+    except ValueError as error:
+        raise RunError(f"{path} is damaged: {error}") from None
+    if not all(isinstance(line, dict) and isinstance(line.get("epoch"), int) for line in lines):
+        raise RunError(f"{path} is damaged: a line has no epoch")
+    return lines
+
+
+def read_genotype(folder: Path) -> Genotype:
+    """The genotype that a run holds now."""
+    path = folder / "genotype.json"
+    if not path.is_file():
+        raise RunError(f"{folder} has no genotype.json yet: no epoch has ended")
+    try:
+        return Genotype.from_json(path.read_bytes())
+    except GenotypeError as error:
+        raise GenotypeError(f"{path}: {error}") from None
+
+
+class Run:
+    """A run folder that this process alone may write. Use as a context manager."""
+
+    def __init__(self, folder: Path, lock: IO[str]) -> None:
+        self.folder, self._lock = folder, lock
+        self.metrics = read_metrics(folder)
+        self.records = read_records(folder) if (folder / "decisions.jsonl").exists() else []
+        self.notices: list[str] = []
+
+    @classmethod
+    def create(cls, folder: Path, config: Mapping[str, Any]) -> Run:
+        """A new run; RunError where the folder exists already, and then nothing is written."""
+        if folder.exists():
+            go_on = f"go on with --resume {folder}, or " if is_run(folder) else ""
+            raise RunError(f"{folder} exists already; {go_on}give another {option('out')}")
+        fresh = folder
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+            fresh.chmod(0o755)
+            write_text(fresh / CONFIG, json.dumps(config, indent=2) + "\n")
+            lock = _lock(fresh)
+            os.rename(fresh, folder)
+        except OSError as error:
+            if fresh != folder:
+                shutil.rmtree(fresh, ignore_errors=True)
+            raise RunError(f"cannot make the run folder {folder}: {error.strerror}") from None
+        sync_folder(folder.parent)
+        return cls(folder, lock)
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """An existing run, to go on with; RunError where another process holds it."""
+        read_config(folder)
+        lock = _lock(folder)
+        for leftover in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
+            leftover.unlink(missing_ok=True)
+        return cls(folder, lock)
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._lock.close()
+
+    def log(self, message: str) -> None:
+        """Adds a line with the time to log.txt."""
+        stamp = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        with open(self.folder / "log.txt", "a") as file:
+            file.write(f"{stamp} {message}\n")
+
+    def notice(self, message: str) -> None:
+        """Something the user should know: logged, and kept for the command to print."""
+        self.notices.append(message)
+        self.log(message)
+
+    def write_text(self, name: str, text: str) -> None:
+        """Puts a text file into the folder, whole or not at all."""
+        write_text(self.folder / name, text)
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Puts a binary file into the folder, whole or not at all."""
+        write_atomically(self.folder / name, lambda file: file.write(content))
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Puts a JSON file into the folder, whole or not at all."""
+        self.write_text(name, json.dumps(value, indent=2) + "\n")
+
+    def add_epoch(
+        self,
+        metrics: Mapping[str, Any],
+        records: Sequence[EpochRecord] = (),
+        genotype: Genotype | None = None,
+    ) -> None:
+        """Writes what one epoch gave: a line of metrics, its records, the genotype of now."""
+        self.metrics.append(dict(metrics))
+        self._write_metrics()
+        if records:
+            self.records.extend(records)
+            self._write_records()
+        if genotype is not None:
+            self.write_text("genotype.json", genotype.to_json())
+
+    def forget_from(self, epoch: int) -> None:
+        """Drops what was recorded for `epoch` and later: it will be made again."""
+        self.metrics = [line for line in self.metrics if line["epoch"] < epoch]
+        self._write_metrics()
+        if self.records:
+            self.records = [record for record in self.records if record.epoch < epoch]
+            self._write_records()
+
+    def save_checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Puts tensors and plain values into checkpoint.pt and keeps the one before."""
+        import torch
+
+        current = self.folder / CHECKPOINT
+        if current.exists():
+            spare = self.folder / f".{PREVIOUS}.tmp"
+            spare.unlink(missing_ok=True)
+            try:
+                os.link(current, spare)
+            except OSError:  # a file system without hard links
+                shutil.copyfile(current, spare)
+            os.replace(spare, self.folder / PREVIOUS)
+        content = io.BytesIO()
+        torch.save(dict(state), content)
+        sealed = content.getvalue()
+        write_atomically(current, lambda file: file.write(sealed + _seal(sealed)))
+
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        """The newest checkpoint that is whole; None where the run was killed before its first.
+
+        DamagedRunError where there are checkpoints and none is whole.
+        """
+        paths = [self.folder / name for name in (CHECKPOINT, PREVIOUS)]
+        if not any(path.exists() for path in paths):
+            self.notice(f"{self.folder} has no checkpoint yet; starting with its first epoch")
+            return None
+        for path in paths:
+            state = read_checkpoint(path) if path.exists() else None
+            if state is not None:
+                if path.name == PREVIOUS:  # the next checkpoint must not push a damaged one here
+                    paths[0].unlink(missing_ok=True)
+                return state
+            fault = "damaged" if path.exists() else "missing"
+            self.notice(f"{path} is {fault}; trying the one before it")
+        raise DamagedRunError(
+            f"{self.folder} has no readable checkpoint; start again with another {option('out')}"
+        )
+
+    def _write_metrics(self) -> None:
+        self.write_text("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.metrics))
+
+    def _write_records(self) -> None:
+        lines = (msgspec.json.encode(record).decode() + "\n" for record in self.records)
+        self.write_text("decisions.jsonl", "".join(lines))
+
+
+def read_checkpoint(path: Path) -> dict[str, Any] | None:
+    """What a checkpoint holds, or None where it is damaged. Runs no code from the file.
+
+    The seal at its end is a SHA-256 of all before it: torch itself would take flipped bits in a
+    tensor as they are.
+    """
+    import torch
+
+    content = path.read_bytes()
+    sealed = content[:-SEAL_LENGTH]
+    if content[-SEAL_LENGTH:] != _seal(sealed):
+        return None
+    state: dict[str, Any] = torch.load(io.BytesIO(sealed), map_location="cpu", weights_only=True)
+    return state
+
+
+def _seal(content: bytes) -> bytes:
+    return b"sgas" + hashlib.sha256(content).digest()
+
+
+def _lock(folder: Path) -> IO[str]:
+    """Holds the folder for this process; the system lets go of it however the process ends."""
+    try:
+        lock = open(folder / LOCK, "a+")  # noqa: SIM115 - stays open as long as the run
+    except OSError as error:
+        raise RunError(f"cannot write in {folder}: {error.strerror}") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise RunError(
+            f"{folder} is being written by another process; wait for it to end"
+        ) from None
+    return lock

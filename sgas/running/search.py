@@ -1,0 +1,270 @@
+"""What a search does in the loop: alpha step, weight step, decision.
+
+One step trains the alphas on a batch of their half of the data (Adam, first order), then the
+weights on a batch of theirs (SGD). At the end of each epoch the strategy may decide an edge; its
+other operations are then gone from the supernet. Source: Li et al., CVPR 2020, algorithm 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sgas.cells.decisions import CellDecisions, genotype_of
+from sgas.cells.genotype import Genotype
+from sgas.config import SearchConfig
+from sgas.data import BatchOrder, Source, batches
+from sgas.deciding.records import EpochRecord
+from sgas.deciding.replay import empty_history, extend_history, score_epoch
+from sgas.deciding.schedule import Schedule, cosine
+from sgas.deciding.strategies import EpochView, strategy_named
+from sgas.family import Searchable, SearchParts, Supernet
+from sgas.running.capture import Recorder, Step, captured
+from sgas.running.loop import (
+    EpochEnd,
+    RandomState,
+    StepOutput,
+    evaluation_step,
+    frozen,
+    run_network,
+)
+from sgas.running.optimizers import (
+    AlphaOptimizer,
+    keep_only,
+    rate_on,
+    restore_optimizer,
+    set_learning_rate,
+    whole_steps,
+)
+
+
+class Search:
+    """One search: the supernet, its optimisers, what is decided so far. A `Body` of the loop."""
+
+    verb = "search"
+    validation: Source | None
+    validation_name = "validation"
+    _captured: tuple[Step, ...] | None
+
+    def __init__(
+        self,
+        task: Searchable,
+        config: SearchConfig,
+        *,
+        parts: SearchParts,
+        seed: int,
+        device: torch.device,
+        precision: str = "float32",
+        recorder: Recorder | None = None,
+        notes: Mapping[str, Any],
+    ) -> None:
+        self.task, self.config, self.parts = task, config, parts
+        self.labels, self.validation = task.labels, parts.validation
+        self.seed, self.device, self.precision = seed, device, precision
+        self.recorder = recorder
+        self.notes = dict(notes)
+        self.strategy = strategy_named(config.strategy)
+        self.space = task.space
+        self.topology = self.space.topology(task.num_steps)
+        self.schedule = Schedule.of(config, self.topology)
+        self.decisions = {k: CellDecisions.none_yet(self.topology) for k in self.space.cell_kinds}
+        history = empty_history(self.topology.num_edges, len(self.space.operations))
+        self.history = {kind: history for kind in self.space.cell_kinds}
+        self.random = RandomState(seed, device)
+        self.network: Supernet = task.build_supernet().to(device)
+        self.weight_order, self.alpha_order = (
+            BatchOrder(len(part), seed, name, part.index_device)
+            for name, part in (("weights", parts.weights), ("alphas", parts.alphas))
+        )
+        self._make_optimizers()
+
+    def _make_optimizers(self) -> None:
+        config, recorded = self.config, self.recorder is not None
+        self.weight_optimizer = torch.optim.SGD(
+            self.network.weights(),
+            lr=rate_on(self.device, config.learning_rate, recorded),
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            **whole_steps(self.device),
+        )
+        self.alpha_optimizer = AlphaOptimizer(self.network.alphas, config, capturable=recorded)
+        self.release()
+
+    @property
+    def _weights(self) -> list[nn.Parameter]:
+        """The supernet's weights, from where no walk over its modules is needed."""
+        parameters: list[nn.Parameter] = self.weight_optimizer.param_groups[0]["params"]
+        return parameters
+
+    @property
+    def num_epochs(self) -> int:
+        """Epochs from the first to the last."""
+        return self.schedule.num_epochs
+
+    @property
+    def batch_size(self) -> int:
+        """Samples a batch: grows with every decision epoch, as memory is freed."""
+        made = max(cell.num_decided for cell in self.decisions.values())
+        return self.config.batch_size + self.config.batch_increase * made
+
+    def costs(self) -> list[float]:
+        """Shares of the work: an epoch costs less after each decision."""
+        return self.schedule.expected_costs(self.config.strategy)
+
+    def num_batches(self) -> int:
+        """Batches of the weights' part in an epoch that begins now."""
+        return self.weight_order.num_batches(self.batch_size)
+
+    def steps(self, epoch: int, first: int) -> Iterator[StepOutput]:
+        """Alpha step and weight step in turn, each on a batch of its own part."""
+        shape = epoch, self.batch_size, self.num_batches()
+        weight_index, alpha_index = self.weight_order.epoch(*shape), self.alpha_order.epoch(*shape)
+        set_learning_rate(self.weight_optimizer, self._learning_rate(epoch))
+        self.network.train()
+        parts, augment = self.parts, self.random.augment
+        for_weights = batches(parts.weights, weight_index[first:], epoch, augment)
+        for_alphas = batches(parts.alphas, alpha_index[first:], epoch, augment)
+        alpha_step, weight_step, _ = self.captured_steps()
+        for alpha_batch in for_alphas:
+            if epoch >= self.config.alpha_start_epoch:
+                alpha_step(*alpha_batch)
+            inputs, targets = next(for_weights)
+            loss, predictions = weight_step(inputs, targets)
+            yield loss, predictions, targets
+
+    def captured_steps(self) -> tuple[Step, ...]:
+        """Alpha step, weight step and evaluation step, each captured until the next decision."""
+        if self._captured is None:
+            evaluation = evaluation_step(self.network, self.labels, self.device, self.precision)
+            steps = self.alpha_step, self.weight_step, evaluation
+            self._captured = captured(self.recorder, *steps)
+        return self._captured
+
+    def evaluation(self) -> Step:
+        """The evaluation step of the supernet until the next decision."""
+        return self.captured_steps()[-1]
+
+    def release(self) -> None:
+        """Lets go of captured steps: the next are others."""
+        self._captured = None
+
+    def _learning_rate(self, epoch: int) -> float:
+        config = self.config
+        return cosine(config.learning_rate, config.learning_rate_min, epoch, self.num_epochs)
+
+    def _logits(self, inputs: Any) -> Tensor:
+        return run_network(self.network, inputs, self.precision, self.device)
+
+    def alpha_step(self, inputs: Any, targets: Tensor) -> tuple[()]:
+        """First-order step on the alphas; the weights get no gradient and keep no activations."""
+        with frozen(self._weights):
+            loss = self.labels.loss(self._logits(inputs), targets)
+            if loss.requires_grad:  # False once no edge is open
+                alphas = list(self.network.alphas.values())
+                self.alpha_optimizer.step(
+                    torch.autograd.grad(loss, alphas, allow_unused=True, materialize_grads=True)
+                )
+        return ()
+
+    def weight_step(self, inputs: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Step on the weights; returns the loss, a mean, and the predictions `[B, ...]`."""
+        with frozen(self.network.alphas.values()):
+            logits = self._logits(inputs)
+            loss = self.labels.loss(logits, targets)
+            loss.backward()
+        nn.utils.clip_grad_norm_(self._weights, self.config.grad_clip, foreach=True)
+        self.weight_optimizer.step()
+        self.weight_optimizer.zero_grad()
+        return loss.detach(), self.labels.predictions(logits.detach())
+
+    def end_epoch(self, epoch: int) -> EpochEnd:
+        """Scores, decides and prunes."""
+        batch_size = self.batch_size
+        records, cut = self._decide(epoch)
+        figures = {
+            "learning_rate": self._learning_rate(epoch),
+            "batch_size": batch_size,
+            "decided": sum(cell.num_decided for cell in self.decisions.values()),
+        }
+        news = tuple(self._in_words(record) for record in records if record.edge is not None)
+        return EpochEnd(figures, records, self._genotype(cut, epoch=epoch), news)
+
+    def _decide(self, epoch: int) -> tuple[list[EpochRecord], dict[str, CellDecisions]]:
+        """This epoch's records, and the cells that would be cut now; prunes what was decided."""
+        records: list[EpochRecord] = []
+        cut, before = {}, dict(self.decisions)
+        for kind, alphas in self.network.alphas.items():
+            table = alphas.detach().double().cpu()
+            view = EpochView(
+                epoch,
+                kind,
+                table,
+                self.history[kind],
+                self.decisions[kind],
+                self.space.operations,
+                self.schedule,
+                self.seed,
+            )
+            made, self.decisions[kind] = score_epoch(view, self.strategy)
+            cut[kind] = self.strategy.complete(view)
+            records.extend(made)
+            self.history[kind] = extend_history(self.history[kind], table, self.config.history_size)
+        if self.decisions != before:
+            self.prune()
+        return records, cut
+
+    def prune(self) -> None:
+        """Frees what the decisions leave out: operations, optimiser state, captured steps."""
+        self.network.apply_decisions(self.decisions)
+        keep_only(self.weight_optimizer, self.network.weights())
+        self.alpha_optimizer.close(self.decisions)
+        self.release()
+
+    def genotype(self) -> Genotype:
+        """The genotype of a search that has decided every edge."""
+        return self._genotype(self.decisions)
+
+    def _genotype(self, cells: Mapping[str, CellDecisions], **more: Any) -> Genotype:
+        """The genotype of complete cells, with notes on where it comes from."""
+        final = all(cell.complete for cell in self.decisions.values())
+        return genotype_of(self.space, cells, **self.notes, **more, final=final)
+
+    def _in_words(self, record: EpochRecord) -> str:
+        """A decision in one line."""
+        assert record.edge is not None
+        edges, name, rival = self.topology.edges, self.topology.edge_name, ""
+        if record.runner_up is not None:
+            score = record.score[record.runner_up]
+            rival = f", runner-up {name(edges[record.runner_up])} {score:.3f}"
+        kind = f"{record.cell} cell: " if len(self.space.cell_kinds) > 1 else ""
+        score = record.score[record.edge]
+        return f"{kind}{name(edges[record.edge])} = {record.op}, score {score:.3f}{rival}"
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the search."""
+        return {
+            "decisions": {kind: cell.to_strings() for kind, cell in self.decisions.items()},
+            "history": self.history,
+            "supernet": self.network.state_dict(),
+            "weight_optimizer": self.weight_optimizer.state_dict(),
+            "alpha_optimizer": self.alpha_optimizer.adam.state_dict(),
+            "random": self.random.state(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes back to where `state` was taken."""
+        self.decisions = {
+            kind: CellDecisions.from_strings(self.topology, texts)
+            for kind, texts in state["decisions"].items()
+        }
+        self.network.apply_decisions(self.decisions)
+        self.network.load_state_dict(state["supernet"])
+        self._make_optimizers()
+        restore_optimizer(self.weight_optimizer, state["weight_optimizer"])
+        restore_optimizer(self.alpha_optimizer.adam, state["alpha_optimizer"])
+        self.alpha_optimizer.close(self.decisions)
+        self.history = dict(state["history"])
+        self.random.restore(state["random"])

@@ -1,0 +1,399 @@
+"""Opens and resumes runs: from resolved settings, or a run folder, to a run that has ended.
+
+Everything that can fail for the user's sake fails before a run folder is written: the data is
+opened, the network built, one sample run through it. That network is the one that is trained.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sized
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from sgas.deciding.schedule import Schedule
+from sgas.errors import ConfigError, DamagedRunError, Interrupted, SgasError, option
+from sgas.family import Family, Task
+from sgas.running.checks import (
+    rehearse,
+    require_batch,
+    require_same_sizes,
+    require_samples,
+    require_trained_alphas,
+)
+from sgas.running.machine import environment, prepare, recorder_on, resolve_device
+from sgas.running.runs import (
+    Run,
+    free_folder,
+    is_held,
+    is_run,
+    numbered_folders,
+    read_config,
+    read_metrics,
+)
+from sgas.running.settings import SECTIONS, Settings, open_settings, with_absolute_paths
+
+if TYPE_CHECKING:
+    import torch
+
+    from sgas.running.listeners import Listener
+    from sgas.running.loop import Body, Loop
+
+WEIGHTS, RESULT = "weights.safetensors", "result.json"
+SHOWN, LONGEST = 4, 120  # differences that a refusal names, and letters of each
+
+
+@dataclass(frozen=True)
+class Output:
+    """Who hears of a run: the terminal, unless `quiet`, and a listener of the caller's own."""
+
+    quiet: bool = False
+    listener: Listener | None = None
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A task and a body with its data, before there is a run.
+
+    `trained_on` are parts by name, `sizes` those of all parts; both, and `facts`, are of the data.
+    """
+
+    task: Task
+    body: Body
+    trained_on: Mapping[str, Sized]
+    sizes: list[int]
+    facts: Mapping[str, Any]
+
+
+def begin(
+    family: Family, settings: Settings, label: str, command: str, output: Output | None = None
+) -> Path:
+    """Runs to the end and returns the folder; goes on with the run begun with these settings.
+
+    `label` is what a training's genotype is called, `command` what a new run says that it was made
+    by. Interrupted after a stop signal, with the state in the run.
+    """
+    name = _name(settings, label)
+    folder = _run_to_go_on_with(family, settings, name)
+    if folder is not None:
+        return resume(family, folder, settings.verb, output)
+    return start(family, settings, name, command, output)
+
+
+def start(
+    family: Family, settings: Settings, name: str, command: str, output: Output | None = None
+) -> Path:
+    """Runs to the end in a new folder, `out` or the first free `runs/NAME`, and returns it."""
+    if settings.verb == "search":
+        require_trained_alphas(family, settings, settings.loop.strategy)
+    device = _prepared(family, settings, None)
+    opened = _open(family, settings, device)
+    rehearse(opened.body.network, opened.task.example_input().to(device))
+    out = settings.run.out
+    folder = Path(out) if out else free_folder(Path("runs"), name)
+    config = _config_json(family, settings, device, command, opened)
+    return _execute(family, settings, opened, Run.create(folder, config), output)
+
+
+def resume(family: Family, folder: Path, verb: str, output: Output | None = None) -> Path:
+    """Goes on with the run of a folder to its end; where it had ended, writes its results again."""
+    settings, config = open_settings(family, folder, verb)
+    device = _prepared(family, settings, config)
+    opened = _open(family, settings, device)
+    require_same_sizes(folder, config, opened.sizes)
+    return _execute(family, settings, opened, Run.open(folder), output, resumed=True)
+
+
+def _prepared(family: Family, settings: Settings, config: Mapping[str, Any] | None) -> torch.device:
+    device = resolve_device(settings.run.device)
+    prepare(family, settings.run, device, config)
+    return device
+
+
+def _open(family: Family, settings: Settings, device: torch.device) -> Opened:
+    """The task and the body of a run, checked as far as the data allow."""
+    genotype, space = settings.genotype, settings.run.space
+    if genotype is not None and genotype.space != space:
+        raise ConfigError(
+            f"the genotype is of space {genotype.space!r}; data set {settings.run.dataset} needs "
+            f"one of space {space!r}"
+        )
+    task = family.open_task(settings.run, settings.model, settings.data)
+    require_batch(settings.loop.batch_size, task.smallest_batch)
+    opener = _open_search if settings.verb == "search" else _open_training
+    opened = opener(family, settings, task, device)
+    require_samples(opened.trained_on, task.smallest_batch)
+    return opened
+
+
+def _open_search(family: Family, settings: Settings, task: Task, device: torch.device) -> Opened:
+    from sgas.running.search import Search
+
+    run, loop = settings.run, settings.loop
+    parts = task.search_parts(run.protocol, run.seed, loop.validation_fraction, device)
+    absolute = with_absolute_paths(family, run)  # as a resumed search has them
+    search = Search(
+        task,
+        loop,
+        parts=parts,
+        **_machine(settings, task, device),
+        notes={
+            "dataset": absolute.dataset,
+            "strategy": loop.strategy,
+            "seed": run.seed,
+            "protocol": run.protocol,
+        },
+    )
+    trained_on = {"part of the weights": parts.weights, "part of the alphas": parts.alphas}
+    sizes = [_size(part) for part in (parts.weights, parts.alphas, parts.validation)]
+    return Opened(task, search, trained_on, sizes, {"parts": parts.label})
+
+
+def _open_training(family: Family, settings: Settings, task: Task, device: torch.device) -> Opened:
+    from sgas.running.train import Training
+
+    run, loop, genotype = settings.run, settings.loop, settings.genotype
+    assert genotype is not None, "a training has a genotype"
+    parts = task.train_parts(run.protocol, run.seed, loop.validation_fraction, device)
+    training = Training(task, genotype, loop, parts=parts, **_machine(settings, task, device))
+    sizes = [_size(part) for part in (parts.training, parts.validation)]
+    facts = {"genotype": msgspec.to_builtins(genotype)}
+    return Opened(task, training, {"training part": parts.training}, sizes, facts)
+
+
+def _machine(settings: Settings, task: Task, device: torch.device) -> dict[str, Any]:
+    """What both bodies are told of the machine and of chance."""
+    return {
+        "seed": settings.run.seed,
+        "device": device,
+        "precision": settings.run.precision,
+        "recorder": recorder_on(settings.run, device, task.example_input()),
+    }
+
+
+def _size(part: Any) -> int:
+    """How many samples a part has, or asked nodes where it is a part of one graph."""
+    return 0 if part is None else getattr(part, "num_asked", len(part))
+
+
+def _execute(
+    family: Family,
+    settings: Settings,
+    opened: Opened,
+    run: Run,
+    output: Output | None,
+    resumed: bool = False,
+) -> Path:
+    """Runs the loop in a run folder and writes its results."""
+    from sgas.running.loop import Loop
+
+    task, body, verb = opened.task, opened.body, settings.verb
+    with run, _listening(settings, task, run, output or Output()) as (listener, say):
+        say(f"run   {run.folder}")
+        if settings.genotype is None:
+            say(f"data  {settings.run.dataset} · {opened.facts['parts']}")
+        else:
+            run.write_text("genotype.json", settings.genotype.to_json())
+            if settings.genotype.meta.get("final") is False:
+                say("note  the genotype is of a search that has not ended")
+        loop = Loop(body, run, listener)
+        if resumed:
+            restore(loop)
+        for notice in run.notices:
+            say(f"note  {notice}")
+        try:
+            loop.execute()
+        except Interrupted as stop:
+            again = f"{family.command} {verb} --resume {run.folder}"
+            raise Interrupted(f"{stop.args[0]}; go on with: {again}") from None
+        if verb == "search":
+            from sgas.running.pictures import draw_run
+
+            draw_run(family, run.folder, run.folder)
+        else:
+            _write_trained(run, body.network, task, settings)
+    return run.folder
+
+
+@contextlib.contextmanager
+def _listening(
+    settings: Settings, task: Task, run: Run, output: Output
+) -> Iterator[tuple[Listener, Any]]:
+    """The listeners of a run as one, and what prints a line of the run's beginning."""
+    from sgas.running.events import Events
+    from sgas.running.listeners import Several
+
+    space = task.space if settings.verb == "search" else None
+    own = [] if output.listener is None else [output.listener]
+    with contextlib.ExitStack() as stack:
+        events = stack.enter_context(Events(run, space))
+        if output.quiet:
+            yield Several(events, *own), lambda line: None
+            return
+        from sgas.running.progress import ShowProgress
+
+        edges = 0 if space is None else space.topology(task.num_steps).num_decisions
+        total = 0 if space is None else edges * len(space.cell_kinds)
+        progress = ShowProgress(settings.verb, total, task.labels.primary_metric)
+        stack.enter_context(progress)
+        yield (
+            Several(progress, events, *own),
+            lambda line: progress.console.print(line, soft_wrap=True),
+        )
+
+
+def restore(loop: Loop) -> None:
+    """Gives a loop the newest checkpoint of its run, if there is one; a DamagedRunError if not its.
+
+    The checkpoint of another run is whole, but does not fit.
+    """
+    import torch
+
+    state = loop.run.load_checkpoint()
+    if state is None:
+        return
+    try:
+        loop.restore(state)
+    except (SgasError, torch.OutOfMemoryError):
+        raise
+    except (KeyError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DamagedRunError(
+            f"the checkpoint in {loop.run.folder} is not of this run ({reason}); put its own back, "
+            f"or start again with another {option('out')}"
+        ) from None
+
+
+def _write_trained(run: Run, network: Any, task: Task, settings: Settings) -> None:
+    """The weights, and the figures of the last epoch with what the network costs."""
+    import torch
+    from safetensors.torch import save as to_safetensors
+
+    from sgas.running.complexity import num_flops, num_parameters
+
+    network = network.to(torch.device("cpu"))
+    run.write_bytes(WEIGHTS, to_safetensors(network.state_dict()))
+    cost = {
+        "parameters": num_parameters(network),
+        "flops": num_flops(network, task.example_input()),
+    }
+    run.write_json(RESULT, {**_result(run, task.labels.primary_metric, settings), **cost})
+
+
+def _result(run: Run, metric: str, settings: Settings) -> dict[str, Any]:
+    """The last epoch's figures; in protocol `paper` the best test epoch beside them."""
+    last = run.metrics[-1]
+    result = {
+        key: last[key]
+        for key in last
+        if key.startswith(("train_", "validation_", "test_")) and not key.endswith("loss")
+    }
+    result["protocol"] = settings.run.protocol
+    if f"test_{metric}" in last:
+        best = max(run.metrics, key=lambda line: line[f"test_{metric}"])
+        result[f"best_test_epoch_{metric}"] = best[f"test_{metric}"]
+        result["note"] = "protocol paper: the best test epoch is chosen by the test split"
+    return result
+
+
+def _name(settings: Settings, label: str) -> str:
+    """What a run without `out` is called in `runs/`."""
+    run = settings.run
+    dataset = Path(str(run.dataset)).resolve().name
+    if settings.verb == "search":
+        return f"{dataset}-{settings.loop.strategy}-{run.seed}"
+    known = label if label.startswith(dataset) else f"{dataset}-{label}"
+    return f"{known}-train-{run.seed}"
+
+
+def _config_json(
+    family: Family, settings: Settings, device: torch.device, command: str, opened: Opened
+) -> dict[str, Any]:
+    """What config.json holds: everything needed to make the run again, and where it was made.
+
+    Paths are absolute, device and kernels are those that were found, so that a run can be gone on
+    with from any folder and never moves to others by itself.
+    """
+    from sgas.native.backend import backend_for
+
+    run = dataclasses.replace(
+        with_absolute_paths(family, settings.run),
+        device=str(device),
+        kernels=backend_for(device, family.library),
+    )
+    sections = {name: dataclasses.asdict(getattr(settings, name)) for name in SECTIONS}
+    return {
+        "family": family.name,
+        "verb": settings.verb,
+        "command": command,
+        **sections,
+        "run": dataclasses.asdict(run),
+        "dimensions": opened.task.dimensions,
+        "sizes": opened.sizes,
+        **opened.facts,
+        "environment": environment(device),
+    }
+
+
+def _run_to_go_on_with(family: Family, settings: Settings, name: str) -> Path | None:
+    """The run that the same settings began before, so that repeating a call goes on; or None.
+
+    With `out`, the run there, ended or not; ConfigError where it was begun with other options.
+    Without, the last of runs/NAME, NAME-2, … with these options that has not ended and that no
+    process is writing.
+    """
+    last = None
+    if settings.run.out:
+        folder = Path(settings.run.out)
+        changes = _differences(family, settings, read_config(folder)) if is_run(folder) else ""
+        if changes:
+            raise ConfigError(
+                f"{folder} was begun with other options: {changes}; give them as they were, or "
+                f"another {option('out')}"
+            )
+        last = folder if is_run(folder) else None
+    else:
+        for folder in numbered_folders(Path("runs"), name):
+            same = is_run(folder) and not _differences(family, settings, read_config(folder))
+            if same and not _has_ended(family, settings, folder) and not is_held(folder):
+                last = folder
+    if last is not None:
+        logging.getLogger("sgas").info("going on with %s, which the same command began", last)
+    return last
+
+
+def _has_ended(family: Family, settings: Settings, folder: Path) -> bool:
+    """Whether a run has been run to its end, and its results are written."""
+    if settings.verb == "train":
+        return (folder / RESULT).is_file()
+    topology = family.spaces[str(settings.run.space)].topology(settings.model.num_steps)
+    lines, last = read_metrics(folder), Schedule.of(settings.loop, topology).last_epoch
+    return bool(lines) and lines[-1]["epoch"] == last and (folder / "report.html").is_file()
+
+
+def _differences(family: Family, settings: Settings, config: Mapping[str, Any]) -> str:
+    """What a run was begun with that is not as in `settings`, in words; empty where nothing is."""
+    run = dataclasses.asdict(with_absolute_paths(family, settings.run))
+    asked: dict[str, Any] = {"family": family.name, "verb": settings.verb}
+    if settings.genotype is not None:
+        asked["genotype"] = msgspec.to_builtins(settings.genotype)
+    kept: dict[str, Any] = {name: config.get(name) for name in asked}
+    for section in SECTIONS:
+        values = run if section == "run" else dataclasses.asdict(getattr(settings, section))
+        kept_values = {**settings.defaults(section), **config[section]}
+        for name, value in values.items():
+            # A run keeps what `auto` found, and where it lies it tells by being there.
+            found_there = value == "auto" and name in ("device", "kernels")
+            if not found_there and name not in ("out", "preset", "data_root"):
+                asked[name], kept[name] = value, kept_values[name]
+    # Through JSON, as the run's: there, tuples are lists.
+    asked = json.loads(json.dumps(asked))
+    changes = [f"{n} was {kept[n]!r}, now {asked[n]!r}" for n in asked if asked[n] != kept[n]]
+    shown = changes[:SHOWN]
+    return "; ".join(text if len(text) < LONGEST else text.split(" ")[0] for text in shown)

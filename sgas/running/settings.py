@@ -1,0 +1,175 @@
+"""The resolved configuration of a run: from options and presets, and from a run folder and back.
+
+The command line and the Python interface both come through `resolve`. No torch at its import.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from sgas.cells.genotype import Genotype
+from sgas.config import (
+    RunConfig,
+    SearchConfig,
+    TrainConfig,
+    fields_of,
+    make,
+    rebuild,
+    refuse_unknown,
+)
+from sgas.errors import ConfigError, RunError, option, unknown_name
+from sgas.family import Family
+from sgas.running.runs import is_run, read_config
+
+LOOPS: dict[str, type] = {"search": SearchConfig, "train": TrainConfig}
+SECTIONS = ("run", "loop", "model", "data")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The resolved configuration of one run; a training has a genotype."""
+
+    verb: str
+    run: RunConfig
+    loop: Any
+    model: Any
+    data: Any
+    genotype: Genotype | None = None
+
+    def defaults(self, section: str) -> dict[str, Any]:
+        """The defaults of a section's options: what a run had before an option was there."""
+        return {spec.name: spec.default for spec in dataclasses.fields(getattr(self, section))}
+
+    def values(self) -> dict[str, Any]:
+        """The values of all options, by name."""
+        return {
+            k: v for part in SECTIONS for k, v in dataclasses.asdict(getattr(self, part)).items()
+        }
+
+
+def sections_of(family: Family, verb: str, space: str) -> dict[str, type]:
+    """The config dataclasses that are the options of `search` or `train` in a space."""
+    return {
+        "run": RunConfig,
+        "loop": LOOPS[verb],
+        "model": family.model_configs[space],
+        "data": family.data_configs[space],
+    }
+
+
+def where_of(
+    family: Family, verb: str, options: Mapping[str, Any], source: Path | None = None
+) -> tuple[str, str]:
+    """Data set and search space that options name, or else the run that a training is of."""
+    if options.get("dataset") == "":
+        name = option("dataset")
+        raise ConfigError(f"dataset is empty; give a name or a path, or leave {name} out")
+    known = known_from(source)
+    dataset = options.get("dataset") or known.get("dataset") or family.default_dataset
+    return dataset, family.space_of(dataset, options.get("space") or known.get("space"))
+
+
+def known_from(source: Path | None) -> dict[str, Any]:
+    """The section `run` of a run's config.json, empty where the path is no run."""
+    return dict(read_config(source)["run"]) if source is not None and is_run(source) else {}
+
+
+def resolve(
+    family: Family,
+    verb: str,
+    options: Mapping[str, Any],
+    *,
+    source: Path | None = None,
+    genotype: Genotype | None = None,
+) -> Settings:
+    """The settings of a verb: options before the preset's values, these before the defaults.
+
+    Of `options` those that the verb has count. `source` is the run that a training is of, if any:
+    its data set is the default. InputError for what cannot be used.
+    """
+    dataset, space = where_of(family, verb, options, source)
+    preset = options.get("preset") or family.default_preset(dataset, space)
+    values = load_preset(family.package, space, preset, verb)
+    refuse_unknown(values, option_names(family, verb, space), "unknown key {} in the preset")
+    there = known_from(source)
+    if "data_root" in there and options.get("dataset") in (None, there.get("dataset")):
+        values["data_root"] = there["data_root"]
+    values |= {**options, "dataset": dataset, "space": space, "preset": preset}
+    made = {n: make(config, values) for n, config in sections_of(family, verb, space).items()}
+    return Settings(verb, **made, genotype=genotype)
+
+
+def option_names(family: Family, verb: str, space: str) -> list[str]:
+    """The names of all options of `search` or `train` in a space."""
+    sections = sections_of(family, verb, space).values()
+    return [name for config in sections for name in fields_of(config, verb)]
+
+
+def presets(package: str, space: str) -> dict[str, Any]:
+    """The preset files of a family for a space, by name."""
+    folder, prefix = resources.files(package) / "presets", f"{space}-"
+    return {
+        path.name.removeprefix(prefix).removesuffix(".yaml"): path
+        for path in sorted(folder.iterdir(), key=lambda path: path.name)
+        if path.name.startswith(prefix) and path.name.endswith(".yaml")
+    }
+
+
+def load_preset(package: str, space: str, name: str, verb: str) -> dict[str, Any]:
+    """The values of a preset for a verb; InputError with the choices for an unknown name."""
+    files = presets(package, space)
+    if name not in files:
+        raise unknown_name(f"preset for space {space}", name, files)
+    preset = yaml.safe_load(files[name].read_text())
+    return dict(preset.get(verb) or {})
+
+
+def with_absolute_paths(family: Family, run: RunConfig) -> RunConfig:
+    """The same configuration, to be used from any folder."""
+    dataset = str(run.dataset)
+    if dataset not in family.datasets:
+        dataset = str(Path(dataset).expanduser().resolve())
+    data_root = str(Path(run.data_root).expanduser().resolve())
+    return dataclasses.replace(run, dataset=dataset, data_root=data_root)
+
+
+def check_family(family: Family, folder: Path, config: Mapping[str, Any]) -> None:
+    """RunError where a run is of another family."""
+    if config["family"] != family.name or config["verb"] not in LOOPS:
+        raise RunError(
+            f"{folder} is a run of sgas-{config['family']} {config['verb']}; this is "
+            f"{family.command}"
+        )
+
+
+def open_settings(
+    family: Family, folder: Path, verb: str | None = None
+) -> tuple[Settings, dict[str, Any]]:
+    """Settings and config.json of a run folder of this family.
+
+    RunError where it is none, or where it is no run of `verb`.
+    """
+    config = read_config(folder)
+    check_family(family, folder, config)
+    where = str(folder / "config.json")
+    space = config["run"].get("space")
+    if space not in family.spaces:
+        raise unknown_name(f"search space in {where}", str(space), family.spaces)
+    sections = sections_of(family, config["verb"], space).items()
+    kept = {name: rebuild(kind, config[name], where) for name, kind in sections}
+    genotype = msgspec.convert(config["genotype"], Genotype) if "genotype" in config else None
+    settings = Settings(config["verb"], **kept, genotype=genotype)
+    if verb not in (None, settings.verb):
+        raise RunError(
+            f"{folder} is a run of {family.command} {settings.verb}; a run of {family.command} "
+            f"{verb} is wanted"
+        )
+    return settings, config

@@ -1,0 +1,110 @@
+"""Trainings that have ended: the network with its weights, and the test split, opened once."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sgas.errors import RunError
+from sgas.family import Family, Network
+from sgas.running.machine import resolve_device
+from sgas.running.runs import Run
+from sgas.running.session import RESULT, WEIGHTS
+from sgas.running.settings import Settings, open_settings
+
+if TYPE_CHECKING:
+    import torch
+
+EVALUATION = "evaluation.json"
+
+
+def open_trained(family: Family, folder: Path) -> tuple[Settings, dict[str, Any]]:
+    """Settings and config.json of a training that has ended; RunError where it is none."""
+    settings, config = open_settings(family, folder)
+    if settings.verb != "train":
+        raise RunError(f"{folder} is a search; train it first: {family.command} train {folder}")
+    if not (folder / WEIGHTS).is_file():
+        raise RunError(
+            f"{folder} has not been trained to its end; go on with: {family.command} train "
+            f"--resume {folder}"
+        )
+    return settings, config
+
+
+def trained_network(family: Family, folder: Path) -> Network:
+    """The network of a trained run with its weights, on the CPU, in evaluation mode.
+
+    RunError where the run was not trained to its end or its weights are damaged.
+    """
+    settings, config = open_trained(family, folder)
+    models = family.models(str(settings.run.space), settings.model, config["dimensions"])
+    assert settings.genotype is not None, "a training has a genotype"
+    network = models.build_network(settings.genotype, settings.loop.auxiliary)
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        network.load_state_dict(load_file(folder / WEIGHTS))
+    except (SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise RunError(f"{folder / WEIGHTS} is damaged: {reason}") from None
+    network.eval()
+    return network
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """The figures of the last epoch of a trained run, its parameters and FLOPs."""
+    return _read(folder / RESULT)
+
+
+def read_evaluation(folder: Path) -> dict[str, Any] | None:
+    """The figures of a trained run on the test split; None where that was not opened yet."""
+    kept = folder / EVALUATION
+    return _read(kept) if kept.is_file() else None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        figures: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} is damaged: {error}") from None
+    return figures
+
+
+def evaluate_run(family: Family, folder: Path, device_name: str = "auto") -> dict[str, Any]:
+    """The figures of a trained run on the test split, measured once and kept in its folder.
+
+    RunError where the folder is no training or has not been trained to its end.
+    """
+    open_trained(family, folder)
+    device = resolve_device(device_name)
+    return read_evaluation(folder) or _open_test_split(family, folder, device)
+
+
+def _open_test_split(family: Family, folder: Path, device: torch.device) -> dict[str, Any]:
+    """Measures the network on the test split, writes evaluation.json and returns what it holds."""
+    from sgas.running.loop import measure
+
+    settings, _ = open_trained(family, folder)
+    network = trained_network(family, folder)
+    task = family.open_task(settings.run, settings.model, settings.data)
+    with Run.open(folder) as run:
+        source = task.test_part(device)
+        batch_size = settings.loop.batch_size
+        figures = measure(
+            network.to(device), task.labels, source, batch_size, device, settings.run.precision
+        )
+        opened = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        evaluation = {
+            **figures,
+            "samples": len(source),
+            "epoch": "last",
+            "protocol": settings.run.protocol,
+            "dataset": settings.run.dataset,
+            "seed": settings.run.seed,
+            "opened": opened,
+        }
+        run.write_json(EVALUATION, evaluation)
+    return evaluation
