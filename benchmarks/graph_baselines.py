@@ -5,8 +5,8 @@
 Every network sees the same parts of the same data in the same batches through the same training
 loop (`sgas.running.train`), and the test split once, after the last epoch. Ours takes the
 settings of `--preset`. Of the others, those of one labelled graph take their published settings
-(200 epochs, row-normalised features, hidden sizes, dropout and rates below); those of several graphs
-take ours, for as many epochs, or with `--seconds` for as many as fit into these CPU seconds.
+(200 epochs, row-normalised features, hidden sizes, dropout and rates below); those of several
+graphs take ours, for as many epochs, or with `--seconds` for as many as fit into these CPU seconds.
 
 Sources: GCN, Kipf and Welling, ICLR 2017; GAT, Veličković et al., ICLR 2018; GraphSAGE, Hamilton et
 al., NeurIPS 2017; all as PyTorch Geometric has them.
