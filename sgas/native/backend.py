@@ -32,6 +32,11 @@ def use_kernels(choice: str) -> None:
     _chosen = choice
 
 
+def chosen() -> str:
+    """What `use_kernels` was last told."""
+    return _chosen
+
+
 def backend_for(device: torch.device, library: Library | None) -> str:
     """What computes on `device`: `torch`, `cpu` (the compiled `library`) or `cuda` (Triton).
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import logging
 import os
 import platform
@@ -21,6 +22,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from sgas.files import write_text
 
 logger = logging.getLogger("sgas")
 
@@ -39,6 +42,7 @@ HEADERS = Path(__file__).parent  # of both families' kernels
 # Machines, kinds of compiler and bytes of a vector for which search steps of every family took less
 # CPU time by compiled kernels than by torch's operators: see "Speed" in benchmarks/README.md.
 SHOWN_FASTER = frozenset({("x86_64", "gcc", 64), ("x86_64", "gcc", 32)})
+RATIO = "ratio.json"  # beside a build: its speed on this machine
 INSTRUCTIONS = {64: "AVX-512", 32: "AVX2", 16: "SSE or NEON"}
 
 
@@ -73,8 +77,17 @@ class Library:
         return hash(self.name)
 
     def why_not_shown(self) -> str | None:
-        """Why `auto` leaves these kernels alone: no such build was shown to be faster."""
-        return _why_not_shown()
+        """Why `auto` leaves these kernels alone; None where they are known to be faster than torch.
+
+        What `keep_ratio` was told on this machine counts, else whether such a build was shown to
+        be faster. Nothing is built.
+        """
+        return _why_not_shown(self)
+
+    def keep_ratio(self, ratio: float) -> None:
+        """Keeps for `auto` how many times faster than torch the kernels are on this machine."""
+        write_text(_folder_of(self) / RATIO, json.dumps(ratio))
+        _why_not_shown.cache_clear()
 
     def load(self) -> str | None:
         """None where the operators are there; else why not, in one line.
@@ -112,17 +125,27 @@ def build_here() -> Build:
 
 
 @cache
-def _why_not_shown() -> str | None:
+def _why_not_shown(library: Library) -> str | None:
     try:
-        build = build_here()
-    except NotBuilt as error:
-        return str(error)
-    if build.shown_faster:
+        build, measured = build_here(), _measured(library)
+    except NotBuilt:
+        return None  # to load them says why
+    faster = build.shown_faster if measured is None else measured > 1
+    if faster:
         return None
-    return (
-        f"kernels with {build} on {build.machine} were not shown to be faster than torch: "
-        "--kernels cpu takes them all the same"
-    )
+    reason = "were not shown to be faster than torch"
+    if measured is not None:
+        reason = f"were measured here at {measured:.2f} times the speed of torch"
+    logger.warning("compiled kernels are not used: those with %s %s", build, reason)
+    return f"kernels with {build} {reason}: --kernels cpu takes them, doctor --measure measures"
+
+
+def _measured(library: Library) -> float | None:
+    """What `keep_ratio` was told; None where it was told nothing that can be read."""
+    with contextlib.suppress(OSError, ValueError):
+        ratio = json.loads((_folder_of(library) / RATIO).read_text(encoding="utf-8"))
+        return ratio if isinstance(ratio, float) else None
+    return None
 
 
 def _check_processor(build: Build) -> None:
@@ -152,9 +175,8 @@ def cache_folder() -> Path:
 def _build_or_find(library: Library) -> None:
     import torch
 
-    compiler = _compiler()
     _check_processor(build_here())
-    folder = cache_folder() / "native" / f"{library.name}-{_key(library, compiler)}"
+    folder = _folder_of(library)
     built = folder / f"{library.name}.so"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -167,6 +189,11 @@ def _build_or_find(library: Library) -> None:
             _build(library, folder, built)
     except OSError as error:
         raise NotBuilt(f"{error.filename or folder}: {error.strerror or error}") from None
+
+
+def _folder_of(library: Library) -> Path:
+    """Where a build of the library for this machine is kept; NotBuilt without a compiler."""
+    return cache_folder() / "native" / f"{library.name}-{_key(library, _compiler())}"
 
 
 def _build(library: Library, folder: Path, built: Path) -> None:

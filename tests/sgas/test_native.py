@@ -216,6 +216,23 @@ def test_auto_leaves_kernels_alone_that_were_not_shown_to_be_faster(
     assert source.why_not_shown() is None
 
 
+@needs_compiler
+def test_auto_goes_by_what_was_measured_on_this_machine(
+    tmp_path: Path, cache: Path, levels: Callable[[str], None]
+) -> None:
+    source = library(tmp_path, "sgas_test_measured")
+    levels("native")
+    assert source.load() is None
+    source.keep_ratio(0.8)
+    assert "measured here at 0.80 times the speed of torch" in str(source.why_not_shown())
+    source.keep_ratio(1.2)
+    assert source.why_not_shown() is None
+    (kept,) = cache.glob("native/*/ratio.json")
+    kept.write_text("no number")
+    native._why_not_shown.cache_clear()
+    assert (source.why_not_shown() is None) == native.build_here().shown_faster
+
+
 @on_x86
 def test_kernels_that_this_processor_cannot_run_are_never_loaded(
     tmp_path: Path, cache: Path, levels: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
