@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sgas.cells.edges import CellLayout
 from sgas.errors import ConfigError
 from sgas_cnn.config import OPERATIONS, ImageModelConfig
-from sgas_cnn.edges import CellEdges, CellLayout
+from sgas_cnn.edges import CellEdges
 from sgas_cnn.ops.image import IMAGE_OPERATIONS
 from sgas_cnn.ops.layers import BatchNorm, ConvNorm, HalvingConvNorm, conv, conv_norm
 

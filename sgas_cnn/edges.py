@@ -14,56 +14,13 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from sgas.cells.decisions import EdgeState, Status
+from sgas.cells.edges import CellLayout, held, restrict
 from sgas.cells.forward import dag_extend
-from sgas.cells.genotype import CellGene
-from sgas.cells.space import SearchSpace
-from sgas.cells.topology import CellTopology
 from sgas_cnn.fused.plan import SourcePlan, Use
 from sgas_cnn.fused.source import forward_source
 from sgas_cnn.ops.operation import Operation
 
 OperationTable = Mapping[str, Callable[[int, int, bool], Operation]]
-
-
-@dataclass(frozen=True)
-class CellEdge:
-    """One edge: the state it reads, the step it enters, and the operations it holds."""
-
-    source: int
-    step: int
-    ops: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class CellLayout:
-    """What the cells of one kind have in common: edges, number of steps, states of the output."""
-
-    edges: tuple[CellEdge, ...]
-    num_steps: int
-    concat: tuple[int, ...]
-
-
-def searched_layout(space: SearchSpace, topology: CellTopology) -> CellLayout:
-    """The cells of a search: every edge with all candidates."""
-    edges = [CellEdge(edge.source, edge.step, space.operations) for edge in topology.edges]
-    return CellLayout(tuple(edges), topology.num_steps, topology.concat)
-
-
-def derived_layout(space: SearchSpace, gene: CellGene) -> CellLayout:
-    """The cells of a gene: the edges of each step, in the genotype's order."""
-    steps = gene.edges_by_step(space)
-    edges = [
-        CellEdge(edge.source, step, (edge.op,)) for step, into in enumerate(steps) for edge in into
-    ]
-    return CellLayout(tuple(edges), len(steps), gene.concat)
-
-
-def operations_of(space: SearchSpace, state: EdgeState) -> tuple[str, ...]:
-    """The operations that an edge holds: all candidates, the one decided, or none."""
-    if state.status is Status.UNDECIDED:
-        return space.operations
-    return () if state.op is None else (state.op,)
 
 
 @dataclass(frozen=True)
@@ -113,23 +70,12 @@ class CellEdges(nn.ModuleList):
 
     def restrict(self, kept: Sequence[Sequence[str]]) -> None:
         """Free the operations that are not in `kept`, by edge; the others stay the same modules."""
-        for edge, ops in enumerate(kept):
-            held = self._held(edge)
-            missing = set(ops) - set(held)
-            assert not missing, f"edge {edge} has lost {sorted(missing)} in an earlier decision"
-            for op in set(held) - set(ops):
-                del held[op]
+        restrict(self, kept)
         self._group()
-
-    def _held(self, edge: int) -> nn.ModuleDict:
-        """The operations that an edge still holds."""
-        held = self[edge]
-        assert isinstance(held, nn.ModuleDict)
-        return held
 
     def _group(self) -> None:
         """Sort the operations by the state they read, into those that are fused and the rest."""
-        self.mixes = any(len(self._held(edge)) > 1 for edge in range(len(self)))
+        self.mixes = any(len(held(self, edge)) > 1 for edge in range(len(self)))
         self.leaving: list[Leaving] = []
         for source, stride in enumerate(self.strides):
             leaving, uses = Leaving(), list[Use]()
@@ -143,9 +89,9 @@ class CellEdges(nn.ModuleList):
     def _sort(self, edge: int, leaving: Leaving) -> list[Use]:
         """Put the operations of an edge where they belong; the parts of those that are fused."""
         uses: list[Use] = []
-        for name, op in self._held(edge).items():
+        for name, op in held(self, edge).items():
             place, parts = self._place_of_weight(edge, name), cast("Operation", op).parts()
-            alone = len(self._held(edge)) == 1
+            alone = len(held(self, edge)) == 1
             if parts is None or (alone and not parts):
                 leaving.singles.append(Single(name, edge, place))
             else:
@@ -156,7 +102,7 @@ class CellEdges(nn.ModuleList):
 
     def _place_of_weight(self, edge: int, op: str) -> int | None:
         """Where the weight of an operation stands; None where the edge holds no other."""
-        if len(self._held(edge)) == 1:
+        if len(held(self, edge)) == 1:
             return None
         return edge * len(self.candidates) + self.candidates.index(op)
 
@@ -208,14 +154,14 @@ class CellEdges(nn.ModuleList):
 
     def _single_output(self, single: Single, x: Tensor, weights: Tensor | None) -> Tensor:
         """The output of an operation that is not fused, times its weight."""
-        out = self._held(single.edge)[single.op](x)
+        out = held(self, single.edge)[single.op](x)
         if weights is None or single.place is None:
             return out
         return out * weights.flatten()[single.place]
 
     def _add(self, edge: int, out: Tensor, drop_path: float, steps: dict[int, Tensor]) -> None:
         """Add the output of an edge to the step it enters."""
-        ops = cast("Sequence[Operation]", list(self._held(edge).values()))
+        ops = cast("Sequence[Operation]", list(held(self, edge).values()))
         if drop_path > 0 and not all(op.skips for op in ops):
             out = drop_images(out, drop_path)
         step = self.layout.edges[edge].step

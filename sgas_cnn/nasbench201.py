@@ -15,15 +15,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sgas.cells.alphas import draw_alphas, weights_of
 from sgas.cells.decisions import CellDecisions
+from sgas.cells.edges import CellLayout, derived_layout, kept_operations, searched_layout
 from sgas.cells.genotype import Genotype
 from sgas.errors import GenotypeError
 from sgas_cnn.cells import check_sides, classify
 from sgas_cnn.config import NASBENCH201_SPACE, NasBench201Config
-from sgas_cnn.edges import CellEdges, CellLayout, derived_layout, operations_of, searched_layout
+from sgas_cnn.edges import CellEdges
 from sgas_cnn.ops.layers import BatchNorm, ConvNorm
 from sgas_cnn.ops.nasbench201 import NASBENCH201_TABLE
-from sgas_cnn.supernet import ALPHA_SCALE
 
 KIND = "normal"
 NUM_STAGES = 3
@@ -109,8 +110,7 @@ class NasBench201Supernet(nn.Module):
         topology = NASBENCH201_SPACE.topology(config.num_steps)
         layout = searched_layout(NASBENCH201_SPACE, topology)
         self.body = NasBench201Body(layout, config, in_channels, num_classes, affine=False)
-        shape = topology.num_edges, len(NASBENCH201_SPACE.operations)
-        self.alphas = nn.ParameterDict({KIND: nn.Parameter(ALPHA_SCALE * torch.randn(shape))})
+        self.alphas = draw_alphas(NASBENCH201_SPACE, topology)
         self._decisions = CellDecisions.none_yet(topology)
 
     @property
@@ -120,7 +120,7 @@ class NasBench201Supernet(nn.Module):
 
     def weights(self) -> list[nn.Parameter]:
         """All parameters but the alphas; after a decision, those that are left."""
-        return list(self.body.parameters())
+        return weights_of(self)
 
     def apply_decisions(self, decisions: Mapping[str, CellDecisions]) -> None:
         """Free the operations that `decisions` gives up; those that stay keep their parameters.
@@ -129,7 +129,7 @@ class NasBench201Supernet(nn.Module):
         fresh supernet gets the shape of a checkpoint. What is gone cannot come back.
         """
         self._decisions = decisions[KIND]
-        kept = [operations_of(NASBENCH201_SPACE, state) for state in self._decisions.states]
+        kept = kept_operations(NASBENCH201_SPACE, self._decisions)
         for cell in self.body.cells:
             cell.restrict(kept)
 

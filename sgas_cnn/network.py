@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sgas.cells.edges import CellLayout, derived_layout
 from sgas.cells.genotype import CellGene, Genotype
 from sgas.errors import GenotypeError
 from sgas_cnn.cells import (
@@ -22,7 +23,6 @@ from sgas_cnn.cells import (
     forward_cells,
 )
 from sgas_cnn.config import IMAGE_SPACE, ImageModelConfig
-from sgas_cnn.edges import CellLayout, derived_layout
 from sgas_cnn.ops.layers import BatchNorm, conv
 
 AUXILIARY_CHANNELS = (128, 768)

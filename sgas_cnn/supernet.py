@@ -11,12 +11,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from sgas.cells.alphas import draw_alphas, weights_of
 from sgas.cells.decisions import CellDecisions
+from sgas.cells.edges import kept_operations, searched_layout
 from sgas_cnn.cells import build_cells, build_stem, check_size, classify, forward_cells
 from sgas_cnn.config import IMAGE_SPACE, ImageModelConfig
-from sgas_cnn.edges import operations_of, searched_layout
-
-ALPHA_SCALE = 1e-3
 
 
 class ImageSupernet(nn.Module):
@@ -34,10 +33,7 @@ class ImageSupernet(nn.Module):
         self.stem = build_stem(config, in_channels)
         self.cells = build_cells(config, self.stem, dict.fromkeys(kinds, layout), affine=False)
         self.classifier = nn.Linear(self.cells[-1].out_channels, num_classes)
-        shape = topology.num_edges, len(IMAGE_SPACE.operations)
-        self.alphas = nn.ParameterDict(
-            {kind: nn.Parameter(ALPHA_SCALE * torch.randn(shape)) for kind in kinds}
-        )
+        self.alphas = draw_alphas(IMAGE_SPACE, topology)
         self._decisions = dict.fromkeys(kinds, CellDecisions.none_yet(topology))
         self._weights: list[nn.Parameter] | None = None
 
@@ -49,8 +45,7 @@ class ImageSupernet(nn.Module):
     def weights(self) -> list[nn.Parameter]:
         """All parameters but the alphas; after a decision, those that are left."""
         if self._weights is None:  # to walk through all modules costs as much as a forward pass
-            named = self.named_parameters()
-            self._weights = [value for name, value in named if not name.startswith("alphas.")]
+            self._weights = weights_of(self)
         return list(self._weights)
 
     def apply_decisions(self, decisions: Mapping[str, CellDecisions]) -> None:
@@ -61,8 +56,7 @@ class ImageSupernet(nn.Module):
         """
         self._decisions = {kind: decisions[kind] for kind in self._decisions}
         for cell in self.cells:
-            states = self._decisions[cell.kind].states
-            cell.edges.restrict([operations_of(IMAGE_SPACE, state) for state in states])
+            cell.edges.restrict(kept_operations(IMAGE_SPACE, self._decisions[cell.kind]))
         self._weights = None
 
     def forward(self, images: Tensor) -> Tensor:

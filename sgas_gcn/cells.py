@@ -15,6 +15,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from sgas.cells.edges import CellLayout, held, restrict
 from sgas.cells.forward import dag_extend
 from sgas.cells.space import NONE
 from sgas.native.precision import widened
@@ -57,15 +58,6 @@ class LinearNorm(nn.Module):
         """The normalised `[N, out_channels]`."""
         matrix, weight = reduced(x, self.lin.weight)
         return linear_norm(matrix, weight, self.lin.bias, self.norm, self.negative_slope)
-
-
-@dataclass(frozen=True)
-class CellEdge:
-    """One edge: the state it reads, the step it enters, and the operations it holds."""
-
-    source: int
-    step: int
-    ops: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -135,7 +127,7 @@ class Outgoing:
 
 
 class Cell(nn.Module):
-    """A cell over `edges`, with outputs `concat` side by side: `[N, len(concat)·C]`."""
+    """A cell after `layout`, with outputs side by side: `[N, len(concat)·C]`."""
 
     scale_index: Tensor
 
@@ -144,39 +136,27 @@ class Cell(nn.Module):
         operations: Operations,
         in_channels: tuple[int, int],
         channels: int,
-        edges: Sequence[CellEdge],
-        num_steps: int,
-        concat: Sequence[int],
+        layout: CellLayout,
     ) -> None:
         super().__init__()
         self.operations = operations
-        self.concat = tuple(concat)
-        self.num_steps = num_steps
+        self.concat = layout.concat
+        self.num_steps = layout.num_steps
         self.out_channels = len(self.concat) * channels
         self.pre0 = LinearNorm(in_channels[0], channels, RELU)
         self.pre1 = LinearNorm(in_channels[1], channels, RELU)
-        self.links = [(edge.source, edge.step) for edge in edges]
+        self.links = [(edge.source, edge.step) for edge in layout.edges]
         self.edges = nn.ModuleList(
-            nn.ModuleDict({op: operations[op](channels) for op in edge.ops}) for edge in edges
+            nn.ModuleDict({op: operations[op](channels) for op in edge.ops})
+            for edge in layout.edges
         )
         self.register_buffer("scale_index", torch.zeros(0, dtype=torch.int64), persistent=False)
         self._sort()
 
     def restrict(self, kept: Sequence[Sequence[str]]) -> None:
         """Free the operations that are not in `kept`, by edge; the others stay the same modules."""
-        for edge, ops in enumerate(kept):
-            held = self._held(edge)
-            missing = set(ops) - set(held)
-            assert not missing, f"edge {edge} has lost {sorted(missing)} in an earlier decision"
-            for op in set(held) - set(ops):
-                del held[op]
+        restrict(self.edges, kept)
         self._sort()
-
-    def _held(self, edge: int) -> nn.ModuleDict:
-        """The operations that an edge still holds."""
-        held = self.edges[edge]
-        assert isinstance(held, nn.ModuleDict)
-        return held
 
     def _sort(self) -> None:
         """Sort the edges by what they read and hold, and note where their weights stand."""
@@ -186,7 +166,8 @@ class Cell(nn.Module):
         for source in range(NUM_INPUTS + self.num_steps):
             leaving = [edge for edge, (start, _) in enumerate(self.links) if start == source]
             # Edges that hold more come first: those of most operations then stand side by side.
-            order = sorted(filter(self._held, leaving), key=lambda edge: -len(self._held(edge)))
+            sizes = {edge: len(held(self.edges, edge)) for edge in leaving}
+            order = sorted(filter(sizes.get, leaving), key=sizes.__getitem__, reverse=True)
             holders = self._holders(order)
             self.outgoing.append(self._outgoing(order, holders))
             for op, edges in holders:
@@ -207,7 +188,7 @@ class Cell(nn.Module):
         plain: list[tuple[int, Operation]] = []
         for op, several in holders:
             operation = self.operations[op]
-            modules = [cast("Operation", self._held(edge)[op]) for edge in several]
+            modules = [cast("Operation", held(self.edges, edge)[op]) for edge in several]
             slots = [edges.index(edge) for edge in several]
             if runs_fused(operation):
                 groups.append(FusedGroup(operation, tuple(modules), tuple(slots)))
@@ -222,12 +203,12 @@ class Cell(nn.Module):
 
     def _skips(self, edge: int) -> bool:
         """True where drop path leaves an edge alone."""
-        return any(self.operations[op].skips for op in self._held(edge))
+        return any(self.operations[op].skips for op in held(self.edges, edge))
 
     def _contributes(self, edge: int, op: str) -> bool:
         """True where an edge holds an operation that adds something to its output."""
-        held = self._held(edge)
-        return op in held and (op != NONE or len(held) == 1)
+        operations = held(self.edges, edge)
+        return op in operations and (op != NONE or len(operations) == 1)
 
     def _scales(self, weights: Tensor | None) -> Sequence[Tensor | None]:
         """The weights of the operations on edges, by the state that they read; None for ones."""
@@ -286,19 +267,13 @@ def _kept(x: Tensor, probability: float, num_samples: int) -> Tensor:
     return (lots < keep) / keep
 
 
-def build_cells(
-    operations: Operations,
-    config: ModelConfig,
-    edges: Sequence[CellEdge],
-    num_steps: int,
-    concat: Sequence[int],
-) -> Sequence[Cell]:
-    """The cells of a network as a module list, all over the same edges."""
+def build_cells(operations: Operations, config: ModelConfig, layout: CellLayout) -> Sequence[Cell]:
+    """The cells of a network as a module list, all after the same layout."""
     widths = [STEM_MULTIPLE * config.channels] * NUM_INPUTS
     cells = nn.ModuleList()
     for _ in range(config.num_cells):
         inputs = (widths[-2], widths[-1])
-        cell = Cell(operations, inputs, config.channels, edges, num_steps, concat)
+        cell = Cell(operations, inputs, config.channels, layout)
         widths.append(cell.out_channels)
         cells.append(cell)
     return cast("Sequence[Cell]", cells)  # nn.ModuleList does not say what it holds

@@ -11,14 +11,10 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from sgas.cells.edges import derived_layout
 from sgas.cells.genotype import Genotype
-from sgas.cells.space import SearchSpace
 from sgas_gcn.cells import (
-    Cell,
-    CellEdge,
     DropPath,
-    ModelConfig,
-    Operations,
     build_cells,
     build_stem,
     drop_clouds,
@@ -31,6 +27,8 @@ from sgas_gcn.heads import AuxiliaryHead, NodeAuxiliaryHead, NodeClassifier, bui
 from sgas_gcn.neighbors import CellNeighbors
 from sgas_gcn.ops.graph import GRAPH_OPERATIONS
 from sgas_gcn.ops.point import POINT_OPERATIONS
+
+KIND = "normal"
 
 
 class PointNetwork(nn.Module):
@@ -55,7 +53,8 @@ class PointNetwork(nn.Module):
         self.config = config
         self.drop_path = drop_path
         self.stem = build_stem(config, in_channels)
-        self.cells = genotype_cells(genotype, POINT_SPACE, POINT_OPERATIONS, config)
+        layout = derived_layout(POINT_SPACE, genotype.cells[KIND])
+        self.cells = build_cells(POINT_OPERATIONS, config, layout)
         heads = build_heads(config, self.cells, num_classes)
         self.fusion, self.head0, self.head1, self.head2 = heads
         self.auxiliary_cell = 2 * config.num_cells // 3
@@ -120,7 +119,8 @@ class GraphNetwork(nn.Module):
         self.config = config
         self.drop_path = drop_path
         self.stem = build_stem(config, in_channels)
-        self.cells = genotype_cells(genotype, GRAPH_SPACE, GRAPH_OPERATIONS, config)
+        layout = derived_layout(GRAPH_SPACE, genotype.cells[KIND])
+        self.cells = build_cells(GRAPH_OPERATIONS, config, layout)
         last = self.cells[-1].out_channels
         self.classifier = NodeClassifier(last, num_outputs, config.dropout)
         self.auxiliary_cell = 2 * config.num_cells // 3
@@ -152,17 +152,3 @@ class GraphNetwork(nn.Module):
         if self.auxiliary is None or not self.training:
             return logits
         return logits, self.auxiliary(outputs[self.auxiliary_cell + 1], batch)
-
-
-def genotype_cells(
-    genotype: Genotype, space: SearchSpace, operations: Operations, config: ModelConfig
-) -> Sequence[Cell]:
-    """The cells of a genotype, as a module list: each edge holds its one operation."""
-    gene = genotype.cells["normal"]
-    steps = gene.edges_by_step(space)
-    edges = [
-        CellEdge(edge.source, step, (edge.op,))
-        for step, genes in enumerate(steps)
-        for edge in genes
-    ]
-    return build_cells(operations, config, edges, len(steps), gene.concat)

@@ -13,10 +13,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from sgas.cells.decisions import CellDecisions, EdgeState, Status
+from sgas.cells.alphas import draw_alphas, weights_of
+from sgas.cells.decisions import CellDecisions, Status
+from sgas.cells.edges import kept_operations, searched_layout
 from sgas.cells.space import SearchSpace
 from sgas_gcn.cells import (
-    CellEdge,
     ModelConfig,
     Operations,
     build_cells,
@@ -27,11 +28,9 @@ from sgas_gcn.config import GRAPH_SPACE, POINT_SPACE, GraphModelConfig, PointMod
 from sgas_gcn.graph_batch import GraphBatch
 from sgas_gcn.heads import NodeClassifier, build_heads, classify
 from sgas_gcn.neighbors import CellNeighbors
+from sgas_gcn.network import KIND
 from sgas_gcn.ops.graph import GRAPH_OPERATIONS
 from sgas_gcn.ops.point import POINT_OPERATIONS
-
-KIND = "normal"
-ALPHA_SCALE = 1e-3
 
 
 class Supernet(nn.Module):
@@ -47,22 +46,17 @@ class Supernet(nn.Module):
         self, space: SearchSpace, operations: Operations, config: ModelConfig, in_channels: int
     ) -> None:
         super().__init__()
-        self._topology = space.topology(config.num_steps)
-        self._names = space.operations
-        edges = [CellEdge(edge.source, edge.step, self._names) for edge in self._topology.edges]
-        steps, concat = self._topology.num_steps, self._topology.concat
+        self._space, self._topology = space, space.topology(config.num_steps)
         self.stem = build_stem(config, in_channels)
-        self.cells = build_cells(operations, config, edges, steps, concat)
+        layout = searched_layout(space, self._topology)
+        self.cells = build_cells(operations, config, layout)
 
     def open_all_edges(self) -> None:
         """Draws the alphas, with nothing decided: the last step of building a supernet."""
-        num_edges = self._topology.num_edges
-        alphas = ALPHA_SCALE * torch.randn(num_edges, len(self._names))
-        self.alphas = nn.ParameterDict({KIND: nn.Parameter(alphas)})
+        self.alphas = draw_alphas(self._space, self._topology)
         self._decisions = CellDecisions.none_yet(self._topology)
-        self.register_buffer(
-            "undecided", torch.ones(num_edges, 1, dtype=torch.bool), persistent=False
-        )
+        undecided = torch.ones(self._topology.num_edges, 1, dtype=torch.bool)
+        self.register_buffer("undecided", undecided, persistent=False)
 
     @property
     def decisions(self) -> dict[str, CellDecisions]:
@@ -71,7 +65,7 @@ class Supernet(nn.Module):
 
     def weights(self) -> list[nn.Parameter]:
         """All parameters but the alphas; after a decision, those that are left."""
-        return [value for name, value in self.named_parameters() if not name.startswith("alphas.")]
+        return weights_of(self)
 
     def apply_decisions(self, decisions: Mapping[str, CellDecisions]) -> None:
         """Free the operations that `decisions` gives up; those that stay keep their parameters.
@@ -80,17 +74,11 @@ class Supernet(nn.Module):
         fresh supernet gets the shape of a checkpoint. What is gone cannot come back.
         """
         self._decisions = decisions[KIND]
-        kept = [self._held_by(state) for state in self._decisions.states]
+        kept = kept_operations(self._space, self._decisions)
         for cell in self.cells:
             cell.restrict(kept)
         is_open = [[state.status is Status.UNDECIDED] for state in self._decisions.states]
         self.undecided = torch.tensor(is_open, device=self.undecided.device)
-
-    def _held_by(self, state: EdgeState) -> tuple[str, ...]:
-        """The operations that an edge holds: all candidates, the one decided, or none."""
-        if state.status is Status.UNDECIDED:
-            return self._names
-        return () if state.op is None else (state.op,)
 
     def mixture_weights(self) -> Tensor | None:
         """Softmax of the alphas `[E, O]`, ones for decided edges; None where no edge is open."""

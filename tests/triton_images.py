@@ -9,7 +9,8 @@ from image_kernels import Size, image
 from torch import Tensor
 from triton_runs import DEVICE
 
-from sgas_cnn.edges import CellEdge, CellEdges, CellLayout
+from sgas.cells.edges import CellEdge, CellLayout
+from sgas_cnn.edges import CellEdges
 from sgas_cnn.kernels.backend import (
     RECORDS,
     Convolutions,

@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sgas.cells.edges import CellEdge, CellLayout, searched_layout
 from sgas.native.backend import use_kernels
 from sgas.native.precision import narrowed, product, without_autocast
 from sgas_cnn.config import IMAGE_SPACE, OPERATIONS
-from sgas_cnn.edges import CellEdges, searched_layout
+from sgas_cnn.edges import CellEdges
 from sgas_cnn.fused.projection import relu_conv
 from sgas_cnn.ops.image import IMAGE_OPERATIONS
-from sgas_gcn.cells import Cell, CellEdge, LinearNorm
+from sgas_gcn.cells import Cell, LinearNorm
 from sgas_gcn.config import POINT_SPACE
 from sgas_gcn.csr import GraphNeighbors
 from sgas_gcn.neighbors import knn
@@ -39,8 +40,9 @@ Run = Callable[[Tensor, Tensor], Tensor]
 def node_cell(space: str) -> tuple[nn.Module, Run, tuple[int, ...]]:
     """A cell of points or graphs without its first layers, all edges undecided."""
     table = POINT_OPERATIONS if space == "point" else GRAPH_OPERATIONS
-    edges = [CellEdge(e.source, e.step, tuple(table)) for e in POINT_SPACE.topology(2).edges]
-    cell = Cell(table, (CHANNELS, CHANNELS), CHANNELS, edges, 2, (2, 3))
+    ends = POINT_SPACE.topology(2).edges
+    edges = tuple(CellEdge(end.source, end.step, tuple(table)) for end in ends)
+    cell = Cell(table, (CHANNELS, CHANNELS), CHANNELS, CellLayout(edges, 2, (2, 3)))
     cell.pre0, cell.pre1 = nn.Identity(), nn.Identity()
     neighbors = knn(torch.randn(2, NODES // 2, 3), 3)
     if space == "graph":

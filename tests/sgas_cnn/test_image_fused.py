@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sgas.cells.edges import CellEdge, CellLayout
 from sgas.errors import DeviceError
 from sgas.native.backend import use_kernels
 from sgas_cnn.config import OPERATIONS
-from sgas_cnn.edges import CellEdge, CellEdges, CellLayout, OperationTable
+from sgas_cnn.edges import CellEdges, OperationTable
 from sgas_cnn.kernels import backend_of
 from sgas_cnn.ops import layers
 from sgas_cnn.ops.conv_7x1_1x7 import FactorizedConv7x7

@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from triton_runs import triton_kernels
 
+from sgas.cells.edges import CellEdge, CellLayout
 from sgas.native.backend import use_kernels
-from sgas_gcn.cells import Cell, CellEdge, LinearNorm
+from sgas_gcn.cells import Cell, LinearNorm
 from sgas_gcn.config import POINT_SPACE
 from sgas_gcn.csr import GraphNeighbors
 from sgas_gcn.fused.call import State
@@ -58,8 +59,9 @@ def make_cell(
 ) -> Cell:
     """A cell in float64 whose norms have weights of both signs, decided down to `held`."""
     torch.manual_seed(0)
-    edges = [CellEdge(e.source, e.step, tuple(table)) for e in TOPOLOGY.edges]
-    cell = Cell(table, (channels, channels), channels, edges, 3, (1, 2, 3, 4)).double()
+    edges = tuple(CellEdge(e.source, e.step, tuple(table)) for e in TOPOLOGY.edges)
+    layout = CellLayout(edges, 3, (1, 2, 3, 4))
+    cell = Cell(table, (channels, channels), channels, layout).double()
     for module in cell.modules():
         if isinstance(module, BatchNorm):
             torch.nn.init.normal_(module.weight)
