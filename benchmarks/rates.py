@@ -38,11 +38,12 @@ def rates() -> tuple[float, float]:
 
 def products_of(x: Tensor, weight: Tensor) -> list[Callable[[], Any]]:
     """Ways to compute x · weightᵀ: torch's, and our linear layer where it is compiled."""
+    from sgas.native.backend import kernels_of
     from sgas_gcn.kernels.cpu_operators import operators
-    from sgas_gcn.library import runs_compiled
+    from sgas_gcn.library import LIBRARY
 
     ways: list[Callable[[], Any]] = [lambda: torch.mm(x, weight.t())]
-    if runs_compiled(x):
+    if kernels_of(x, LIBRARY) == "cpu":
         one = [torch.ones(len(weight))]
         norms = one, one, [one[0].clone()], [one[0].clone()], False, 0.1, 1e-5
         ways.append(lambda: operators().linear_norm([x], weight, None, 0.0, *norms))

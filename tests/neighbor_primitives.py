@@ -9,10 +9,11 @@ from typing import Any
 from torch import Tensor
 from torch.autograd import Function
 
+from sgas.native.backend import backend_for
 from sgas_gcn.kernels import cpu_backend, torch_backend
 from sgas_gcn.kernels.cpu_operators import operators
 from sgas_gcn.kernels.protocol import Backend, Graph, Kept
-from sgas_gcn.library import kernels_for
+from sgas_gcn.library import LIBRARY
 
 Forward = Callable[..., tuple[Sequence[Tensor], Kept]]
 Backward = Callable[[Sequence[Tensor], Sequence[Tensor], Kept], Sequence[Tensor]]
@@ -152,7 +153,7 @@ def on(kernels: str) -> Derived:
 
 
 def _on_device(x: Tensor) -> Derived:
-    return on(kernels_for(x.device))
+    return on(backend_for(x.device, LIBRARY))
 
 
 def neighbor_sum(x: Tensor, graph: Graph) -> Tensor:

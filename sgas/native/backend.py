@@ -60,6 +60,16 @@ def backend_for(device: torch.device, library: Library | None) -> str:
     return _chosen
 
 
+def kernels_of(x: torch.Tensor, library: Library | None) -> str:
+    """What computes on tensors like `x`: `torch` for floating types of 16 bits, else by device.
+
+    DeviceError as from `backend_for`.
+    """
+    if x.is_floating_point() and x.element_size() < 4:
+        return "torch"
+    return backend_for(x.device, library)
+
+
 def _missing(kind: str, library: Library | None) -> str | None:
     """Why there are no kernels `cpu` or `cuda`; None where there are."""
     if kind == "cuda":

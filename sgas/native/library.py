@@ -166,9 +166,9 @@ class NotBuilt(Exception):
 
 def cache_folder() -> Path:
     """Where built libraries are kept: `$SGAS_CACHE`, else the user's cache folder."""
-    given = os.environ.get("SGAS_CACHE")
-    if given:
-        return Path(given)
+    folder = os.environ.get("SGAS_CACHE")
+    if folder:
+        return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sgas"
 
 

@@ -25,9 +25,9 @@ def once(function: Function) -> Function:
     """`functools.cache` for what may run only once: threads that come first at a time wait."""
     lock, kept = RLock(), cache(function)
 
-    def run(*given: Any) -> Any:
+    def run(*arguments: Any) -> Any:
         with lock:
-            return kept(*given)
+            return kept(*arguments)
 
     run.__doc__, run.__name__ = function.__doc__, function.__name__
     return cast("Function", cache(run))
@@ -49,27 +49,16 @@ def define(
         library.impl(name, _apart(function_of(name)), "CompositeExplicitAutograd")
 
 
-def is_looked_at(given: Sequence[Any]) -> bool:
+def is_looked_at(arguments: Sequence[Any]) -> bool:
     """Whether torch looks at a call with these arguments: traces, fakes or counts it."""
     if torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None:
         return True
-    return any(type(x) not in (Tensor, nn.Parameter) for x in first_tensors(given))
+    return any(type(x) not in (Tensor, nn.Parameter) for x in first_tensors(arguments))
 
 
-def is_derived(given: Sequence[Any]) -> bool:
-    """Whether torch is to derive the results of a call with these arguments."""
-    if not torch.is_grad_enabled():
-        return False
-    return any(
-        isinstance(x, Tensor) and x.requires_grad
-        for value in given
-        for x in (value if isinstance(value, _LISTS) else (value,))
-    )
-
-
-def first_tensors(given: Sequence[Any]) -> Iterator[Tensor]:
+def first_tensors(arguments: Sequence[Any]) -> Iterator[Tensor]:
     """The tensors among the arguments, and the first of those in each list."""
-    for value in given:
+    for value in arguments:
         x = value[0] if isinstance(value, _LISTS) and value else value
         if isinstance(x, Tensor):
             yield x
@@ -78,7 +67,7 @@ def first_tensors(given: Sequence[Any]) -> Iterator[Tensor]:
 def _apart(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function, below autograd, but that no two of its results share memory."""
 
-    def run(*given: Any) -> Any:
+    def run(*arguments: Any) -> Any:
         taken = set[int]()
 
         def own(result: Any) -> Any:
@@ -92,6 +81,6 @@ def _apart(function: Callable[..., Any]) -> Callable[..., Any]:
             return result.clone() if shared else result
 
         with torch._C._AutoDispatchBelowAutograd():
-            return own(function(*given))
+            return own(function(*arguments))
 
     return run

@@ -50,11 +50,11 @@ def without_autocast(function: Pass) -> Pass:
     """
 
     @wraps(function)
-    def run(context: Any, *given: Any) -> Any:
-        device = next(x.device.type for x in given if isinstance(x, Tensor))
+    def run(context: Any, *arguments: Any) -> Any:
+        device = next(x.device.type for x in arguments if isinstance(x, Tensor))
         if not torch.is_autocast_enabled(device):
-            return function(context, *given)
+            return function(context, *arguments)
         with torch.autocast(device, enabled=False):
-            return function(context, *map(widened, given))
+            return function(context, *map(widened, arguments))
 
     return cast("Pass", run)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from sgas.native.backend import kernels_of
 from sgas_gcn.kernels import (
     cpu_backend,
     cuda_operators,  # noqa: F401 - a counter of FLOPs has to find its formulas
     torch_backend,
 )
 from sgas_gcn.kernels.protocol import Backend
-from sgas_gcn.library import kernels_on
+from sgas_gcn.library import LIBRARY
 
 
 def backend_of(x: Tensor) -> Backend:
@@ -18,7 +19,7 @@ def backend_of(x: Tensor) -> Backend:
 
     DeviceError where kernels were asked for that do not run there or cannot be built.
     """
-    kernels = kernels_on(x)
+    kernels = kernels_of(x, LIBRARY)
     if kernels == "cuda":
         from sgas_gcn.kernels import cuda_backend  # Triton may not be installed
 

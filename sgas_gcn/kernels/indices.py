@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sgas_gcn.library import kernels_on
+from sgas.native.backend import kernels_of
+from sgas_gcn.library import LIBRARY
 
 DISTANCES_AT_ONCE = 2**22  # bounds the memory of a search: 16 MiB of float32
 FEW_DIMENSIONS = 16  # up to so many, distances are computed one by one and not as a product
@@ -20,7 +21,7 @@ def nearest(x: Tensor, width: int) -> Tensor:
     `x` is `[B, P, C]`, of 32 bits or more. Of points equally far compiled kernels take the first.
     """
     num_clouds, num_points, dimensions = x.shape
-    compiled = kernels_on(x) == "cpu"
+    compiled = kernels_of(x, LIBRARY) == "cpu"
     if compiled and dimensions <= FEW_DIMENSIONS:
         return torch.ops.sgas_gcn.nearest(x, width)
     index = torch.empty(num_clouds, num_points, width, dtype=torch.int64, device=x.device)
@@ -41,7 +42,7 @@ def transpose(offsets: Tensor, sources: Tensor) -> tuple[Tensor, Tensor, Tensor]
 
     `offsets` is `[N + 1]`, `sources` `[E]`; all are of one integer type.
     """
-    if kernels_on(sources) == "cpu":
+    if kernels_of(sources, LIBRARY) == "cpu":
         return torch.ops.sgas_gcn.transpose(offsets, sources)
     dtype, nodes = sources.dtype, torch.arange(len(offsets), device=sources.device)
     targets = nodes[:-1].repeat_interleave(offsets.diff(), output_size=len(sources))

@@ -11,9 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sgas.native.backend import kernels_of
 from sgas.native.precision import narrow_type, widened
 from sgas_gcn.kernels.cpu_operators import operators
-from sgas_gcn.library import kernels_on
+from sgas_gcn.library import LIBRARY
 
 
 class Pooled(NamedTuple):
@@ -32,7 +33,7 @@ def pooled_activations(
     `weight` `[D, C]` are the W_i side by side. The extremum is the largest value where `sign` `[D]`
     is 1, the smallest where it is -1.
     """
-    if kernels_on(inputs[0]) != "cpu":
+    if kernels_of(inputs[0], LIBRARY) != "cpu":
         return None
     settings = (sign, num_clouds, negative_slope)
     if narrow_type(inputs[0]) is None:

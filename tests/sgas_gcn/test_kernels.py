@@ -23,10 +23,10 @@ from torch import Tensor
 from triton_runs import DEVICE, INTERPRETED, pass_compiled, triton_kernels
 
 from sgas.errors import DataError
-from sgas.native.backend import use_kernels
+from sgas.native.backend import backend_for, use_kernels
 from sgas_gcn.csr import CsrGraph
 from sgas_gcn.kernels.protocol import Graph
-from sgas_gcn.library import LIBRARY, kernels_for
+from sgas_gcn.library import LIBRARY
 from sgas_gcn.neighbors import NeighborGraph
 
 SLOPE = 0.2
@@ -52,7 +52,7 @@ def backend(request: pytest.FixtureRequest) -> Iterator[torch.device]:
 
 def is_slow() -> bool:
     """Whether the kernels in force are interpreted."""
-    return INTERPRETED and kernels_for(torch.device("cpu")) == "cuda"
+    return INTERPRETED and backend_for(torch.device("cpu"), LIBRARY) == "cuda"
 
 
 def quick(name: str) -> str:
