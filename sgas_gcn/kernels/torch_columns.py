@@ -20,7 +20,22 @@ def relu_sums_(h: Tensor, negative_slope: float) -> Tensor:
     """Leaky ReLU in place; float64 `[2, D]`: the sums of its results and of their squares."""
     if negative_slope != 1:
         F.leaky_relu_(h, negative_slope)
-    return torch.stack([h.sum(0, dtype=torch.float64), h.square().sum(0, dtype=torch.float64)])
+    return square_sums(h)
+
+
+def square_sums(x: Tensor) -> Tensor:
+    """Float64 `[2, D]`: the sums of `x` `[N, D]` and of its squares.
+
+    Added up as deviations from the first row: where a mean is large beside the deviation, squares
+    of single precision would lose all of it.
+    """
+    if not len(x):
+        return x.new_zeros(2, x.shape[1], dtype=torch.float64)
+    apart, reference = x - x[:1], x[0].double()
+    one = apart.sum(0, dtype=torch.float64)
+    total = one + len(x) * reference
+    two = apart.square_().sum(0, dtype=torch.float64)
+    return torch.stack([total, two + reference * (one + total)])
 
 
 def norm_coefficients(sums: Tensor, count: int, norms: Norms) -> Tensor:
@@ -47,11 +62,17 @@ def norm_coefficients(sums: Tensor, count: int, norms: Norms) -> Tensor:
 
 def column_sums(grad: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
     """As in `Backend`."""
-    edges = max(grad.shape[1] // max(y.shape[1], 1), 1)
-    product = grad.reshape(len(grad), edges, y.shape[1]) * y.unsqueeze(1)
+    edges, double = max(grad.shape[1] // max(y.shape[1], 1), 1), torch.float64
     counted = grad if mask is None else grad * mask.unsqueeze(1)
-    double = torch.float64
-    return torch.stack([counted.sum(0, dtype=double), product.sum(0, dtype=double).flatten()])
+    total = counted.sum(0, dtype=double)
+    if not len(y):
+        return torch.stack([total, total])
+    # Rows that are not counted have values of 0; the others differ little from the first of them.
+    first = y[:1] if mask is None else y.index_select(0, mask.argmax().view(1))
+    apart = y - (first if mask is None else first * mask.unsqueeze(1))
+    product = grad.reshape(len(grad), edges, y.shape[1]) * apart.unsqueeze(1)
+    near = first[0].double().repeat(edges)
+    return torch.stack([total, product.sum(0, dtype=double).flatten() + near * total])
 
 
 def norm_gradients(

@@ -77,17 +77,28 @@ def edge_relu_stats(
 ) -> tuple[Tensor, Tensor, Tensor, Kept]:
     """As in `Composed`; keeps the column that was chosen, and the extremum."""
     total, squares = torch.zeros_like(target), torch.zeros_like(target)
+    reference = _first_relu(target, source, graph)
     lowest = torch.full_like(target, -torch.inf)
     extremum = _RunningMax(lowest, graph.degree)
     for number, column in enumerate(graph.columns):
         gathered = source.index_select(0, column)
         extremum.update(gathered * sign, number)
         relu = gathered.add_(target).relu_()
+        relu.sub_(reference)
         total.add_(relu)
         squares.addcmul_(relu, relu)
     selected = torch.addcmul(target, extremum.best, sign).relu_()
-    sums = (total.sum(0, dtype=torch.float64), squares.sum(0, dtype=torch.float64))
-    return selected, *sums, (extremum.column, selected)
+    one, near = total.sum(0, dtype=torch.float64), reference.double()
+    sums = one + len(target) * graph.degree * near
+    two = squares.sum(0, dtype=torch.float64) + near * (one + sums)
+    return selected, sums, two, (extremum.column, selected)
+
+
+def _first_relu(target: Tensor, source: Tensor, graph: NeighborGraph) -> Tensor:
+    """h of the first edge `[D]`, from which all are taken; zeros where there is no edge."""
+    if not len(target) or not graph.degree:
+        return target.new_zeros(target.shape[1])
+    return (target[0] + source[graph.columns[0][0]]).relu()
 
 
 def edge_relu_stats_backward(

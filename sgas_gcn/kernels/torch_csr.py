@@ -17,6 +17,7 @@ from torch import Tensor
 from sgas_gcn.csr import CsrGraph
 from sgas_gcn.kernels.protocol import Kept
 from sgas_gcn.kernels.scatter import max_by_rows
+from sgas_gcn.kernels.torch_columns import square_sums
 
 # Numbers worked on at a time where edges are looked at one by one.
 PIECE = {"cpu": 2**20, "cuda": 2**25}
@@ -100,8 +101,9 @@ def edge_relu_stats(
     for piece in _pieces(graph, width, source.device):
         h = source.index_select(0, graph.sources[piece])
         h.add_(target.index_select(0, graph.targets[piece])).relu_()
-        total.add_(h.sum(0))
-        squares.add_(h.square_().sum(0))
+        sums = square_sums(h)
+        total.add_(sums[0])
+        squares.add_(sums[1])
     best, chosen = _largest(source * sign, graph)
     selected = torch.addcmul(target, best, sign).relu_().masked_fill_(~graph.has_edges, 0)
     return selected, total, squares, (chosen, selected)

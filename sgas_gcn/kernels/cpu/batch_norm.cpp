@@ -19,22 +19,27 @@ Tensor relu_sums(const Tensor& h, double negative_slope, Tensor out, bool stream
     const auto rows = reading<scalar_t>(h);
     const auto to = writing<scalar_t>(out);
     const scalar_t by = static_cast<scalar_t>(negative_slope);
-    sums = two_column_sums<scalar_t>(
+    sums = two_column_sums<scalar_t, SQUARES>(
         h.size(0), h.size(1), h,
-        [&](auto block, int64_t row, int64_t stop, int64_t c, auto* total, auto* squares) {
+        [&](auto block, int64_t row, int64_t stop, int64_t c, auto* total, auto* squares,
+            auto* reference) {
           using B = decltype(block);
           const auto zero = B::fill(0), slope = B::fill(by);
+          const auto relu = [&](int64_t r, int u) -> typename B::Value {
+            const auto value = B::load(rows.row(r) + c, u);
+            return value > zero ? value : value * slope;
+          };
+          for (int u = 0; u < B::count; u++) reference[u] = relu(row, u);
           for (; row < stop; row++) {
             for (int u = 0; u < B::count; u++) {
-              auto value = B::load(rows.row(row) + c, u);
-              value = value > zero ? value : value * slope;
+              const auto value = relu(row, u), apart = value - reference[u];
               if (streamed) {
                 B::stream(to.row(row) + c, u, value);
               } else {
                 B::store(to.row(row) + c, u, value);
               }
-              total[u] += value;
-              squares[u] += value * value;
+              total[u] += apart;
+              squares[u] += apart * apart;
             }
           }
         });
@@ -115,10 +120,14 @@ Tensor column_sums(const Tensor& grad, const Tensor& y, const std::optional<Tens
     const auto values = reading<scalar_t>(y);
     const scalar_t* counted = mask ? mask->const_data_ptr<scalar_t>() : nullptr;
     const auto sum_of = [&](int64_t first, const Tensor& like) {
-      return two_column_sums<scalar_t>(
+      return two_column_sums<scalar_t, PRODUCTS>(
           grad.size(0), width, like,
-          [&](auto block, int64_t row, int64_t stop, int64_t c, auto* total, auto* products) {
+          [&](auto block, int64_t row, int64_t stop, int64_t c, auto* total, auto* products,
+              auto* reference) {
             using B = decltype(block);
+            int64_t near = row;  // what is not counted has values of 0, and takes no reference off
+            while (counted != nullptr && near < stop - 1 && counted[near] == 0) near++;
+            for (int u = 0; u < B::count; u++) reference[u] = B::load(values.row(near) + c, u);
             for (; row < stop; row++) {
               const auto by = B::fill(counted == nullptr ? 1 : counted[row]);
               B::prefetch(g.row(row + ROWS_AHEAD) + first + c);
@@ -126,7 +135,7 @@ Tensor column_sums(const Tensor& grad, const Tensor& y, const std::optional<Tens
               for (int u = 0; u < B::count; u++) {
                 const auto of = B::load(g.row(row) + first + c, u);
                 total[u] += of * by;
-                products[u] += of * B::load(values.row(row) + c, u);
+                products[u] += of * (B::load(values.row(row) + c, u) - reference[u] * by);
               }
             }
           });

@@ -92,7 +92,7 @@ Tensor stats_by_slices(const Tensor& x, const Tensor& weight, const T* sign,
     double* own = sums + group * 2 * columns + slice.column;
     const EdgeStats<T, Place> found{y + slice.column, places + slice.column, columns, own,
                                     own + columns};
-    T scratch[2 * COLUMNS_OF_A_SLICE];
+    T scratch[3 * COLUMNS_OF_A_SLICE];
     visit_nodes(first, last, slice.width, slice.target(projected, stride),
                 slice.source(projected, stride), sign + slice.column, rows, found, scratch);
   };

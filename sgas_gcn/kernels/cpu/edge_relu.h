@@ -13,6 +13,7 @@
 
 #include <limits>
 
+#include "columns.h"
 #include "lanes.h"
 #include "rows.h"
 
@@ -31,19 +32,20 @@ struct EdgeStats {
 
 template <class T, class Place>
 void visit(int64_t i, int64_t channels, const Matrix<T>& target, const Matrix<T>& source,
-           const T* sign, const Rows& rows, const EdgeStats<T, Place>& found, T* total,
-           T* squares) {
+           const T* sign, const Rows& rows, const EdgeStats<T, Place>& found, const T* reference,
+           T* total, T* squares) {
   const Index first = rows.offsets[i], last = rows.offsets[i + 1];
   over_channels<T>(channels, [&](auto block, int64_t c) {
     using B = decltype(block);
     using Value = typename B::Value;
     const Value zero = B::fill(0);
-    Value own[B::count], signs[B::count], best[B::count];
+    Value own[B::count], signs[B::count], best[B::count], near[B::count];
     Value sum[B::count] = {}, square[B::count] = {};
     typename B::Integer chosen[B::count] = {};
     for (int u = 0; u < B::count; u++) {
       own[u] = B::load(target.row(i) + c, u);
       signs[u] = B::load(sign + c, u);
+      near[u] = B::load(reference + c, u);
       best[u] = B::fill(-std::numeric_limits<T>::infinity());
     }
     for (Index edge = first; edge < last; edge++) {
@@ -53,8 +55,9 @@ void visit(int64_t i, int64_t channels, const Matrix<T>& target, const Matrix<T>
         const Value other = B::load(row, u);
         const Value h = own[u] + other;
         const Value relu = B::larger(zero, h);  // a NaN stays one and reaches the statistics
-        sum[u] += relu;
-        square[u] += relu * relu;
+        const Value apart = relu - near[u];
+        sum[u] += apart;
+        square[u] += apart * apart;
         const Value signed_other = signs[u] * other;
         const auto wins = signed_other > best[u];
         best[u] = B::larger(signed_other, best[u]);
@@ -71,19 +74,32 @@ void visit(int64_t i, int64_t channels, const Matrix<T>& target, const Matrix<T>
   });
 }
 
-// Nodes first to last; `sums` holds 2 · channels numbers. The thread has to finish its streams.
+// h of the first edge of some nodes, near which the others are taken to be.
+template <class T>
+void first_edge(int64_t start, int64_t stop, int64_t channels, const Matrix<T>& target,
+                const Matrix<T>& source, const Rows& rows, T* reference) {
+  while (start < stop && rows.offsets[start] == rows.offsets[start + 1]) start++;
+  if (start == stop) return std::fill_n(reference, channels, T(0)), void();
+  const T *own = target.row(start), *other = source.row(rows.sources[rows.offsets[start]]);
+  for (int64_t c = 0; c < channels; c++) reference[c] = std::max(T(0), own[c] + other[c]);
+}
+
+// Nodes first to last; `sums` holds 3 · channels numbers. The thread has to finish its streams.
 template <class T, class Place>
 void visit_nodes(int64_t first, int64_t last, int64_t channels, const Matrix<T>& target,
                  const Matrix<T>& source, const T* sign, const Rows& rows,
                  const EdgeStats<T, Place>& found, T* sums) {
   for (int64_t start = first; start < last; start += NODES_AT_ONCE) {
+    const int64_t stop = std::min(last, start + NODES_AT_ONCE);
+    T *total = sums, *squares = sums + channels, *reference = squares + channels;
     std::fill_n(sums, 2 * channels, T(0));
-    for (int64_t i = start; i < std::min(last, start + NODES_AT_ONCE); i++) {
+    first_edge(start, stop, channels, target, source, rows, reference);
+    for (int64_t i = start; i < stop; i++) {
       source.prefetch_far(i, channels);
-      visit(i, channels, target, source, sign, rows, found, sums, sums + channels);
+      visit(i, channels, target, source, sign, rows, found, reference, total, squares);
     }
-    for (int64_t c = 0; c < channels; c++) found.total[c] += sums[c];
-    for (int64_t c = 0; c < channels; c++) found.squares[c] += sums[channels + c];
+    add_sums<SQUARES>(rows.offsets[stop] - rows.offsets[start], channels, total, squares, reference,
+                      found.total, found.squares);
   }
 }
 

@@ -22,7 +22,7 @@ void visit_all(int64_t channels, const Matrix<T>& target, const Matrix<T>& sourc
                const Rows& rows, T* selected, Place* places, double* partial) {
   const int64_t chunks = (rows.count + CHUNK - 1) / CHUNK;
   at::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
-    std::vector<T> sums(2 * channels);
+    std::vector<T> sums(3 * channels);
     for (int64_t chunk = begin; chunk < end; chunk++) {
       double* own = partial + chunk * 2 * channels;
       const EdgeStats<T, Place> found{selected, places, channels, own, own + channels};

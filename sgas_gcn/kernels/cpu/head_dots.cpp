@@ -61,9 +61,9 @@ Tensor head_dots_backward(const Tensor& values, const Tensor& first, const Tenso
     const scalar_t* one = first.const_data_ptr<scalar_t>();
     const scalar_t* two = second.const_data_ptr<scalar_t>();
     for (int64_t head = 0; head < heads; head++) {
-      const Tensor sums = two_column_sums<scalar_t>(
+      const Tensor sums = two_column_sums<scalar_t, AS_ADDED>(
           values.size(0), channels, values,
-          [&](auto block, int64_t row, int64_t stop, int64_t c, auto* a, auto* b) {
+          [&](auto block, int64_t row, int64_t stop, int64_t c, auto* a, auto* b, auto*) {
             using B = decltype(block);
             for (; row < stop; row++) {
               const auto by_one = B::fill(one[row * heads + head]);

@@ -35,28 +35,29 @@ void relu_chunk(const std::vector<Factor<T>>& factors, int64_t first, int64_t la
     typename B::Value shift[count];
     for (int u = 0; u < count; u++) shift[u] = B::load(bias.data() + column, u);
     for (int64_t row = first; row < last; row += ROWS_AT_ONCE) {
-      typename B::Value total[count] = {}, squares[count] = {};
+      typename B::Value total[count] = {}, squares[count] = {}, reference[count] = {};
       multiply_columns<T, count>(
           factors, row, std::min(last, row + ROWS_AT_ONCE), column,
           [&](auto block, int64_t r, auto& found) __attribute__((always_inline)) {
             for (int u = 0; u < count; u++) {
               auto value = found[u] + shift[u];
               value = value > zero ? value : value * by;
-              total[u] += value;
-              squares[u] += value * value;
+              if (r == row) reference[u] = value;
+              const auto apart = value - reference[u];
+              total[u] += apart;
+              squares[u] += apart * apart;
               found[u] = value;
             }
             store_columns<streamed, partial.value>(block, y.row(r), column, columns, found);
           });
-      T numbers[2][B::width];
+      T numbers[3][B::width];
       for (int u = 0; u < count; u++) {
         B::store(numbers[0], u, total[u]);
         B::store(numbers[1], u, squares[u]);
+        B::store(numbers[2], u, reference[u]);
       }
-      for (int i = 0; i < B::width; i++) {
-        sums[column + i] += numbers[0][i];
-        sums[stride + column + i] += numbers[1][i];
-      }
+      add_sums<SQUARES>(std::min(last - row, ROWS_AT_ONCE), B::width, numbers[0], numbers[1],
+                        numbers[2], sums + column, sums + stride + column);
     }
   });
 }

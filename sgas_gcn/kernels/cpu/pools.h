@@ -4,6 +4,7 @@
 // dL/da = c1 + c2 a, and G on top at the point that was chosen.
 #pragma once
 
+#include "columns.h"
 #include "lanes.h"
 #include "rows.h"
 
@@ -28,7 +29,9 @@ struct Pooling {
   using Value = typename B::Value;
   const Value zero = B::fill(0), factor;
   Value signs[B::count], best[B::count], sum[B::count] = {}, square[B::count] = {};
+  Value reference[B::count] = {};  // the first that is added
   typename B::Integer chosen[B::count];
+  int64_t added = 0;  // points
 
   Pooling(const Pool<T>& pool, int64_t c, T slope, const T* sign) : factor(B::fill(slope)) {
     for (int u = 0; u < B::count; u++) {
@@ -40,8 +43,11 @@ struct Pooling {
 
   void add(int number, Value value, typename B::Integer point) {
     const Value a = value > zero ? value : factor * value;
-    sum[number] += a;
-    square[number] += a * a;
+    if (added == 0) reference[number] = a;
+    if (number == B::count - 1) added++;
+    const Value apart = a - reference[number];
+    sum[number] += apart;
+    square[number] += apart * apart;
     const Value signed_a = signs[number] * a;
     const auto wins = signed_a > best[number];
     best[number] = B::larger(signed_a, best[number]);
@@ -52,13 +58,13 @@ struct Pooling {
     for (int u = 0; u < B::count; u++) {
       B::store(pool.extremum + c, u, best[u]);
       B::store_integer(pool.point + c, u, chosen[u]);
-      T sums[2 * B::lanes];
+      T sums[3 * B::lanes];
       B::store(sums, 0, sum[u]);
       B::store(sums, 1, square[u]);
-      for (int lane = 0; lane < B::lanes; lane++) {
-        pool.total[c + u * B::lanes + lane] += sums[lane];
-        pool.squares[c + u * B::lanes + lane] += sums[B::lanes + lane];
-      }
+      B::store(sums, 2, reference[u]);
+      const int64_t at = c + u * B::lanes;
+      add_sums<SQUARES>(added, B::lanes, sums, sums + B::lanes, sums + 2 * B::lanes, pool.total + at,
+                        pool.squares + at);
     }
   }
 };

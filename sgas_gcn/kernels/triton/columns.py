@@ -58,8 +58,14 @@ def _activation_sums_kernel(
         if SLOPE != 1:
             value = leaky_relu(value, SLOPE)
             tl.store(h + place, value, mask=known)
-        total += tl.sum(value, axis=0).to(tl.float64)
-        square += tl.sum(value * value, axis=0).to(tl.float64)
+        # As deviations from the tile's first row: see `square_sums` of torch_columns.
+        first = tl.sum(tl.where((row == tl.min(row, axis=0))[:, None], value, 0), axis=0)
+        apart = tl.where(known, value - first[None, :], 0)
+        one = tl.sum(apart, axis=0).to(tl.float64)
+        near = first.to(tl.float64)
+        sums = one + near * tl.sum((row < num_rows).to(tl.float64), axis=0)
+        total += sums
+        square += tl.sum(apart * apart, axis=0).to(tl.float64) + near * (one + sums)
     at = strip * 2 * width + column
     tl.store(partial + at, total, mask=inside)
     tl.store(partial + at + width, square, mask=inside)
@@ -138,10 +144,17 @@ def _column_sums_kernel(
         g = g.to(ACC)
         at = row[:, None] * y_stride + (column % shared)[None, :]
         value = tl.load(y + at, mask=known, other=0).to(ACC)
-        product += tl.sum(g * value, axis=0).to(tl.float64)
+        # As deviations from the tile's first row; rows that are not counted have values of 0.
+        first = tl.sum(tl.where((row == tl.min(row, axis=0))[:, None], value, 0), axis=0)
+        near = tl.zeros([ROWS, COLUMNS], ACC) + first[None, :]
+        counted = g
         if MASKED:
-            g = g * tl.load(mask + row, mask=there, other=0).to(ACC)[:, None]
-        total += tl.sum(g, axis=0).to(tl.float64)
+            by = tl.load(mask + row, mask=there, other=0).to(ACC)[:, None]
+            near = near * by
+            counted = g * by
+        sums = tl.sum(counted, axis=0).to(tl.float64)
+        total += sums
+        product += tl.sum(g * (value - near), axis=0).to(tl.float64) + first.to(tl.float64) * sums
     at = strip * 2 * width + column
     tl.store(partial + at, total, mask=inside)
     tl.store(partial + at + width, product, mask=inside)
