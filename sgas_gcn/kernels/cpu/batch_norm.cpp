@@ -1,6 +1,6 @@
 // Batch norm after a ReLU, for several norms side by side, in steps that fused functions combine:
 // the ReLU with its sums, the coefficients, the sums of the backward pass, the factors that come of
-// them, and their use. The mathematics and the conventions are those of `kernels/pointwise_torch`.
+// them, and their use. The mathematics and the conventions are those of `kernels/torch_columns.py`.
 
 #include <torch/library.h>
 

@@ -1,4 +1,4 @@
-// Backward of a term over its length, row by row; the mathematics is in `kernels/pointwise_torch`.
+// Backward of a term over its length, row by row; the mathematics is in `kernels/torch_columns.py`.
 #pragma once
 
 #include "columns.h"

@@ -3,7 +3,7 @@
 // Forward, the ReLU and the sums of the norm are taken of a product's registers. Backward, the
 // gradient before the ReLU is made for some rows and used while it is in the cache; it is never
 // written as a whole. What does not go by registers goes through a library, by tiles of rows. The
-// mathematics and the conventions are those of `kernels/pointwise_torch`.
+// mathematics and the conventions are those of `kernels/torch_columns.py`.
 
 #include <ATen/ops/sum.h>
 #include <torch/library.h>

@@ -1,5 +1,5 @@
 // The sum of all that leaves a cell state, and the backward pass of its terms over their length.
-// The mathematics and the conventions are those of `kernels/pointwise_torch`.
+// The mathematics and the conventions are those of `kernels/torch_columns.py`.
 
 #include <torch/library.h>
 
