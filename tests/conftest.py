@@ -9,10 +9,36 @@ import pytest
 import torch
 from triton_runs import interpret
 
+from sgas_cnn.library import LIBRARY as IMAGES
+from sgas_gcn.library import LIBRARY as CLOUDS
+
+LIBRARIES = (CLOUDS, IMAGES)
+
 # Before anything imports Triton, which settles then whether it interprets.
 interpret()
 
 ROOT = Path(__file__).parents[1]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks a test as `compiled` where the kernels that it is run over are compiled ones."""
+    for item in items:
+        parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        if any(isinstance(value, str) and value == "cpu" for value in parameters):
+            item.add_marker("compiled")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test of compiled kernels is skipped where they are not; fails if SGAS_MARCH asks for them.
+
+    Else a level of processors would pass that was never built.
+    """
+    if item.get_closest_marker("compiled") is None:
+        return
+    for library in LIBRARIES:
+        if (reason := library.load()) is not None:
+            (pytest.fail if os.environ.get("SGAS_MARCH") else pytest.skip)(reason)
 
 
 @pytest.fixture(scope="session", autouse=True)

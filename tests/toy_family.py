@@ -124,6 +124,9 @@ class ToySupernet(nn.Module):
                 if state.status is not Status.UNDECIDED:
                     for op in [op for op in held if op != state.op]:
                         del held[op]
+                assert state.status is not Status.UNDECIDED or len(held) == len(OPERATIONS), (
+                    "an edge that is open has lost operations"
+                )
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)

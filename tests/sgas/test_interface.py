@@ -206,9 +206,13 @@ def test_typed_keywords_are_the_options(family: Any, verb: str) -> None:
 
 
 def test_the_functions_of_a_family_are_those_of_the_interface(here: Path) -> None:
-    mine = {"preset": "demo", "quiet": True, "channels": 2, "num_cells": 3, "batch_size": 300}
-    searched = sgas_cnn.search("digits", strategy="random", **mine, **QUICK)
-    again = search(IMAGES, "digits", strategy="random", out="again", **mine, **QUICK)
+    label, draw = np.arange(48) % 3, np.random.default_rng(0)
+    images = draw.integers(0, 256, (48, 8, 8, 1)).astype(np.uint8)
+    for split in ("train", "test"):
+        np.savez(here / f"{split}.npz", image=images, label=label)
+    mine = {"preset": "demo", "quiet": True, "channels": 2, "num_cells": 3, "batch_size": 16}
+    searched = sgas_cnn.search("./", strategy="random", **mine, **QUICK)
+    again = search(IMAGES, "./", strategy="random", out="again", **mine, **QUICK)
     assert searched.genotype.cells == again.genotype.cells
     trained = sgas_cnn.train(searched, epochs=1, **mine)
     assert sgas_cnn.evaluate(trained) == sgas_cnn.load(trained.folder).evaluation

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -24,8 +23,6 @@ from image_kernels import (
 )
 from torch import Tensor
 from torch.library import opcheck
-from triton_images import some_of
-from triton_runs import triton_kernels
 
 from sgas_cnn.kernels.backend import (
     Convolutions,
@@ -282,22 +279,7 @@ def test_a_number_that_is_none_is_not_hidden(backend: Any) -> None:
 OPERATORS = ["separable", "separable mapped", "projection", "mixture", "pool"]
 
 
-@pytest.fixture(params=["sgas_cnn", "sgas_cnn_cuda"])
-def operators(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """Those compiled for the CPU, and Triton's."""
-    if request.param == "sgas_cnn":
-        needs_library()
-    with triton_kernels() if request.param == "sgas_cnn_cuda" else nullcontext():
-        yield torch.ops.sgas_cnn if request.param == "sgas_cnn" else _triton_operators()
-
-
-def _triton_operators() -> Any:
-    from sgas_cnn.kernels import cuda_backend
-
-    return cuda_backend.OPERATORS
-
-
-def operator_and_arguments(operators: Any, name: str) -> tuple[Any, list[Any]]:
+def operator_and_arguments(name: str) -> tuple[Any, list[Any]]:
     """An operator and arguments in float64."""
     torch.manual_seed(6)
     if name == "mixture":
@@ -310,19 +292,21 @@ def operator_and_arguments(operators: Any, name: str) -> tuple[Any, list[Any]]:
     else:
         mapped = name == "separable mapped"
         convolutions = bank(SMALL, torch.float64, 1 if mapped else 2, mapped)
-        if operators is not torch.ops.sgas_cnn:  # interpreted, which takes long
-            convolutions = some_of(convolutions, [0, -1])
         arguments = flat(Separable(convolutions, True))
-    return getattr(operators, name.split()[0]).default, arguments
+    return getattr(torch.ops.sgas_cnn, name.split()[0]).default, arguments
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("name", OPERATORS)
-def test_torch_knows_the_operators(operators: Any, name: str) -> None:
-    operator, arguments = operator_and_arguments(operators, name)
+def test_torch_knows_the_operators(name: str) -> None:
+    """Those that are compiled for the CPU; test_triton_primitives asks of Triton's the same."""
+    needs_library()
+    operator, arguments = operator_and_arguments(name)
     tests = ("test_schema", "test_faketensor")
     assert set(opcheck(operator, tuple(arguments), test_utils=tests).values()) == {"SUCCESS"}
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("mapped", [False, True], ids=["shared", "mapped"])
 def test_torch_knows_the_compiled_sum(mapped: bool) -> None:
     needs_library()
@@ -339,6 +323,7 @@ def test_torch_knows_the_compiled_sum(mapped: bool) -> None:
         operator(*arguments[:-1], torch.randn(3, 3, dtype=torch.float64))
 
 
+@pytest.mark.compiled
 def test_wrong_arguments_are_refused() -> None:
     needs_library()
     x, weight, through = torch.zeros(1, 4, 4, 2), torch.zeros(2, 1, 3, 3), torch.zeros(2, 2, 1, 1)

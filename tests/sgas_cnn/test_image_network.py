@@ -1,10 +1,11 @@
-"""Derived networks: published sizes, agreement with the supernet, drop path, auxiliary head."""
+"""Derived networks of images: published sizes, what cells may be, the auxiliary head's pooling.
+
+What they have in common with every other space is in tests/contracts.
+"""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,15 +13,12 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from sgas.cells.decisions import CellDecisions, Choice, genotype_of
 from sgas.cells.genotype import Genotype
 from sgas.errors import ConfigError, GenotypeError
-from sgas_cnn.config import IMAGE_SPACE, OPERATIONS, ImageModelConfig
-from sgas_cnn.edges import drop_images
+from sgas_cnn.config import ImageModelConfig
 from sgas_cnn.network import AuxiliaryHead, ImageNetwork
 from sgas_cnn.ops.layers import BatchNorm
-from sgas_cnn.published import load_published, published_names
-from sgas_cnn.supernet import ImageSupernet
+from sgas_cnn.published import load_published
 
 SMALL = ImageModelConfig(channels=2, num_cells=3)
 IMAGENET = ImageModelConfig(channels=48, num_cells=14, stem="imagenet")
@@ -33,6 +31,8 @@ SETTINGS = {  # model, classes, pixels a side
 
 # Each operation and each form of cell; the others differ in which edges they choose.
 COUNTED = ("NASNet", "AmoebaNet", "DARTS_V2", "Cri1_CIFAR_3", "Cri2_CIFAR_4")
+# Here but for the classifier the products are those of CIFAR-10: one network tells.
+COUNTED_IN = {"cifar100_c36_l20": COUNTED[:1]}
 
 
 def small_network(name: str = "cri2-cifar-best", **options: object) -> ImageNetwork:
@@ -58,26 +58,6 @@ def multiply_adds(net: torch.nn.Module, side: int) -> int:
     return counter.get_total_flops() // 2
 
 
-def test_published_genotypes(golden: Path) -> None:
-    file = json.loads((golden / "networks.json").read_text())
-    wanted = {n["name"]: n for n in file["networks"] if n["family"] == "cnn"}
-    names = {name.lower().replace("_", "-"): name for name in wanted}
-    aliases = {
-        alias.lower().replace("_", "-"): name.lower().replace("_", "-")
-        for alias, name in file["aliases"].items()
-        if name in wanted
-    }
-    assert set(published_names()) == {*names, *aliases}
-    assert list(published_names()) == sorted(published_names())
-    for alias, name in aliases.items():
-        assert load_published(alias) == load_published(name)
-    for own, name in names.items():
-        genotype = load_published(own).validate(IMAGE_SPACE)
-        for kind, cell in genotype.cells.items():
-            assert [[edge.op, edge.source] for edge in cell.edges] == wanted[name][kind]
-            assert list(cell.concat) == wanted[name][f"{kind}_concat"]
-
-
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_published_sizes(setting: str, golden: Path) -> None:
     model, num_classes, side = SETTINGS[setting]
@@ -90,64 +70,8 @@ def test_published_sizes(setting: str, golden: Path) -> None:
         assert num_parameters(net) == counts["params_with_auxiliary"], known["name"]
         net.auxiliary = None
         assert num_parameters(net) == counts["params"], known["name"]
-        if known["name"] in COUNTED:
+        if known["name"] in COUNTED_IN.get(setting, COUNTED):
             assert multiply_adds(net, side) == counts["macs"], known["name"]
-
-
-def test_an_unknown_published_name_names_the_nearest() -> None:
-    with pytest.raises(GenotypeError, match=r"'cri2-cifar-33': did you mean cri2-cifar-3\?"):
-        load_published("cri2-cifar-33")
-
-
-def test_published_names_need_no_torch() -> None:
-    probe = (
-        "import sys; from sgas_cnn.published import *; "
-        "load_published(published_names()[0]); print('torch' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_a_fully_decided_supernet_is_the_derived_network(training: bool) -> None:
-    """Up to the norms: those of a derived network have weight and bias, here 1 and 0."""
-    torch.manual_seed(0)
-    supernet = ImageSupernet(SMALL, 3, 5).double().train(training)
-    convolutions = [name for name in OPERATIONS[1:] if "pool" not in name]
-    decisions = {}
-    for kind in IMAGE_SPACE.cell_kinds:
-        cell = CellDecisions.none_yet(IMAGE_SPACE.topology(4))
-        while cell.undecided:
-            op = convolutions[cell.num_decided % len(convolutions)]
-            cell = cell.decide(Choice(cell.undecided[-1], op))
-        decisions[kind] = cell
-    supernet.apply_decisions(decisions)
-    network = ImageNetwork(genotype_of(IMAGE_SPACE, decisions), SMALL, 3, 5).double()
-    places = {
-        kind: {e: p for p, e in enumerate(e for e, s in enumerate(cell.states) if s.op)}
-        for kind, cell in decisions.items()
-    }
-    weights = network.state_dict()
-    for name, value in supernet.state_dict().items():
-        parts = name.split(".")
-        if parts[0] == "cells" and parts[2] == "edges":
-            parts[3] = str(places[supernet.cells[int(parts[1])].kind][int(parts[3])])
-        if parts[0] != "alphas":
-            assert ".".join(parts) in weights
-            weights[".".join(parts)] = value
-    network.load_state_dict(weights)
-    x = images().double()
-    torch.testing.assert_close(network.train(training)(x), supernet(x))
-
-
-@pytest.mark.parametrize("name", ["cri1-cifar-9", "darts-v1", "nasnet", "amoebanet"])
-def test_published_cells_run_and_learn(name: str) -> None:
-    net = small_network(name)
-    logits = net(images())
-    assert isinstance(logits, Tensor) and logits.shape == (4, 5)
-    logits.square().sum().backward()
-    for parameter_name, parameter in net.named_parameters():
-        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), parameter_name
 
 
 def test_two_edges_may_join_the_same_states_and_cells_may_differ_in_steps() -> None:
@@ -170,14 +94,6 @@ def test_a_reducing_cell_may_not_hand_on_its_inputs() -> None:
         ImageNetwork(Genotype.from_text(text, "image"), SMALL, 3, 5)
 
 
-def test_a_genotype_of_another_space_is_refused() -> None:
-    genotype = Genotype.from_text(
-        "Genotype(normal=[('gat', 0), ('gat', 1)], normal_concat=[2])", "point"
-    )
-    with pytest.raises(GenotypeError, match="of space 'point'"):
-        ImageNetwork(genotype, SMALL, 3, 5)
-
-
 def test_images_that_are_too_small_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"images have 7 × 7 pixels; stem cifar needs at least 8"):
         small_network()(images(side=7))
@@ -185,28 +101,6 @@ def test_images_that_are_too_small_are_refused() -> None:
     net = ImageNetwork(load_published("darts"), config, 3, 5)
     with pytest.raises(ConfigError, match=r"stem imagenet needs at least 64 a side"):
         net(images(side=63))
-
-
-def test_drop_path_zeroes_whole_images_and_keeps_the_mean() -> None:
-    torch.manual_seed(0)
-    out = drop_images(torch.ones(800, 2, 3, 3), 0.25)
-    per_image = out[:, 0, 0, 0]
-    assert torch.equal(out, per_image.view(-1, 1, 1, 1).expand_as(out))
-    assert set(per_image.unique().tolist()) == {0.0, torch.tensor(1 / 0.75).item()}
-    assert abs(out.mean().item() - 1) < 0.1
-
-
-def test_drop_path_acts_in_training_alone_and_can_be_set() -> None:
-    net, x = small_network(drop_path=0.5), images()
-    dropped = net(x)
-    net.drop_path = 0.0
-    whole = net(x)
-    assert not torch.equal(dropped, whole)
-    assert torch.equal(net(x), whole)
-    net.eval()
-    wanted = net(x)
-    net.drop_path = 0.5
-    assert torch.equal(net(x), wanted)
 
 
 @pytest.mark.parametrize("kind, spared", [("normal", True), ("reduce", False)])
@@ -244,13 +138,6 @@ def test_the_auxiliary_head_pools_as_published_at_the_published_sizes(
     pooled = torch.nn.AvgPool2d(5, stride=stride, padding=0, count_include_pad=False)(x)
     assert pooled.shape == (1, 3, 2, 2)
     torch.testing.assert_close(head._pool(x), pooled)
-
-
-def test_one_image_can_be_classified_and_others_do_not_matter() -> None:
-    net, x = small_network(), images()
-    net(x)
-    net.eval()
-    torch.testing.assert_close(net(x[2:3]), net(x)[2:3])
 
 
 def test_all_norms_of_a_derived_network_are_affine_and_none_follows_a_pooling() -> None:

@@ -122,6 +122,7 @@ def test_running_moments_follow_on_their_channels_alone(backend: Any) -> None:
     backend.follow(Follow([], [], means, variances, [], [], [], 1.5, 0.1))
 
 
+@pytest.mark.compiled
 def test_torch_knows_the_compiled_operators() -> None:
     needs_library()
     images, weights, gamma, beta = (

@@ -1,4 +1,7 @@
-"""The NAS-Bench-201 space: the text form, sizes of the benchmark, supernet and derived network."""
+"""The NAS-Bench-201 space: operations, the text form, sizes of the benchmark, the mixture.
+
+What it has in common with every other space is in tests/contracts.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from sgas.cells.decisions import CellDecisions, Choice, decided, genotype_of
 from sgas.cells.genotype import Genotype
-from sgas.errors import ConfigError, GenotypeError
+from sgas.errors import GenotypeError
 from sgas_cnn.config import NASBENCH201_OPERATIONS, NASBENCH201_SPACE, NasBench201Config
 from sgas_cnn.nasbench201 import NasBench201Network, NasBench201Supernet
 from sgas_cnn.nasbench201_text import from_nasbench201, to_nasbench201
@@ -36,11 +38,6 @@ def images(count: int = 4) -> Tensor:
 def small_supernet() -> NasBench201Supernet:
     torch.manual_seed(0)
     return NasBench201Supernet(SMALL, 3, 5).double()
-
-
-def some_decisions() -> CellDecisions:
-    decisions = CellDecisions.none_yet(TOPOLOGY)
-    return decisions.decide(Choice(4, "avg_pool_3x3")).decide(Choice(0, "nor_conv_3x3"))
 
 
 def test_the_table_has_the_operations_of_the_search_space_in_order() -> None:
@@ -123,21 +120,6 @@ def test_size_of_a_network_of_the_benchmark() -> None:
     assert round(counter.get_total_flops() / 2e6, 2) == 153.27
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_a_fully_decided_supernet_is_the_derived_network(training: bool) -> None:
-    """Up to the norms: those of a derived network have weight and bias, here 1 and 0."""
-    supernet = small_supernet().train(training)
-    ops = ("nor_conv_3x3", "none", "avg_pool_3x3", "skip_connect", "nor_conv_1x1", "nor_conv_3x3")
-    decisions = {"normal": CellDecisions(TOPOLOGY, tuple(map(decided, ops)))}
-    supernet.apply_decisions(decisions)
-    genotype = genotype_of(NASBENCH201_SPACE, decisions)
-    network = NasBench201Network(genotype, SMALL, 3, 5).double().train(training)
-    given = {k: v for k, v in supernet.state_dict().items() if not k.startswith("alphas.")}
-    assert set(given) <= set(network.state_dict())
-    network.load_state_dict({**network.state_dict(), **given})
-    torch.testing.assert_close(network(images()), supernet(images()))
-
-
 def test_the_mixture_is_the_weighted_sum_of_the_candidates() -> None:
     net = small_supernet()
     torch.nn.init.normal_(net.alphas["normal"])
@@ -157,52 +139,6 @@ def test_the_mixture_is_the_weighted_sum_of_the_candidates() -> None:
     torch.testing.assert_close(cell([x], weights), states)
 
 
-def test_decisions_free_modules_and_stop_the_gradients_of_their_alphas() -> None:
-    net, x = small_supernet(), images()
-    before = dict(net.named_parameters())
-    decisions = some_decisions()
-    net.apply_decisions({"normal": decisions})
-    net.apply_decisions({"normal": decisions})
-    after = dict(net.named_parameters())
-    assert all(before[name] is parameter for name, parameter in after.items())
-    gone = {
-        name.split("cells.0.")[1] for name in before if name not in after and "cells.0." in name
-    }
-    assert gone == {
-        "4.nor_conv_1x1.lin.weight",
-        "4.nor_conv_3x3.lin.weight",
-        "0.nor_conv_1x1.lin.weight",
-    }
-    assert net.decisions == {"normal": decisions}
-    assert {id(p) for p in net.weights()} == {
-        id(p) for name, p in after.items() if name != "alphas.normal"
-    }
-    F.cross_entropy(net(x), torch.tensor([0, 1, 2, 3])).backward()
-    grad = net.alphas["normal"].grad
-    assert grad is not None
-    assert [bool(row.any()) for row in grad] == [edge in decisions.undecided for edge in range(6)]
-
-
-def test_a_fresh_supernet_takes_the_shape_of_a_checkpoint() -> None:
-    net, x = small_supernet(), images()
-    net.apply_decisions({"normal": some_decisions()})
-    net(x)
-    torch.manual_seed(7)
-    fresh = NasBench201Supernet(SMALL, 3, 5).double()
-    fresh.apply_decisions(net.decisions)
-    fresh.load_state_dict(net.state_dict())
-    assert torch.equal(net.eval()(x), fresh.eval()(x))
-
-
-def test_drop_path_acts_in_training_alone() -> None:
-    torch.manual_seed(0)
-    net = NasBench201Network(from_nasbench201(ARCHITECTURE), SMALL, 3, 5, drop_path=0.5).double()
-    x = images()
-    assert not torch.equal(net(x), net(x))
-    net.eval()
-    assert torch.equal(net(x), net(x))
-
-
 @pytest.mark.parametrize("num_cells, num_steps", [(1, 1), (2, 4)])
 def test_other_sizes(num_cells: int, num_steps: int) -> None:
     net = NasBench201Supernet(NasBench201Config(1, num_cells, num_steps), 1, 3)
@@ -210,11 +146,6 @@ def test_other_sizes(num_cells: int, num_steps: int) -> None:
     logits.sum().backward()
     assert logits.shape == (2, 3)
     assert len(net.body.cells) == 3 * num_cells
-
-
-def test_images_that_are_too_small_are_refused() -> None:
-    with pytest.raises(ConfigError, match="7 × 8 pixels; space nasbench201 needs at least 8"):
-        small_supernet()(torch.zeros(2, 3, 7, 8, dtype=torch.float64))
 
 
 def test_a_cell_with_another_output_is_refused() -> None:

@@ -180,6 +180,7 @@ def test_separable_backward_equals_autograd_of_the_plain_formula(
         assert x.shape == to_inputs[i].shape
 
 
+@pytest.mark.compiled
 def test_flops_of_gradients_are_those_that_are_wanted() -> None:
     """With the depthwise half once more, where a pointwise weight has one."""
     needs_library()

@@ -16,6 +16,8 @@ from sgas_gcn.csr import CsrGraph
 from sgas_gcn.library import LIBRARY
 from sgas_gcn.pooling import pool_layer
 
+pytestmark = pytest.mark.compiled
+
 ROWS, COLUMNS = 2000, 8
 BACKENDS = ["torch", "cpu", "cuda"]
 RATIOS = [1.0, 1e3, 1e4, 1e5]  # mean over deviation

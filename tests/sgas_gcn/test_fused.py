@@ -21,7 +21,6 @@ from sgas_gcn.config import POINT_SPACE
 from sgas_gcn.csr import GraphNeighbors
 from sgas_gcn.fused.call import State
 from sgas_gcn.kernels.cpu_operators import operators
-from sgas_gcn.library import LIBRARY
 from sgas_gcn.neighbors import knn
 from sgas_gcn.ops.graph import GRAPH_OPERATIONS
 from sgas_gcn.ops.operation import BatchNorm, Operation, runs_fused
@@ -256,12 +255,11 @@ def test_a_layer_equals_its_formula(
         torch.testing.assert_close(mine, other, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.compiled
 @on_both
 def test_float32_agrees_over_the_backends(space: str) -> None:
     found = []
     for choice in ("torch", "cpu"):
-        if choice == "cpu" and (reason := LIBRARY.load()) is not None:
-            pytest.skip(reason)
         use_kernels(choice)
         try:
             cell = make_cell(TABLES[space], EVERY, 17).float()
@@ -285,6 +283,7 @@ def flops_of_a_step(table: Mapping[str, type[Operation]], name: str) -> int:
     return int(counter.get_total_flops())
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize(
     ("name", "products"),
     [
@@ -299,8 +298,6 @@ def flops_of_a_step(table: Mapping[str, type[Operation]], name: str) -> int:
 )
 def test_compiled_steps_count_the_flops_of_their_products(name: str, products: int) -> None:
     """Forward one product of a map, a node and an edge of the cell, backward two."""
-    if (reason := LIBRARY.load()) is not None:
-        pytest.skip(reason)
     use_kernels("cpu")
     operators()  # with their formulas, which a counter reads when it is made
     product, inputs = 2 * NODES * 8**2, 2 * 3

@@ -13,7 +13,6 @@ from sgas.errors import ConfigError, DataError
 from sgas_gcn.cells import build_stem, triangle_of
 from sgas_gcn.config import PointModelConfig
 from sgas_gcn.features import reduced_parts
-from sgas_gcn.library import LIBRARY
 from sgas_gcn.neighbors import CellNeighbors, Neighbors, knn, nearest
 
 
@@ -65,21 +64,19 @@ def test_the_nearest_come_in_order(points: int, width: int, channels: int) -> No
     assert torch.equal(nearest(x, width), distances.argsort(dim=-1)[:, :, :width])
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("size", "width"), [(300, 17), (300, 150), (40, 40), (1000, 5)])
 def test_of_equal_entries_the_compiled_search_takes_the_first(
     size: int, width: int, dtype: torch.dtype
 ) -> None:
-    if (reason := LIBRARY.load()) is not None:
-        pytest.skip(reason)
     rows = torch.randint(30, (4, size), generator=torch.Generator().manual_seed(0)).to(dtype)
     wanted = rows.sort(dim=-1, stable=True).indices[:, :width]
     assert torch.equal(torch.ops.sgas_gcn.smallest(rows, width), wanted)
 
 
+@pytest.mark.compiled
 def test_entries_that_are_no_numbers_come_last() -> None:
-    if (reason := LIBRARY.load()) is not None:
-        pytest.skip(reason)
     rows = torch.full((1, 200), float("nan"))
     rows[0, [150, 20]] = torch.tensor([1.0, 2.0])
     assert torch.ops.sgas_gcn.smallest(rows, 2).tolist() == [[150, 20]]

@@ -11,14 +11,13 @@ from pointwise_cases import CASES, Arguments, assert_equal_its_twin, plain, tens
 
 from sgas.native.backend import use_kernels
 from sgas_gcn.kernels.cpu_operators import operators
-from sgas_gcn.library import LIBRARY
+
+pytestmark = pytest.mark.compiled
 
 
 @pytest.fixture(autouse=True)
 def compiled() -> Iterator[None]:
-    """The compiled kernels are in force; skips where they cannot be built."""
-    if (reason := LIBRARY.load()) is not None:
-        pytest.skip(reason)
+    """The compiled kernels are in force."""
     use_kernels("cpu")
     yield
     use_kernels("auto")

@@ -16,7 +16,6 @@ from triton_runs import DEVICE, pass_compiled, run_alone, run_interpreted, trito
 
 from sgas_gcn.kernels.backend import backend_of
 from sgas_gcn.kernels.cuda_operators import OPERATORS, SCHEMAS
-from sgas_gcn.library import LIBRARY
 
 
 def launched(name: str) -> Any:
@@ -77,9 +76,8 @@ def test_torch_knows_the_operators(case: str) -> None:
         torch.library.opcheck(operator, given, test_utils=("test_schema", "test_faketensor"))
 
 
+@pytest.mark.compiled
 def test_the_compiled_operators_have_the_same_schemas() -> None:
-    if (reason := LIBRARY.load()) is not None:
-        pytest.skip(reason)
     for schema in SCHEMAS:
         name = schema.partition("(")[0]
         ours, theirs = (

@@ -1,0 +1,50 @@
+"""Builds the compiled kernels of both families, for the processors that SGAS_MARCH names.
+
+The exit status is 0 where they load, 1 where they do not, and SKIPPED where this processor lacks
+the instructions; a line says which. CI starts it before it runs tests with such kernels.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+
+from sgas_cnn.library import LIBRARY as IMAGES
+from sgas_gcn.library import LIBRARY as CLOUDS
+
+SKIPPED = 77  # as for Automake's tests
+# What Linux calls the instructions that a level adds (x86-64 psABI, section 3.1.1).
+LEVELS = {
+    "x86-64-v2": {"cx16", "popcnt", "sse4_1", "sse4_2", "ssse3"},
+    "x86-64-v3": {"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe"},
+}
+
+
+def missing(level: str) -> str | None:
+    """Why this machine cannot run the builds of a level; None where it can."""
+    if platform.machine() != "x86_64":
+        return f"this machine is {platform.machine()}"
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    features = next((line.split() for line in lines if line.startswith("flags")), [])
+    lacking = LEVELS[level].difference(features)
+    return f"this processor lacks {', '.join(sorted(lacking))}" if lacking else None
+
+
+def main() -> int:
+    """Builds both libraries, or says why not."""
+    level = os.environ.get("SGAS_MARCH")
+    if level in LEVELS and (reason := missing(level)):
+        print(f"kernels for {level} are skipped: {reason}")
+        return SKIPPED
+    began = time.perf_counter()
+    reasons = [reason for library in (CLOUDS, IMAGES) if (reason := library.load())]
+    seconds = time.perf_counter() - began
+    print(*reasons or [f"kernels for {level or 'this processor'} are there after {seconds:.0f} s"])
+    return 1 if reasons else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

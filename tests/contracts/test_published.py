@@ -1,0 +1,87 @@
+"""Published genotypes of both families: the authors' cells and sizes, by name, without torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_models import SPACES
+
+from sgas.errors import GenotypeError
+from sgas.family import Family
+
+# What the golden file calls a space, and models with their dimensions by the name of a count.
+POINTS = {"in_channels": 3, "num_classes": 40}
+GRAPHS = {"in_channels": 50, "num_outputs": 121}
+KNOWN: dict[str, tuple[str, dict[str, tuple[dict[str, Any], dict[str, int]]]]] = {
+    "point": (
+        "point",
+        {
+            "modelnet40_l9_c128_k20": ({"k": 20, "channels": 128, "num_cells": 9}, POINTS),
+            "modelnet40_l3_c128_k9": ({"k": 9, "channels": 128, "num_cells": 3}, POINTS),
+        },
+    ),
+    "graph": (
+        "graph",
+        {
+            "ppi_l5_c512": ({"channels": 512, "num_cells": 5}, GRAPHS),
+            "ppi_l5_c64": ({"channels": 64, "num_cells": 5}, GRAPHS),
+        },
+    ),
+    "image": ("cnn", {}),  # test_image_network counts the parameters and multiplications of these
+}
+
+
+def our_name(name: str) -> str:
+    return name.lower().replace("_", "-")
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_published_genotypes_and_sizes(name: str, golden: Path) -> None:
+    space, family, (label, settings) = SPACES[name].space, SPACES[name].family, KNOWN[name]
+    file = json.loads((golden / "networks.json").read_text())
+    wanted = {n["name"]: n for n in file["networks"] if n["family"] == label}
+    aliases = {alias: known for alias, known in file["aliases"].items() if known in wanted}
+    ours = {n for n in family.published_names() if family.load_published(n).space == name}
+    assert ours == {our_name(known) for known in (*wanted, *aliases)}
+    assert list(family.published_names()) == sorted(family.published_names())
+    for alias, known in aliases.items():
+        assert family.load_published(our_name(alias)) == family.load_published(our_name(known))
+    for known, network in wanted.items():
+        genotype = family.load_published(known.replace("_", "-")).validate(space)
+        for kind, cell in genotype.cells.items():
+            assert [[edge.op, edge.source] for edge in cell.edges] == network[kind]
+            assert list(cell.concat) == network[f"{kind}_concat"]
+        for setting in network["counts"] if settings else ():
+            options, dimensions = settings[setting]
+            models = family.models(name, family.model_configs[name](**options), dimensions)
+            with torch.device("meta"):
+                net: Any = models.build_network(genotype, False)
+            count = sum(parameter.numel() for parameter in net.parameters())
+            assert count == network["counts"][setting]["params"], (known, setting)
+
+
+@pytest.mark.parametrize(
+    ("space", "wrong", "nearest"),
+    [("point", "cri2-modelnet-44", "cri2-modelnet-4"), ("image", "cri2-cifar-33", "cri2-cifar-3")],
+)
+def test_an_unknown_name_names_the_nearest(space: str, wrong: str, nearest: str) -> None:
+    with pytest.raises(GenotypeError, match=rf"'{wrong}': did you mean {nearest}\?"):
+        SPACES[space].family.load_published(wrong)
+
+
+def test_published_names_need_no_torch(family: Family) -> None:
+    probe = (
+        f"import sys; from {family.home} import FAMILY; "
+        "[FAMILY.load_published(name) for name in FAMILY.published_names()[:1]]; "
+        "print('torch' in sys.modules)"
+    )
+    if family.name == "toy":
+        pytest.skip("the toy family imports torch and publishes nothing")
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -1,0 +1,206 @@
+"""Candidate operations of points and graphs: the tables' contract, fused forms, golden figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from node_operations import (
+    assert_fused_form_is_the_definition,
+    assert_golden,
+    fused,
+    gradients,
+    one_by_one,
+    randomised,
+)
+from torch import Tensor
+
+from sgas_gcn.config import OPERATIONS
+from sgas_gcn.csr import GraphNeighbors
+from sgas_gcn.neighbors import Neighbors, knn
+from sgas_gcn.ops.graph import GRAPH_OPERATIONS
+from sgas_gcn.ops.point import POINT_OPERATIONS
+
+State = tuple[Tensor, Neighbors | GraphNeighbors]
+TABLES = {"point": POINT_OPERATIONS, "graph": GRAPH_OPERATIONS}
+NODES = 24
+
+
+def cloud_state(channels: int, clouds: int, points: int, k: int, dilation: int) -> State:
+    x = torch.randn(clouds * points, channels, dtype=torch.float64, requires_grad=True)
+    return x, knn(torch.randn(clouds, points, 3), k, dilation)
+
+
+def read(edge_index: Tensor) -> GraphNeighbors:
+    return GraphNeighbors.from_edges(edge_index, NODES)
+
+
+def edges_of(kind: str) -> Tensor:
+    """An edge index over NODES nodes."""
+    generator = torch.Generator().manual_seed(0)
+    if kind == "no edge":
+        return torch.zeros(2, 0, dtype=torch.int64)
+    edges = torch.randint(NODES - 4, (2, 60), generator=generator)
+    if kind == "isolated nodes":  # the last four
+        return edges[:, edges[0] != edges[1]]
+    loops = torch.arange(0, NODES, 3).expand(2, -1)
+    return torch.cat([edges, edges[:, :20], loops], dim=1)
+
+
+def graph_state(channels: int, kind: str) -> State:
+    x = torch.randn(NODES, channels, dtype=torch.float64, requires_grad=True)
+    return x, read(edges_of(kind))
+
+
+# The space, the channels, and what makes a state of them with neighbours.
+CASES: dict[str, tuple[str, int, Callable[[int], State]]] = {
+    "small": ("point", 1, partial(cloud_state, clouds=2, points=6, k=2, dilation=1)),
+    "all points": ("point", 3, partial(cloud_state, clouds=1, points=8, k=8, dilation=1)),
+    "dilated": ("point", 5, partial(cloud_state, clouds=3, points=12, k=4, dilation=3)),
+    "wide": ("point", 32, partial(cloud_state, clouds=2, points=20, k=9, dilation=2)),
+    # More columns and points than go through the compiled steps at a time.
+    "many": ("point", 40, partial(cloud_state, clouds=2, points=300, k=5, dilation=1)),
+}
+KINDS = ("isolated nodes", "self-loops and duplicates", "no edge")
+CASES |= {
+    f"graph, {kind}, {channels}": ("graph", channels, partial(graph_state, kind=kind))
+    for kind in KINDS
+    for channels in (1, 6)
+}
+OPERATIONS_OF = [(space, name) for space, table in TABLES.items() for name in table]
+ALL = pytest.mark.parametrize(("space", "name"), OPERATIONS_OF)
+IN_ALL_CASES = pytest.mark.parametrize(
+    ("case", "name"),
+    [(case, name) for case, (space, *_) in CASES.items() for name in TABLES[space]],
+)
+
+
+@pytest.mark.parametrize("space", TABLES)
+def test_the_table_has_the_operations_of_the_search_space_in_order(space: str) -> None:
+    assert tuple(TABLES[space]) == OPERATIONS
+
+
+@IN_ALL_CASES
+def test_shape_and_finite_gradients(case: str, name: str) -> None:
+    torch.manual_seed(0)
+    space, channels, make = CASES[case]
+    (x, neighbors), (op,) = make(channels), randomised(TABLES[space][name], channels)
+    out = op(x, neighbors)
+    assert out.shape == (len(x), channels) and out.dtype == x.dtype
+    assert torch.isfinite(out).all()
+    for grad in gradients(out, [x, *op.parameters()]):
+        assert torch.isfinite(grad).all()
+    assert all(torch.isfinite(buffer).all() for buffer in op.buffers())
+
+
+@IN_ALL_CASES
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.usefixtures("backend")
+def test_the_fused_form_is_the_definition(case: str, name: str, training: bool) -> None:
+    space, channels, make = CASES[case]
+    for seed in range(2):
+        torch.manual_seed(seed)
+        x, neighbors = make(channels)
+        assert_fused_form_is_the_definition(TABLES[space][name], x, neighbors, training)
+
+
+@pytest.mark.parametrize("name", POINT_OPERATIONS)
+def test_reordering_the_points_of_a_cloud_reorders_the_output(name: str) -> None:
+    torch.manual_seed(1)
+    clouds, features = torch.randn(2, 16, 3), torch.randn(2, 16, 5, dtype=torch.float64)
+    order = torch.stack([torch.randperm(16) for _ in range(2)]).unsqueeze(-1)
+    (op,) = randomised(POINT_OPERATIONS[name], 5)
+    out = op(features.flatten(0, 1), knn(clouds, 4)).view(2, 16, 5)
+    moved = op(
+        features.gather(1, order.expand(-1, -1, 5)).flatten(0, 1),
+        knn(clouds.gather(1, order.expand(-1, -1, 3)), 4),
+    )
+    torch.testing.assert_close(moved.view(2, 16, 5), out.gather(1, order.expand(-1, -1, 5)))
+
+
+@pytest.mark.parametrize("name", GRAPH_OPERATIONS)
+def test_permuting_the_nodes_permutes_the_output_and_edges_have_no_order(name: str) -> None:
+    torch.manual_seed(1)
+    (op,) = randomised(GRAPH_OPERATIONS[name], 5)
+    (x, _), edge_index = graph_state(5, KINDS[1]), edges_of(KINDS[1])
+    order = torch.randperm(NODES)
+    out = op(x, read(edge_index))
+    place = order.argsort()  # where each node has gone
+    torch.testing.assert_close(op(x[order], read(place[edge_index])), out[order])
+    again = op(x, read(edge_index[:, torch.randperm(edge_index.shape[1])]))
+    torch.testing.assert_close(again, out, rtol=1e-12, atol=1e-12)
+
+
+@ALL
+def test_evaluation_mode_uses_and_keeps_the_running_statistics(space: str, name: str) -> None:
+    torch.manual_seed(0)
+    _, channels, make = CASES["dilated" if space == "point" else "graph, isolated nodes, 6"]
+    (x, neighbors), (op,) = make(channels), randomised(TABLES[space][name], channels)
+    for _ in range(200):
+        trained = op(x, neighbors)
+    op.eval()
+    before = [buffer.clone() for buffer in op.buffers()]
+    out = op(x, neighbors)
+    assert all(torch.equal(a, b) for a, b in zip(before, op.buffers(), strict=True))
+    # The running variance is unbiased, so the two differ by a few percent of a deviation.
+    torch.testing.assert_close(out, trained, rtol=0.1, atol=0.1)
+
+
+@pytest.mark.parametrize("name", POINT_OPERATIONS)
+def test_duplicate_points_give_equal_outputs_and_finite_gradients(name: str) -> None:
+    torch.manual_seed(2)
+    x = torch.randn(5, 4, dtype=torch.float64).repeat(4, 1).requires_grad_()
+    neighbors = knn(torch.ones(1, 20, 3), 20)  # all points at one place: everyone's neighbour
+    (op,) = randomised(POINT_OPERATIONS[name], 4)
+    out = op(x, neighbors)
+    torch.testing.assert_close(out.view(4, 5, 4), out.view(4, 5, 4)[:1].expand(4, -1, -1))
+    (grad,) = gradients(out, [x])
+    assert torch.isfinite(grad).all()
+
+
+@pytest.mark.parametrize("name", GRAPH_OPERATIONS)
+def test_one_node_can_be_evaluated(name: str) -> None:
+    (op,) = randomised(GRAPH_OPERATIONS[name], 4)
+    x = torch.randn(1, 4, dtype=torch.float64)
+    for edge_index in (torch.zeros(2, 0, dtype=torch.int64), torch.zeros(2, 1, dtype=torch.int64)):
+        assert torch.isfinite(op.eval()(x, GraphNeighbors.from_edges(edge_index, 1))).all()
+
+
+def rows(array: Tensor) -> Tensor:
+    """Nodes as rows `[N, C]`, or points of all clouds `[B, C, P]` as `[B·P, C]`, in float64."""
+    return (array.transpose(1, 2).flatten(0, 1) if array.dim() == 3 else array).double()
+
+
+@pytest.mark.parametrize("name", OPERATIONS[2:])
+@pytest.mark.parametrize("space", TABLES)
+@pytest.mark.parametrize("way", [fused, one_by_one])
+@pytest.mark.usefixtures("backend")
+def test_agrees_with_the_published_method(
+    way: Callable[..., Tensor], space: str, name: str, golden: Path
+) -> None:
+    with np.load(golden / f"{space}_ops.npz", allow_pickle=False) as file:
+        arrays = {key: torch.from_numpy(file[key]) for key in file.files}
+    x = rows(arrays["x"]).requires_grad_()
+    if space == "point":
+        neighbors: object = Neighbors.from_local(arrays["neighbors"])
+    else:
+        neighbors = GraphNeighbors.from_edges(arrays["edge_index"], len(x))
+    (op,) = randomised(TABLES[space][name], x.shape[1])
+    for key, parameter in op.named_parameters():
+        parameter.data.copy_(arrays[f"{name}.w.{key}"])
+
+    out = way([op], x, neighbors)[:, 0]
+    (out * rows(arrays[f"{name}.g"])).sum().backward()
+
+    assert_golden(out, rows(arrays[f"{name}.out"]))
+    assert_golden(x.grad, rows(arrays[f"{name}.grad_x"]))
+    for key, parameter in op.named_parameters():
+        assert_golden(parameter.grad, arrays[f"{name}.grad_w.{key}"])
+    for key, buffer in op.named_buffers():
+        assert_golden(buffer, arrays[f"{name}.after.{key}"])
+    op.eval()
+    assert_golden(way([op], x, neighbors)[:, 0], rows(arrays[f"{name}.out_eval"]))
