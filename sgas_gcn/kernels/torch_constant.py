@@ -98,7 +98,7 @@ def _first_relu(target: Tensor, source: Tensor, graph: NeighborGraph) -> Tensor:
     """h of the first edge `[D]`, from which all are taken; zeros where there is no edge."""
     if not len(target) or not graph.degree:
         return target.new_zeros(target.shape[1])
-    return (target[0] + source[graph.columns[0][0]]).relu()
+    return (target[:1] + source.index_select(0, graph.columns[0][:1])).relu()[0]
 
 
 def edge_relu_stats_backward(
