@@ -6,6 +6,8 @@ the stride.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -48,7 +50,7 @@ def separable(call: Separable) -> tuple[list[Tensor], Tensor, Tensor]:
     """Separable convolutions, and the moments of what comes out.
 
     y_i = pointwise_i (taps_i * R(x)), or with an input each R(scale_i x_i + shift_i) in the place
-    of R(x). Returns y `[N, H/S, W/S, C]`, and with `moments` their means and biased variances over
+    of R(x); of a dense one pointwise_i * R(x). Returns y `[N, H/S, W/S, C]`, and with `moments` their means and biased variances over
     P pixels, `[n, C]`; else none of them.
     """
     outputs = [_output(call.convolutions, i) for i in range(len(call.convolutions.taps))]
@@ -61,10 +63,19 @@ def separable(call: Separable) -> tuple[list[Tensor], Tensor, Tensor]:
 
 def separable_sum(call: SeparableSum) -> list[Tensor]:
     """Separable convolutions summed by slot: before + bias + Σ factor · y, for inference."""
-    outputs, _, _ = separable(Separable(call.convolutions, moments=False))
+    return summed(separable, mixture, call)
+
+
+def summed(
+    convolve: Callable[[Separable], tuple[list[Tensor], Tensor, Tensor]],
+    mix: Callable[[Mixture], list[Tensor]],
+    call: SeparableSum,
+) -> list[Tensor]:
+    """`separable_sum` by the primitives `separable` and `mixture` of a backend."""
+    outputs, _, _ = convolve(Separable(call.convolutions, moments=False))
     bias = call.bias
     nothing = bias.new_empty(len(bias), 0, bias.shape[1])
-    return mixture(
+    return mix(
         Mixture(
             call.before, call.before_slots, outputs, call.slot_of, call.factors, [], nothing, bias
         )
@@ -86,6 +97,7 @@ def separable_backward(
     reached = torch.zeros_like(inputs[0])
     for i in range(len(convolutions.taps)):
         weight, through = convolutions.taps[i], convolutions.pointwise[i]
+        u = activated(convolutions, i)
         gradient = _piecewise(
             call.gradients[call.gradient_of[i]], call.outputs[i] if call.outputs else None,
             call.factors[i], _row(call.slopes, i), _row(call.constants, i),
@@ -93,13 +105,18 @@ def separable_backward(
         first = convolutions.first_rows[i]
         rows = gradient[..., first : first + len(through)]
         to_pointwise.append(like.new_empty(0))
-        if call.wants_pointwise[i]:
-            plane = _plane(convolutions, i)
-            products = rows.flatten(0, 2).t() @ plane.flatten(0, 2)
-            to_pointwise[i] = products.view(through.shape)
-        u = activated(convolutions, i)
-        wanted = (call.wants_inputs or mapped, call.wants_taps[i] and weight.numel() > 0)
-        du, dweight = _plane_gradients(convolutions, i, rows @ through.flatten(1), u, wanted)
+        if is_dense(through):
+            wishes = call.wants_inputs, call.wants_pointwise[i]
+            du, dthrough = _dense_gradients(rows, u, through, wishes)
+            to_pointwise[i] = like.new_empty(0) if dthrough is None else dthrough
+            dweight = None
+        else:
+            if call.wants_pointwise[i]:
+                plane = _plane(convolutions, i)
+                products = rows.flatten(0, 2).t() @ plane.flatten(0, 2)
+                to_pointwise[i] = products.view(through.shape)
+            wanted = (call.wants_inputs or mapped, call.wants_taps[i] and weight.numel() > 0)
+            du, dweight = _plane_gradients(convolutions, i, rows @ through.flatten(1), u, wanted)
         to_taps.append(like.new_empty(0) if dweight is None else dweight)
         if du is None:
             continue
@@ -240,7 +257,11 @@ def activated(convolutions: Convolutions, i: int) -> Tensor:
 
 def _output(convolutions: Convolutions, i: int) -> Tensor:
     """y_i, with zeros in the channels that its pointwise weight does not give."""
-    plane, weight = _plane(convolutions, i), convolutions.pointwise[i]
+    weight = convolutions.pointwise[i]
+    if is_dense(weight):
+        image = activated(convolutions, i).permute(0, 3, 1, 2)
+        return _nhwc(F.conv2d(image, weight, padding=weight.shape[-1] // 2))
+    plane = _plane(convolutions, i)
     first, channels = convolutions.first_rows[i], plane.shape[-1]
     rows = plane @ weight.flatten(1).t()
     return F.pad(rows, (first, channels - first - len(weight)))
@@ -258,6 +279,23 @@ def _plane(convolutions: Convolutions, i: int) -> Tensor:
     if offset:
         image = F.pad(image, (0, image.shape[3] % 2, 0, image.shape[2] % 2))
     return _nhwc(image[:, :, offset::stride, offset::stride])
+
+
+def is_dense(weight: Tensor) -> bool:
+    """Whether a weight has taps for each pair of channels."""
+    return weight.shape[-1] > 1
+
+
+def _dense_gradients(
+    gradient: Tensor, u: Tensor, weight: Tensor, wanted: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of a dense convolution by u and by its weight, None where not wanted."""
+    images = gradient.permute(0, 3, 1, 2), u.permute(0, 3, 1, 2)
+    padding = [weight.shape[-1] // 2] * 2
+    du, dweight, _ = torch.ops.aten.convolution_backward(
+        *images, weight, None, [1, 1], padding, [1, 1], False, [0, 0], 1, [*wanted, False]
+    )
+    return _nhwc(du) if wanted[0] else None, dweight if wanted[1] else None
 
 
 def _plane_gradients(

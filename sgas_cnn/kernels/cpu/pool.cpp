@@ -4,7 +4,6 @@
 // gradient of the largest.
 #include <algorithm>
 #include <limits>
-#include <type_traits>
 
 #include "kernels.h"
 #include "moments.h"
@@ -45,15 +44,6 @@ inline void for_pixels(Window rows, Window columns, long width, const Use& use) 
   for (long h = rows.first; h < rows.last; ++h) {
     for (long w = columns.first; w < columns.last; ++w) use(h * width + w);
   }
-}
-
-// use(c, lanes) for blocks of channels; whole ones have their lanes as a constant.
-template <class T, class Use>
-void for_blocks(long channels, const Use& use) {
-  constexpr int L = LANES<T>;
-  long c = 0;
-  for (; c + L <= channels; c += L) use(c, std::integral_constant<int, L>{});
-  if (c < channels) use(c, static_cast<int>(channels - c));
 }
 
 template <class T, class Lanes>
