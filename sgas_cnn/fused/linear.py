@@ -51,7 +51,9 @@ def pool_gradient(
     largest, average = (images[place[p]] if p in place else nothing for p in POOLS)
     to_largest, to_average = (gradients[place[p]] if p in place else nothing for p in POOLS)
     places = [place.get(pooling, 0) for pooling in POOLS]
-    if places == [0, 1]:  # a search's
+    if not plan.normed:
+        slopes, constants = (rows.expand(len(POOLS), -1) for rows in (slopes, constants))
+    elif places == [0, 1]:  # a search's
         slopes, constants = slopes[:2], constants[:2]
     else:  # a list as index would be brought to the device, which waits
         slopes, constants = (torch.stack([rows[q] for q in places]) for rows in (slopes, constants))

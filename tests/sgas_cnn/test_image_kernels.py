@@ -279,7 +279,7 @@ def test_a_number_that_is_none_is_not_hidden(backend: Any) -> None:
         assert out[0, :3, :3, 0].isnan().all() and not out[..., 1].isnan().any()
 
 
-OPERATORS = ["separable", "separable mapped", "projection", "mixture", "pool"]
+OPERATORS = ["separable", "separable mapped", "separable dense", "projection", "mixture", "pool"]
 
 
 @pytest.fixture(params=["sgas_cnn", "sgas_cnn_cuda"])
@@ -308,8 +308,8 @@ def operator_and_arguments(operators: Any, name: str) -> tuple[Any, list[Any]]:
     elif name == "pool":
         arguments = [image(SMALL, torch.float64), 2, True]
     else:
-        mapped = name == "separable mapped"
-        convolutions = bank(SMALL, torch.float64, 1 if mapped else 2, mapped)
+        mapped, dense = name == "separable mapped", name == "separable dense"
+        convolutions = bank(SMALL, torch.float64, 1 if mapped or dense else 2, mapped, int(dense))
         if operators is not torch.ops.sgas_cnn:  # interpreted, which takes long
             convolutions = some_of(convolutions, [0, -1])
         arguments = flat(Separable(convolutions, True))
@@ -362,5 +362,9 @@ def test_wrong_arguments_are_refused() -> None:
         torch.ops.sgas_cnn.projection(x, through[:0], None, True)
     with pytest.raises(RuntimeError, match="a weight has shape"):
         run(weight[:1], through, 0, 1)
+    with pytest.raises(RuntimeError, match="a dense weight has shape"):
+        run(torch.zeros(0), torch.zeros(1, 2, 3, 3), 0, 1)
+    with pytest.raises(RuntimeError, match="a dense convolution has no taps"):
+        run(weight, torch.zeros(2, 2, 3, 3), 0, 1)
     with pytest.raises(RuntimeError, match="a pointwise weight has rows beyond 2"):
         run(weight, through, 1, 1)

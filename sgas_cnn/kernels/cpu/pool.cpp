@@ -81,6 +81,13 @@ void pool_block(const Size& size, const PoolBackward<T>& given, long n, long c, 
     if (given.average_gradient)
       each = (load(given.average_gradient + at, lanes) +
               mean_slope * load(given.average + at, lanes) + mean_constant) * share;
+    if (!given.largest_gradient) {
+      for_pixels(rows, columns, size.width, [&](long in) {
+        T* reached = to + in * channels + c;
+        store(reached, load(reached, lanes) + each, lanes);
+      });
+      return;
+    }
     for_pixels(rows, columns, size.width, [&](long in) {
       T* reached = to + in * channels + c;
       const auto hit = load(x + in * channels, lanes) == top;
