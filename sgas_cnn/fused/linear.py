@@ -25,7 +25,9 @@ def linear_images(
     if not plan.pools:
         return [x] * len(plan.poolings), []
     normed = moments and plan.normed
-    largest, average, mean, var = backend.pool(Pool(x, plan.stride, normed))
+    largest, average, mean, var = backend.pool(
+        Pool(x, plan.stride, normed, normed or Pooling.MAX in plan.poolings)
+    )
     images = {Pooling.MAX: largest, Pooling.AVERAGE: average, Pooling.NONE: x}
     return [images[pooling] for pooling in plan.poolings], [(mean, var)] if normed else []
 

@@ -137,11 +137,12 @@ class ProjectionBackward(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """Of `pool`; with `moments` those of both poolings are wanted."""
+    """Of `pool`; with `moments` those of both poolings are wanted, hence also the largest."""
 
     x: Tensor
     stride: int
     moments: bool
+    wants_largest: bool = True
 
 
 class PoolBackward(NamedTuple):

@@ -126,7 +126,8 @@ projection_backward = _primitive(
     torch_backend.projection_backward,
 )
 pool = _primitive(
-    "pool(Tensor x, int stride, bool moments) -> (Tensor, Tensor, Tensor, Tensor)",
+    "pool(Tensor x, int stride, bool moments, bool wants_largest=True) "
+    "-> (Tensor, Tensor, Tensor, Tensor)",
     primitives.pool,
     torch_backend.pool,
 )

@@ -134,8 +134,8 @@ def _fake_follow(call: Follow) -> None:
 
 def _fake_pool(call: Pool) -> Any:
     x, shape = call.x, (2 if call.moments else 0, call.x.shape[3])
-    images = _half_image(x, call.stride), _half_image(x, call.stride)
-    return *images, x.new_empty(shape), x.new_empty(shape)
+    largest = _half_image(x, call.stride) if call.wants_largest else x.new_empty(0)
+    return largest, _half_image(x, call.stride), x.new_empty(shape), x.new_empty(shape)
 
 
 def _fake_pool_backward(call: PoolBackward) -> Tensor:

@@ -165,6 +165,8 @@ def test_pool_equals_torch_s_own(backend: Any, size: Size, stride: int, dtype: t
     ]
     plain = [p.permute(0, 2, 3, 1) for p in pooled]
     largest, average, mean, var = backend.pool(Pool(x.detach(), stride, True))
+    nothing, alone, *_ = backend.pool(Pool(x.detach(), stride, False, wants_largest=False))
+    assert nothing.numel() == 0 and torch.equal(alone, average)
     for i, (ours, wanted) in enumerate(zip((largest, average), plain, strict=True)):
         torch.testing.assert_close(ours, wanted, **tolerance(dtype), check_stride=False)
         torch.testing.assert_close(mean[i], wanted.mean((0, 1, 2)), **tolerance(dtype))

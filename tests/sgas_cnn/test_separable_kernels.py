@@ -32,7 +32,6 @@ from sgas_cnn.kernels import BACKENDS
 from sgas_cnn.kernels.backend import Convolutions, Separable, SeparableBackward, SeparableSum
 from sgas_cnn.library import LIBRARY
 
-
 AT_ALL_SIZES = pytest.mark.parametrize("size", [*SIZES, STRIPS], ids=str)
 KINDS = pytest.mark.parametrize("kind", ["shared", "mapped", "dense"])
 
@@ -212,7 +211,7 @@ def test_flops_of_gradients_are_those_that_are_wanted() -> None:
             )
         assert counter.get_total_flops() == 2 * y.numel() * (depthwise * 9 + pointwise * 6)
     dense, nothing = torch.randn(6, 6, 3, 3).double(), torch.empty(0).double()
-    given = [x], [0], torch.ones(1, 6).double(), [x], None, None, [x], None, None, [nothing], [1], [0]
+    given = [x], [0], given[2], [x], None, None, [x], None, None, [nothing], [1], [0]
     for wishes in ((True, False), (False, True), (True, True)):
         with FlopCounterMode(display=False) as counter:
             torch.ops.sgas_cnn.separable_backward(

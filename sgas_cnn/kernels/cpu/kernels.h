@@ -158,7 +158,8 @@ template <class T>
 void mixture_backward(const Mixture<T>& given, const std::vector<const T*>& gradients,
                       const MixtureGradients<T>& wanted);
 
-// 3 x 3 poolings, padding 1: the largest, and the mean of the pixels inside the image.
+// 3 x 3 poolings, padding 1: the largest (null: not wanted, nor moments), and the mean of the pixels
+// inside the image.
 template <class T>
 void pool(const Size& size, const T* x, T* largest, T* average, Moments<T> moments);
 

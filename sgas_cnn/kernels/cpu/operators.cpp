@@ -313,17 +313,18 @@ std::tuple<Tensors, Tensor, Tensor, Tensor> mixture_backward(
   return {outs, crossed, linear_crossed, sums};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> pool(const Tensor& x, int64_t stride, bool moments) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> pool(const Tensor& x, int64_t stride, bool moments, bool wants_largest) {
   const sgas::Size size = size_of(x, stride);
   check_kind(x, {});
   const Tensor from = x.contiguous();
-  Tensor largest = at::empty({size.images, size.out_height(), size.out_width(), size.channels}, x.options());
-  Tensor average = at::empty_like(largest), mean = at::empty({moments ? 2 : 0, size.channels}, x.options());
+  TORCH_CHECK(wants_largest || !moments, "moments are those of both poolings");
+  Tensor average = at::empty({size.images, size.out_height(), size.out_width(), size.channels}, x.options());
+  Tensor largest = wants_largest ? at::empty_like(average) : at::empty({0}, x.options()), mean = at::empty({moments ? 2 : 0, size.channels}, x.options());
   Tensor variance = at::empty_like(mean);
   AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "pool", [&] {
     sgas::Moments<scalar_t> found{nullptr, nullptr};
     if (moments) found = {mean.data_ptr<scalar_t>(), variance.data_ptr<scalar_t>()};
-    sgas::pool(size, from.const_data_ptr<scalar_t>(), largest.data_ptr<scalar_t>(),
+    sgas::pool(size, from.const_data_ptr<scalar_t>(), wants_largest ? largest.data_ptr<scalar_t>() : nullptr,
                average.data_ptr<scalar_t>(), found);
   });
   return {largest, average, mean, variance};
@@ -370,7 +371,7 @@ TORCH_LIBRARY(sgas_cnn, m) {
   m.def(
       "mixture_backward(Tensor[] gradients, Tensor[] parts, int[] slot_of, Tensor centres, Tensor[] linear, "
       "Tensor linear_centres, Tensor coefficients, bool wants_linear) -> (Tensor[], Tensor, Tensor, Tensor)");
-  m.def("pool(Tensor x, int stride, bool moments) -> (Tensor, Tensor, Tensor, Tensor)");
+  m.def("pool(Tensor x, int stride, bool moments, bool wants_largest=True) -> (Tensor, Tensor, Tensor, Tensor)");
   m.def(
       "pool_backward(Tensor x, Tensor largest, Tensor average, Tensor largest_gradient, "
       "Tensor average_gradient, Tensor slopes, Tensor constants, Tensor? added, int stride) -> Tensor");

@@ -49,6 +49,14 @@ inline void for_pixels(Window rows, Window columns, long width, const Use& use) 
 template <class T, class Lanes>
 void pool_image(const Size& size, const T* x, T* largest, T* average, long c, Lanes lanes) {
   const long channels = size.channels;
+  if (!largest) {
+    for_windows<T>(size, [&](long out, Window rows, Window columns, T share) {
+      Vec<T> sum = {};
+      for_pixels(rows, columns, size.width, [&](long pixel) { sum += load(x + pixel * channels + c, lanes); });
+      store(average + out * channels + c, sum * share, lanes);
+    });
+    return;
+  }
   const Vec<T> lowest = Vec<T>{} - std::numeric_limits<T>::infinity();
   for_windows<T>(size, [&](long out, Window rows, Window columns, T share) {
     Vec<T> top = lowest, sum = {};
@@ -106,7 +114,7 @@ void pool(const Size& size, const T* x, T* largest, T* average, Moments<T> momen
   ImageMoments found(moments.mean ? 2 : 0, size.images, channels);
   share_images(size.images, num_workers(size.images), [&](long, long first, long last) {
     for (long n = first; n < last; ++n) {
-      T* pooled[2] = {largest + n * out, average + n * out};
+      T* pooled[2] = {largest ? largest + n * out : nullptr, average + n * out};
       for_blocks<T>(channels, [&](long c, auto lanes) {
         pool_image(size, x + n * in, pooled[0], pooled[1], c, lanes);
       });

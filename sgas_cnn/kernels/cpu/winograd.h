@@ -227,10 +227,13 @@ void transform_weight(const T* weight, long channels, bool transposed, T* to) {
   const long width = blocks_of<T>(channels) * L, matrix = channels * width;
   Buffer<T> taps(TAPS * matrix);
   taps.zero(TAPS * matrix);
-  for (long out = 0; out < channels; ++out) {
-    for (long in = 0; in < channels; ++in, weight += TAPS) {
-      T* at = taps.get() + (transposed ? out * width + in : in * width + out);
-      for (int t = 0; t < TAPS; ++t) at[t * matrix] = weight[t];
+  const long row = transposed ? channels : 1, column = transposed ? 1 : channels;  // in `weight`
+  for (long first = 0; first < channels; first += L) {  // a vector of a row at a time
+    for (long r = 0; r < channels; ++r) {
+      for (long c = first; c < std::min(channels, first + L); ++c) {
+        const T* from = weight + (r * row + c * column) * TAPS;
+        for (int t = 0; t < TAPS; ++t) taps.get()[t * matrix + r * width + c] = from[t];
+      }
     }
   }
   const T half = T(0.5);
