@@ -13,6 +13,7 @@ from sgas_cnn.kernels.operators import described
 
 SMALL = (3, 2, 4, 5)  # C, N, H, W
 SIZES = [SMALL, (1, 2, 7, 5), (3, 1, 8, 8), (16, 2, 9, 4), (17, 2, 5, 13), (40, 2, 6, 6)]
+STRIPS = (8, 3, 20, 18)  # more tiles than dense kernels take at once
 AT_ALL_SIZES = pytest.mark.parametrize("size", SIZES, ids=str)
 TAPS = [(kernel, dilation) for kernel in (3, 5, 7) for dilation in (1, 2)]
 DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["64", "32"])
@@ -40,10 +41,12 @@ def tolerance(dtype: torch.dtype) -> dict[str, float]:
     )
 
 
-def bank(size: Size, dtype: torch.dtype, stride: int, mapped: bool) -> Convolutions:
+def bank(
+    size: Size, dtype: torch.dtype, stride: int, mapped: bool, num_dense: int = 0
+) -> Convolutions:
     """Separable convolutions of every kind: all taps, and pixels as they are.
 
-    The last ones give half of the channels, the first or the last.
+    The last ones give half of the channels, the first or the last. Then dense ones.
     """
     channels = size[0]
     taps = [torch.randn(channels, 1, k, k, dtype=dtype) for k, _ in TAPS]
@@ -54,6 +57,10 @@ def bank(size: Size, dtype: torch.dtype, stride: int, mapped: bool) -> Convoluti
     rows = [channels] * len(TAPS) + [half] * stride
     first_rows = [0] * (num - 1) + [channels - half]
     pointwise = [torch.randn(r, channels, 1, 1, dtype=dtype) for r in rows]
+    taps += [torch.empty(0, dtype=dtype)] * num_dense
+    pointwise += [torch.randn(channels, channels, 3, 3, dtype=dtype) for _ in range(num_dense)]
+    num, dilations = num + num_dense, dilations + [1] * num_dense
+    offsets, first_rows = offsets + [0] * num_dense, first_rows + [0] * num_dense
     inputs = [image(size, dtype) for _ in range(num if mapped else 1)]
     scales = torch.randn(num, channels, dtype=dtype) if mapped else None
     shifts = torch.randn(num, channels, dtype=dtype) if mapped else None

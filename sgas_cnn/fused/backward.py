@@ -111,7 +111,9 @@ class SourceBackward:
         """What the poolings give to the gradient of the state."""
         plan, num = self.plan, len(self.plan.branches)
         slopes, constants = unfolded.slopes[num:], unfolded.constants[num:]
-        if plan.slots > 1:
+        if not plan.normed:  # all are zeros
+            slopes, constants = slopes[:1], constants[:1]
+        elif plan.slots > 1:
             shape = plan.slots, len(plan.poolings), slopes.shape[1]
             slopes, constants = slopes.view(shape).sum(0), constants.view(shape).sum(0)
         return pool_gradient(plan, self.backend, self.x, self.images, to_linear, slopes, constants)

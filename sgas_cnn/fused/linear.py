@@ -25,7 +25,9 @@ def linear_images(
     if not plan.pools:
         return [x] * len(plan.poolings), []
     normed = moments and plan.normed
-    largest, average, mean, var = backend.pool(Pool(x, plan.stride, normed))
+    largest, average, mean, var = backend.pool(
+        Pool(x, plan.stride, normed, normed or Pooling.MAX in plan.poolings)
+    )
     images = {Pooling.MAX: largest, Pooling.AVERAGE: average, Pooling.NONE: x}
     return [images[pooling] for pooling in plan.poolings], [(mean, var)] if normed else []
 
@@ -51,7 +53,9 @@ def pool_gradient(
     largest, average = (images[place[p]] if p in place else nothing for p in POOLS)
     to_largest, to_average = (gradients[place[p]] if p in place else nothing for p in POOLS)
     places = [place.get(pooling, 0) for pooling in POOLS]
-    if places == [0, 1]:  # a search's
+    if not plan.normed:
+        slopes, constants = (rows.expand(len(POOLS), -1) for rows in (slopes, constants))
+    elif places == [0, 1]:  # a search's
         slopes, constants = slopes[:2], constants[:2]
     else:  # a list as index would be brought to the device, which waits
         slopes, constants = (torch.stack([rows[q] for q in places]) for rows in (slopes, constants))

@@ -42,6 +42,8 @@ class SeparableConv:
     `taps` is a depthwise convolution; without, the pixels (S h + offset, S w + offset) are taken as
     they are. `pointwise` `[rows, C, 1, 1]` gives the channels from `first_row` on, and `norm`, a
     `BatchNorm`, treats these. The stride is that of the edge, in the first of two.
+    A dense one has no taps of channels but a `pointwise` `[C, C, 3, 3]`; it has stride 1 and reads
+    the state.
     """
 
     taps: nn.Conv2d | None
@@ -65,6 +67,11 @@ class SeparableConv:
     def channels(self) -> int:
         """C."""
         return self.pointwise.in_channels
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether its weight has taps for each pair of channels."""
+        return self.pointwise.kernel_size != (1, 1)
 
     @cached_property
     def whole(self) -> bool:

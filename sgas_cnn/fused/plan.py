@@ -65,7 +65,8 @@ class Followers(NamedTuple):
 class SourcePlan:
     """Everything about a source state that does not change until the next decision.
 
-    `branches` are the convolutions that are mixed: those that have a `first`, then the direct ones.
+    `branches` are the convolutions that are mixed: those that have a `first`, then the direct ones,
+    of which the dense ones are last.
     `taps` are those that read the state itself: the firsts, then the direct ones.
     """
 
@@ -73,7 +74,8 @@ class SourcePlan:
         self.uses, self.slots, self.stride = tuple(uses), slots, stride
         convolved = [(u, u.part) for u in uses if isinstance(u.part, SeparableConv)]
         doubled = [(u, conv) for u, conv in convolved if conv.first is not None]
-        ordered = doubled + [(u, conv) for u, conv in convolved if conv.first is None]
+        direct = [(u, conv) for u, conv in convolved if conv.first is None]
+        ordered = doubled + sorted(direct, key=lambda pair: pair[1].is_dense)
         self.num_doubled = len(doubled)
         self.branches = [conv for _, conv in ordered]
         self.slot_of = [u.slot for u, _ in ordered]

@@ -161,6 +161,8 @@ def _joined(moments: Sequence[Moments], x: Tensor) -> Moments:
     if not moments:
         nothing = x.new_empty(0, x.shape[-1])
         return nothing, nothing
+    if len(moments) == 1:
+        return moments[0]
     means, variances = zip(*moments, strict=True)
     return torch.cat(means), torch.cat(variances)
 

@@ -21,6 +21,8 @@ Numbers = Sequence[int]
 class Convolutions(NamedTuple):
     """Separable convolutions: of one input, or with scales and shifts `[n, C]` of one each.
 
+    After them dense ones of stride 1 of the one input: those whose weight in `pointwise` is
+    `[C, C, 3, 3]`, without taps.
     Taps are `[C, 1, k, k]`, padded to keep the size, or empty for the pixel (S h + offset,
     S w + offset) as it is. A pointwise weight `[rows, C, 1, 1]` gives the channels from its first
     row on; the others are zero.
@@ -35,6 +37,11 @@ class Convolutions(NamedTuple):
     pointwise: Tensors
     first_rows: Numbers
     stride: int
+
+    @property
+    def has_dense(self) -> bool:
+        """Whether the last of them are dense."""
+        return self.pointwise[-1].shape[-1] > 1
 
 
 class Separable(NamedTuple):
@@ -130,11 +137,12 @@ class ProjectionBackward(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """Of `pool`; with `moments` those of both poolings are wanted."""
+    """Of `pool`; with `moments` those of both poolings are wanted, hence also the largest."""
 
     x: Tensor
     stride: int
     moments: bool
+    wants_largest: bool
 
 
 class PoolBackward(NamedTuple):

@@ -24,6 +24,7 @@ from sgas_cnn.kernels.backend import (
     flat,
 )
 from sgas_cnn.kernels.operators import described
+from sgas_cnn.kernels.torch_backend import summed
 
 
 def separable(call: Separable) -> tuple[list[Tensor], Tensor, Tensor]:
@@ -32,7 +33,9 @@ def separable(call: Separable) -> tuple[list[Tensor], Tensor, Tensor]:
 
 
 def separable_sum(call: SeparableSum) -> list[Tensor]:
-    """As `torch_backend.separable_sum`."""
+    """As `torch_backend.separable_sum`; the images of dense convolutions are made first."""
+    if call.convolutions.has_dense:
+        return summed(separable, mixture, call)
     return _operators().separable_sum(*flat(call))
 
 

@@ -50,14 +50,14 @@ def _primitive(
 ) -> Callable[[Call], Result]:
     """The primitive of a schema: by its operator where torch looks at it, else by its kernels.
 
-    Images without pixels or channels are torch's.
+    Images without pixels or channels are torch's, and dense convolutions with all beside them.
     """
     name = schema.partition("(")[0]
 
     def compute(call: Call, arguments: list[Any]) -> Result:
         tensors = list(first_tensors(arguments))
         like = next((x for x in tensors if x.dim() == 4), tensors[0])
-        if not like.numel():
+        if not like.numel() or _has_dense(call):
             return plain(call)
         with torch.cuda.device_of(like):
             return launch(call)
@@ -74,6 +74,11 @@ def _primitive(
 
     run.__doc__ = f"As `torch_backend.{name}`."
     return run
+
+
+def _has_dense(call: tuple[Any, ...]) -> bool:
+    convolutions = getattr(call, "convolutions", None)
+    return convolutions is not None and convolutions.has_dense
 
 
 separable = _primitive(
@@ -121,7 +126,8 @@ projection_backward = _primitive(
     torch_backend.projection_backward,
 )
 pool = _primitive(
-    "pool(Tensor x, int stride, bool moments) -> (Tensor, Tensor, Tensor, Tensor)",
+    "pool(Tensor x, int stride, bool moments, bool wants_largest) "
+    "-> (Tensor, Tensor, Tensor, Tensor)",
     primitives.pool,
     torch_backend.pool,
 )

@@ -134,8 +134,8 @@ def _fake_follow(call: Follow) -> None:
 
 def _fake_pool(call: Pool) -> Any:
     x, shape = call.x, (2 if call.moments else 0, call.x.shape[3])
-    images = _half_image(x, call.stride), _half_image(x, call.stride)
-    return *images, x.new_empty(shape), x.new_empty(shape)
+    largest = _half_image(x, call.stride) if call.wants_largest else x.new_empty(0)
+    return largest, _half_image(x, call.stride), x.new_empty(shape), x.new_empty(shape)
 
 
 def _fake_pool_backward(call: PoolBackward) -> Tensor:
@@ -172,7 +172,7 @@ def _convolution_flops(convolutions: Any, outputs: Any) -> int:
     for output, weight, through in zip(
         outputs, convolutions.taps, convolutions.pointwise, strict=True
     ):
-        total += 2 * math.prod(output) * (_taps_of(weight) + through[0])
+        total += 2 * math.prod(output) * (_taps_of(weight) + through[0] * math.prod(through[2:]))
     return total
 
 
@@ -195,8 +195,9 @@ def _separable_backward_flops(call: Any, out_shape: Any) -> int:
         zip(convolutions.taps, convolutions.pointwise, strict=True)
     ):
         output, depthwise = 2 * math.prod(call.gradients[call.gradient_of[i]]), _taps_of(weight)
+        rows = through[0] * math.prod(through[2:])
         of_taps, of_pointwise = call.wants_taps[i] and depthwise > 0, call.wants_pointwise[i]
-        total += output * through[0] * ((into or of_taps) + of_pointwise)
+        total += output * rows * ((into or of_taps) + of_pointwise)
         total += output * depthwise * (into + of_taps + of_pointwise)
     return total
 

@@ -6,6 +6,8 @@ the stride.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -48,8 +50,8 @@ def separable(call: Separable) -> tuple[list[Tensor], Tensor, Tensor]:
     """Separable convolutions, and the moments of what comes out.
 
     y_i = pointwise_i (taps_i * R(x)), or with an input each R(scale_i x_i + shift_i) in the place
-    of R(x). Returns y `[N, H/S, W/S, C]`, and with `moments` their means and biased variances over
-    P pixels, `[n, C]`; else none of them.
+    of R(x); of a dense one pointwise_i * R(x). Returns y `[N, H/S, W/S, C]`, and with `moments`
+    their means and biased variances over P pixels, `[n, C]`; else none of them.
     """
     outputs = [_output(call.convolutions, i) for i in range(len(call.convolutions.taps))]
     if not call.moments:
@@ -61,10 +63,19 @@ def separable(call: Separable) -> tuple[list[Tensor], Tensor, Tensor]:
 
 def separable_sum(call: SeparableSum) -> list[Tensor]:
     """Separable convolutions summed by slot: before + bias + Σ factor · y, for inference."""
-    outputs, _, _ = separable(Separable(call.convolutions, moments=False))
+    return summed(separable, mixture, call)
+
+
+def summed(
+    convolve: Callable[[Separable], tuple[list[Tensor], Tensor, Tensor]],
+    mix: Callable[[Mixture], list[Tensor]],
+    call: SeparableSum,
+) -> list[Tensor]:
+    """`separable_sum` by the primitives `separable` and `mixture` of a backend."""
+    outputs, _, _ = convolve(Separable(call.convolutions, moments=False))
     bias = call.bias
     nothing = bias.new_empty(len(bias), 0, bias.shape[1])
-    return mixture(
+    return mix(
         Mixture(
             call.before, call.before_slots, outputs, call.slot_of, call.factors, [], nothing, bias
         )
@@ -85,22 +96,14 @@ def separable_backward(
     before_relu, to_taps, to_pointwise = list[Tensor](), list[Tensor](), list[Tensor]()
     reached = torch.zeros_like(inputs[0])
     for i in range(len(convolutions.taps)):
-        weight, through = convolutions.taps[i], convolutions.pointwise[i]
         gradient = _piecewise(
             call.gradients[call.gradient_of[i]], call.outputs[i] if call.outputs else None,
             call.factors[i], _row(call.slopes, i), _row(call.constants, i),
         )  # fmt: skip
-        first = convolutions.first_rows[i]
-        rows = gradient[..., first : first + len(through)]
-        to_pointwise.append(like.new_empty(0))
-        if call.wants_pointwise[i]:
-            plane = _plane(convolutions, i)
-            products = rows.flatten(0, 2).t() @ plane.flatten(0, 2)
-            to_pointwise[i] = products.view(through.shape)
         u = activated(convolutions, i)
-        wanted = (call.wants_inputs or mapped, call.wants_taps[i] and weight.numel() > 0)
-        du, dweight = _plane_gradients(convolutions, i, rows @ through.flatten(1), u, wanted)
-        to_taps.append(like.new_empty(0) if dweight is None else dweight)
+        du, *weights = _gradients(call, i, gradient, u)
+        for to, weight in zip((to_taps, to_pointwise), weights, strict=True):
+            to.append(like.new_empty(0) if weight is None else weight)
         if du is None:
             continue
         du = torch.where(u <= 0, torch.zeros_like(du), du)
@@ -200,10 +203,14 @@ def mixture_backward(call: MixtureBackward) -> tuple[list[Tensor], Tensor, Tenso
 def pool(call: Pool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The largest and the mean of 3 × 3 pixels, `[N, H/S, W/S, C]`, and the moments of both.
 
-    Pixels outside the image are left out. With `moments` means and variances `[2, C]` (biased).
+    The largest is empty where it is not wanted. Pixels outside the image are left out. With
+    `moments` means and variances `[2, C]` (biased).
     """
     x, image = call.x, call.x.permute(0, 3, 1, 2)
-    largest = _nhwc(F.max_pool2d(image, 3, call.stride, padding=1))
+    if call.wants_largest:
+        largest = _nhwc(F.max_pool2d(image, 3, call.stride, padding=1))
+    else:
+        largest = x.new_empty(0)
     average = _nhwc(average_pool(image, call.stride))
     if not call.moments:
         return largest, average, x.new_empty(0, x.shape[-1]), x.new_empty(0, x.shape[-1])
@@ -240,7 +247,11 @@ def activated(convolutions: Convolutions, i: int) -> Tensor:
 
 def _output(convolutions: Convolutions, i: int) -> Tensor:
     """y_i, with zeros in the channels that its pointwise weight does not give."""
-    plane, weight = _plane(convolutions, i), convolutions.pointwise[i]
+    weight = convolutions.pointwise[i]
+    if is_dense(weight):
+        image = activated(convolutions, i).permute(0, 3, 1, 2)
+        return _nhwc(F.conv2d(image, weight, padding=1))
+    plane = _plane(convolutions, i)
     first, channels = convolutions.first_rows[i], plane.shape[-1]
     rows = plane @ weight.flatten(1).t()
     return F.pad(rows, (first, channels - first - len(weight)))
@@ -258,6 +269,33 @@ def _plane(convolutions: Convolutions, i: int) -> Tensor:
     if offset:
         image = F.pad(image, (0, image.shape[3] % 2, 0, image.shape[2] % 2))
     return _nhwc(image[:, :, offset::stride, offset::stride])
+
+
+def is_dense(weight: Tensor) -> bool:
+    """Whether a weight has 3 × 3 taps for each pair of channels."""
+    return weight.shape[-1] > 1
+
+
+def _gradients(
+    call: SeparableBackward, i: int, gradient: Tensor, u: Tensor
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """The gradients of y_i by u_i, taps and pointwise weight, None where not wanted."""
+    convolutions, wants_weight = call.convolutions, call.wants_pointwise[i]
+    weight, first = convolutions.pointwise[i], convolutions.first_rows[i]
+    wants_u = call.wants_inputs or convolutions.scales is not None
+    if is_dense(weight):
+        images, padding = (gradient.permute(0, 3, 1, 2), u.permute(0, 3, 1, 2)), [1, 1]
+        wanted = [wants_u, wants_weight, False]
+        du, dweight, _ = torch.ops.aten.convolution_backward(
+            *images, weight, None, [1, 1], padding, [1, 1], False, [0, 0], 1, wanted
+        )
+        return _nhwc(du) if wants_u else None, None, dweight if wants_weight else None
+    rows, dweight = gradient[..., first : first + len(weight)], None
+    if wants_weight:
+        products = rows.flatten(0, 2).t() @ _plane(convolutions, i).flatten(0, 2)
+        dweight = products.view(weight.shape)
+    wishes = wants_u, call.wants_taps[i] and convolutions.taps[i].numel() > 0
+    return *_plane_gradients(convolutions, i, rows @ weight.flatten(1), u, wishes), dweight
 
 
 def _plane_gradients(

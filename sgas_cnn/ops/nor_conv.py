@@ -30,8 +30,6 @@ class NorConv(Operation):
         """The output `[B, C, H, W]`."""
         return conv_norm(F.relu(x), self.lin, self.norm)
 
-    def parts(self) -> Sequence[Part] | None:
-        """The pixels and their 1 × 1 convolution; with more taps, None."""
-        if self.lin.kernel_size != (1, 1):
-            return None
+    def parts(self) -> Sequence[Part]:
+        """The convolution of the pixels, without taps of their own."""
         return (SeparableConv(None, self.lin, self.norm),)

@@ -161,7 +161,9 @@ def test_pool_equals_torch_s_own(backend: Any, size: Size, stride: int, dtype: t
         F.avg_pool2d(seen, 3, stride, 1, count_include_pad=False),
     ]
     plain = [p.permute(0, 2, 3, 1) for p in pooled]
-    largest, average, mean, var = backend.pool(Pool(x.detach(), stride, True))
+    largest, average, mean, var = backend.pool(Pool(x.detach(), stride, True, True))
+    nothing, alone, *_ = backend.pool(Pool(x.detach(), stride, False, False))
+    assert nothing.numel() == 0 and torch.equal(alone, average)
     for i, (ours, wanted) in enumerate(zip((largest, average), plain, strict=True)):
         torch.testing.assert_close(ours, wanted, **tolerance(dtype), check_stride=False)
         torch.testing.assert_close(mean[i], wanted.mean((0, 1, 2)), **tolerance(dtype))
@@ -200,7 +202,7 @@ def test_a_large_mean_does_not_drown_the_spread(backend: Any) -> None:
     wanted = rows.var(0, correction=0)
     torch.testing.assert_close(var[0].double(), wanted, rtol=0, atol=1e-3 * wanted.max())
     torch.testing.assert_close(mean[0].double(), rows.mean(0), rtol=1e-6, atol=0)
-    _, _, _, variances = backend.pool(Pool(x, 1, True))
+    _, _, _, variances = backend.pool(Pool(x, 1, True, True))
     pooled = F.max_pool2d(x.double().permute(0, 3, 1, 2), 3, 1, 1).var((0, 2, 3), correction=0)
     torch.testing.assert_close(variances[0].double(), pooled, rtol=1e-3, atol=0)
 
@@ -224,7 +226,7 @@ def test_no_images_give_no_outputs_and_zero_gradients(backend: Any) -> None:
         MixtureBackward([x], [], [], none, [x], torch.zeros(1, 3), coefficients, True)
     )
     assert not crossed.any() and not sums.any()
-    assert backend.pool(Pool(x, 2, False))[0].shape == (0, 2, 3, 3)
+    assert backend.pool(Pool(x, 2, False, True))[0].shape == (0, 2, 3, 3)
 
 
 @pytest.mark.parametrize("strides", ["channels first", "every second", "reversed batch"])
@@ -244,7 +246,7 @@ def test_inputs_may_have_any_strides(backend: Any, strides: str) -> None:
     for pixels in (x, x.contiguous()):
         one = Convolutions([pixels], None, None, [taps], [1], [0], [through], [0], 1)
         back = [pixels], [0], rows[0, :1], [pixels], rows[1, :1], None, one
-        pooled = backend.pool(Pool(pixels, 1, False))[:2]
+        pooled = backend.pool(Pool(pixels, 1, False, True))[:2]
         mixed = [pixels], [0], rows[0, :1], [pixels], rows[1:2, :1], rows[2, :1]
         crossed = [pixels], [pixels], [0], rows[0, :1], [pixels], rows[1, :1], rows[2:3, :1]
         projected = pixels, rows[0, :1], pixels, rows[1, :1], None, pixels, through
@@ -272,11 +274,11 @@ def test_a_number_that_is_none_is_not_hidden(backend: Any) -> None:
     convolutions = Convolutions([x], None, None, [taps], [1], [0], [straight], [0], 1)
     outs = backend.separable(Separable(convolutions, False))[0]
     assert outs[0][0, :3, :3].isnan().all()  # of all channels: 0 times none is none
-    for out in backend.pool(Pool(x, 1, False))[:2]:
+    for out in backend.pool(Pool(x, 1, False, True))[:2]:
         assert out[0, :3, :3, 0].isnan().all() and not out[..., 1].isnan().any()
 
 
-OPERATORS = ["separable", "separable mapped", "projection", "mixture", "pool"]
+OPERATORS = ["separable", "separable mapped", "separable dense", "projection", "mixture", "pool"]
 
 
 def operator_and_arguments(name: str) -> tuple[Any, list[Any]]:
@@ -288,10 +290,10 @@ def operator_and_arguments(name: str) -> tuple[Any, list[Any]]:
         weight, bias = torch.randn(4, 3, 1, 1), torch.randn(4)
         arguments = [image(SMALL, torch.float64), weight.double(), bias.double(), True]
     elif name == "pool":
-        arguments = [image(SMALL, torch.float64), 2, True]
+        arguments = [image(SMALL, torch.float64), 2, True, True]
     else:
-        mapped = name == "separable mapped"
-        convolutions = bank(SMALL, torch.float64, 1 if mapped else 2, mapped)
+        mapped, dense = name == "separable mapped", name == "separable dense"
+        convolutions = bank(SMALL, torch.float64, 1 if mapped or dense else 2, mapped, int(dense))
         arguments = flat(Separable(convolutions, True))
     return getattr(torch.ops.sgas_cnn, name.split()[0]).default, arguments
 
@@ -340,12 +342,16 @@ def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(RuntimeError, match="takes tensors of one dtype"):
         run(weight.double(), through, 0, 1)
     with pytest.raises(RuntimeError, match="with a channel or more"):
-        torch.ops.sgas_cnn.pool(torch.zeros(1, 4, 4, 0), 1, True)
+        torch.ops.sgas_cnn.pool(torch.zeros(1, 4, 4, 0), 1, True, True)
     with pytest.raises(RuntimeError, match="with a channel or more"):
         torch.ops.sgas_cnn.projection(torch.zeros(1, 4, 4, 0), torch.zeros(2, 0, 1, 1), None, True)
     with pytest.raises(RuntimeError, match="gives no channel"):
         torch.ops.sgas_cnn.projection(x, through[:0], None, True)
     with pytest.raises(RuntimeError, match="a weight has shape"):
         run(weight[:1], through, 0, 1)
+    with pytest.raises(RuntimeError, match="a dense weight has shape"):
+        run(torch.zeros(0), torch.zeros(1, 2, 3, 3), 0, 1)
+    with pytest.raises(RuntimeError, match="a dense convolution has no taps"):
+        run(weight, torch.zeros(2, 2, 3, 3), 0, 1)
     with pytest.raises(RuntimeError, match="a pointwise weight has rows beyond 2"):
         run(weight, through, 1, 1)

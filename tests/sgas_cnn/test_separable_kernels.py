@@ -10,10 +10,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from image_kernels import (
-    AT_ALL_SIZES,
     DTYPES,
+    SIZES,
     SMALL,
     STRIDES,
+    STRIPS,
     Size,
     bank,
     close_to_scale,
@@ -31,6 +32,9 @@ from sgas_cnn.kernels import BACKENDS
 from sgas_cnn.kernels.backend import Convolutions, Separable, SeparableBackward, SeparableSum
 from sgas_cnn.library import LIBRARY
 
+AT_ALL_SIZES = pytest.mark.parametrize("size", [*SIZES, STRIPS], ids=str)
+KINDS = pytest.mark.parametrize("kind", ["shared", "mapped", "dense"])
+
 
 @pytest.fixture(params=BACKENDS)
 def separable_backend(request: pytest.FixtureRequest) -> Iterator[Any]:
@@ -41,11 +45,17 @@ def separable_backend(request: pytest.FixtureRequest) -> Iterator[Any]:
         yield BACKENDS[request.param]()
 
 
-def skip_slow(size: Size, stride: int, dtype: torch.dtype, mapped: bool) -> None:
-    """Skips all but two cases where the kernels in force are interpreted."""
-    few = size == SMALL and dtype == torch.float64 and mapped == (stride == 2)
+def convolutions_of(kind: str, size: Size, stride: int, dtype: torch.dtype) -> Convolutions:
+    """Those of one input, of an input each, or of one input with dense ones among them.
+
+    Skips all but three cases where the kernels in force are interpreted.
+    """
+    few = size == SMALL and dtype == torch.float64 and (kind == "mapped") == (stride == 2)
     if not few and backend_for(torch.device("cpu"), LIBRARY) == "cuda":
         pytest.skip("the interpreter takes long; test_triton_primitives has more")
+    if kind == "dense" and stride == 2:
+        pytest.skip("dense convolutions have stride 1")
+    return bank(size, dtype, stride, kind == "mapped", 2 if kind == "dense" else 0)
 
 
 def conv(u: Tensor, weight: Tensor, dilation: int, offset: int, stride: int) -> Tensor:
@@ -68,6 +78,10 @@ def plain_separable(convolutions: Convolutions) -> tuple[list[Tensor], Tensor, T
             u = F.relu(inputs[0])
         else:
             u = F.relu(inputs[i] * scales[i] + shifts[i])
+        if pointwise[i].shape[-1] > 1:
+            dense = F.conv2d(u.permute(0, 3, 1, 2), pointwise[i], padding=1)
+            outputs.append(dense.permute(0, 2, 3, 1))
+            continue
         plane = conv(u, weight, dilations[i], offsets[i], stride)
         through = pointwise[i].flatten(1)
         out = torch.einsum("nhwc,oc->nhwo", plane, through)
@@ -81,13 +95,12 @@ def plain_separable(convolutions: Convolutions) -> tuple[list[Tensor], Tensor, T
 @AT_ALL_SIZES
 @STRIDES
 @DTYPES
-@pytest.mark.parametrize("mapped", [False, True], ids=["shared", "mapped"])
+@KINDS
 def test_separable_equals_the_plain_formula(
-    separable_backend: Any, size: Size, stride: int, dtype: torch.dtype, mapped: bool
+    separable_backend: Any, size: Size, stride: int, dtype: torch.dtype, kind: str
 ) -> None:
-    skip_slow(size, stride, dtype, mapped)
     torch.manual_seed(0)
-    convolutions = bank(size, dtype, stride, mapped)
+    convolutions = convolutions_of(kind, size, stride, dtype)
     ours = separable_backend.separable(Separable(convolutions, True))
     plain = plain_separable(convolutions)
     for a, b in zip(tensors_of(*ours), tensors_of(*plain), strict=True):
@@ -98,13 +111,12 @@ def test_separable_equals_the_plain_formula(
 @AT_ALL_SIZES
 @STRIDES
 @DTYPES
-@pytest.mark.parametrize("mapped", [False, True], ids=["shared", "mapped"])
+@KINDS
 def test_sums_of_separable_equal_the_plain_formula(
-    separable_backend: Any, size: Size, stride: int, dtype: torch.dtype, mapped: bool
+    separable_backend: Any, size: Size, stride: int, dtype: torch.dtype, kind: str
 ) -> None:
-    skip_slow(size, stride, dtype, mapped)
     torch.manual_seed(3)
-    convolutions, channels = bank(size, dtype, stride, mapped), size[0]
+    convolutions, channels = convolutions_of(kind, size, stride, dtype), size[0]
     outputs, slots = plain_separable(convolutions)[0], [0, 2, 1]
     slot_of = [slots[i % 3] for i in range(len(outputs))]
     factors = torch.randn(len(outputs), channels, dtype=dtype)
@@ -124,13 +136,12 @@ def test_sums_of_separable_equal_the_plain_formula(
 @AT_ALL_SIZES
 @STRIDES
 @DTYPES
-@pytest.mark.parametrize("mapped", [False, True], ids=["shared", "mapped"])
+@KINDS
 def test_separable_backward_equals_autograd_of_the_plain_formula(
-    separable_backend: Any, size: Size, stride: int, dtype: torch.dtype, mapped: bool
+    separable_backend: Any, size: Size, stride: int, dtype: torch.dtype, kind: str
 ) -> None:
-    skip_slow(size, stride, dtype, mapped)
     torch.manual_seed(1)
-    leading = bank(size, dtype, stride, mapped)
+    leading, mapped = convolutions_of(kind, size, stride, dtype), kind == "mapped"
     channels, num = size[0], len(leading.taps)
     leaves = [t.requires_grad_() for t in tensors_of(*leading) if t.numel()]
     outputs, _, _ = plain_separable(leading)
@@ -200,6 +211,14 @@ def test_flops_of_gradients_are_those_that_are_wanted() -> None:
                 *(*given, [through], [0], 2, None, None, of_x, [of_taps], [of_pointwise])
             )
         assert counter.get_total_flops() == 2 * y.numel() * (depthwise * 9 + pointwise * 6)
+    dense, nothing = torch.randn(6, 6, 3, 3).double(), torch.empty(0).double()
+    given = [x], [0], given[2], [x], None, None, [x], None, None, [nothing], [1], [0]
+    for wishes in ((True, False), (False, True), (True, True)):
+        with FlopCounterMode(display=False) as counter:
+            torch.ops.sgas_cnn.separable_backward(
+                *(*given, [dense], [0], 1, None, None, wishes[0], [False], [wishes[1]])
+            )
+        assert counter.get_total_flops() == sum(wishes) * 2 * x.numel() * 6 * 9
     weight, of = torch.randn(4, 6, 1, 1).double(), torch.ones(1, 4).double()
     out = image((4, 2, 8, 8), torch.float64)
     for wishes in ((True, False), (False, True), (True, True)):

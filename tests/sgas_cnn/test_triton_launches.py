@@ -110,7 +110,7 @@ def test_launches_of_a_call(num: int, monkeypatch: pytest.MonkeyPatch) -> None:
     of_pool = PoolBackward(x, x, x, x, x, rows, rows, x, 1)
     of_projection = ProjectionBackward(output, row, output, row, row, x, weight, True, True)
     calls: list[tuple[int, Callable[[], Any]]] = [
-        (3, lambda: backend.pool(Pool(x, 1, True))),
+        (3, lambda: backend.pool(Pool(x, 1, True, True))),
         (2, lambda: backend.pool_backward(of_pool)),
         (1, lambda: backend.mixture(forward_mixing)),
         (3, lambda: backend.mixture_backward(backward_mixing)),

@@ -134,7 +134,7 @@ def test_tiles_of_pixels_and_channels_are_joined(
         return
     for call in (*mixing((3, 1, 3, 2), dtype, 2), *folding(dtype)):
         check(call)
-    check(Pool(image((3, 1, 5, 4), dtype), 2, True))
+    check(Pool(image((3, 1, 5, 4), dtype), 2, True, True))
 
 
 def test_mixtures_of_skips_and_poolings_alone() -> None:
@@ -170,12 +170,12 @@ def test_a_number_that_is_none_stays_where_torch_has_it(stride: int) -> None:
     x = convolutions.inputs[0]
     x[0, 2, 2, 1] = float("nan")
     outputs = reference(Separable(convolutions, False))[:2]
-    largest, average = reference(Pool(x, stride, False))[:2]
+    largest, average = reference(Pool(x, stride, False, True))[:2]
     slopes = torch.randn(2, 2, dtype=torch.float64)
     calls: list[Call] = [
         Separable(convolutions, True),
         backward_of(convolutions, outputs, True, [True] * 2, [True] * 2),
-        Pool(x, stride, True),
+        Pool(x, stride, True, True),
         PoolBackward(x, largest, average, largest, average, slopes, slopes, None, stride),
         Mixture([], [], [x], [0], slopes[:1], [x], slopes.view(2, 1, 2), slopes),
         Projection(x, torch.randn(3, 2, 1, 1, dtype=torch.float64), None, True),
@@ -233,7 +233,7 @@ def all_calls(dtype: torch.dtype, mapped: bool) -> list[Call]:
     convolutions = some_of(bank(SMALL, dtype, 2 - mapped, mapped), [0, -1])
     outputs = BACKENDS["cuda"]().separable(Separable(convolutions, True))[0]
     x, slopes, weight = image(SMALL, dtype), *torch.randn(2, 2, SMALL[0], dtype=dtype)
-    pooled = BACKENDS["cuda"]().pool(Pool(x, 2, True))[:2]
+    pooled = BACKENDS["cuda"]().pool(Pool(x, 2, True, True))[:2]
     forward, backward = mixing(SMALL, dtype, 2)
     folded, unfolded = folding(dtype)
     factors, bias = torch.randn(2, 2, SMALL[0], dtype=dtype)
@@ -247,7 +247,7 @@ def all_calls(dtype: torch.dtype, mapped: bool) -> list[Call]:
         SeparableSum(convolutions, [half], [1], [0, 1], factors, bias),
         forward,
         backward,
-        Pool(x, 2, True),
+        Pool(x, 2, True, True),
         PoolBackward(x, *pooled, *pooled, slopes, slopes, None if mapped else x, 2),
         Projection(x, through, torch.randn(2, dtype=dtype), True),
         ProjectionBackward(output, row, output, row, row, x, through, mapped, True),

@@ -86,6 +86,26 @@ template <class T>
 void separable_backward(const Separable<T>& given, const SeparableBackward<T>& back,
                         const SeparableGradients<T>& wanted);
 
+// Dense 3 x 3 convolutions of R(x), of stride 1.
+template <class T>
+struct Dense {
+  Size size;
+  const T* x;
+  std::vector<const T*> weights;  // [C out][C in][3][3]
+};
+
+template <class T>
+void dense(const Dense<T>& given, const std::vector<T*>& outputs, Moments<T> moments);
+
+template <class T>
+struct DenseGradients {
+  T* x;                     // null where not wanted
+  std::vector<T*> weights;  // null where not wanted
+};
+
+template <class T>
+void dense_backward(const Dense<T>& given, const SeparableBackward<T>& back, const DenseGradients<T>& wanted);
+
 // y = W R(x) + bias of pixels [in_channels]; y's gradient is factor * gradient + slope * y + constant.
 template <class T>
 struct Projection {
@@ -138,7 +158,8 @@ template <class T>
 void mixture_backward(const Mixture<T>& given, const std::vector<const T*>& gradients,
                       const MixtureGradients<T>& wanted);
 
-// 3 x 3 poolings, padding 1: the largest, and the mean of the pixels inside the image.
+// 3 x 3 poolings, padding 1: the largest (null: not wanted, nor moments), and the mean of the pixels
+// inside the image.
 template <class T>
 void pool(const Size& size, const T* x, T* largest, T* average, Moments<T> moments);
 

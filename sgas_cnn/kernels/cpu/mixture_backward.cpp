@@ -27,7 +27,15 @@ class MixtureBackward {
         linear_(given.linear.size()),
         coefficients_(padded_rows(given.coefficients, given.slots * linear_, channels_)),
         centres_(padded_rows(wanted.centres, parts_, channels_)),
-        linear_centres_(padded_rows(wanted.linear_centres, linear_, channels_)) {}
+        linear_centres_(padded_rows(wanted.linear_centres, linear_, channels_)), factors_(given.slots) {
+    for (long b = 0; b < parts_; ++b)
+      factors_[given.slot_of[b]].push_back({given.parts[b], centres_.get() + b * width_, &Worker::crossed, b * width_});
+    for (long slot = 0; slot < given.slots; ++slot) {
+      for (long q = 0; q < linear_; ++q)
+        factors_[slot].push_back({given.linear[q], linear_centres_.get() + q * width_, &Worker::linear,
+                                  (slot * linear_ + q) * width_});
+    }
+  }
 
   void run() {
     const long workers = num_workers(given_.images);
@@ -52,45 +60,66 @@ class MixtureBackward {
     Buffer<double> crossed, linear, sums;
   };
 
+  // An image that a slot's gradient is multiplied by, less its centre, and where the sum goes.
+  struct Factor {
+    const T *image, *centre;
+    Buffer<double> Worker::*sums;
+    long at;
+  };
+
   void some_pixels(Worker& mine, long first, long count) {
     constexpr int L = LANES<T>;
     for (long c = 0; c < channels_; c += L) {
       const int lanes = static_cast<int>(std::min<long>(L, channels_ - c));
       const long at = first * channels_ + c;
-      for (long slot = 0; slot < given_.slots; ++slot)
+      for (long slot = 0; slot < given_.slots; ++slot) {
         add_to<T>(mine.sums.get() + slot * width_ + c,
                   sum_pixels<PIXELS_OF_SUMS>(gradients_[slot] + at, channels_, count, lanes,
                                              [](Vec<T> v) { return v; }));
-      for (long b = 0; b < parts_; ++b)
-        add_to<T>(mine.crossed.get() + b * width_ + c,
-                  product(gradients_[given_.slot_of[b]] + at, given_.parts[b] + at,
-                          load(centres_.get() + b * width_ + c), count, lanes));
-      for (long q = 0; q < linear_; ++q) {
-        const Vec<T> centre = load(linear_centres_.get() + q * width_ + c);
-        for (long slot = 0; slot < given_.slots; ++slot)
-          add_to<T>(mine.linear.get() + (slot * linear_ + q) * width_ + c,
-                    product(gradients_[slot] + at, given_.linear[q] + at, centre, count, lanes));
-        if (wanted_.linear[q]) to_linear(q, at, c, count, lanes);
+        const std::vector<Factor>& factors = factors_[slot];
+        std::size_t k = 0;
+        for (; k + 4 <= factors.size(); k += 4) products<4>(mine, &factors[k], gradients_[slot] + at, at, c, count, lanes);
+        for (; k < factors.size(); ++k) products<1>(mine, &factors[k], gradients_[slot] + at, at, c, count, lanes);
       }
+      for (long q = 0; q < linear_; ++q)
+        if (wanted_.linear[q]) to_linear(q, at, c, count, lanes);
     }
   }
 
-  // Sum of gradient * (image - centre).
-  Vec<T> product(const T* gradient, const T* image, Vec<T> centre, long count, int lanes) const {
-    Vec<T> sums[4] = {};
+  // Sums of gradient * (image - centre), the gradient read once for all K images.
+  template <int K>
+  void products(Worker& mine, const Factor* factors, const T* gradient, long at, long c, long count, int lanes) const {
+    constexpr int P = K > 1 ? 2 : 4;  // sums of each, so that no addition waits for the one before
+    const long channels = channels_;
+    Vec<T> sums[K][P] = {}, centre[K];
+    const T* images[K];
+    for (int k = 0; k < K; ++k) {
+      images[k] = factors[k].image + at;
+      centre[k] = load(factors[k].centre + c);
+    }
     long p = 0;
     if (lanes == LANES<T>) {
-      for (; p + 4 <= count; p += 4) {
+      for (; p + P <= count; p += P) {
 #pragma GCC unroll 4
-        for (long i = 0; i < 4; ++i) {
-          ask_for(image + (p + i + PIXELS_OF_SUMS) * channels_);
-          sums[i] += load(gradient + (p + i) * channels_) * (load(image + (p + i) * channels_) - centre);
+        for (int i = 0; i < P; ++i) {
+          const Vec<T> g = load(gradient + (p + i) * channels);
+#pragma GCC unroll 4
+          for (int k = 0; k < K; ++k) {
+            const T* from = images[k] + (p + i) * channels;
+            ask_for(from + PIXELS_OF_SUMS * channels);
+            sums[k][i] += g * (load(from) - centre[k]);
+          }
         }
       }
     }
-    for (; p < count; ++p)
-      sums[0] += load(gradient + p * channels_, lanes) * (load(image + p * channels_, lanes) - centre);
-    return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+    for (; p < count; ++p) {
+      const Vec<T> g = load(gradient + p * channels, lanes);
+      for (int k = 0; k < K; ++k) sums[k][0] += g * (load(images[k] + p * channels, lanes) - centre[k]);
+    }
+    for (int k = 0; k < K; ++k) {
+      for (int i = 1; i < P; ++i) sums[k][0] += sums[k][i];
+      add_to<T>((mine.*factors[k].sums).get() + factors[k].at + c, sums[k][0]);
+    }
   }
 
   void to_linear(long q, long at, long c, long count, int lanes) {
@@ -124,6 +153,7 @@ class MixtureBackward {
   const MixtureGradients<T>& wanted_;
   const long channels_, width_, parts_, linear_;
   const Buffer<T> coefficients_, centres_, linear_centres_;
+  std::vector<std::vector<Factor>> factors_;  // by slot
 };
 
 }  // namespace

@@ -17,7 +17,17 @@ sgas::Size size_of(const Tensor& images, long stride) {
   return {images.size(0), images.size(1), images.size(2), images.size(3), static_cast<int>(stride)};
 }
 
-// Separable convolutions as the operators are given them, checked.
+// Those of the convolutions from `first` on, and those before.
+template <class P>
+std::vector<P> since(const std::vector<P>& all, std::size_t first) {
+  return {all.begin() + static_cast<long>(std::min(first, all.size())), all.end()};
+}
+template <class P>
+std::vector<P> until(const std::vector<P>& all, std::size_t end) {
+  return {all.begin(), all.begin() + static_cast<long>(std::min(end, all.size()))};
+}
+
+// Convolutions as the operators are given them, checked: separable ones, then dense ones.
 struct Bank {
   Bank(at::TensorList inputs, const Maybe& scales, const Maybe& shifts, at::TensorList taps,
        at::IntArrayRef dilations, at::IntArrayRef offsets, at::TensorList pointwise,
@@ -39,11 +49,22 @@ struct Bank {
     const int64_t count = num, channels = size.channels;
     if (scales) check_shape(*scales, {count, channels}, "scales");
     if (shifts) check_shape(*shifts, {count, channels}, "shifts");
-    for (std::size_t i = 0; i < num; ++i) add(taps[i], dilations[i], offsets[i], pointwise[i], first_rows[i]);
+    for (std::size_t i = 0; i < num; ++i) {
+      if (pointwise[i].dim() == 4 && pointwise[i].size(3) > 1) add_dense(taps[i], dilations[i], pointwise[i]);
+      else add(taps[i], dilations[i], offsets[i], pointwise[i], first_rows[i], i);
+    }
   }
 
-  void add(const Tensor& weight, int64_t dilation, int64_t offset, const Tensor& through, int64_t first_row) {
+  void add_dense(const Tensor& none, int64_t dilation, const Tensor& weight) {
+    TORCH_CHECK(none.numel() == 0 && dilation == 1 && size.stride == 1 && !scales,
+                "a dense convolution has no taps of channels, dilation and stride 1, and the one input of all");
+    check_shape(weight, {size.channels, size.channels, 3, 3}, "a dense weight");
+  }
+
+  void add(const Tensor& weight, int64_t dilation, int64_t offset, const Tensor& through, int64_t first_row,
+           std::size_t place) {
     const int64_t kernel = weight.numel() ? weight.size(-1) : 1, rows = through.size(0);
+    TORCH_CHECK(place == this->taps.size(), "a separable convolution comes after a dense one");
     TORCH_CHECK(kernel == 1 || kernel == 3 || kernel == 5 || kernel == 7, "a weight has ", kernel, " taps a side, not 1, 3, 5 or 7");
     TORCH_CHECK(dilation == 1 || dilation == 2, "a dilation is ", dilation, ", not 1 or 2");
     TORCH_CHECK(offset >= 0 && offset < size.stride, "an offset is ", offset, " at stride ", size.stride);
@@ -54,12 +75,19 @@ struct Bank {
   }
 
   template <class T>
-  sgas::Separable<T> given() const {
+  sgas::Separable<T> separable() const {
     sgas::Separable<T> all{size, taps, readable<T>(inputs), readable<T>(weights), {}, pointer<T>(scales), pointer<T>(shifts)};
-    for (std::size_t i = 0; i < pointwise.size(); ++i)
+    for (std::size_t i = 0; i < taps.size(); ++i)
       all.pointwise.push_back({pointwise[i].const_data_ptr<T>(), first_rows[i], pointwise[i].size(0)});
     return all;
   }
+
+  template <class T>
+  sgas::Dense<T> dense() const {
+    return {size, inputs[0].const_data_ptr<T>(), since(readable<T>(pointwise), taps.size())};
+  }
+
+  bool has_dense() const { return taps.size() < pointwise.size(); }
 
   Tensors inputs, weights, pointwise;
   Maybe scales, shifts;
@@ -75,15 +103,20 @@ std::tuple<Tensors, Tensor, Tensor> separable(at::TensorList inputs, const Maybe
   const Bank bank(inputs, scales, shifts, taps, dilations, offsets, pointwise, first_rows, stride);
   const auto options = bank.inputs[0].options();
   const sgas::Size& size = bank.size;
-  const int64_t num = bank.taps.size();
+  const int64_t num = bank.pointwise.size(), first = bank.taps.size();
   Tensor mean = at::empty({moments ? num : 0, size.channels}, options), variance = at::empty_like(mean);
   Tensors out;
   for (int64_t i = 0; i < num; ++i)
     out.push_back(at::empty({size.images, size.out_height(), size.out_width(), size.channels}, options));
   AT_DISPATCH_FLOATING_TYPES(mean.scalar_type(), "separable", [&] {
-    sgas::Moments<scalar_t> found{nullptr, nullptr};
-    if (moments) found = {mean.data_ptr<scalar_t>(), variance.data_ptr<scalar_t>()};
-    sgas::separable(bank.given<scalar_t>(), pointers<scalar_t>(out), found);
+    const std::vector<scalar_t*> outs = pointers<scalar_t>(out);
+    auto found = [&](int64_t row) {
+      if (!moments) return sgas::Moments<scalar_t>{nullptr, nullptr};
+      const int64_t at = row * size.channels;
+      return sgas::Moments<scalar_t>{mean.data_ptr<scalar_t>() + at, variance.data_ptr<scalar_t>() + at};
+    };
+    if (first) sgas::separable(bank.separable<scalar_t>(), until(outs, first), found(0));
+    if (bank.has_dense()) sgas::dense(bank.dense<scalar_t>(), since(outs, first), found(first));
   });
   return {out, mean, variance};
 }
@@ -104,7 +137,7 @@ std::tuple<Tensors, Tensors, Tensors, Tensor, Tensor> separable_backward(
     at::TensorList pointwise, at::IntArrayRef first_rows, int64_t stride, const Maybe& centres,
     const Maybe& added, bool wants_inputs, c10::List<bool> wants_taps, c10::List<bool> wants_pointwise) {
   const Bank bank(inputs, scales, shifts, taps, dilations, offsets, pointwise, first_rows, stride);
-  const int64_t channels = bank.size.channels, num = bank.taps.size(), mapped = scales ? num : 0;
+  const int64_t channels = bank.size.channels, num = bank.pointwise.size(), mapped = scales ? num : 0;
   const std::vector<int64_t> shape{bank.size.images, bank.size.out_height(), bank.size.out_width(), channels};
   const Tensors from = packed(gradients), kept = packed(outputs);
   const Tensor factor = factors.contiguous();
@@ -125,18 +158,29 @@ std::tuple<Tensors, Tensors, Tensors, Tensor, Tensor> separable_backward(
   const Tensors to_taps = gradients_like(bank.weights, wants_taps), to_pointwise = gradients_like(bank.pointwise, wants_pointwise);
   Tensor crossed = at::empty({mapped, channels}, factor.options()), sums = at::empty_like(crossed);
   AT_DISPATCH_FLOATING_TYPES(factor.scalar_type(), "separable_backward", [&] {
-    sgas::SeparableBackward<scalar_t> back;
-    for (int64_t which : gradient_of) back.gradients.push_back(from.at(which).const_data_ptr<scalar_t>());
-    back.factors = factor.const_data_ptr<scalar_t>();
-    back.outputs = readable<scalar_t>(kept);
-    back.slopes = pointer<scalar_t>(slope);
-    back.constants = pointer<scalar_t>(constant);
-    back.centres = pointer<scalar_t>(centre);
-    back.added = pointer<scalar_t>(plus);
-    const sgas::SeparableGradients<scalar_t> wanted{
-        pointers<scalar_t>(to_inputs), pointers<scalar_t>(to_taps), pointers<scalar_t>(to_pointwise),
-        crossed.data_ptr<scalar_t>(), sums.data_ptr<scalar_t>()};
-    sgas::separable_backward(bank.given<scalar_t>(), back, wanted);
+    std::vector<const scalar_t*> sources;
+    for (int64_t which : gradient_of) sources.push_back(from.at(which).const_data_ptr<scalar_t>());
+    const std::vector<const scalar_t*> made = readable<scalar_t>(kept);
+    const std::vector<scalar_t*> of_inputs = pointers<scalar_t>(to_inputs), of_pointwise = pointers<scalar_t>(to_pointwise);
+    auto rows = [&](const Maybe& all, int64_t row) {
+      const scalar_t* data = pointer<scalar_t>(all);
+      return data ? data + row * channels : nullptr;
+    };
+    const int64_t first = bank.taps.size();
+    if (first)
+      sgas::separable_backward(
+          bank.separable<scalar_t>(),
+          {until(sources, first), rows(factor, 0), until(made, first), rows(slope, 0), rows(constant, 0),
+           rows(centre, 0), pointer<scalar_t>(plus)},
+          {of_inputs, pointers<scalar_t>(to_taps), until(of_pointwise, first), crossed.data_ptr<scalar_t>(), sums.data_ptr<scalar_t>()});
+    if (bank.has_dense()) {
+      scalar_t* to_x = of_inputs.empty() ? nullptr : of_inputs[0];
+      const scalar_t* added = first ? to_x : pointer<scalar_t>(plus);
+      sgas::dense_backward(bank.dense<scalar_t>(),
+                           {since(sources, first), rows(factor, first), since(made, first), rows(slope, first),
+                            rows(constant, first), nullptr, added},
+                           {to_x, since(of_pointwise, first)});
+    }
   });
   return {to_inputs, to_taps, to_pointwise, crossed, sums};
 }
@@ -198,6 +242,7 @@ Tensors separable_sum(at::TensorList inputs, const Maybe& scales, const Maybe& s
   const Bank bank(inputs, scales, shifts, taps, dilations, offsets, pointwise, first_rows, stride);
   const sgas::Size& size = bank.size;
   const int64_t num = bank.taps.size(), slots = bias.size(0);
+  TORCH_CHECK(!bank.has_dense(), "a dense convolution is not summed as it is made");
   const Tensor factor = factors.contiguous(), shift = bias.contiguous();
   check_kind(bank.inputs[0], {factor, shift});
   check_shape(factor, {num, size.channels}, "factors");
@@ -216,7 +261,7 @@ Tensors separable_sum(at::TensorList inputs, const Maybe& scales, const Maybe& s
   AT_DISPATCH_FLOATING_TYPES(factor.scalar_type(), "separable_sum", [&] {
     const sgas::SeparableSum<scalar_t> sum{{slot_of.begin(), slot_of.end()}, factor.const_data_ptr<scalar_t>(),
                                            shift.const_data_ptr<scalar_t>(), readable<scalar_t>(starts)};
-    sgas::separable_sum(bank.given<scalar_t>(), sum, pointers<scalar_t>(outs));
+    sgas::separable_sum(bank.separable<scalar_t>(), sum, pointers<scalar_t>(outs));
   });
   return outs;
 }
@@ -268,17 +313,18 @@ std::tuple<Tensors, Tensor, Tensor, Tensor> mixture_backward(
   return {outs, crossed, linear_crossed, sums};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> pool(const Tensor& x, int64_t stride, bool moments) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> pool(const Tensor& x, int64_t stride, bool moments, bool wants_largest) {
   const sgas::Size size = size_of(x, stride);
   check_kind(x, {});
   const Tensor from = x.contiguous();
-  Tensor largest = at::empty({size.images, size.out_height(), size.out_width(), size.channels}, x.options());
-  Tensor average = at::empty_like(largest), mean = at::empty({moments ? 2 : 0, size.channels}, x.options());
+  TORCH_CHECK(wants_largest || !moments, "moments are those of both poolings");
+  Tensor average = at::empty({size.images, size.out_height(), size.out_width(), size.channels}, x.options());
+  Tensor largest = wants_largest ? at::empty_like(average) : at::empty({0}, x.options()), mean = at::empty({moments ? 2 : 0, size.channels}, x.options());
   Tensor variance = at::empty_like(mean);
   AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "pool", [&] {
     sgas::Moments<scalar_t> found{nullptr, nullptr};
     if (moments) found = {mean.data_ptr<scalar_t>(), variance.data_ptr<scalar_t>()};
-    sgas::pool(size, from.const_data_ptr<scalar_t>(), largest.data_ptr<scalar_t>(),
+    sgas::pool(size, from.const_data_ptr<scalar_t>(), wants_largest ? largest.data_ptr<scalar_t>() : nullptr,
                average.data_ptr<scalar_t>(), found);
   });
   return {largest, average, mean, variance};
@@ -325,7 +371,7 @@ TORCH_LIBRARY(sgas_cnn, m) {
   m.def(
       "mixture_backward(Tensor[] gradients, Tensor[] parts, int[] slot_of, Tensor centres, Tensor[] linear, "
       "Tensor linear_centres, Tensor coefficients, bool wants_linear) -> (Tensor[], Tensor, Tensor, Tensor)");
-  m.def("pool(Tensor x, int stride, bool moments) -> (Tensor, Tensor, Tensor, Tensor)");
+  m.def("pool(Tensor x, int stride, bool moments, bool wants_largest) -> (Tensor, Tensor, Tensor, Tensor)");
   m.def(
       "pool_backward(Tensor x, Tensor largest, Tensor average, Tensor largest_gradient, "
       "Tensor average_gradient, Tensor slopes, Tensor constants, Tensor? added, int stride) -> Tensor");

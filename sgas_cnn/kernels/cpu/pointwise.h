@@ -65,6 +65,9 @@ template <class T, class Take>
 inline void map_pixels(const T* pixels, long stride, long channels, const T* matrix, long width,
                        long count, const Take& take) {
   if (stride == channels && channels == width) {  // a search's
+    if constexpr (LANES<T> <= 8) {
+      if (channels == 8) return map_known<T, 8>(pixels, matrix, count, take);
+    }
     if (channels == 16) return map_known<T, 16>(pixels, matrix, count, take);
     if (channels == 32) return map_known<T, 32>(pixels, matrix, count, take);
     if (channels == 64) return map_known<T, 64>(pixels, matrix, count, take);

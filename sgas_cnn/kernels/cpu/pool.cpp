@@ -4,7 +4,6 @@
 // gradient of the largest.
 #include <algorithm>
 #include <limits>
-#include <type_traits>
 
 #include "kernels.h"
 #include "moments.h"
@@ -47,18 +46,17 @@ inline void for_pixels(Window rows, Window columns, long width, const Use& use) 
   }
 }
 
-// use(c, lanes) for blocks of channels; whole ones have their lanes as a constant.
-template <class T, class Use>
-void for_blocks(long channels, const Use& use) {
-  constexpr int L = LANES<T>;
-  long c = 0;
-  for (; c + L <= channels; c += L) use(c, std::integral_constant<int, L>{});
-  if (c < channels) use(c, static_cast<int>(channels - c));
-}
-
 template <class T, class Lanes>
 void pool_image(const Size& size, const T* x, T* largest, T* average, long c, Lanes lanes) {
   const long channels = size.channels;
+  if (!largest) {
+    for_windows<T>(size, [&](long out, Window rows, Window columns, T share) {
+      Vec<T> sum = {};
+      for_pixels(rows, columns, size.width, [&](long pixel) { sum += load(x + pixel * channels + c, lanes); });
+      store(average + out * channels + c, sum * share, lanes);
+    });
+    return;
+  }
   const Vec<T> lowest = Vec<T>{} - std::numeric_limits<T>::infinity();
   for_windows<T>(size, [&](long out, Window rows, Window columns, T share) {
     Vec<T> top = lowest, sum = {};
@@ -91,6 +89,13 @@ void pool_block(const Size& size, const PoolBackward<T>& given, long n, long c, 
     if (given.average_gradient)
       each = (load(given.average_gradient + at, lanes) +
               mean_slope * load(given.average + at, lanes) + mean_constant) * share;
+    if (!given.largest_gradient) {
+      for_pixels(rows, columns, size.width, [&](long in) {
+        T* reached = to + in * channels + c;
+        store(reached, load(reached, lanes) + each, lanes);
+      });
+      return;
+    }
     for_pixels(rows, columns, size.width, [&](long in) {
       T* reached = to + in * channels + c;
       const auto hit = load(x + in * channels, lanes) == top;
@@ -109,7 +114,7 @@ void pool(const Size& size, const T* x, T* largest, T* average, Moments<T> momen
   ImageMoments found(moments.mean ? 2 : 0, size.images, channels);
   share_images(size.images, num_workers(size.images), [&](long, long first, long last) {
     for (long n = first; n < last; ++n) {
-      T* pooled[2] = {largest + n * out, average + n * out};
+      T* pooled[2] = {largest ? largest + n * out : nullptr, average + n * out};
       for_blocks<T>(channels, [&](long c, auto lanes) {
         pool_image(size, x + n * in, pooled[0], pooled[1], c, lanes);
       });

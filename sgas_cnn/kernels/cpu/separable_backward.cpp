@@ -75,6 +75,9 @@ class Backward {
     Buffer<T> outer, inner;  // z and F of some rows
   };
 
+  // Whether the taps of convolution i leave pixels as they are, and dF is du.
+  bool as_they_are(long i) const { return !given_.weights[i] && size_.stride == 1; }
+
   long strip() const { return bank_.rows * size_.out_width(); }
 
   void one_image(Worker& mine, long n) {
@@ -88,7 +91,7 @@ class Backward {
         bank_.fill_input(given_, i, n, mine.input);
       for (long h = 0; h < size_.out_height(); h += bank_.rows)
         some_rows(mine, i, n, h, std::min(bank_.rows, size_.out_height() - h));
-      through_taps(mine, i);
+      if (!as_they_are(i)) through_taps(mine, i);
       if (mapped_) hand_on_mapped(mine, i, n);
     }
     if (!mapped_ && wants_input_) hand_on(mine, n);
@@ -100,11 +103,14 @@ class Backward {
     const long columns = size_.out_width(), count = rows * columns;
     const long from = (n * size_.out_height() + first) * columns * channels_;
     gradient_of_output(i, from, count, mine.outer.get());
-    for (long h = 0; h < rows; ++h) {
-      T* to = mine.gradient.at(0, first + h, 0);
+    const bool adds = as_they_are(i);
+    Padded<T>& into = adds ? mine.reached : mine.gradient;
+    for (long h = 0; h < rows && (wants_input_ || !adds); ++h) {
+      T* to = into.at(0, first + h, 0);
       map_pixels(mine.outer.get() + h * columns * width_, width_, channels_, bank_.matrix(i),
-                 width_, columns, [&](long pixel, long b, Vec<T> value) {
-                   store(to + b * mine.gradient.block + pixel * L, value);
+                 width_, columns, [to, adds, block = into.block](long pixel, long b, Vec<T> value) {
+                   T* const at = to + b * block + pixel * L;
+                   store(at, adds ? load(at) + value : value);
                  });
     }
     if (!wanted_.pointwise[i]) return;

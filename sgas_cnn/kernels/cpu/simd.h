@@ -5,6 +5,7 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <type_traits>
 
 #include "vectors.h"
 
@@ -16,6 +17,15 @@ using Vec = Vector<T>;
 template <class T>
 inline long blocks_of(long channels) {
   return (channels + LANES<T> - 1) / LANES<T>;
+}
+
+// use(c, lanes) for blocks of channels; whole ones have their lanes as a constant.
+template <class T, class Use>
+void for_blocks(long channels, const Use& use) {
+  constexpr int L = LANES<T>;
+  long c = 0;
+  for (; c + L <= channels; c += L) use(c, std::integral_constant<int, L>{});
+  if (c < channels) use(c, static_cast<int>(channels - c));
 }
 
 constexpr long PIXELS_AHEAD = 64;  // that are asked for

@@ -127,7 +127,8 @@ def projection_backward(call: ProjectionBackward) -> tuple[Tensor, Tensor]:
 def pool(call: Pool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """As `torch_backend.pool`."""
     pooled = pooling.pool(call.x, call.stride)
-    return pooled[0], pooled[1], *_moments(pooled, call.moments)
+    largest = pooled[0] if call.wants_largest else call.x.new_empty(0)
+    return largest, pooled[1], *_moments(pooled, call.moments)
 
 
 def _moments(images: Tensor, wanted: bool) -> tuple[Tensor, Tensor]:
