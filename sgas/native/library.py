@@ -13,12 +13,14 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
 import os
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -43,6 +45,7 @@ HEADERS = Path(__file__).parent  # of both families' kernels
 # CPU time by compiled kernels than by torch's operators: see "Speed" in benchmarks/README.md.
 SHOWN_FASTER = frozenset({("x86_64", "gcc", 64), ("x86_64", "gcc", 32)})
 RATIO = "ratio.json"  # beside a build: its speed on this machine
+INSTRUCTION_MACRO = re.compile(r"__[A-Z]")  # names of processors are in small letters
 INSTRUCTIONS = {64: "AVX-512", 32: "AVX2", 16: "SSE or NEON"}
 
 
@@ -112,10 +115,10 @@ def _load(library: Library) -> str | None:
 def build_here() -> Build:
     """What a build on this machine is for, by the macros that its compiler defines; NotBuilt."""
     compiler = _compiler()
-    macros = _output([compiler, *flags(), "-dM", "-E", "-x", "c++", os.devnull]).split()
-    if {"__AVX512F__", "__AVX512DQ__"} <= set(macros):
+    macros = _macros(compiler, flags())
+    if {"__AVX512F__", "__AVX512DQ__"} <= macros:
         vector_bytes = 64
-    elif {"__AVX2__", "__FMA__"} <= set(macros):
+    elif {"__AVX2__", "__FMA__"} <= macros:
         vector_bytes = 32
     else:
         vector_bytes = 16
@@ -144,20 +147,42 @@ def _measured(library: Library) -> float | None:
     """What `keep_ratio` was told; None where it was told nothing that can be read."""
     with contextlib.suppress(OSError, ValueError):
         ratio = json.loads((_folder_of(library) / RATIO).read_text(encoding="utf-8"))
-        return ratio if isinstance(ratio, float) else None
+        if isinstance(ratio, (int, float)) and math.isfinite(ratio):
+            return float(ratio)
     return None
 
 
-def _check_processor(build: Build) -> None:
-    """NotBuilt where this processor lacks the instructions: they would end the process."""
-    features = _cpu_features(_cpu_info()).split()
-    needed = {64: "avx512f", 32: "avx2"}.get(build.vector_bytes)
-    if features and needed and needed not in features:
-        raise NotBuilt(f"SGAS_MARCH asks for {build}, which this processor does not have")
+def _check_processor() -> None:
+    """NotBuilt where this processor lacks instructions of the build: they would end the process.
+
+    They are told by the macros that the compiler defines for this processor and not for the build.
+    """
+    if _march() == "native":
+        return
+    compiler = _compiler()
+    here, there = (_macros(compiler, [f"-march={march}"]) for march in ("native", _march()))
+    missing = [name.strip("_") for name in sorted(there - here) if INSTRUCTION_MACRO.match(name)]
+    if missing:
+        raise NotBuilt(
+            f"SGAS_MARCH is {_march()}, and this processor does not have its {', '.join(missing)}; "
+            f"name an older one, or unset it"
+        )
+
+
+def _macros(compiler: str, options: Sequence[str]) -> set[str]:
+    """The names that the compiler defines under these options; NotBuilt where it refuses them."""
+    lines = _output([compiler, *options, "-dM", "-E", "-x", "c++", os.devnull]).splitlines()
+    return {line.split()[1] for line in lines}
 
 
 def _output(command: list[str]) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    """What a command prints; NotBuilt with its first line of complaint where it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        first = done.stderr.strip().partition("\n")[0] or f"it ended with {done.returncode}"
+        asked = "" if _march() == "native" else f" with SGAS_MARCH={_march()}"
+        raise NotBuilt(f"the compiler {command[0]} does not work{asked}: {first}")
+    return done.stdout
 
 
 class NotBuilt(Exception):
@@ -175,7 +200,7 @@ def cache_folder() -> Path:
 def _build_or_find(library: Library) -> None:
     import torch
 
-    _check_processor(build_here())
+    _check_processor()
     folder = _folder_of(library)
     built = folder / f"{library.name}.so"
     try:
@@ -282,8 +307,13 @@ def _key(library: Library, compiler: str) -> str:
 
 def flags() -> list[str]:
     """The compiler's options, as SGAS_MARCH and this machine's processor ask for."""
-    march = os.environ.get("SGAS_MARCH") or "native"
-    return [*FLAGS, f"-march={march}", *tuning(_cpu_info(), march)]
+    return [*FLAGS, f"-march={_march()}", *tuning(_cpu_info(), _march())]
+
+
+@cache
+def _march() -> str:
+    """The processors to compile for: read once, since a process has one build of a library."""
+    return os.environ.get("SGAS_MARCH") or "native"
 
 
 def _cpu_info() -> str:

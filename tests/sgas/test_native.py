@@ -172,7 +172,7 @@ def test_amd_s_wide_registers_are_tuned_as_intel_s(
 @pytest.fixture
 def levels(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
     """Sets the level of processors that kernels are compiled for."""
-    kept = (native.build_here, native._why_not_shown)
+    kept = (native._march, native.build_here, native._why_not_shown)
 
     def ask_for(march: str) -> None:
         monkeypatch.setenv("SGAS_MARCH", march)
@@ -225,12 +225,26 @@ def test_auto_goes_by_what_was_measured_on_this_machine(
     assert source.load() is None
     source.keep_ratio(0.8)
     assert "measured here at 0.80 times the speed of torch" in str(source.why_not_shown())
-    source.keep_ratio(1.2)
+    source.keep_ratio(2)
     assert source.why_not_shown() is None
     (kept,) = cache.glob("native/*/ratio.json")
-    kept.write_text("no number")
-    native._why_not_shown.cache_clear()
-    assert (source.why_not_shown() is None) == native.build_here().shown_faster
+    for text in ("no number", "NaN", "[2.0]"):
+        kept.write_text(text)
+        native._why_not_shown.cache_clear()
+        assert (source.why_not_shown() is None) == native.build_here().shown_faster
+
+
+@needs_compiler
+def test_processors_that_the_compiler_does_not_know_are_told(
+    tmp_path: Path, cache: Path, levels: Callable[[str], None]
+) -> None:
+    import torch
+
+    source = library(tmp_path, "sgas_test_unknown")
+    levels("no-such-processor")
+    assert "does not work with SGAS_MARCH=no-such-processor: " in str(source.load())
+    assert source.why_not_shown() is None  # to load them says why
+    assert backend_for(torch.device("cpu"), source) == "torch"
 
 
 @on_x86
@@ -238,7 +252,10 @@ def test_kernels_that_this_processor_cannot_run_are_never_loaded(
     tmp_path: Path, cache: Path, levels: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     levels("x86-64-v4")
-    monkeypatch.setattr(native, "_cpu_info", lambda: "vendor_id\t: any\nflags\t\t: sse4_2 avx2\n")
+    wide = {"__AVX2__", "__AVX512F__", "__znver4__"}
+    monkeypatch.setattr(
+        native, "_macros", lambda _, options: {"__AVX2__"} if "-march=native" in options else wide
+    )
     reason = library(tmp_path, "sgas_test_too_wide").load()
-    assert reason is not None and "AVX-512" in reason and "does not have" in reason
+    assert reason is not None and "does not have its AVX512F; name an older one" in reason
     assert not cache.exists()
