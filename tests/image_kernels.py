@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sgas_cnn.kernels.backend import Convolutions
-from sgas_cnn.kernels.operators import described
+from sgas_cnn.kernels.cpu_operators import described
+from sgas_cnn.kernels.protocol import Convolutions
 
 SMALL = (3, 2, 4, 5)  # C, N, H, W
 SIZES = [SMALL, (1, 2, 7, 5), (3, 1, 8, 8), (16, 2, 9, 4), (17, 2, 5, 13), (40, 2, 6, 6)]

@@ -11,7 +11,7 @@ from triton_runs import DEVICE
 
 from sgas.cells.edges import CellEdge, CellLayout
 from sgas_cnn.edges import CellEdges
-from sgas_cnn.kernels.backend import (
+from sgas_cnn.kernels.protocol import (
     RECORDS,
     Convolutions,
     Fold,

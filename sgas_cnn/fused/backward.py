@@ -15,8 +15,8 @@ from torch import Tensor
 from sgas_cnn.fused.linear import pool_gradient
 from sgas_cnn.fused.parts import Pooling
 from sgas_cnn.fused.plan import Affine, Rows, SourcePlan
-from sgas_cnn.kernels import backend_of
-from sgas_cnn.kernels.backend import MixtureBackward, SeparableBackward, Unfold
+from sgas_cnn.kernels.backend import backend_of
+from sgas_cnn.kernels.protocol import MixtureBackward, SeparableBackward, Unfold
 
 Gradients = list[Any]
 

@@ -18,8 +18,8 @@ from torch import Tensor
 from sgas.native.precision import without_autocast
 from sgas_cnn.fused.linear import linear_images
 from sgas_cnn.fused.plan import SourcePlan
-from sgas_cnn.kernels import backend_of
-from sgas_cnn.kernels.backend import Mixture, Separable, SeparableSum
+from sgas_cnn.kernels.backend import backend_of
+from sgas_cnn.kernels.protocol import Mixture, Separable, SeparableSum
 
 
 @without_autocast

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sgas_cnn.fused.parts import Pooling
 from sgas_cnn.fused.plan import POOLS, SourcePlan
-from sgas_cnn.kernels.backend import Backend, Pool, PoolBackward
+from sgas_cnn.kernels.protocol import Backend, Pool, PoolBackward
 
 
 def linear_images(

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sgas_cnn.fused.parts import EPS, MOMENTUM, Part, Pooled, Pooling, SeparableConv, stacked
-from sgas_cnn.kernels.backend import Backend, Convolutions, Fold, Follow
+from sgas_cnn.kernels.protocol import Backend, Convolutions, Fold, Follow
 
 ONE, ZERO = -1, -2  # places that stand for weights of 1 and 0
 POOLS = (Pooling.MAX, Pooling.AVERAGE)  # as the backends' pool returns them

@@ -22,8 +22,8 @@ from torch.autograd.function import once_differentiable
 from sgas.native.precision import narrowed, widened, without_autocast
 from sgas_cnn.fused.parts import EPS, MOMENTUM
 from sgas_cnn.fused.plan import ONE
-from sgas_cnn.kernels import backend_of
-from sgas_cnn.kernels.backend import (
+from sgas_cnn.kernels.backend import backend_of
+from sgas_cnn.kernels.protocol import (
     Fold,
     Follow,
     Mixture,

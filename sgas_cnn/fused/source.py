@@ -30,8 +30,8 @@ from sgas_cnn.fused.backward import Kept, SourceBackward
 from sgas_cnn.fused.inference import sum_source
 from sgas_cnn.fused.linear import linear_images
 from sgas_cnn.fused.plan import SourcePlan, affine_of
-from sgas_cnn.kernels import backend_of
-from sgas_cnn.kernels.backend import Backend, Mixture, Separable
+from sgas_cnn.kernels.backend import backend_of
+from sgas_cnn.kernels.protocol import Backend, Mixture, Separable
 
 LEADING = 4  # arguments of the function before what was there, and the parameters
 

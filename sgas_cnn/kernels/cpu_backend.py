@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from sgas_cnn.kernels.backend import (
+from sgas_cnn.kernels.cpu_operators import described
+from sgas_cnn.kernels.protocol import (
     Fold,
     Follow,
     Mixture,
@@ -23,7 +24,6 @@ from sgas_cnn.kernels.backend import (
     Unfold,
     flat,
 )
-from sgas_cnn.kernels.operators import described
 from sgas_cnn.kernels.torch_backend import summed
 
 

@@ -15,8 +15,8 @@ import torch
 
 from sgas.native.operators import define, first_tensors, is_looked_at
 from sgas_cnn.kernels import torch_backend
-from sgas_cnn.kernels.backend import RECORDS, flat, packed
-from sgas_cnn.kernels.operators import described
+from sgas_cnn.kernels.cpu_operators import described
+from sgas_cnn.kernels.protocol import RECORDS, flat, packed
 from sgas_cnn.kernels.torch_norms import follow
 from sgas_cnn.kernels.triton import primitives
 

@@ -1,6 +1,6 @@
 """The primitives in plain torch: what they compute, and how they run where nothing is compiled.
 
-What they take says backend.py, with its dimensions; P are the pixels of all images together after
+What they take says protocol.py, with its dimensions; P are the pixels of all images together after
 the stride.
 """
 
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sgas_cnn.kernels.backend import (
+from sgas_cnn.kernels.protocol import (
     Convolutions,
     Mixture,
     MixtureBackward,

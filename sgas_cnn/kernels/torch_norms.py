@@ -11,7 +11,7 @@ With the gradient g of the output, X = Σ g (y - m) and G = Σ g:
 
 With running moments (evaluation mode), and where no norm follows (m = 0, σ = 1), S = c = 0.
 
-What is taken says backend.py. Dimensions: n rows, C channels, W weights.
+What is taken says protocol.py. Dimensions: n rows, C channels, W weights.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sgas_cnn.kernels.backend import Fold, Follow, Numbers, Unfold
+from sgas_cnn.kernels.protocol import Fold, Follow, Numbers, Unfold
 
 
 def fold(call: Fold) -> tuple[Tensor, Tensor, Tensor, Tensor]:

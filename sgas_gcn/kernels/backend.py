@@ -15,11 +15,15 @@ from sgas_gcn.library import LIBRARY
 
 
 def backend_of(x: Tensor) -> Backend:
-    """The backend of a tensor's device and type: `torch`, `cpu` or `cuda`.
+    """The backend of a tensor's device and type.
 
     DeviceError where kernels were asked for that do not run there or cannot be built.
     """
-    kernels = kernels_of(x, LIBRARY)
+    return backend_named(kernels_of(x, LIBRARY))
+
+
+def backend_named(kernels: str) -> Backend:
+    """The backend `torch`, `cpu` or `cuda`."""
     if kernels == "cuda":
         from sgas_gcn.kernels import cuda_backend  # Triton may not be installed
 

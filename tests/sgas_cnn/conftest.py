@@ -10,10 +10,10 @@ import pytest
 from image_kernels import SMALL, needs_library
 from triton_runs import triton_kernels
 
-from sgas_cnn.kernels import BACKENDS
+from sgas_cnn.kernels.backend import backend_named
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=["torch", "cpu", "cuda"])
 def backend(request: pytest.FixtureRequest) -> Iterator[Any]:
     """Each backend that this machine has; Triton's kernels are interpreted, in one size."""
     if request.param == "cpu":
@@ -21,7 +21,7 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Any]:
     if request.param == "cuda" and _size(request) not in (None, SMALL):
         pytest.skip("the interpreter takes long; test_triton_primitives has more")
     with triton_kernels() if request.param == "cuda" else nullcontext():
-        yield BACKENDS[request.param]()
+        yield backend_named(request.param)
 
 
 def _size(request: pytest.FixtureRequest) -> Any:

@@ -24,7 +24,7 @@ from image_kernels import (
 from torch import Tensor
 from torch.library import opcheck
 
-from sgas_cnn.kernels.backend import (
+from sgas_cnn.kernels.protocol import (
     Convolutions,
     Mixture,
     MixtureBackward,

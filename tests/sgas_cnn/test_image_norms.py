@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.library import opcheck
 
 from sgas_cnn.kernels import torch_norms
-from sgas_cnn.kernels.backend import Fold, Follow, Unfold
+from sgas_cnn.kernels.protocol import Fold, Follow, Unfold
 
 EPS = 1e-5
 PIXELS, CHANNELS, SLOTS = 30, 5, 2

@@ -28,21 +28,21 @@ from triton_images import moved
 from triton_runs import triton_kernels
 
 from sgas.native.backend import backend_for
-from sgas_cnn.kernels import BACKENDS
-from sgas_cnn.kernels.backend import Convolutions, Separable, SeparableBackward, SeparableSum
+from sgas_cnn.kernels.backend import backend_named
+from sgas_cnn.kernels.protocol import Convolutions, Separable, SeparableBackward, SeparableSum
 from sgas_cnn.library import LIBRARY
 
 AT_ALL_SIZES = pytest.mark.parametrize("size", [*SIZES, STRIPS], ids=str)
 KINDS = pytest.mark.parametrize("kind", ["shared", "mapped", "dense"])
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=["torch", "cpu", "cuda"])
 def separable_backend(request: pytest.FixtureRequest) -> Iterator[Any]:
     """Each backend of the separable convolutions; Triton's kernels are interpreted."""
     if request.param == "cpu":
         needs_library()
     with triton_kernels() if request.param == "cuda" else nullcontext():
-        yield BACKENDS[request.param]()
+        yield backend_named(request.param)
 
 
 def convolutions_of(kind: str, size: Size, stride: int, dtype: torch.dtype) -> Convolutions:

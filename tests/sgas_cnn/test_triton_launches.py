@@ -16,8 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from triton_images import backward_of, cell, mixing, moved, some_of
 from triton_runs import DEVICE, pass_compiled, triton_kernels
 
-from sgas_cnn.kernels import BACKENDS
-from sgas_cnn.kernels.backend import (
+from sgas_cnn.kernels.backend import backend_named
+from sgas_cnn.kernels.protocol import (
     Pool,
     PoolBackward,
     Projection,
@@ -92,7 +92,7 @@ def test_launches_do_not_grow_with_the_edges(
 
 @pytest.mark.parametrize("num", [1, 8])
 def test_launches_of_a_call(num: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    backend = BACKENDS["cuda"]()
+    backend = backend_named("cuda")
     convolutions = some_of(bank(SMALL, torch.float32, 1, False), [0] * num)
     convolutions = moved(convolutions, DEVICE, torch.float32)
     call = Separable(convolutions, True)

@@ -22,8 +22,9 @@ from triton_runs import DEVICE, INTERPRETED, pass_compiled, run_alone, triton_ke
 
 from sgas.native.backend import use_kernels
 from sgas_cnn.edges import CellEdges
-from sgas_cnn.kernels import BACKENDS, torch_backend
-from sgas_cnn.kernels.backend import (
+from sgas_cnn.kernels import torch_backend
+from sgas_cnn.kernels.backend import backend_named
+from sgas_cnn.kernels.protocol import (
     RECORDS,
     Convolutions,
     Mixture,
@@ -77,7 +78,7 @@ Call = tuple[Any, ...]  # a record
 
 def by_triton(call: Call) -> list[Tensor]:
     """What the primitive of a record returns, by Triton kernels."""
-    return tensors_of(getattr(BACKENDS["cuda"](), NAMES[type(call)])(call))
+    return tensors_of(getattr(backend_named("cuda"), NAMES[type(call)])(call))
 
 
 def reference(call: Call) -> list[Tensor]:
@@ -231,15 +232,15 @@ def test_slices_of_a_buffer_are_one_run() -> None:
 def all_calls(dtype: torch.dtype, mapped: bool) -> list[Call]:
     """Records of all primitives, of some more than one."""
     convolutions = some_of(bank(SMALL, dtype, 2 - mapped, mapped), [0, -1])
-    outputs = BACKENDS["cuda"]().separable(Separable(convolutions, True))[0]
+    outputs = backend_named("cuda").separable(Separable(convolutions, True))[0]
     x, slopes, weight = image(SMALL, dtype), *torch.randn(2, 2, SMALL[0], dtype=dtype)
-    pooled = BACKENDS["cuda"]().pool(Pool(x, 2, True, True))[:2]
+    pooled = backend_named("cuda").pool(Pool(x, 2, True, True))[:2]
     forward, backward = mixing(SMALL, dtype, 2)
     folded, unfolded = folding(dtype)
     factors, bias = torch.randn(2, 2, SMALL[0], dtype=dtype)
     half = image(SMALL, dtype, 2 - mapped)
     through = weight.view(2, SMALL[0], 1, 1)
-    output, row, *_ = BACKENDS["cuda"]().projection(Projection(x, through, None, True))
+    output, row, *_ = backend_named("cuda").projection(Projection(x, through, None, True))
     return [
         Separable(convolutions, True),
         *[backward_of(convolutions, outputs, wants, [True] * 2, [True, False])
@@ -272,7 +273,7 @@ def test_torch_knows_the_operators(mapped: bool) -> None:
 @pytest.mark.compiled
 def test_records_and_compiled_operators_have_the_schemas_of_triton_s() -> None:
     needs_library()
-    BACKENDS["cuda"]()
+    backend_named("cuda")
     for name, record in RECORDS.items():
         theirs = getattr(torch.ops.sgas_cnn, name).default._schema
         fields = list(record._fields)  # type: ignore[attr-defined]

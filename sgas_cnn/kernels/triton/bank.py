@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sgas_cnn.kernels.backend import Convolutions, Numbers
+from sgas_cnn.kernels.protocol import Convolutions, Numbers
 from sgas_cnn.kernels.triton.runs import stacked, table
 from sgas_cnn.kernels.triton.tiles import relu
 

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sgas_cnn.kernels.backend import Mixture
+from sgas_cnn.kernels.protocol import Mixture
 from sgas_cnn.kernels.triton.runs import Runs, image_of, table
 from sgas_cnn.kernels.triton.tiles import Tiles, places_of, tile_of
 

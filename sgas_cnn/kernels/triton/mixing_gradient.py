@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sgas_cnn.kernels.backend import MixtureBackward
+from sgas_cnn.kernels.protocol import MixtureBackward
 from sgas_cnn.kernels.triton.runs import Runs, image_of, table
 from sgas_cnn.kernels.triton.sums import added
 from sgas_cnn.kernels.triton.tiles import STRIPS, Tiles, places_of, tile_of

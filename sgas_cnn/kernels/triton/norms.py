@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sgas_cnn.kernels.backend import Fold, Unfold
+from sgas_cnn.kernels.protocol import Fold, Unfold
 from sgas_cnn.kernels.triton.runs import table
 
 ROWS = 32  # most rows of a tile

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sgas_cnn.kernels.backend import PoolBackward
+from sgas_cnn.kernels.protocol import PoolBackward
 from sgas_cnn.kernels.triton.tiles import Tiles, places_of, split_pixel, tile_of
 
 

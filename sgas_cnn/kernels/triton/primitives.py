@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sgas_cnn.kernels.backend import (
+from sgas_cnn.kernels.protocol import (
     Mixture,
     Pool,
     Projection,

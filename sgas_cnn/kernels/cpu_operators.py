@@ -2,7 +2,7 @@
 
 Those compiled for the CPU, in namespace `sgas_cnn`, and those by Triton, in `sgas_cnn_cuda`. They
 have no gradients of their own: fused cells call the backward operators themselves.
-Dimensions as in backend.py.
+Dimensions as in protocol.py.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from sgas.native.operators import once
-from sgas_cnn.kernels.backend import (
+from sgas_cnn.kernels.protocol import (
     RECORDS,
     Fold,
     Follow,
