@@ -9,6 +9,7 @@ from typing import Any
 
 import bench_search_step
 import pytest
+import rates
 import torch
 from measure import Cost, Pair, interleaved, saved_bytes, summary
 from settings import FAMILIES
@@ -24,7 +25,9 @@ PARTS = {"step", "alpha_step", "weight_step", "forward"}
 
 @pytest.fixture(params=FAMILIES)
 def tiny_family(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of a family whose sizes are made tiny."""
+    """The name of a family whose sizes are made tiny, as those of what rates are measured on."""
+    monkeypatch.setattr(rates, "PRODUCTS", ((64, 32, 32),))
+    monkeypatch.setattr(rates, "READ_BYTES", 1 << 16)
     family, size = FAMILIES[request.param], TINY[request.param]
     scaling = {"batch": (2, 3)}
     derived = {**family.derived, **size}
@@ -53,6 +56,7 @@ def test_reports_every_part_of_a_step(
         assert figures["wall_ratio"] > 0
         assert figures["bytes_ratio"] > 0
     assert {"torch", "threads", "cpu", "kernels"} <= set(result["settings"])
+    assert result["settings"]["gflop_s"] > 0 and result["settings"]["gb_s"] > 0
 
 
 def test_prints_a_table_of_derived_networks(

@@ -36,7 +36,7 @@ def test_all_networks_train_for_our_epochs_and_are_tested_once_a_seed() -> None:
 
 def test_a_baseline_trains_as_long_as_it_may() -> None:
     quick = graph_baselines.compare(options(networks="logistic", seeds="0"))
-    long = graph_baselines.compare(options(networks="logistic", seeds="0", seconds=5.0))
+    long = graph_baselines.compare(options(networks="logistic", seeds="0", seconds=1.0))
     assert quick["networks"]["logistic"]["epochs"] == 1
     assert long["networks"]["logistic"]["epochs"] > 10
 

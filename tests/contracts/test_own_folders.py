@@ -2,80 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from own_folders import CLASSES, KINDS, Kind
 
 from sgas.errors import DataError
 from sgas.family import Family
-from sgas_cnn.datasets import folder as image_folder
-from sgas_cnn.datasets import load_images
-from sgas_gcn.datasets import folder as cloud_folder
-from sgas_gcn.datasets import load_points
-
-CLASSES = np.array(["a", "b", "c"])
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of sample: the array that holds six of them, and how a folder of it is read."""
-
-    package: str
-    key: str
-    noun: str
-    draw: Callable[[np.random.Generator], np.ndarray]
-    read: Callable[[str, str], Any]
-    module: Any
-    unknown: tuple[str, str]
-
-    def samples(self, seed: int) -> np.ndarray:
-        return self.draw(np.random.default_rng(seed))
-
-    def write(self, folder: Path, name: str, **arrays: Any) -> None:
-        """Six samples of three classes; keywords replace arrays, None leaves one out."""
-        content = {self.key: self.samples(sum(name.encode())), "label": np.arange(6) % 3, **arrays}
-        kept = {key: value for key, value in content.items() if value is not None}
-        np.savez(folder / name, **kept)
-
-    def failure(self, folder: Path, split: str = "train") -> str:
-        """The error of loading; `check` lists it too, and raises none."""
-        report = self.module.describe_folder(folder)
-        json.dumps(report, allow_nan=False)
-        with pytest.raises(DataError) as caught:
-            self.read(str(folder), split)
-        message = str(caught.value)
-        assert "\n" not in message
-        assert any(message.startswith(problem) for problem in report["problems"])
-        return message
-
-
-KINDS = {
-    "cloud": Kind(
-        "sgas_gcn",
-        "points",
-        "cloud",
-        lambda generator: generator.normal(size=(6, 20, 3)).astype(np.float32),
-        lambda folder, split: load_points(folder, split, "unused", 20, 0),
-        cloud_folder,
-        ("modelnet4", r"did you mean modelnet40\?.*shapes.*path of a folder"),
-    ),
-    "image": Kind(
-        "sgas_cnn",
-        "image",
-        "image",
-        lambda generator: generator.integers(0, 256, (6, 6, 8, 3), dtype=np.uint8),
-        lambda folder, split: load_images(folder, split, "unused", 0),
-        image_folder,
-        ("cifar", r"did you mean cifar10\?.*digits.*path of a folder"),
-    ),
-}
 
 
 @pytest.fixture(params=KINDS)
@@ -87,9 +24,7 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 @pytest.fixture
 def folder(kind: Kind, tmp_path: Path) -> Path:
     """A sound folder, whose files tests replace."""
-    kind.write(tmp_path, "train.npz", classes=CLASSES)
-    kind.write(tmp_path, "test.npz", classes=CLASSES)
-    return tmp_path
+    return kind.sound(tmp_path)
 
 
 def test_the_table_names_each_entry_once(family: Family) -> None:
@@ -192,6 +127,74 @@ def test_bad_test_files(kind: Kind, folder: Path) -> None:
     assert "differ in classes" in kind.failure(folder, "test")
 
 
+CLOUDS, IMAGES = (kind.samples() for kind in KINDS.values())
+FOUR_CHANNELS = [np.concatenate([x, x[..., :1]], -1) for x in (CLOUDS, IMAGES)]
+JPEG = {
+    "image": None,
+    "header": np.zeros(609, np.uint8),
+    "data": np.zeros(100, np.uint8),
+    "offset": np.arange(7),
+}
+NO_LABELS = np.arange(0)
+# Samples that are none: by kind the file that has them, and the words of its refusal.
+BAD_SAMPLES: dict[str, list[tuple[str, dict[str, Any], str]]] = {
+    "cloud": [
+        ("train", {"points": CLOUDS[0]}, "points have shape [20, 3]"),
+        ("train", {"points": CLOUDS[..., :2]}, "points have shape [6, 20, 2]"),
+        ("train", {"points": CLOUDS.astype(int)}, "points are int64; write float16"),
+        ("train", {"points": CLOUDS.astype(complex)}, "points are complex128"),
+        ("train", {"points": CLOUDS[:0], "label": NO_LABELS}, "there are no clouds"),
+        (
+            "test",
+            {"points": FOUR_CHANNELS[0]},
+            "of [20, 4], train.npz of [20, 3]: write the same ch",
+        ),
+        ("train_2", {"points": CLOUDS[:, :9]}, "has clouds of [9, 3], train.npz of [20, 3]"),
+        ("train_2", {"classes": np.array(["x", "y", "z"])}, "differ in classes"),
+        ("train_2", {}, "differ in classes"),
+    ],
+    "image": [
+        ("train", {"image": IMAGES / np.float32(255)}, "float32; write uint8 from 0 to 255 (where"),
+        ("train", {"image": IMAGES.astype(int)}, "image is int64; write uint8 from 0 to 255"),
+        ("train", {"image": IMAGES[0, 0]}, "has shape [8, 3]; wanted is [images, height, width"),
+        ("train", {"image": FOUR_CHANNELS[1]}, "image has shape [6, 6, 8, 4]"),
+        (
+            "train",
+            {"image": IMAGES.transpose(0, 3, 1, 2)},
+            "put channels last with image.transpose",
+        ),
+        ("train", {"image": IMAGES[:, :3]}, "height and width have to be 4 at least"),
+        ("train", {"image": IMAGES[:0], "label": NO_LABELS}, "there are no images"),
+        ("train", {"image": np.array(5, np.uint8)}, "image has shape []"),
+        ("train", JPEG, "it seems to hold compressed images: decode each with Pillow"),
+        ("test", {"image": IMAGES[..., :1]}, "of [6, 8, 1], train.npz of [6, 8, 3]: write the"),
+        (
+            "test",
+            {"image": IMAGES[:, :5]},
+            "of [5, 8, 3], train.npz of [6, 8, 3]: write the same he",
+        ),
+        (
+            "train_2",
+            {"image": IMAGES[:, :5, :7], "classes": CLASSES},
+            "of [6, 8, 3]: write the same height and width",
+        ),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "arrays", "message"),
+    [(name, *bad) for name, table in BAD_SAMPLES.items() for bad in table],
+)
+def test_bad_samples(
+    tmp_path: Path, name: str, file: str, arrays: dict[str, Any], message: str
+) -> None:
+    kind = KINDS[name]
+    classes = {"classes": CLASSES} if file == "train" else {}
+    kind.write(kind.sound(tmp_path), f"{file}.npz", **(classes | arrays))
+    assert message in kind.failure(tmp_path, file.partition("_")[0])
+
+
 @pytest.mark.parametrize("cut", [0, 10, 0.3, 0.9])
 def test_damaged_files(kind: Kind, folder: Path, cut: float) -> None:
     path = folder / "train.npz"
@@ -213,3 +216,38 @@ def test_memory_is_checked_before_loading(
     monkeypatch.setattr(kind.module, "available_memory", lambda: 1000)
     with pytest.raises(DataError, match=r"loading takes .* KiB, 1000 bytes of memory are free"):
         kind.read(str(folder), "train")
+
+
+def test_the_description_of_a_sound_folder(kind: Kind, folder: Path) -> None:
+    report, key, all_of_them = kind.module.describe_folder(folder), kind.key, f"{kind.noun}s"
+    assert report["problems"] == []
+    assert report[all_of_them] == {"train": 6, "test": 6}
+    assert kind.sizes.items() <= report.items()
+    assert report["classes"][1] == {"name": "b", "train": 2, "test": 2}
+    first, samples = report["files"][0], kind.samples()
+    assert (first["file"], first["split"], first[all_of_them]) == ("train.npz", "train", 6)
+    assert first["arrays"][key] == {"shape": [*samples.shape], "dtype": str(samples.dtype)}
+    both = np.concatenate([kind.read(str(folder), split).inputs for split in ("train", "test")])
+    assert (*report["value_range"],) == (both.min(), both.max())
+    if kind.noun == "cloud":
+        assert report["largest_norm"] == pytest.approx(np.linalg.norm(both, axis=-1).max())
+
+
+def test_the_description_warns(kind: Kind, folder: Path) -> None:
+    samples = kind.samples() % 2 if kind.noun == "image" else kind.samples()
+    samples[1] = samples[0]
+    samples[2] = 1
+    kind.write(folder, "train.npz", **{kind.key: samples})
+    kind.write(folder, "test.npz", **{kind.key: samples[[0, 3, 4]]}, label=np.array([0, 1, 0]))
+    report = kind.module.describe_folder(folder)
+    assert report["problems"] == []
+    assert report["duplicates_between_splits"] == 3
+    assert report["duplicates_in_train"] == 1
+    text = " | ".join(report["warnings"])
+    for warning in (
+        f"3 test {kind.noun}s are in training too",
+        f"class 2 has no test {kind.noun}s",
+        f"class 0 has 2 training {kind.noun}s",
+        *kind.warnings,
+    ):
+        assert warning in text

@@ -73,3 +73,13 @@ def test_a_running_part_is_timed_from_where_it_went_on(tmp_path: Path) -> None:
     assert seconds == pytest.approx(6, abs=1) and units == 3 and watched.left == 3
     watched.state = State.WAITING
     assert watched.pace() == (0.0, 0.0)
+
+
+def test_a_part_that_goes_on_says_from_which_epoch(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    epochs(tmp_path / "cri1-0/search", 2, 1)
+    with Overview(FAMILY, tmp_path, INFO, NAMES) as overview:
+        overview.show(parts(cri1_0_search=State.FAILED), 0, 1)
+        overview.show(parts(cri1_0_search=State.RUNNING), 1, 1)
+    assert "cri1-0/search runs, from epoch 3" in capsys.readouterr().err

@@ -1,59 +1,34 @@
-"""The table of point data sets, and folders of one's own: good ones, and every kind of bad one."""
+"""Folders of clouds of one's own: what tests/contracts does not have for images too."""
 
 from __future__ import annotations
 
 import io
-import json
 import struct
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from own_folders import KINDS
 
 from sgas.errors import DataError
 from sgas_gcn.datasets import load_points
 from sgas_gcn.datasets.folder import describe_folder
 
+KIND = KINDS["cloud"]
 P = 20  # points of a cloud
-
-
-def clouds(count: int, seed: int = 0, channels: int = 3) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=(count, P, channels)).astype(np.float32)
-
-
-def write(folder: Path, name: str, **arrays: Any) -> None:
-    """An .npz of six clouds of three classes; keywords replace its arrays, None leaves one out."""
-    seed = sum(name.encode())
-    content: dict[str, Any] = {"points": clouds(6, seed), "label": np.arange(6) % 3, **arrays}
-    np.savez(folder / name, **{key: value for key, value in content.items() if value is not None})
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A sound folder, whose files tests replace."""
-    write(tmp_path, "train.npz", classes=np.array(["a", "b", "c"]))
-    write(tmp_path, "test.npz", classes=np.array(["a", "b", "c"]))
-    return tmp_path
-
-
-def failure(folder: Path, split: str = "train", num_points: int = P) -> str:
-    """The error of loading; `check` lists problems too, and raises none."""
-    report = describe_folder(folder)
-    json.dumps(report, allow_nan=False)
-    with pytest.raises(DataError) as caught:
-        load_points(str(folder), split, "unused", num_points, 0)
-    message = str(caught.value)
-    assert "\n" not in message
-    if num_points <= P:
-        assert any(message.startswith(problem) for problem in report["problems"])
-    return message
+    return KIND.sound(tmp_path)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_float_types_and_more_channels(tmp_path: Path, dtype: type) -> None:
-    write(tmp_path, "train.npz", points=clouds(6, channels=6).astype(dtype))
+    points = np.concatenate([KIND.samples(0), KIND.samples(1)], -1)
+    KIND.write(tmp_path, "train.npz", points=points.astype(dtype))
     arrays = load_points(str(tmp_path), "train", "unused", P, 0)
     assert arrays.inputs.shape == (6, P, 6)
     assert arrays.inputs.dtype == np.float32
@@ -77,64 +52,26 @@ def test_fewer_points_are_a_seeded_choice_of_each_cloud(folder: Path) -> None:
 
 
 def test_points_that_are_not_finite_are_counted(folder: Path) -> None:
-    points = clouds(6).astype(np.float64)
+    points = KIND.samples().astype(np.float64)
     points[2, 3, 1], points[5, 0, 0] = np.nan, np.inf
-    write(folder, "train.npz", points=points)
-    assert "2 clouds have NaN or infinite points, first cloud 2" in failure(folder)
-    points = clouds(6).astype(np.float64)
+    KIND.write(folder, "train.npz", points=points)
+    assert "2 clouds have NaN or infinite points, first cloud 2" in KIND.failure(folder)
+    points = KIND.samples().astype(np.float64)
     points[4, 0, 0] = 1e300
-    write(folder, "train.npz", points=points)
-    assert "1 cloud has NaN or infinite points, first cloud 4" in failure(folder)
-
-
-@pytest.mark.parametrize(
-    ("arrays", "message"),
-    [
-        ({"points": clouds(6)[0]}, "points have shape [20, 3]"),
-        ({"points": clouds(6)[..., :2]}, "points have shape [6, 20, 2]"),
-        ({"points": clouds(6).astype(int)}, "points are int64; write float16"),
-        ({"points": clouds(6).astype(complex)}, "points are complex128"),
-        ({"points": clouds(0), "label": np.arange(0)}, "there are no clouds"),
-    ],
-)
-def test_bad_training_files(folder: Path, arrays: dict[str, Any], message: str) -> None:
-    write(folder, "train.npz", **{"classes": np.array(["a", "b", "c"]), **arrays})
-    assert message in failure(folder)
-
-
-@pytest.mark.parametrize(
-    ("arrays", "message"),
-    [
-        ({"points": clouds(6, channels=4)}, "of [20, 4], train.npz of [20, 3]: write the same ch"),
-    ],
-)
-def test_bad_test_files(folder: Path, arrays: dict[str, Any], message: str) -> None:
-    write(folder, "test.npz", **arrays)
-    assert message in failure(folder, "test")
-
-
-@pytest.mark.parametrize(
-    ("arrays", "message"),
-    [
-        ({"points": clouds(6)[:, :9]}, "has clouds of [9, 3], train.npz of [20, 3]"),
-        ({"classes": np.array(["x", "y", "z"])}, "differ in classes"),
-        ({}, "differ in classes"),
-    ],
-)
-def test_training_files_that_disagree(folder: Path, arrays: dict[str, Any], message: str) -> None:
-    write(folder, "train_2.npz", **arrays)
-    assert message in failure(folder)
+    KIND.write(folder, "train.npz", points=points)
+    assert "1 cloud has NaN or infinite points, first cloud 4" in KIND.failure(folder)
 
 
 def test_more_points_than_stored(folder: Path) -> None:
-    message = failure(folder, num_points=64)
-    assert "clouds of 20 points, but num_points is 64" in message
+    with pytest.raises(DataError, match="clouds of 20 points, but num_points is 64") as caught:
+        load_points(str(folder), "train", "unused", 64, 0)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_lone_array_or_a_pickle_is_no_npz(folder: Path) -> None:
     with open(folder / "train.npz", "wb") as file:
-        np.save(file, clouds(6))
-    assert "not an .npz file" in failure(folder)
+        np.save(file, KIND.samples())
+    assert "not an .npz file" in KIND.failure(folder)
 
 
 def write_raw(folder: Path, points: bytes) -> Path:
@@ -158,7 +95,7 @@ def npy_header(shape: tuple[int, ...]) -> bytes:
 @pytest.mark.parametrize("shape", [(10**6, 10**6, 3), (6, -P, 3)])
 def test_a_claim_of_more_than_is_stored(folder: Path, shape: tuple[int, ...]) -> None:
     write_raw(folder, npy_header(shape) + bytes(100))
-    message = failure(folder)
+    message = KIND.failure(folder)
     assert f"points claims shape {list(shape)}" in message
     assert "100 bytes are stored" in message
 
@@ -178,40 +115,7 @@ def test_a_claim_that_the_zip_confirms_meets_the_memory_limit(folder: Path) -> N
     (size,) = struct.unpack("<I", tail[12:16])
     tail[12:16] = struct.pack("<I", size + len(field))
     path.write_bytes(raw[:directory] + bytes(entry) + field + bytes(tail))
-    assert "points takes 10.9 TiB" in failure(folder)
-
-
-def test_the_description_of_a_sound_folder(folder: Path) -> None:
-    report = describe_folder(folder)
-    assert report["problems"] == []
-    assert report["clouds"] == {"train": 6, "test": 6}
-    assert (report["points_per_cloud"], report["channels"]) == (P, 3)
-    assert report["classes"][1] == {"name": "b", "train": 2, "test": 2}
-    first = report["files"][0]
-    assert (first["file"], first["split"], first["clouds"]) == ("train.npz", "train", 6)
-    assert first["arrays"]["points"] == {"shape": [6, P, 3], "dtype": "float32"}
-    low, high = report["value_range"]
-    both = np.concatenate([load_points(str(folder), s, "", P, 0).inputs for s in ("train", "test")])
-    assert (low, high) == (both.min(), both.max())
-    assert report["largest_norm"] == pytest.approx(np.linalg.norm(both, axis=-1).max())
-
-
-def test_the_description_warns(folder: Path) -> None:
-    points = clouds(6)
-    points[1] = points[0]
-    points[2] = 0.5
-    write(folder, "train.npz", points=points)
-    write(folder, "test.npz", points=points[[0, 3, 4]], label=np.array([0, 1, 0]))
-    report = describe_folder(folder)
-    assert report["problems"] == []
-    assert report["duplicates_between_splits"] == 3
-    assert report["duplicates_in_train"] == 1
-    text = " | ".join(report["warnings"])
-    assert "3 test clouds are in training too" in text
-    assert "1 clouds have all their points in one place" in text
-    assert "unit sphere" in text
-    assert "class 2 has no test clouds" in text
-    assert "class 0 has 2 training clouds" in text
+    assert "points takes 10.9 TiB" in KIND.failure(folder)
 
 
 def test_the_real_clouds_load(data: Path) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from types import ModuleType
 
 import pytest
 import torch
-import torch.nn.functional as F
-from neighbor_primitives import attention_sum, edge_relu_stats, neighbor_max, neighbor_sum
+from neighbor_formulas import assert_same, inputs_of, plain_forms, primitives, run
+from neighbor_primitives import neighbor_max
 from torch import Tensor
 
 from sgas.errors import DataError
@@ -77,90 +77,19 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
     use_kernels("auto")
 
 
-def random_tensors(*shapes: tuple[int, ...]) -> list[Tensor]:
-    torch.manual_seed(0)
-    return [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
-
-
-def assert_same(
-    fast: Callable[..., tuple[Tensor, ...]],
-    plain: Callable[..., tuple[Tensor, ...]],
-    inputs: list[Tensor],
-) -> None:
-    """Both agree in their outputs and, for random gradients of these, in all gradients."""
-    results = []
-    for function in (fast, plain):
-        torch.manual_seed(1)
-        outputs = function(*inputs)
-        grads = [torch.randn_like(output) for output in outputs]
-        found = torch.autograd.grad(outputs, inputs, grads, allow_unused=True)
-        given = [
-            torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found, strict=True)
-        ]
-        results.append((*outputs, *given))
-        with torch.no_grad():
-            for first, second in zip(outputs, function(*inputs), strict=True):
-                torch.testing.assert_close(first, second, rtol=1e-12, atol=1e-14)
-    for ours, theirs in zip(*results, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
-
-
-def by_node(graph: Tensor, num_nodes: int) -> list[Tensor]:
-    """The sources of each node, in the order of the edges."""
-    return [graph[0, graph[1] == node] for node in range(num_nodes)]
-
-
-def plain_max(x: Tensor, edge_index: Tensor) -> Tensor:
-    zero = 0 * x[0]
-    rows = by_node(edge_index, len(x))
-    return torch.stack([x[row].max(0).values if len(row) else zero for row in rows])
-
-
-def plain_edge_relu_stats(
-    target: Tensor, source: Tensor, sign: Tensor, edge_index: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    h = torch.relu(target[edge_index[1]] + source[edge_index[0]])  # [E, D]
-    rows = [(edge_index[1] == node).nonzero().flatten() for node in range(len(target))]
-    zero = 0 * target[0]
-    extrema = [sign * (sign * h[row]).max(0).values if len(row) else zero for row in rows]
-    return torch.stack(extrema), h.sum(0), h.square().sum(0)
-
-
-def plain_attention(
-    values: Tensor, target_score: Tensor, source_score: Tensor, edge_index: Tensor
-) -> Tensor:
-    out = []
-    for node, row in enumerate(by_node(edge_index, len(values))):
-        scores = F.leaky_relu(target_score[node] + source_score[row], 0.2)
-        weights = torch.softmax(scores, dim=0)  # [degree, m]
-        out.append((weights.unsqueeze(-1) * values[row]).sum(0))
-    return torch.stack(out)
-
-
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.usefixtures("way")
 def test_primitives_equal_the_plain_formulas(name: str) -> None:
     edge_index, nodes = edges_of(name)
     graph = CsrGraph.from_edges(edge_index, nodes)
-    sign = torch.tensor([1.0, -1.0, 1.0], dtype=torch.float64)
-    one = random_tensors((nodes, 3))
-    assert_same(
-        lambda x: (neighbor_sum(x, graph),),
-        lambda x: (torch.zeros_like(x).index_add(0, edge_index[1], x[edge_index[0]]),),
-        one,
-    )
-    assert_same(lambda x: (neighbor_max(x, graph),), lambda x: (plain_max(x, edge_index),), one)
-    assert_same(
-        lambda a, b: edge_relu_stats(a, b, sign, graph),
-        lambda a, b: plain_edge_relu_stats(a, b, sign, edge_index),
-        random_tensors((nodes, 3), (nodes, 3)),
-    )
+    plain = plain_forms(edge_index)
     for heads in (1, 3):
-        assert_same(
-            lambda v, t, s: (attention_sum(v, t, s, graph, 0.2),),
-            lambda v, t, s: (plain_attention(v, t, s, edge_index),),
-            random_tensors((nodes, heads, 4), (nodes, heads), (nodes, heads)),
-        )
+        for primitive, function in primitives(graph).items():
+            inputs = inputs_of(primitive, nodes, 4, heads)
+            found = run(function, inputs)
+            assert_same(found, run(plain[primitive], inputs), 1e-12)
+            outputs = function(*(x.detach() for x in inputs))  # by another way, without gradients
+            assert_same(outputs, found[: len(outputs)], 1e-12)
 
 
 @pytest.mark.usefixtures("way")

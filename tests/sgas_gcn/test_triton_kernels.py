@@ -8,24 +8,30 @@ Interpreted on the CPU; `test_all_of_this_holds_compiled` runs the file again on
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 import torch
-import torch.nn.functional as F
-from neighbor_primitives import attention_sum, edge_relu_stats, neighbor_max, neighbor_sum
+from neighbor_formulas import (
+    SLOPE,
+    assert_same,
+    inputs_of,
+    plain_forms,
+    primitives,
+    run,
+    signs,
+)
 from torch import Tensor
 from triton_runs import DEVICE, pass_compiled, run_alone, triton_kernels
 
 from sgas_gcn.csr import CsrGraph
-from sgas_gcn.kernels.protocol import Graph
 from sgas_gcn.neighbors import NeighborGraph
 
-SLOPE = 0.2
 # Node 3 has no edges, 0 reads 1 twice, 4 reads itself, 2 reads 19 nodes (more than a tile holds).
 EDGES = [(1, 0), (1, 0), (2, 0), (4, 4), (0, 1), (3, 1), *[(n % 6, 2) for n in range(19)], (0, 5)]
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
+EDGE_INDEX = torch.tensor(EDGES).t()
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
 
 
 @pytest.fixture(autouse=True)
@@ -36,9 +42,9 @@ def _triton() -> Iterator[None]:
 
 def csr_graph(dtype: torch.dtype = torch.int64) -> CsrGraph:
     """Six nodes as in EDGES, all index tensors of `dtype`."""
-    graph = CsrGraph.from_edges(torch.tensor(EDGES).t(), 6)
+    graph = CsrGraph.from_edges(EDGE_INDEX, 6)
     narrow = {name: x.to(dtype) for name, x in vars(graph).items() if isinstance(x, Tensor)}
-    return replace(graph, **narrow)
+    return replace(graph, **narrow).to(DEVICE)
 
 
 def neighbor_graph(num_nodes: int = 6, degree: int = 3) -> NeighborGraph:
@@ -48,168 +54,48 @@ def neighbor_graph(num_nodes: int = 6, degree: int = 3) -> NeighborGraph:
     return NeighborGraph(wider.to(DEVICE)[:, 1:])
 
 
-GRAPHS: dict[str, Callable[[], Graph]] = {
-    "rows": lambda: csr_graph().to(DEVICE),
-    "rows int32": lambda: csr_graph(torch.int32).to(DEVICE),
-    "constant degree": neighbor_graph,
-}
-
-# Channels that fill no tile, and more than one.
-CASES = [("rows", 130), ("rows int32", 3)]
+each_primitive = pytest.mark.parametrize("name", ["sum", "max", "stats", "attention"])
 
 
-def edges_of(graph: Graph) -> tuple[Tensor, Tensor]:
-    """Sources and targets of all edges, in order."""
-    if isinstance(graph, CsrGraph):
-        return graph.sources.long(), graph.targets.long()
-    targets = torch.arange(graph.num_nodes, device=DEVICE).repeat_interleave(graph.degree)
-    return graph.sources.flatten(), targets
-
-
-def runs_of(graph: Graph) -> list[Tensor]:
-    """The numbers of the edges that enter each node."""
-    targets = edges_of(graph)[1]
-    return [(targets == node).nonzero().flatten() for node in range(graph.num_nodes)]
-
-
-def first_of_largest(x: Tensor) -> Tensor:
-    """The maxima of `[n, D]` over n, the gradient to the first of equals; zeros where n is 0."""
-    return x.gather(0, x.argmax(0, keepdim=True))[0] if len(x) else x.new_zeros(x.shape[1:])
-
-
-def plain_sum(x: Tensor, graph: Graph) -> tuple[Tensor, ...]:
-    sources, targets = edges_of(graph)
-    return (torch.zeros_like(x).index_add(0, targets, x[sources]),)
-
-
-def plain_max(x: Tensor, graph: Graph) -> tuple[Tensor, ...]:
-    sources, _ = edges_of(graph)
-    return (torch.stack([first_of_largest(x[sources[run]]) for run in runs_of(graph)]),)
-
-
-def plain_stats(target: Tensor, source: Tensor, graph: Graph) -> tuple[Tensor, ...]:
-    sources, targets = edges_of(graph)
-    sign = signs_of(target)
-    h = torch.relu(target[targets] + source[sources])  # [E, D]
-    selected = torch.stack([sign * first_of_largest(sign * h[run]) for run in runs_of(graph)])
-    return selected, h.double().sum(0), h.double().square().sum(0)
-
-
-def plain_attention(
-    values: Tensor, target_score: Tensor, source_score: Tensor, graph: Graph
-) -> tuple[Tensor, ...]:
-    sources, targets = edges_of(graph)
-    scores = F.leaky_relu(target_score[targets] + source_score[sources], SLOPE)
-    sums = [
-        (torch.softmax(scores[run], 0).unsqueeze(-1) * values[sources[run]]).sum(0)
-        for run in runs_of(graph)
-    ]
-    return (torch.stack(sums),)
-
-
-def signs_of(x: Tensor) -> Tensor:
-    """Alternating signs, one a channel."""
-    return 1 - 2 * (torch.arange(x.shape[1], device=x.device) % 2).to(x.dtype)
-
-
-Primitive = Callable[..., tuple[Tensor, ...]]
-PRIMITIVES: dict[str, tuple[Primitive, Primitive]] = {
-    "sum": (lambda x, graph: (neighbor_sum(x, graph),), plain_sum),
-    "max": (lambda x, graph: (neighbor_max(x, graph),), plain_max),
-    "stats": (lambda a, b, graph: edge_relu_stats(a, b, signs_of(a), graph), plain_stats),
-    "attention": (lambda v, t, s, graph: (attention_sum(v, t, s, graph, SLOPE),), plain_attention),
-}
-primitives = pytest.mark.parametrize("name", PRIMITIVES)
-
-
-def inputs_of(
-    name: str, num_nodes: int, channels: int, dtype: torch.dtype = torch.float64
-) -> list[Tensor]:
-    """Random arguments of a primitive; attention has two heads."""
-    wide, narrow = (num_nodes, channels), (num_nodes, 2)
-    shapes = {
-        "sum": [wide],
-        "max": [wide],
-        "stats": [wide, wide],
-        "attention": [(num_nodes, 2, channels), narrow, narrow],
-    }
-    generator = torch.Generator().manual_seed(channels)
-    drawn = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes[name]]
-    return [x.to(DEVICE, dtype).requires_grad_() for x in drawn]
-
-
-def outputs_and_gradients(
-    function: Primitive, inputs: Sequence[Tensor], graph: Graph
-) -> list[Tensor]:
-    """What a primitive returns, and the gradients of its inputs for fixed ones of its outputs."""
-    outputs = function(*inputs, graph)
-    generator = torch.Generator().manual_seed(1)
-    weights = [torch.randn(out.shape, generator=generator).to(out) for out in outputs]
-    return [*outputs, *torch.autograd.grad(outputs, inputs, weights)]
-
-
-def assert_close(ours: Sequence[Tensor], wanted: Sequence[Tensor], tolerance: float) -> None:
-    for mine, theirs in zip(ours, wanted, strict=True):
-        largest = float(theirs.detach().abs().max()) if theirs.numel() else 0.0
-        torch.testing.assert_close(
-            mine.double(), theirs.double(), rtol=0, atol=tolerance * max(largest, 1.0)
-        )
-
-
-@primitives
-@pytest.mark.parametrize(("kind", "channels"), CASES)
+@each_primitive
+@pytest.mark.parametrize(("index", "channels"), [(torch.int64, 130), (torch.int32, 3)])
 def test_outputs_and_gradients_are_those_of_the_plain_formula(
-    name: str, kind: str, channels: int
+    name: str, index: torch.dtype, channels: int
 ) -> None:
-    graph, (ours, plain) = GRAPHS[kind](), PRIMITIVES[name]
+    """With indices of both types, and with channels that fill no tile or more than one."""
     inputs = inputs_of(name, 6, channels)
-    assert_close(
-        outputs_and_gradients(ours, inputs, graph),
-        outputs_and_gradients(plain, inputs, graph),
-        1e-12,
-    )
+    found = run(primitives(csr_graph(index))[name], [x.to(DEVICE) for x in inputs])
+    assert_same(found, run(plain_forms(EDGE_INDEX)[name], inputs), 1e-12)
 
 
-@primitives
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@each_primitive
+@pytest.mark.parametrize("dtype", TOLERANCE)
 def test_narrow_types_are_summed_in_float32(name: str, dtype: torch.dtype) -> None:
-    graph, (ours, plain) = csr_graph().to(DEVICE), PRIMITIVES[name]
-    inputs = inputs_of(name, 6, 3, dtype)
-    found = outputs_and_gradients(ours, inputs, graph)
-    exact = [x.detach().double().requires_grad_() for x in inputs]
+    inputs = [x.to(DEVICE, dtype) for x in inputs_of(name, 6, 3)]
+    found = run(primitives(csr_graph())[name], inputs)
+    exact = [x.cpu().double() for x in inputs]
     # The kernels' maxima are exact, so both choose the same edges.
-    assert_close(found, outputs_and_gradients(plain, exact, graph), TOLERANCE[dtype])
+    assert_same(found, run(plain_forms(EDGE_INDEX)[name], exact), TOLERANCE[dtype])
     assert [x.dtype for x in found[-len(inputs) :]] == [dtype] * len(inputs)
     assert name != "stats" or found[1].dtype == torch.float64
-
-
-@primitives
-@pytest.mark.parametrize(("nodes", "channels"), [(0, 3), (4, 0), (4, 3)])
-def test_no_nodes_no_channels_no_edges(name: str, nodes: int, channels: int) -> None:
-    edges = torch.empty(2, 0, dtype=torch.int64, device=DEVICE)
-    graph = CsrGraph.from_edges(edges, nodes)
-    inputs = inputs_of(name, nodes, channels)
-    found = outputs_and_gradients(PRIMITIVES[name][0], inputs, graph)
-    assert found[0].shape == inputs[0].shape
-    assert not any(x.any() for x in found)
 
 
 def test_without_gradients_no_edge_is_sorted() -> None:
     graph = neighbor_graph()
     with torch.no_grad():
-        for name, (ours, _) in PRIMITIVES.items():
-            ours(*inputs_of(name, 6, 3), graph)
+        for name, function in primitives(graph).items():
+            function(*(x.to(DEVICE) for x in inputs_of(name, 6, 3)))
     assert "transposed" not in vars(graph)
 
 
-@primitives
+@each_primitive
 def test_torch_knows_the_operator(name: str) -> None:
     """Schema, autograd, fake tensors and tracing, as torch.compile relies on them."""
     from sgas_gcn.kernels import cuda_neighbors as kernels
 
     graph = neighbor_graph(3, 2)
     incoming, outgoing = kernels.incoming(graph), kernels.outgoing(graph)
-    inputs = [x.detach() for x in inputs_of(name, 3, 2)]
+    inputs = [x.to(DEVICE) for x in inputs_of(name, 3, 2)]
     sums = torch.ones(2, 2, dtype=torch.float64, device=DEVICE)
     first = inputs[0]
     forward, backward = {
@@ -218,7 +104,7 @@ def test_torch_knows_the_operator(name: str) -> None:
         "stats": (kernels.relu_stats_op, kernels.relu_stats_gradients_op),
         "attention": (kernels.attention_op, kernels.attention_gradients_op),
     }[name]
-    more = {"stats": [signs_of(first)]}.get(name, [])
+    more = {"stats": [signs(2).to(first)]}.get(name, [])
     settings = [SLOPE] if name == "attention" else []
     arguments = (*inputs, *more, incoming, *settings)
     torch.library.opcheck(forward, arguments)
