@@ -20,6 +20,7 @@ import msgspec
 from sgas.deciding.schedule import Schedule
 from sgas.errors import ConfigError, DamagedRunError, Interrupted, SgasError, option
 from sgas.family import Family, Task
+from sgas.protocols import search_parts, train_parts
 from sgas.running.checks import (
     rehearse,
     require_batch,
@@ -136,7 +137,7 @@ def _open_search(family: Family, settings: Settings, task: Task, device: torch.d
     from sgas.running.search import Search
 
     run, loop = settings.run, settings.loop
-    parts = task.search_parts(run.protocol, run.seed, loop.validation_fraction, device)
+    parts = search_parts(task, run.protocol, run.seed, loop.validation_fraction, device)
     absolute = with_absolute_paths(family, run)  # as a resumed search has them
     search = Search(
         task,
@@ -160,7 +161,7 @@ def _open_training(family: Family, settings: Settings, task: Task, device: torch
 
     run, loop, genotype = settings.run, settings.loop, settings.genotype
     assert genotype is not None, "a training has a genotype"
-    parts = task.train_parts(run.protocol, run.seed, loop.validation_fraction, device)
+    parts = train_parts(task, run.protocol, run.seed, loop.validation_fraction, device)
     training = Training(task, genotype, loop, parts=parts, **_machine(settings, task, device))
     sizes = [_size(part) for part in (parts.training, parts.validation)]
     facts = {"genotype": msgspec.to_builtins(genotype)}
