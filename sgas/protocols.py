@@ -6,14 +6,16 @@ reproduction: a search trains its alphas on what was published for its space and
 same, a training reports the test split at every epoch.
 
 A data set says what splits it has (`Splits`); which of them are used for what is said here alone.
+So is what a result may be called: the worst protocol of all that made it (`provenance`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sgas.errors import DataError, option
 
@@ -22,25 +24,29 @@ if TYPE_CHECKING:
 
     from sgas.data import Source
 
-CLEAN, PAPER = "clean", "paper"
+CLEAN, PAPER, UNKNOWN = "clean", "paper", "unknown"
 
 
 class AlphasOn(Enum):
     """What the authors' search of a space trains its alphas on, and reports on too."""
 
-    TEST = "the test split"
-    VALIDATION = "the validation split"
-    HALF = "a half of the training set"
+    TEST = "test split"
+    VALIDATION = "validation split"
+    HALF = "half of the training set"
 
 
 @dataclass(frozen=True)
 class SearchParts:
-    """Parts of the data that a search sees, and what they are: disjoint in protocol `clean`."""
+    """Parts of the data that a search sees, and what they are: disjoint in protocol `clean`.
+
+    `alphas_on` is what protocol `paper` takes for the alphas; None in `clean`.
+    """
 
     weights: Source
     alphas: Source
     validation: Source
     label: str
+    alphas_on: AlphasOn | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,7 @@ def _paper_search(splits: Splits, seed: int, device: torch.device) -> SearchPart
     if alphas_on is AlphasOn.HALF:
         weights, alphas = splits.parts_of_training((0.5, 0.5), seed, device)
         label = "protocol paper: halves of the training set; validation on the alphas' half"
-        return SearchParts(weights, alphas, alphas, label)
+        return SearchParts(weights, alphas, alphas, label, alphas_on)
     test = alphas_on is AlphasOn.TEST
     reported = splits.test_part(device) if test else splits.validation_part(device)
     if reported is None:
@@ -123,8 +129,8 @@ def _paper_search(splits: Splits, seed: int, device: torch.device) -> SearchPart
             f"{splits.dataset} has no validation split, which protocol paper trains the alphas on: "
             f"give {option('protocol', CLEAN)}"
         )
-    label = f"protocol paper: {alphas_on.value} trains the alphas and is the validation part"
-    return SearchParts(splits.training_part(device), reported, reported, label)
+    label = f"protocol paper: the {alphas_on.value} trains the alphas and is the validation part"
+    return SearchParts(splits.training_part(device), reported, reported, label, alphas_on)
 
 
 def train_parts(
@@ -143,3 +149,45 @@ def train_parts(
     fractions = (1 - validation_fraction, validation_fraction)
     training, held_out = splits.parts_of_training(fractions, seed, device)
     return TrainParts(training, held_out, "validation")
+
+
+def worst(*protocols: str) -> str:
+    """What may be said of something that was made by all of these: paper, unknown or clean."""
+    return next((name for name in (PAPER, UNKNOWN) if name in protocols), CLEAN)
+
+
+def cell_protocol(notes: Mapping[str, Any]) -> str:
+    """The protocol of the search of a cell, by the notes of its genotype; `unknown` without any.
+
+    Cells of a paper that were written before their files said so are `paper`.
+    """
+    named = notes.get("protocol", PAPER if "published_name" in notes else UNKNOWN)
+    return named if named in (CLEAN, PAPER) else UNKNOWN
+
+
+def cell_in_words(notes: Mapping[str, Any]) -> str:
+    """Where a cell comes from, by the notes of its genotype: `cell searched on …`."""
+    protocol = cell_protocol(notes)
+    if protocol == UNKNOWN:
+        return "cell of unknown origin"
+    split = notes.get("alphas_on")
+    own = split in (AlphasOn.TEST.value, AlphasOn.VALIDATION.value)
+    on = f" on {_short(notes['dataset'])}" if notes.get("dataset") else ""
+    return f"cell searched{on}{f' with its {split}' if own else ''} (protocol {protocol})"
+
+
+def provenance(run: Mapping[str, Any], notes: Mapping[str, Any]) -> dict[str, str]:
+    """What the figures of a trained network may be called, and why in words.
+
+    `run` has `dataset` and `protocol` of the training, `notes` are those of its genotype.
+    """
+    trained = f"network trained on {_short(run['dataset'])} (protocol {run['protocol']})"
+    return {
+        "protocol": worst(run["protocol"], cell_protocol(notes)),
+        "provenance": f"{cell_in_words(notes)}; {trained}",
+    }
+
+
+def _short(dataset: Any) -> str:
+    """The name of a data set, of a folder without the path to it."""
+    return Path(str(dataset)).name
