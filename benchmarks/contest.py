@@ -20,7 +20,8 @@ from sgas.cells.genotype import Genotype
 from sgas.cells.space import NONE, SearchSpace
 from sgas.config import SearchConfig, TrainConfig
 from sgas.data import DeviceSource
-from sgas.family import Searchable, SearchParts, Task, TrainParts
+from sgas.family import Searchable, Task
+from sgas.protocols import SearchParts, TrainParts
 from sgas.running.capture import Recorder
 from sgas.running.loop import Tally, frozen
 from sgas.running.search import Search

@@ -35,6 +35,7 @@ from sgas.cells.genotype import Genotype
 from sgas.config import RunConfig, TrainConfig
 from sgas.config import make as make_config
 from sgas.errors import InputError, unknown_name
+from sgas.protocols import train_parts
 from sgas.running.genotype_files import load_genotype
 from sgas.running.loop import Loop, measure
 from sgas.running.runs import Run
@@ -145,7 +146,7 @@ def train_once(
     task = kind(settings.dataset, settings.model, data, RunConfig(seed=seed))
     if isinstance(task, BaselineTask) and make is not None:
         task.make = lambda: make(task)
-    parts = task.train_parts("clean", seed, config.validation_fraction, DEVICE)
+    parts = train_parts(task, "clean", seed, config.validation_fraction, DEVICE)
     parts = dataclasses.replace(parts, validation=None)  # nothing here looks at it
     with (
         tempfile.TemporaryDirectory() as folder,

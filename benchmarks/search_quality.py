@@ -35,7 +35,7 @@ from sgas.config import SearchConfig
 from sgas.data import DeviceSource, SubsetSource, stratified_parts, stream_seed
 from sgas.deciding.strategies import STRATEGIES
 from sgas.errors import DataError, InputError, unknown_name
-from sgas.family import SearchParts
+from sgas.protocols import SearchParts
 from sgas.running.loop import Loop
 from sgas.running.runs import Run
 from sgas.running.search import Search
@@ -83,9 +83,7 @@ class BenchmarkTask(ImageModels):
         self.images, self.truth = images, labels
         self.augmentation = ImageAugmentation.of(DATA, images)
 
-    def search_parts(
-        self, protocol: str, seed: int, validation_fraction: float, device: torch.device
-    ) -> SearchParts:
+    def search_parts(self, device: torch.device) -> SearchParts:
         """The three parts on the device."""
         source = DeviceSource(
             torch.from_numpy(self.images).to(device),
@@ -123,7 +121,7 @@ def searching(task: BenchmarkTask, strategy: str, seed: int) -> Iterator[tuple[S
     device = torch.device("cpu")
     with tempfile.TemporaryDirectory() as folder:
         config = SearchConfig(strategy=strategy, **SEARCH)
-        parts = task.search_parts("clean", seed, 0.1, device)
+        parts = task.search_parts(device)
         with Run.create(Path(folder) / "run", {"search": asdict(config), "seed": seed}) as run:
             yield Search(task, config, parts=parts, seed=seed, device=device, notes={}), run
 

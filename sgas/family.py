@@ -16,13 +16,13 @@ from sgas.cells.genotype import Genotype
 from sgas.cells.space import SearchSpace
 from sgas.config import RunConfig
 from sgas.native.library import Library
+from sgas.protocols import Splits
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
     from sgas.cells.decisions import CellDecisions
-    from sgas.data import Source
     from sgas.labels import Labels
 
 
@@ -70,25 +70,6 @@ class Supernet(Protocol):
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any: ...
 
 
-@dataclass(frozen=True)
-class SearchParts:
-    """Disjoint parts of the data that a search sees, and what they are."""
-
-    weights: Source
-    alphas: Source
-    validation: Source
-    label: str
-
-
-@dataclass(frozen=True)
-class TrainParts:
-    """What a training sees. `validation` is None where all of the training set is trained on."""
-
-    training: Source
-    validation: Source | None
-    validation_name: str
-
-
 class Models(Protocol):
     """The networks of a search space for inputs and outputs of known size."""
 
@@ -113,8 +94,8 @@ class Searchable(Protocol):
         ...
 
 
-class Task(Models, Searchable, Protocol):
-    """One data set and the models for it.
+class Task(Models, Searchable, Splits, Protocol):
+    """One data set, its splits, and the models for it.
 
     `dimensions` are the sizes that the data settle; `smallest_batch` how many samples a training
     batch needs at least (batch norm over single rows cannot train).
@@ -122,22 +103,6 @@ class Task(Models, Searchable, Protocol):
 
     dimensions: dict[str, int]
     smallest_batch: int
-
-    def search_parts(
-        self, protocol: str, seed: int, validation_fraction: float, device: torch.device
-    ) -> SearchParts:
-        """The parts of a search. Protocol `clean` never opens the test split."""
-        ...
-
-    def train_parts(
-        self, protocol: str, seed: int, validation_fraction: float, device: torch.device
-    ) -> TrainParts:
-        """The parts of a training. Protocol `clean` never opens the test split."""
-        ...
-
-    def test_part(self, device: torch.device) -> Source:
-        """The test split, for `evaluate` alone."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from sgas.cells.genotype import Genotype
 from sgas.config import RunConfig
 from sgas.data import DeviceSource, LabelledArrays, Source, SubsetSource, stratified_parts
 from sgas.errors import ConfigError, DataError, option
-from sgas.family import Network, SearchParts, Supernet, TrainParts
+from sgas.family import Network, Supernet
 from sgas.labels import Labels, OneClass
+from sgas.protocols import AlphasOn
 from sgas_cnn.augment import ImageAugmentation
 from sgas_cnn.config import (
     IMAGE_SPACE,
@@ -92,6 +93,8 @@ class ImageModels:
 class ImageTask(ImageModels):
     """A data set of images; its training part is read and checked here, its test part on demand."""
 
+    samples, paper_alphas_on = "training images", AlphasOn.HALF
+
     def __init__(
         self,
         dataset: str,
@@ -99,6 +102,7 @@ class ImageTask(ImageModels):
         data: ImageDataConfig,
         run: RunConfig,
     ) -> None:
+        self.dataset = dataset
         self._load = partial(load_images, dataset, data_root=run.data_root, seed=run.seed)
         self._data, self._seed = data, run.seed
         self._training = self._load(split="train")
@@ -133,44 +137,26 @@ class ImageTask(ImageModels):
     def _whole(self, split: LabelledArrays | ImageFiles, device: torch.device) -> Source:
         return self._part(split, np.arange(len(split)), device)
 
-    def _parts(self, fractions: tuple[float, ...], seed: int, device: torch.device) -> list[Source]:
+    def training_part(self, device: torch.device) -> Source:
+        """The whole training set."""
+        return self._whole(self._training, device)
+
+    def parts_of_training(
+        self, fractions: tuple[float, ...], seed: int, device: torch.device
+    ) -> list[Source]:
+        """Disjoint parts of the training set, stratified by class."""
         parts = stratified_parts(self._training.labels, fractions, seed)
         if isinstance(self._training, ImageFiles):
             return [self._part(self._training, part, device) for part in parts]
         source = self._on_device(self._training, device)
         return [SubsetSource(source, torch.from_numpy(part).to(device)) for part in parts]
 
-    def search_parts(
-        self, protocol: str, seed: int, validation_fraction: float, device: torch.device
-    ) -> SearchParts:
-        """Halves for weights and alphas and a validation part, stratified, of the training set.
+    def validation_part(self, device: torch.device) -> None:
+        """None: a data set's validation images are its test split here."""
 
-        Protocol `paper`: the halves of the training set alone; the alphas' half is the validation
-        part too, as published for CIFAR-10. The test split takes no part in either.
-        """
-        if protocol == "paper":
-            weights, alphas = self._parts((0.5, 0.5), seed, device)
-            return SearchParts(
-                weights,
-                alphas,
-                alphas,
-                "protocol paper: halves of the training set; validation on the alphas' half",
-            )
-        half = (1 - validation_fraction) / 2
-        parts = self._parts((half, half, validation_fraction), seed, device)
-        sizes = "/".join(str(len(part)) for part in parts)
-        label = f"protocol clean: {sizes} training images for weights/alphas/validation"
-        return SearchParts(parts[0], parts[1], parts[2], label)
-
-    def train_parts(
-        self, protocol: str, seed: int, validation_fraction: float, device: torch.device
-    ) -> TrainParts:
-        """The training set without its validation part; protocol `paper` validates on the test."""
-        if protocol == "paper":
-            return TrainParts(self._whole(self._training, device), self.test_part(device), "test")
-        fractions = (1 - validation_fraction, validation_fraction)
-        training, validation = self._parts(fractions, seed, device)
-        return TrainParts(training, validation if len(validation) else None, "validation")
+    def count(self, part: Source) -> int:
+        """The images of a part."""
+        return len(part)
 
     def test_part(self, device: torch.device) -> Source:
         """The test split, opened here for the first time."""

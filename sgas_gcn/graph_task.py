@@ -17,9 +17,9 @@ from torch import Tensor
 from sgas.cells.genotype import Genotype
 from sgas.config import RunConfig
 from sgas.data import Source, SubsetSource, stratified_parts
-from sgas.errors import DataError, option
-from sgas.family import SearchParts, TrainParts
+from sgas.errors import DataError
 from sgas.labels import Labels, ManyLabels, OneClass
+from sgas.protocols import AlphasOn
 from sgas_gcn.config import GRAPH_SPACE, GraphDataConfig, GraphModelConfig
 from sgas_gcn.datasets.graph_arrays import GraphArrays, GraphSplit
 from sgas_gcn.datasets.graphs import load_graphs
@@ -110,17 +110,20 @@ class GraphSource:
 class GraphTask(GraphModels):
     """A data set of graphs; its training part is read and checked here, its test part on demand."""
 
+    paper_alphas_on = AlphasOn.VALIDATION
+
     def __init__(
         self, dataset: str, model: GraphModelConfig, data: GraphDataConfig, run: RunConfig
     ) -> None:
         self._load = partial(load_graphs, dataset, data_root=run.data_root, seed=run.seed)
-        self._data, self._dataset = data, dataset
+        self._data, self.dataset = data, dataset
         self._training: GraphSplit = self._load(split="train")
         if not self._training.graphs:
             raise DataError(f"{dataset} has no training graphs: add some")
         self._check_sizes(self._training.graphs)
         self.classes = self._training.label_names
         self.transductive = self._training.transductive  # one graph, of which some nodes are asked
+        self.samples = "nodes" if self.transductive else "graphs"
         self.labels: Labels = ManyLabels() if self._training.multi_label else OneClass()
         super().__init__(model, self._training.num_features, len(self.classes))
 
@@ -129,7 +132,7 @@ class GraphTask(GraphModels):
         for number, graph in enumerate(graphs):
             if len(graph.x) < 2:
                 raise DataError(
-                    f"training graph {number} of {self._dataset} has {len(graph.x)} nodes; it "
+                    f"training graph {number} of {self.dataset} has {len(graph.x)} nodes; it "
                     "takes 2: leave it out"
                 )
 
@@ -143,10 +146,12 @@ class GraphTask(GraphModels):
         targets = [torch.from_numpy(graph.targets).to(device) for graph in split.graphs]
         return GraphSource(batches, targets, self._data.feature_dropout)
 
-    def _parts(self, fractions: tuple[float, ...], seed: int, device: torch.device) -> list[Source]:
+    def parts_of_training(
+        self, fractions: tuple[float, ...], seed: int, device: torch.device
+    ) -> list[Source]:
         """The training set in parts: its graphs, or where there is one graph, its nodes."""
-        source = self._source(self._training, device)
-        if self._training.transductive:
+        source = self.training_part(device)
+        if self.transductive:
             targets = self._training.graphs[0].targets
             strata = targets if targets.ndim == 1 else np.zeros(len(targets), np.int64)
             rows = stratified_parts(strata, fractions, seed)
@@ -154,71 +159,35 @@ class GraphTask(GraphModels):
         wanted = sum(fraction > 0 for fraction in fractions)
         if len(source) < wanted:
             raise DataError(
-                f"{self._dataset} has {len(source)} training graphs; splitting them takes at "
+                f"{self.dataset} has {len(source)} training graphs; splitting them takes at "
                 f"least {wanted}: add graphs"
             )
         numbers = stratified_parts(np.zeros(len(source), np.int64), fractions, seed)
         return [SubsetSource(source, torch.from_numpy(part)) for part in numbers]
 
-    def _own_validation(self, device: torch.device) -> GraphSource | None:
+    def training_part(self, device: torch.device) -> GraphSource:
+        """All training graphs."""
+        return self._source(self._training, device)
+
+    def validation_part(self, device: torch.device) -> GraphSource | None:
         """The validation split of the data set, or None where it has none."""
         split = self._load(split="val")
         self._check_agreement(split, "validation")
         return self._source(split, device) if split.graphs else None
 
-    def search_parts(
-        self, protocol: str, seed: int, validation_fraction: float, device: torch.device
-    ) -> SearchParts:
-        """Halves of the training graphs (or nodes) for weights and alphas, and a validation part.
-
-        The validation part is the data set's own; where it has none, a part of the training set.
-        Protocol `paper`: all training graphs for the weights, the validation part for the alphas.
-        """
-        validation: Source | None = self._own_validation(device)
-        if protocol == "paper":
-            if validation is None:
-                raise DataError(
-                    f"{self._dataset} has no validation split, which protocol paper trains the "
-                    f"alphas on: give {option('protocol', 'clean')}"
-                )
-            return SearchParts(
-                self._source(self._training, device),
-                validation,
-                validation,
-                "protocol paper: the validation split trains the alphas and is the validation part",
-            )
-        rest = 1.0 if validation is not None else 1 - validation_fraction
-        parts = self._parts((rest / 2, rest / 2, 1 - rest), seed, device)
-        if validation is None:
-            validation = parts[2]
-        sizes = "/".join(str(_size(part)) for part in (parts[0], parts[1], validation))
-        what = "nodes" if self._training.transductive else "graphs"
-        label = f"protocol clean: {sizes} {what} for weights/alphas/validation"
-        return SearchParts(parts[0], parts[1], validation, label)
-
-    def train_parts(
-        self, protocol: str, seed: int, validation_fraction: float, device: torch.device
-    ) -> TrainParts:
-        """The training set, with the data set's own validation part or without a part of its own.
-
-        Protocol `paper` validates on the test split.
-        """
-        if protocol == "paper":
-            return TrainParts(self._source(self._training, device), self.test_part(device), "test")
-        validation = self._own_validation(device)
-        if validation is not None or validation_fraction == 0:
-            return TrainParts(self._source(self._training, device), validation, "validation")
-        fractions = (1 - validation_fraction, validation_fraction)
-        training, held_out = self._parts(fractions, seed, device)
-        return TrainParts(training, held_out, "validation")
-
     def test_part(self, device: torch.device) -> GraphSource:
         """The test split, opened here for the first time."""
         split = self._load(split="test")
         if not split.graphs:
-            raise DataError(f"{self._dataset} has no test graphs: add some")
+            raise DataError(f"{self.dataset} has no test graphs: add some")
         self._check_agreement(split, "test")
         return self._source(split, device)
+
+    def count(self, part: Source) -> int:
+        """Graphs of a part, or where it is one graph of which nodes are asked, these nodes."""
+        if isinstance(part, GraphSource) and part.graphs[0].asked is not None:
+            return part.num_asked
+        return len(part)
 
     def _check_agreement(self, split: GraphSplit, name: str) -> None:
         """DataError where graphs of a split have other features than those of training."""
@@ -227,13 +196,6 @@ class GraphTask(GraphModels):
                 f"{name} graphs have {split.num_features} features, training graphs "
                 f"{self.in_channels}; both have to agree"
             )
-
-
-def _size(part: Source) -> int:
-    """Graphs of a part, or where it is one graph of which nodes are asked, these nodes."""
-    if isinstance(part, GraphSource) and part.graphs[0].asked is not None:
-        return part.num_asked
-    return len(part)
 
 
 def models(model: Any, dimensions: Mapping[str, int]) -> GraphModels:

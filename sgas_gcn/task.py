@@ -13,8 +13,8 @@ from sgas.cells.genotype import Genotype
 from sgas.config import RunConfig
 from sgas.data import DeviceSource, LabelledArrays, Source, SubsetSource, stratified_parts
 from sgas.errors import ConfigError, DataError
-from sgas.family import SearchParts, TrainParts
 from sgas.labels import Labels, OneClass
+from sgas.protocols import AlphasOn
 from sgas_gcn.augment import CloudAugmentation, have_normals
 from sgas_gcn.config import POINT_SPACE, PointDataConfig, PointModelConfig
 from sgas_gcn.datasets import load_points
@@ -64,9 +64,12 @@ class PointModels:
 class PointTask(PointModels):
     """A data set of clouds; its training part is read and checked here, its test part on demand."""
 
+    samples, paper_alphas_on = "training clouds", AlphasOn.TEST
+
     def __init__(
         self, dataset: str, model: PointModelConfig, data: PointDataConfig, run: RunConfig
     ) -> None:
+        self.dataset = dataset
         self._load = partial(load_points, dataset, data_root=run.data_root, seed=run.seed)
         wanted = None if data.resample else model.num_points
         self._training = self._load(split="train", num_points=wanted)
@@ -90,43 +93,24 @@ class PointTask(PointModels):
             self._augmentation.prepare,
         )
 
-    def _parts(
+    def training_part(self, device: torch.device) -> DeviceSource:
+        """The whole training set."""
+        return self._source(self._training, device)
+
+    def parts_of_training(
         self, fractions: tuple[float, ...], seed: int, device: torch.device
     ) -> list[SubsetSource]:
-        source = self._source(self._training, device)
+        """Disjoint parts of the training set, stratified by class."""
+        source = self.training_part(device)
         parts = stratified_parts(self._training.labels, fractions, seed)
         return [SubsetSource(source, torch.from_numpy(part).to(device)) for part in parts]
 
-    def search_parts(
-        self, protocol: str, seed: int, validation_fraction: float, device: torch.device
-    ) -> SearchParts:
-        """Halves for weights and alphas and a validation part, stratified, of the training set.
+    def validation_part(self, device: torch.device) -> None:
+        """None: no data set of clouds has a validation split of its own."""
 
-        Protocol `paper`: the whole training set for the weights, the test split for the alphas.
-        """
-        if protocol == "paper":
-            test = self.test_part(device)
-            return SearchParts(
-                self._source(self._training, device),
-                test,
-                test,
-                "protocol paper: the test split trains the alphas and is the validation part",
-            )
-        half = (1 - validation_fraction) / 2
-        parts = self._parts((half, half, validation_fraction), seed, device)
-        sizes = "/".join(str(len(part)) for part in parts)
-        label = f"protocol clean: {sizes} training clouds for weights/alphas/validation"
-        return SearchParts(parts[0], parts[1], parts[2], label)
-
-    def train_parts(
-        self, protocol: str, seed: int, validation_fraction: float, device: torch.device
-    ) -> TrainParts:
-        """The training set without its validation part; protocol `paper` validates on the test."""
-        if protocol == "paper":
-            return TrainParts(self._source(self._training, device), self.test_part(device), "test")
-        fractions = (1 - validation_fraction, validation_fraction)
-        training, validation = self._parts(fractions, seed, device)
-        return TrainParts(training, validation if len(validation) else None, "validation")
+    def count(self, part: Source) -> int:
+        """The clouds of a part."""
+        return len(part)
 
     def test_part(self, device: torch.device) -> Source:
         """The test split, opened here for the first time."""

@@ -10,6 +10,7 @@ import torch
 from sgas.cells.decisions import Choice
 from sgas.config import RunConfig, SearchConfig, TrainConfig
 from sgas.data import batches
+from sgas.protocols import search_parts, train_parts
 from sgas.running.capture import Recorder
 from sgas.running.loop import Tally
 from sgas.running.search import Search
@@ -59,7 +60,7 @@ def small_search(
     The first `decided` edges of each kind of cell have their operation, each another.
     """
     where, task = torch.device(device), _task(space)
-    parts = task.search_parts("clean", 0, 0.1, where)
+    parts = search_parts(task, "clean", 0, 0.1, where)
     search = Search(
         task,
         SearchConfig(batch_size=4),
@@ -95,7 +96,7 @@ def small_training(
         task,
         family.load_published(GENOTYPES[space]),
         config,
-        parts=task.train_parts("clean", 0, 0.1, where),
+        parts=train_parts(task, "clean", 0, 0.1, where),
         seed=0,
         device=where,
         precision=precision,

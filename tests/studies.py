@@ -17,7 +17,7 @@ from sgas.studies.study import PHASES, Part, State, StudyInfo, change_parts, wri
 Figure = Callable[[str, int], float]
 
 
-def drawn_genotype(space: SearchSpace, num_steps: int, seed: int) -> Genotype:
+def drawn_genotype(space: SearchSpace, num_steps: int, seed: int, **notes: Any) -> Genotype:
     """A genotype of a space, drawn."""
     draw, topology = np.random.default_rng(seed), space.topology(num_steps)
     cells = {}
@@ -28,7 +28,7 @@ def drawn_genotype(space: SearchSpace, num_steps: int, seed: int) -> Genotype:
             kept = sorted(draw.choice(num_sources, topology.kept_into(step), replace=False))
             edges += [EdgeGene(str(draw.choice(space.operations[1:])), int(s)) for s in kept]
         cells[kind] = CellGene(tuple(edges), topology.concat)
-    return Genotype(1, space.name, cells)
+    return Genotype(1, space.name, cells, notes)
 
 
 def write_study(
@@ -42,10 +42,14 @@ def write_study(
     num_steps: int = 3,
     space: str | None = None,
     protocol: str = "clean",
+    searched_by: str | None = None,
     metric: str = "accuracy",
     result: dict[str, Any] | None = None,
 ) -> Path:
-    """A study whose parts are all done; `test` and `validation` give the figures in [0, 1]."""
+    """A study whose parts are all done; `test` and `validation` give the figures in [0, 1].
+
+    `searched_by` is the protocol that the cells name, where it is another than the study's.
+    """
     chosen = family.spaces[space or next(iter(family.spaces))]
     folder.mkdir(parents=True)
     write_info(
@@ -70,7 +74,9 @@ def write_study(
     for place, strategy in enumerate(strategies):
         for seed in seeds:
             entry = folder / f"{strategy}-{seed}"
-            genotype = drawn_genotype(chosen, num_steps, 100 * place + seed)
+            genotype = drawn_genotype(
+                chosen, num_steps, 100 * place + seed, protocol=searched_by or protocol
+            )
             _write_search(entry / "search", genotype, metric, validation(strategy, seed))
             _write_training(entry / "train", metric, test(strategy, seed), seed, result or {})
             parts.update({f"{entry.name}/{phase}": done for phase in PHASES})

@@ -24,7 +24,7 @@ LAYERS = (
     ("__init__",),  # runs before any other module, and holds the version
     ("errors", "files"),
     ("config", "data", "labels", "keywords"),
-    ("options", "native", "own", "cells"),
+    ("options", "native", "own", "cells", "protocols"),
     ("deciding", "family"),
     ("reports",),
     ("running",),

@@ -26,10 +26,11 @@ from sgas.cells.forward import dag_extend
 from sgas.cells.genotype import Genotype
 from sgas.cells.space import SearchSpace
 from sgas.config import RunConfig, option, validate
-from sgas.data import DeviceSource, SubsetSource, stratified_parts
+from sgas.data import DeviceSource, Source, SubsetSource, stratified_parts
 from sgas.errors import unknown_name
-from sgas.family import DatasetInfo, Family, SearchParts, TrainParts
+from sgas.family import DatasetInfo, Family
 from sgas.labels import OneClass
+from sgas.protocols import AlphasOn
 
 OPERATIONS = ("none", "skip", "linear", "tanh", "gate")
 SPACE = SearchSpace("toy", OPERATIONS, ("normal", "reduce"), num_outputs=2)
@@ -183,6 +184,7 @@ def send(number: signal.Signals, process: int) -> None:
 
 
 class ToyTask:
+    dataset, samples, paper_alphas_on = "blobs", "vectors", AlphasOn.TEST
     space = SPACE
     labels = OneClass()
     smallest_batch = 2
@@ -216,23 +218,21 @@ class ToyTask:
         drawn = torch.randn(batch.shape, generator=generator, device=batch.device)
         return batch + self.data.noise * drawn
 
-    def _parts(self, fractions: tuple[float, ...], seed: int, device: Any) -> list[SubsetSource]:
+    def parts_of_training(
+        self, fractions: tuple[float, ...], seed: int, device: Any
+    ) -> list[SubsetSource]:
         source, labels = self._arrays("train", device)
         parts = stratified_parts(labels, fractions, seed)
         return [SubsetSource(source, torch.from_numpy(part)) for part in parts]
 
-    def search_parts(self, protocol: str, seed: int, fraction: float, device: Any) -> SearchParts:
-        if protocol == "paper":
-            test = self.test_part(device)
-            return SearchParts(self._arrays("train", device)[0], test, test, "protocol paper")
-        half = (1 - fraction) / 2
-        return SearchParts(*self._parts((half, half, fraction), seed, device), "protocol clean")
+    def training_part(self, device: Any) -> DeviceSource:
+        return self._arrays("train", device)[0]
 
-    def train_parts(self, protocol: str, seed: int, fraction: float, device: Any) -> TrainParts:
-        if protocol == "paper":
-            return TrainParts(self._arrays("train", device)[0], self.test_part(device), "test")
-        training, validation = self._parts((1 - fraction, fraction), seed, device)
-        return TrainParts(training, validation, "validation")
+    def validation_part(self, device: Any) -> None:
+        return None
+
+    def count(self, part: Source) -> int:
+        return len(part)
 
     def test_part(self, device: Any) -> DeviceSource:
         return self._arrays("test", device)[0]

@@ -14,8 +14,9 @@ from sgas.errors import ConfigError, RunError
 from sgas.family import Family
 from sgas.files import write_text
 from sgas.options import Flag, Positional, Words, parse, parser_for
+from sgas.protocols import cell_in_words, cell_protocol, provenance
 from sgas.running.genotype_files import genotype_label, load_genotype
-from sgas.running.runs import is_run
+from sgas.running.runs import is_run, read_config
 from sgas.running.settings import load_preset, open_settings
 from sgas.studies.study import is_study
 
@@ -65,6 +66,7 @@ def main(family: Family, argv: Sequence[str]) -> int:
         "text": genotype.to_text(),
         "hash": genotype.content_hash,
         "meta": genotype.meta,
+        **_origin(folder, genotype),
         **cost,
         "pictures": [str(path) for path in pictures],
     }
@@ -73,6 +75,14 @@ def main(family: Family, argv: Sequence[str]) -> int:
     else:
         _print(family, genotype, table)
     return 0
+
+
+def _origin(folder: Path, genotype: Genotype) -> dict[str, str]:
+    """The protocol of a cell or, of a training, that of its figures; and where it comes from."""
+    config = read_config(folder) if is_run(folder) else None
+    if config is not None and config["verb"] == "train":
+        return provenance(config["run"], genotype.meta)
+    return {"protocol": cell_protocol(genotype.meta), "provenance": cell_in_words(genotype.meta)}
 
 
 def _preset(family: Family, genotype: Genotype, preset: str | None, folder: Path) -> dict[str, Any]:
@@ -152,6 +162,7 @@ def _print(family: Family, genotype: Genotype, table: dict[str, Any]) -> None:
         console.print(rows)
         console.print(f"output: {', '.join(topology.state_name(s) for s in cell.concat)}")
     sizes = " · ".join(f"{name} {value}" for name, value in table["sizes"].items())
+    console.print(f"origin      {table['provenance']}: protocol {table['protocol']}")
     console.print(f"network     {sizes}")
     console.print(f"parameters  {table['params']:,}")
     console.print(f"FLOPs       {table['flops']:,} a sample (2 a multiply-add)")

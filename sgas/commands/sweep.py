@@ -21,6 +21,7 @@ from sgas.config import ClusterConfig, RunConfig, SweepConfig, fields_of, make
 from sgas.errors import ConfigError, RunError
 from sgas.family import Family
 from sgas.options import Nested, Words, parse, parser_for, print_config
+from sgas.protocols import search_parts, train_parts
 from sgas.running.checks import require_batch, require_samples, require_trained_alphas
 from sgas.running.machine import environment, prepare, resolve_device
 from sgas.running.settings import (
@@ -242,10 +243,10 @@ def _rehearse(family: Family, asked: Asked) -> None:
             for strategy in asked.sweep.strategy_names:
                 require_trained_alphas(family, settings, strategy)
             task.build_supernet()
-            drawn = task.search_parts(*split)
+            drawn = search_parts(task, *split)
             parts = {"part of the weights": drawn.weights, "part of the alphas": drawn.alphas}
         else:
-            parts = {"training part": task.train_parts(*split).training}
+            parts = {"training part": train_parts(task, *split).training}
         require_samples(parts, task.smallest_batch)
 
 

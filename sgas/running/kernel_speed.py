@@ -14,6 +14,7 @@ import torch
 from sgas.errors import InputError
 from sgas.family import Family
 from sgas.native import backend
+from sgas.protocols import search_parts
 from sgas.running.search import Search
 from sgas.running.settings import resolve
 
@@ -96,7 +97,8 @@ def _steps(family: Family, space: str, dataset: str, kind: str) -> Iterator[Any]
     settings = resolve(family, "search", options)
     run, device = settings.run, torch.device("cpu")
     task = family.open_task(run, settings.model, settings.data)
-    parts = task.search_parts(run.protocol, run.seed, settings.loop.validation_fraction, device)
+    fraction = settings.loop.validation_fraction
+    parts = search_parts(task, run.protocol, run.seed, fraction, device)
     search = Search(task, settings.loop, parts=parts, seed=run.seed, device=device, notes={})
     while True:
         yield from search.steps(0, 0)

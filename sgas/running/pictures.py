@@ -12,6 +12,7 @@ from sgas.deciding.schedule import Schedule
 from sgas.errors import RunError
 from sgas.family import Family
 from sgas.files import write_text
+from sgas.protocols import PAPER
 from sgas.reports import (
     CellReport,
     Fact,
@@ -130,8 +131,8 @@ def _warning(
 ) -> str:
     """What a reader has to know before believing the page."""
     parts = ["One search with one seed; a claim about a method needs ten, beside random cells."]
-    if settings.run.protocol == "paper":
-        parts.append("Protocol paper: the test split took part in the search.")
+    if settings.run.protocol == PAPER:
+        parts.append(f"{str(config['parts']).capitalize()}.")
     if metrics[-1]["epoch"] < schedule.last_epoch:
         parts.append("The search has not ended.")
     return " ".join(parts)

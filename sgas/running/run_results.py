@@ -55,7 +55,7 @@ def cells_of(family: Family, genotype: Genotype) -> dict[str, str]:
     return {kind: draw_genotype(genotype, space, kind, groups=groups) for kind in genotype.cells}
 
 
-def _common_facts(result: SearchResult | TrainResult) -> dict[str, Any]:
+def _common_facts(result: SearchResult | TrainResult, protocol: str) -> dict[str, Any]:
     run, last = result.config["run"], result.history[-1]
     figures = [
         f"{name} {value:.4f}"
@@ -64,7 +64,7 @@ def _common_facts(result: SearchResult | TrainResult) -> dict[str, Any]:
     ]
     return {
         "run": result.folder,
-        "data": f"{run['dataset']} · protocol {run['protocol']} · seed {run['seed']}",
+        "data": f"{run['dataset']} · protocol {protocol} · seed {run['seed']}",
         "epochs": f"{last['epoch'] + 1} · {' · '.join(figures) or 'no validation part'}",
         "genotype": result.genotype.to_text(),
     }
@@ -96,7 +96,10 @@ class SearchResult:
 
     def facts(self) -> dict[str, Any]:
         """What is said of the search in a few lines."""
-        return {**_common_facts(self), "decisions": len(self.decisions)}
+        return {
+            **_common_facts(self, self.config["run"]["protocol"]),
+            "decisions": len(self.decisions),
+        }
 
     __repr__, _repr_svg_, _repr_html_ = _described, _as_svg, _as_html
 
@@ -142,6 +145,7 @@ class TrainResult:
     def facts(self) -> dict[str, Any]:
         """What is said of the training in a few lines."""
         cost = f"{self.result['parameters']:,} parameters · {self.result['flops']:,} FLOPs a sample"
-        return {**_common_facts(self), "network": cost}
+        facts = _common_facts(self, self.result["protocol"])
+        return {**facts, "network": cost, "made by": self.result["provenance"]}
 
     __repr__, _repr_svg_, _repr_html_ = _described, _as_svg, _as_html

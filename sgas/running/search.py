@@ -21,7 +21,8 @@ from sgas.deciding.records import EpochRecord
 from sgas.deciding.replay import empty_history, extend_history, score_epoch
 from sgas.deciding.schedule import Schedule, cosine
 from sgas.deciding.strategies import EpochView, strategy_named
-from sgas.family import Searchable, SearchParts, Supernet
+from sgas.family import Searchable, Supernet
+from sgas.protocols import SearchParts
 from sgas.running.capture import Recorder, Step, captured
 from sgas.running.loop import (
     EpochEnd,

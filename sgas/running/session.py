@@ -20,6 +20,7 @@ import msgspec
 from sgas.deciding.schedule import Schedule
 from sgas.errors import ConfigError, DamagedRunError, Interrupted, SgasError, option
 from sgas.family import Family, Task
+from sgas.protocols import provenance, search_parts, train_parts
 from sgas.running.checks import (
     rehearse,
     require_batch,
@@ -136,7 +137,7 @@ def _open_search(family: Family, settings: Settings, task: Task, device: torch.d
     from sgas.running.search import Search
 
     run, loop = settings.run, settings.loop
-    parts = task.search_parts(run.protocol, run.seed, loop.validation_fraction, device)
+    parts = search_parts(task, run.protocol, run.seed, loop.validation_fraction, device)
     absolute = with_absolute_paths(family, run)  # as a resumed search has them
     search = Search(
         task,
@@ -148,6 +149,7 @@ def _open_search(family: Family, settings: Settings, task: Task, device: torch.d
             "strategy": loop.strategy,
             "seed": run.seed,
             "protocol": run.protocol,
+            **({} if parts.alphas_on is None else {"alphas_on": parts.alphas_on.value}),
         },
     )
     trained_on = {"part of the weights": parts.weights, "part of the alphas": parts.alphas}
@@ -160,10 +162,13 @@ def _open_training(family: Family, settings: Settings, task: Task, device: torch
 
     run, loop, genotype = settings.run, settings.loop, settings.genotype
     assert genotype is not None, "a training has a genotype"
-    parts = task.train_parts(run.protocol, run.seed, loop.validation_fraction, device)
+    parts = train_parts(task, run.protocol, run.seed, loop.validation_fraction, device)
     training = Training(task, genotype, loop, parts=parts, **_machine(settings, task, device))
     sizes = [_size(part) for part in (parts.training, parts.validation)]
-    facts = {"genotype": msgspec.to_builtins(genotype)}
+    facts = {
+        "genotype": msgspec.to_builtins(genotype),
+        **provenance(dataclasses.asdict(run), genotype.meta),
+    }
     return Opened(task, training, {"training part": parts.training}, sizes, facts)
 
 
@@ -199,6 +204,7 @@ def _execute(
         if settings.genotype is None:
             say(f"data  {settings.run.dataset} · {opened.facts['parts']}")
         else:
+            say(f"data  {opened.facts['provenance']} · protocol {opened.facts['protocol']}")
             run.write_text("genotype.json", settings.genotype.to_json())
             if settings.genotype.meta.get("final") is False:
                 say("note  the genotype is of a search that has not ended")
@@ -288,13 +294,14 @@ def _write_trained(run: Run, network: Any, task: Task, settings: Settings) -> No
 
 def _result(run: Run, metric: str, settings: Settings) -> dict[str, Any]:
     """The last epoch's figures; in protocol `paper` the best test epoch beside them."""
+    assert settings.genotype is not None, "a training has a genotype"
     last = run.metrics[-1]
     result = {
         key: last[key]
         for key in last
         if key.startswith(("train_", "validation_", "test_")) and not key.endswith("loss")
     }
-    result["protocol"] = settings.run.protocol
+    result |= provenance(dataclasses.asdict(settings.run), settings.genotype.meta)
     if f"test_{metric}" in last:
         best = max(run.metrics, key=lambda line: line[f"test_{metric}"])
         result[f"best_test_epoch_{metric}"] = best[f"test_{metric}"]

@@ -17,7 +17,8 @@ from sgas.cells.genotype import Genotype
 from sgas.config import TrainConfig
 from sgas.data import BatchOrder, batches
 from sgas.deciding.schedule import learning_rate
-from sgas.family import Network, Task, TrainParts
+from sgas.family import Network, Task
+from sgas.protocols import TrainParts
 from sgas.running.capture import Recorder, Step, captured
 from sgas.running.loop import EpochEnd, RandomState, StepOutput, evaluation_step, run_network
 from sgas.running.optimizers import make_optimizer, restore_optimizer, set_learning_rate

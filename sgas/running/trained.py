@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from datetime import datetime, timezone
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from sgas.errors import RunError
 from sgas.family import Family, Network
+from sgas.protocols import provenance
 from sgas.running.machine import resolve_device
-from sgas.running.runs import Run
+from sgas.running.runs import Run, read_config
 from sgas.running.session import RESULT, WEIGHTS
 from sgas.running.settings import Settings, open_settings
 
@@ -56,21 +58,26 @@ def trained_network(family: Family, folder: Path) -> Network:
 
 def read_result(folder: Path) -> dict[str, Any]:
     """The figures of the last epoch of a trained run, its parameters and FLOPs."""
-    return _read(folder / RESULT)
+    return _read(folder, RESULT)
 
 
 def read_evaluation(folder: Path) -> dict[str, Any] | None:
     """The figures of a trained run on the test split; None where that was not opened yet."""
-    kept = folder / EVALUATION
-    return _read(kept) if kept.is_file() else None
+    return _read(folder, EVALUATION) if (folder / EVALUATION).is_file() else None
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(folder: Path, name: str) -> dict[str, Any]:
+    """The figures in a file of a trained run, called what all that made them allows.
+
+    Files of before held the protocol of the training alone.
+    """
+    path = folder / name
     try:
         figures: dict[str, Any] = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise RunError(f"{path} is damaged: {error}") from None
-    return figures
+    config = read_config(folder)
+    return figures | provenance(config["run"], config["genotype"].get("meta", {}))
 
 
 def evaluate_run(family: Family, folder: Path, device_name: str = "auto") -> dict[str, Any]:
@@ -88,6 +95,8 @@ def _open_test_split(family: Family, folder: Path, device: torch.device) -> dict
     from sgas.running.loop import measure
 
     settings, _ = open_trained(family, folder)
+    genotype = settings.genotype
+    assert genotype is not None, "a training has a genotype"
     network = trained_network(family, folder)
     task = family.open_task(settings.run, settings.model, settings.data)
     with Run.open(folder) as run:
@@ -101,7 +110,7 @@ def _open_test_split(family: Family, folder: Path, device: torch.device) -> dict
             **figures,
             "samples": len(source),
             "epoch": "last",
-            "protocol": settings.run.protocol,
+            **provenance(dataclasses.asdict(settings.run), genotype.meta),
             "dataset": settings.run.dataset,
             "seed": settings.run.seed,
             "opened": opened,

@@ -16,6 +16,7 @@ import msgspec
 
 from sgas import __version__
 from sgas.errors import RunError, unknown_name
+from sgas.protocols import cell_protocol, worst
 from sgas.studies.study import Entry, Study
 
 if TYPE_CHECKING:
@@ -92,17 +93,25 @@ def results_of(study: Study, metric: str | None = None) -> Results:
     chosen = metric or next((name for name in known if name != LOSS), "accuracy")
     if known and chosen not in known:
         raise unknown_name("metric", chosen, known)
-    info = study.info
+    info, protocol = study.info, _protocol(study)
     return Results(
         title=f"{Path(info.dataset).name} · {study.folder.resolve().name}",
         dataset=info.dataset,
-        protocol=info.protocol,
+        protocol=protocol,
         metric=chosen,
         unit="" if chosen == LOSS else "%",
         higher_is_better=chosen not in (LOSS, ERROR),
         trials=tuple(_trial(entry, chosen) for entry in study.entries),
-        stamp=_stamp(study),
+        stamp={**_stamp(study), "protocol": protocol},
     )
+
+
+def _protocol(study: Study) -> str:
+    """The worst protocol of all that made the figures: the study's, the cells', the trainings'."""
+    cells = [cell_protocol(e.genotype.meta) for e in study.entries if e.genotype is not None]
+    asked = study.info.protocol
+    trained = [(e.result or {}).get("protocol", asked) for e in study.entries]
+    return worst(asked, *cells, *trained)
 
 
 def _trial(entry: Entry, metric: str) -> Trial:
@@ -136,7 +145,6 @@ def _stamp(study: Study) -> dict[str, str]:
     return {
         "data set": info.dataset,
         "preset": info.preset,
-        "protocol": info.protocol,
         "machine": " · ".join(
             str(part)
             for part in (

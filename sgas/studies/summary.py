@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
+from sgas.protocols import PAPER, UNKNOWN
 from sgas.studies.results import Results, Trial
 from sgas.studies.statistics import (
     FEWEST_FOR_INTERVAL,
@@ -267,7 +268,9 @@ def _more_warnings(
         lines.append(
             "The file names no seeds, so nothing can be paired and strategies are not compared."
         )
-    if results.protocol == "paper":
+    if results.protocol == UNKNOWN:
+        lines.append("Protocol unknown: not every cell says what it was searched on.")
+    if results.protocol == PAPER:
         lines.append(
             "Protocol paper: the authors' splits and choices; the test split may have taken part "
             "in the search or in the choice of an epoch."

@@ -303,6 +303,34 @@ def test_protocol_paper_is_labelled(tmp_path: Path, own: dict[str, Path]) -> Non
     assert "chosen by the test split" in result["note"]
 
 
+SPLITS = {"point": "test split", "graph": "validation split", "image": "", "nasbench201": ""}
+
+
+@pytest.mark.parametrize("space", ENTRIES)
+def test_a_clean_training_of_a_cell_of_protocol_paper_is_paper(
+    tmp_path: Path, own: dict[str, Path], space: str
+) -> None:
+    entry, data = ENTRIES[space], ["--dataset", str(own[space]), "--space", space]
+    paper = [*data, *entry.search_options, "--protocol", "paper"]
+    ended = entry.run(tmp_path, "search", *paper, "--out", "s")
+    assert ended.status == 0, ended.err
+    page = (tmp_path / "s" / "report.html").read_text()
+    assert "Protocol paper: " in page and ("test split" in page) == (space == "point")
+    its = f" with its {SPLITS[space]}" if SPLITS[space] else ""
+    words = (
+        f"cell searched on {space}{its} (protocol paper); "
+        f"network trained on {space} (protocol clean)"
+    )
+    for cell, run in (("s", "of-run"), ("s/genotype.json", "of-file")):
+        ended = entry.run(tmp_path, "train", cell, *data, *entry.train.split(), "--out", run)
+        assert ended.status == 0 and words in ended.out, ended.err
+        evaluated = json.loads(entry.run(tmp_path, "evaluate", run, "--json").out)
+        shown = json.loads(entry.run(tmp_path, "show", run, "--json").out)
+        files = (tmp_path / run / f"{name}.json" for name in ("config", "result", "evaluation"))
+        for line in (evaluated, shown, *(json.loads(file.read_text()) for file in files)):
+            assert (line["protocol"], line["provenance"]) == ("paper", words)
+
+
 def test_check_tells_what_a_folder_holds(tmp_path: Path, own: dict[str, Path]) -> None:
     entry, folder = ENTRIES["point"], str(own["point"])
     ended = entry.run(tmp_path, "check", folder, "--json")

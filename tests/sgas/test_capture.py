@@ -29,6 +29,7 @@ from triton_runs import DEVICE, INTERPRETED, pass_compiled
 from sgas.config import RunConfig, SearchConfig
 from sgas.errors import Interrupted, SgasError
 from sgas.native.backend import use_kernels
+from sgas.protocols import search_parts
 from sgas.running.capture import AS_EVER, Captured, CudaGraphs, captured
 from sgas.running.listeners import Silent
 from sgas.running.loop import Loop, Tally
@@ -155,7 +156,7 @@ class StopAt(Silent):
 def toy_search(folder: Path, recorder: Counted | None, listener: Any = None) -> Loop:
     """The loop of a search of the toy family with a few steps an epoch."""
     task = ToyTask(RunConfig(dataset="blobs"), ToyModelConfig(), ToyDataConfig())
-    parts = task.search_parts("clean", 0, 0.1, WHERE)
+    parts = search_parts(task, "clean", 0, 0.1, WHERE)
     config = SearchConfig(
         batch_size=16, warmup_epochs=1, decision_interval=1, final_epochs=1, learning_rate=0.05
     )

@@ -155,7 +155,7 @@ def test_a_result_is_shown_in_a_few_lines_and_as_its_cells() -> None:
     trained = train(FAMILY, searched, epochs=1, quiet=True)
     for result in (searched, trained):
         text = repr(result)
-        assert text.count("\n") == 5 and result.genotype.to_text() in text
+        assert text.count("\n") < 8 and result.genotype.to_text() in text
         assert "blobs · protocol clean · seed 0" in text and "validation_accuracy" in text
         assert result._repr_svg_().startswith("<svg") and "normal cell" in result._repr_svg_()
         assert (

@@ -45,6 +45,9 @@ def test_an_old_run_is_resumed_to_the_same_end(here: Path, verb: str) -> None:
     if verb == "train":
         results = [json.loads((folder / "result.json").read_text()) for folder in (ours, wanted)]
         assert results[0].pop("protocol") == results[1].pop("protocol")
+        assert results[0].pop("provenance") == (
+            "cell searched on blobs (protocol clean); network trained on blobs (protocol clean)"
+        )
         assert results[0] == pytest.approx(results[1], rel=1e-5)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from sgas.config import RunConfig, SearchConfig, TrainConfig
 from sgas.data import SubsetSource
 from sgas.errors import DataError
-from sgas.family import TrainParts
+from sgas.protocols import TrainParts, search_parts, train_parts
 from sgas.running.loop import Loop, measure
 from sgas.running.runs import Run
 from sgas.running.search import Search
@@ -91,14 +91,14 @@ def graph_numbers(part: Any) -> list[int]:
 def test_protocol_clean_splits_the_training_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     shelf = Shelf({"train": 7, "val": 2, "test": 3})
     put(monkeypatch, shelf)
-    parts = task("made-up").search_parts("clean", 0, 0.1, CPU)
+    parts = search_parts(task("made-up"), "clean", 0, 0.1, CPU)
     weights, alphas = graph_numbers(parts.weights), graph_numbers(parts.alphas)
     assert sorted(weights + alphas) == list(range(7)) and {len(weights), len(alphas)} == {3, 4}
     assert graph_numbers(parts.validation) == [100, 101]
     assert shelf.opened == {"train", "val"}
     assert "graphs for weights/alphas/validation" in parts.label
-    again = task("made-up").search_parts("clean", 0, 0.1, CPU)
-    other = task("made-up").search_parts("clean", 1, 0.1, CPU)
+    again = search_parts(task("made-up"), "clean", 0, 0.1, CPU)
+    other = search_parts(task("made-up"), "clean", 1, 0.1, CPU)
     assert graph_numbers(again.weights) == weights != graph_numbers(other.weights)
 
 
@@ -106,18 +106,18 @@ def test_without_validation_graphs_a_part_of_training_validates(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     put(monkeypatch, Shelf({"train": 10, "val": 0, "test": 1}))
-    parts = task("made-up").search_parts("clean", 0, 0.2, CPU)
+    parts = search_parts(task("made-up"), "clean", 0, 0.2, CPU)
     found = [graph_numbers(p) for p in (parts.weights, parts.alphas, parts.validation)]
     assert [len(numbers) for numbers in found] == [4, 4, 2]
     assert sorted(number for numbers in found for number in numbers) == list(range(10))
-    training = task("made-up").train_parts("clean", 0, 0.2, CPU)
+    training = train_parts(task("made-up"), "clean", 0, 0.2, CPU)
     assert (len(training.training), len(training.validation or ())) == (8, 2)
-    assert task("made-up").train_parts("clean", 0, 0.0, CPU).validation is None
+    assert train_parts(task("made-up"), "clean", 0, 0.0, CPU).validation is None
     with pytest.raises(DataError, match="no validation split, which protocol paper"):
-        task("made-up").search_parts("paper", 0, 0.2, CPU)
+        search_parts(task("made-up"), "paper", 0, 0.2, CPU)
     put(monkeypatch, Shelf({"train": 2, "val": 0, "test": 1}))
     with pytest.raises(DataError, match="has 2 training graphs; splitting them takes at least 3"):
-        task("made-up").search_parts("clean", 0, 0.2, CPU)
+        search_parts(task("made-up"), "clean", 0, 0.2, CPU)
 
 
 def test_protocol_paper_trains_the_alphas_on_the_validation_graphs(
@@ -125,11 +125,11 @@ def test_protocol_paper_trains_the_alphas_on_the_validation_graphs(
 ) -> None:
     shelf = Shelf({"train": 4, "val": 2, "test": 3})
     put(monkeypatch, shelf)
-    parts = task("made-up").search_parts("paper", 0, 0.1, CPU)
+    parts = search_parts(task("made-up"), "paper", 0, 0.1, CPU)
     assert graph_numbers(parts.weights) == [0, 1, 2, 3]
     assert graph_numbers(parts.alphas) == [100, 101]
     assert shelf.opened == {"train", "val"} and "protocol paper" in parts.label
-    training = task("made-up").train_parts("paper", 0, 0.1, CPU)
+    training = train_parts(task("made-up"), "paper", 0, 0.1, CPU)
     assert training.validation_name == "test" and "test" in shelf.opened
 
 
@@ -137,7 +137,7 @@ def test_nodes_of_one_graph_are_split_within_each_class(monkeypatch: pytest.Monk
     shelf = OneGraph({"train": 24, "val": 10, "test": 20}, multi_label=False)
     put(monkeypatch, shelf)
     transductive = task("made-up")
-    parts = transductive.search_parts("clean", 0, 0.1, CPU)
+    parts = search_parts(transductive, "clean", 0, 0.1, CPU)
     assert len(parts.weights) == len(parts.alphas) == 1  # one graph, one batch
     assert "12/12/10 nodes" in parts.label and "test" not in shelf.opened
     asked = []
@@ -154,7 +154,7 @@ def test_nodes_of_one_graph_are_split_within_each_class(monkeypatch: pytest.Monk
 
 
 def test_batches_are_whole_graphs_side_by_side() -> None:
-    source = task("tissues").search_parts("clean", 0, 0.1, CPU).validation
+    source = search_parts(task("tissues"), "clean", 0, 0.1, CPU).validation
     assert isinstance(source, GraphSource)
     batch, targets = source.batch(torch.tensor([1, 0]), torch.Generator())
     assert batch.sizes == tuple(len(graph.x) for graph in reversed(source.graphs))
@@ -163,7 +163,7 @@ def test_batches_are_whole_graphs_side_by_side() -> None:
 
 
 def test_feature_dropout_is_for_training_and_keeps_the_mean() -> None:
-    source = task("tissues", feature_dropout=0.4).search_parts("clean", 0, 0.1, CPU).weights
+    source = search_parts(task("tissues", feature_dropout=0.4), "clean", 0, 0.1, CPU).weights
     assert isinstance(source, SubsetSource)
     index = torch.arange(3)
     plain, _ = source.batch(index, None)
@@ -216,7 +216,7 @@ def test_a_search_and_a_training_from_end_to_end(
         batch_size=1,
         batch_increase=1,
     )
-    parts = made.search_parts("clean", 0, 0.1, CPU)
+    parts = search_parts(made, "clean", 0, 0.1, CPU)
     run = Run.create(tmp_path / "search", {"seed": 0})
     searching = Search(made, search, parts=parts, seed=0, device=CPU, notes={})
     Loop(searching, run).execute()
@@ -227,7 +227,7 @@ def test_a_search_and_a_training_from_end_to_end(
 
     run = Run.create(tmp_path / "train", {"seed": 0})
     config = TrainConfig(epochs=2, batch_size=2, auxiliary=True, drop_path=0.5)
-    train: TrainParts = made.train_parts("clean", 0, 0.1, CPU)
+    train: TrainParts = train_parts(made, "clean", 0, 0.1, CPU)
     training = Training(made, genotype, config, parts=train, seed=0, device=CPU)
     Loop(training, run).execute()
     network = training.network

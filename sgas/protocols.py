@@ -1,0 +1,193 @@
+"""Protocols: which part of a data set trains weights and alphas, and which one is reported on.
+
+`clean` draws every part of a search and of a training from the training set, or takes the data
+set's own validation split, and never opens the test split. `paper` does as the authors did, for
+reproduction: a search trains its alphas on what was published for its space and reports on the
+same, a training reports the test split at every epoch.
+
+A data set says what splits it has (`Splits`); which of them are used for what is said here alone.
+So is what a result may be called: the worst protocol of all that made it (`provenance`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sgas.errors import DataError, option
+
+if TYPE_CHECKING:
+    import torch
+
+    from sgas.data import Source
+
+CLEAN, PAPER, UNKNOWN = "clean", "paper", "unknown"
+
+
+class AlphasOn(Enum):
+    """What the authors' search of a space trains its alphas on, and reports on too."""
+
+    TEST = "test split"
+    VALIDATION = "validation split"
+    HALF = "half of the training set"
+
+
+@dataclass(frozen=True)
+class SearchParts:
+    """Parts of the data that a search sees, and what they are: disjoint in protocol `clean`.
+
+    `alphas_on` is what protocol `paper` takes for the alphas; None in `clean`.
+    """
+
+    weights: Source
+    alphas: Source
+    validation: Source
+    label: str
+    alphas_on: AlphasOn | None = None
+
+
+@dataclass(frozen=True)
+class TrainParts:
+    """What a training sees. `validation` is None where all of the training set is trained on."""
+
+    training: Source
+    validation: Source | None
+    validation_name: str
+
+
+class Splits(Protocol):
+    """A data set's splits, each opened when it is asked for.
+
+    `dataset` is its name, `samples` what a part is counted in (`training clouds`), and
+    `paper_alphas_on` what protocol `paper` trains the alphas on.
+    """
+
+    dataset: str
+    samples: str
+    paper_alphas_on: AlphasOn
+
+    def training_part(self, device: torch.device) -> Source:
+        """The whole training set."""
+        ...
+
+    def parts_of_training(
+        self, fractions: tuple[float, ...], seed: int, device: torch.device
+    ) -> Sequence[Source]:
+        """Disjoint parts of the training set, stratified, in a draw that follows from the seed.
+
+        The fractions add up to 1; a part of fraction 0 is empty.
+        """
+        ...
+
+    def validation_part(self, device: torch.device) -> Source | None:
+        """The data set's own validation split; None where it has none."""
+        ...
+
+    def test_part(self, device: torch.device) -> Source:
+        """The test split."""
+        ...
+
+    def count(self, part: Source) -> int:
+        """How many `samples` a part has."""
+        ...
+
+
+def search_parts(
+    splits: Splits, protocol: str, seed: int, validation_fraction: float, device: torch.device
+) -> SearchParts:
+    """The parts of a search: for the weights, the alphas and the reported figure.
+
+    `clean`: halves of the training set, and the data set's own validation split or, where it has
+    none, `validation_fraction` of the training set. DataError where protocol `paper` needs a
+    validation split that there is not, or the training set is too small to be split.
+    """
+    if protocol == PAPER:
+        return _paper_search(splits, seed, device)
+    own = splits.validation_part(device)
+    reported = validation_fraction if own is None else 0.0
+    half = (1 - reported) / 2
+    weights, alphas, held_out = splits.parts_of_training((half, half, reported), seed, device)
+    validation = held_out if own is None else own
+    sizes = "/".join(str(splits.count(part)) for part in (weights, alphas, validation))
+    label = f"protocol clean: {sizes} {splits.samples} for weights/alphas/validation"
+    return SearchParts(weights, alphas, validation, label)
+
+
+def _paper_search(splits: Splits, seed: int, device: torch.device) -> SearchParts:
+    alphas_on = splits.paper_alphas_on
+    if alphas_on is AlphasOn.HALF:
+        weights, alphas = splits.parts_of_training((0.5, 0.5), seed, device)
+        label = "protocol paper: halves of the training set; validation on the alphas' half"
+        return SearchParts(weights, alphas, alphas, label, alphas_on)
+    test = alphas_on is AlphasOn.TEST
+    reported = splits.test_part(device) if test else splits.validation_part(device)
+    if reported is None:
+        raise DataError(
+            f"{splits.dataset} has no validation split, which protocol paper trains the alphas on: "
+            f"give {option('protocol', CLEAN)}"
+        )
+    label = f"protocol paper: the {alphas_on.value} trains the alphas and is the validation part"
+    return SearchParts(splits.training_part(device), reported, reported, label, alphas_on)
+
+
+def train_parts(
+    splits: Splits, protocol: str, seed: int, validation_fraction: float, device: torch.device
+) -> TrainParts:
+    """The parts of a training: for the weights and the figure of each epoch.
+
+    `clean`: the data set's own validation split or `validation_fraction` of the training set, none
+    where that is 0. `paper`: the whole training set and the test split.
+    """
+    if protocol == PAPER:
+        return TrainParts(splits.training_part(device), splits.test_part(device), "test")
+    own = splits.validation_part(device)
+    if own is not None or validation_fraction == 0:
+        return TrainParts(splits.training_part(device), own, "validation")
+    fractions = (1 - validation_fraction, validation_fraction)
+    training, held_out = splits.parts_of_training(fractions, seed, device)
+    return TrainParts(training, held_out, "validation")
+
+
+def worst(*protocols: str) -> str:
+    """What may be said of something that was made by all of these: paper, unknown or clean."""
+    return next((name for name in (PAPER, UNKNOWN) if name in protocols), CLEAN)
+
+
+def cell_protocol(notes: Mapping[str, Any]) -> str:
+    """The protocol of the search of a cell, by the notes of its genotype; `unknown` without any.
+
+    Cells of a paper that were written before their files said so are `paper`.
+    """
+    named = notes.get("protocol", PAPER if "published_name" in notes else UNKNOWN)
+    return named if named in (CLEAN, PAPER) else UNKNOWN
+
+
+def cell_in_words(notes: Mapping[str, Any]) -> str:
+    """Where a cell comes from, by the notes of its genotype: `cell searched on …`."""
+    protocol = cell_protocol(notes)
+    if protocol == UNKNOWN:
+        return "cell of unknown origin"
+    split = notes.get("alphas_on")
+    own = split in (AlphasOn.TEST.value, AlphasOn.VALIDATION.value)
+    on = f" on {_short(notes['dataset'])}" if notes.get("dataset") else ""
+    return f"cell searched{on}{f' with its {split}' if own else ''} (protocol {protocol})"
+
+
+def provenance(run: Mapping[str, Any], notes: Mapping[str, Any]) -> dict[str, str]:
+    """What the figures of a trained network may be called, and why in words.
+
+    `run` has `dataset` and `protocol` of the training, `notes` are those of its genotype.
+    """
+    trained = f"network trained on {_short(run['dataset'])} (protocol {run['protocol']})"
+    return {
+        "protocol": worst(run["protocol"], cell_protocol(notes)),
+        "provenance": f"{cell_in_words(notes)}; {trained}",
+    }
+
+
+def _short(dataset: Any) -> str:
+    """The name of a data set, of a folder without the path to it."""
+    return Path(str(dataset)).name

@@ -1,0 +1,92 @@
+"""Which split each protocol opens, and what for, whatever the data set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sgas.errors import DataError
+from sgas.protocols import AlphasOn, SearchParts, TrainParts, search_parts, train_parts
+
+
+class Shelf:
+    """Splits that are words, and a note of those that were opened."""
+
+    dataset, samples = "made-up", "words"
+
+    def __init__(self, paper_alphas_on: AlphasOn = AlphasOn.TEST, validation: bool = False) -> None:
+        self.paper_alphas_on, self.validation = paper_alphas_on, validation
+        self.opened: set[str] = set()
+
+    def _open(self, split: str) -> Any:
+        self.opened.add(split)
+        return split
+
+    def training_part(self, device: Any) -> Any:
+        return self._open("training")
+
+    def parts_of_training(self, fractions: tuple[float, ...], seed: int, device: Any) -> Any:
+        self._open("training")
+        return [f"{fraction:.2f} of training" for fraction in fractions]
+
+    def validation_part(self, device: Any) -> Any:
+        return self._open("validation") if self.validation else None
+
+    def test_part(self, device: Any) -> Any:
+        return self._open("test")
+
+    def count(self, part: Any) -> int:
+        return len(part)
+
+
+def searched(shelf: Shelf, protocol: str) -> SearchParts:
+    return search_parts(shelf, protocol, 0, 0.2, None)
+
+
+def trained(shelf: Shelf, protocol: str, fraction: float = 0.2) -> TrainParts:
+    return train_parts(shelf, protocol, 0, fraction, None)
+
+
+@pytest.mark.parametrize("alphas_on", AlphasOn)
+@pytest.mark.parametrize("validation", [False, True])
+def test_clean_never_opens_the_test_split(alphas_on: AlphasOn, validation: bool) -> None:
+    shelf = Shelf(alphas_on, validation)
+    parts, training = searched(shelf, "clean"), trained(shelf, "clean")
+    assert "test" not in shelf.opened
+    assert parts.label.startswith("protocol clean: ") and " words for " in parts.label
+    if validation:
+        assert (parts.weights, parts.alphas) == ("0.50 of training", "0.50 of training")
+        assert parts.validation == "validation"
+        assert training == TrainParts("training", "validation", "validation")
+    else:
+        assert (parts.weights, parts.alphas) == ("0.40 of training", "0.40 of training")
+        assert parts.validation == "0.20 of training"
+        assert training == TrainParts("0.80 of training", "0.20 of training", "validation")
+
+
+def test_a_clean_training_may_keep_nothing_back() -> None:
+    assert trained(Shelf(), "clean", 0.0) == TrainParts("training", None, "validation")
+
+
+@pytest.mark.parametrize(
+    ("alphas_on", "weights", "alphas", "opened"),
+    [
+        (AlphasOn.TEST, "training", "test", {"training", "test"}),
+        (AlphasOn.VALIDATION, "training", "validation", {"training", "validation"}),
+        (AlphasOn.HALF, "0.50 of training", "0.50 of training", {"training"}),
+    ],
+)
+def test_paper_trains_the_alphas_on_what_was_published(
+    alphas_on: AlphasOn, weights: str, alphas: str, opened: set[str]
+) -> None:
+    shelf = Shelf(alphas_on, validation=True)
+    parts = searched(shelf, "paper")
+    assert (parts.weights, parts.alphas, parts.validation) == (weights, alphas, alphas)
+    assert parts.label.startswith("protocol paper: ") and shelf.opened == opened
+    assert trained(shelf, "paper") == TrainParts("training", "test", "test")
+
+
+def test_paper_needs_the_split_that_it_names() -> None:
+    with pytest.raises(DataError, match="made-up has no validation split, which protocol paper"):
+        searched(Shelf(AlphasOn.VALIDATION), "paper")
