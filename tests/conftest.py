@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import urllib.error
+import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -45,6 +48,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def few_threads() -> None:
     """One thread: the suite's tensors are small, and more threads wait for each other."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing can be downloaded."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise urllib.error.URLError("the network is closed")
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
 
 
 @pytest.fixture(scope="session")

@@ -5,10 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
-import urllib.error
-import urllib.request
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +14,7 @@ from sgas.data import LabelledArrays
 from sgas.errors import DataError
 from sgas_cnn.datasets import cifar10, load_images
 
+pytestmark = pytest.mark.usefixtures("no_network")
 RECORDS = 30
 NAMES = (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin")
 
@@ -43,11 +41,8 @@ def write_archive(path: Path, **changed: bytes | None) -> None:
 
 
 @pytest.fixture(autouse=True)
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any, **__: Any) -> None:
-        raise urllib.error.URLError("the network is closed")
-
-    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+def few_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of the published form, but short."""
     monkeypatch.setattr(cifar10, "RECORDS", RECORDS)
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import json
 import pickle
-import urllib.error
-import urllib.request
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -21,13 +19,7 @@ from sgas_gcn.datasets.graph_folder import describe_graph_file
 from sgas_gcn.datasets.graphs import GRAPH_DATASETS, SPLITS, load_graphs
 from sgas_gcn.datasets.tissues import BEND, MEAN_DEGREE, OWN_WEIGHT, _Rule
 
-
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any, **__: Any) -> None:
-        raise urllib.error.URLError("the network is closed")
-
-    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+pytestmark = pytest.mark.usefixtures("no_network")
 
 
 def load(dataset: str | Path, split: str = "train", root: Path = Path("nowhere")) -> GraphSplit:

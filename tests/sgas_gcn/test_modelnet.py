@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import urllib.error
-import urllib.request
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +13,7 @@ from sgas.own.download import checksum_of
 from sgas_gcn.datasets import load_points
 from sgas_gcn.datasets.modelnet import CLASSES, parse_off
 
+pytestmark = pytest.mark.usefixtures("no_network")
 NUM_TRAIN, NUM_TEST = 2, 1
 CUBE_FACES = ["0 3 2 1", "4 5 6 7", "0 1 5 4", "2 3 7 6", "1 2 6 5", "0 4 7 3"]
 TETRAHEDRON = "OFF\n4 4 0\n0 0 0\n1 0 0\n0 1 0\n0 0 1\n3 0 2 1\n3 0 1 3\n3 0 3 2\n3 1 2 3\n"
@@ -45,14 +43,6 @@ def write_archive(path: Path, **changed: str | None) -> None:
                 mesh = TETRAHEDRON if name == "toilet" else mesh
                 mesh = changed.get(name, mesh) or mesh if number == 1 else mesh
                 archive.writestr(f"ModelNet10/{name}/{split}/{name}_{number:04}.off", mesh)
-
-
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any, **__: Any) -> None:
-        raise urllib.error.URLError("the network is closed")
-
-    monkeypatch.setattr(urllib.request, "urlopen", refuse)
 
 
 @pytest.fixture
