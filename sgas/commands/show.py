@@ -17,13 +17,17 @@ from sgas.options import Flag, Positional, Words, parse, parser_for
 from sgas.protocols import cell_in_words, cell_protocol, provenance
 from sgas.running.genotype_files import genotype_label, load_genotype
 from sgas.running.runs import is_run, read_config
-from sgas.running.settings import load_preset, open_settings
+from sgas.running.settings import data_options, load_preset, open_settings
 from sgas.studies.study import is_study
 
 TARGET = Positional("target", "published name, genotype file, run or study folder")
 FLAGS = [
     Flag("json", "print one JSON object"),
-    Flag("preset", "preset of the network's size (default: the run's, or paper)", is_switch=False),
+    Flag(
+        "preset",
+        "preset of the network's size (default: its training's, or paper)",
+        is_switch=False,
+    ),
     Flag("out", "folder for the pictures (default: the run, or the current folder)", False),
 ]
 
@@ -86,15 +90,20 @@ def _origin(folder: Path, genotype: Genotype) -> dict[str, str]:
 
 
 def _preset(family: Family, genotype: Genotype, preset: str | None, folder: Path) -> dict[str, Any]:
-    """Sizes: those that a trained run has, else those of the preset (of the run, or `paper`)."""
-    if preset is None and is_run(folder):
+    """Sizes: those that a trained run has, or that `train` would take of a search; the preset's.
+
+    The preset is that which is given, else for a run the one that `train` would take, or `paper`.
+    """
+    known = {}
+    if is_run(folder):
         settings, _ = open_settings(family, folder)
-        preset = settings.run.preset
-        if settings.verb == "train":
+        if settings.verb == "train" and preset is None:
             return dataclasses.asdict(settings.model)
-    known = load_preset(family.package, genotype.space, preset or "paper", "train")
+        preset = preset or family.default_preset(str(settings.run.dataset), genotype.space)
+        known = data_options(family, settings)
+    usual = load_preset(family.package, genotype.space, preset or "paper", "train")
     sizes = fields_of(family.model_configs[genotype.space], "show")
-    return {name: value for name, value in known.items() if name in sizes}
+    return {name: value for name, value in {**usual, **known}.items() if name in sizes}
 
 
 def _cost(
