@@ -120,10 +120,14 @@ def _cost(
     models = family.models(genotype.space, model, dimensions)
     network = models.build_network(genotype, False)
     example = models.example_input()
+    flops = num_flops(network, example)
+    measured = latency(network, example)
+    shown = dataclasses.asdict(measured) | {"busy": measured.busy}
     return {
         "params": num_parameters(network),
-        "flops": num_flops(network, example),
-        "latency_ms": round(1000 * latency(network, example), 3),
+        "flops": flops,
+        "latency_ms": round(1000 * measured.median, 3),
+        "latency": shown,
         "sizes": {**model.__dict__, **dimensions},
     }
 
@@ -155,6 +159,16 @@ def _draw(family: Family, genotype: Genotype, target: Path, out: Path | None) ->
     return written
 
 
+def _latency_in_words(latency: dict[str, Any]) -> str:
+    middle, low, high = (1000 * latency[name] for name in ("median", "lowest", "highest"))
+    times, threads = latency["repeats"], latency["threads"]
+    busy = f"; the machine was busy (load {latency['load']:.1f} a core)" if latency["busy"] else ""
+    return (
+        f"{middle:.3g} ms a sample, median of {times} ({low:.3g} to {high:.3g}) on this machine, "
+        f"threads {threads}{busy}"
+    )
+
+
 def _print(family: Family, genotype: Genotype, table: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -175,6 +189,6 @@ def _print(family: Family, genotype: Genotype, table: dict[str, Any]) -> None:
     console.print(f"network     {sizes}")
     console.print(f"parameters  {table['params']:,}")
     console.print(f"FLOPs       {table['flops']:,} a sample (2 a multiply-add)")
-    console.print(f"latency     {table['latency_ms']} ms a sample, median, on this machine")
+    console.print(f"latency     {_latency_in_words(table['latency'])}")
     for path in table["pictures"]:
         console.print(f"picture     {path}")
