@@ -40,13 +40,15 @@ def option(
     high: float | None = None,
     above: float | None = None,
     verbs: tuple[str, ...] | None = None,
+    of_data: bool = False,
 ) -> Any:
     """A dataclass field with its help and its range: `low` ≤ value ≤ `high`, value > `above`.
 
-    `verbs` names the commands that have this option (None: all that use the dataclass).
+    `verbs` names the commands that have this option (None: all that use the dataclass). `of_data`
+    marks a size of a network that says how the data are taken: it goes from a search to a training.
     """
     rules = {"help": help, "choices": choices, "low": low, "high": high, "above": above}
-    rules["verbs"] = verbs
+    rules |= {"verbs": verbs, "of_data": of_data}
     return field(default=default, metadata=rules)
 
 

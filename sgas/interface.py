@@ -21,7 +21,7 @@ from sgas.cells.genotype import Genotype
 from sgas.config import refuse_unknown
 from sgas.errors import ConfigError, InputError
 from sgas.family import Family
-from sgas.running.genotype_files import genotype_label, load_genotype
+from sgas.running.genotype_files import as_argument, genotype_label, load_genotype
 from sgas.running.run_results import SearchResult, TrainResult
 from sgas.running.session import Output, begin
 from sgas.running.settings import option_names, resolve, where_of
@@ -77,7 +77,7 @@ def train(
     _check_family(family)
     source = None
     if isinstance(genotype, Genotype):
-        word, label = genotype.to_text(), genotype.content_hash[:8]
+        word, label = as_argument(genotype), genotype.content_hash[:8]
     elif isinstance(genotype, SearchResult | TrainResult | str | Path):
         word = str(getattr(genotype, "folder", genotype))
         source = Path(word)

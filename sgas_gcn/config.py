@@ -28,8 +28,13 @@ GRAPH_SPACE = SearchSpace("graph", OPERATIONS)
 class PointModelConfig:
     """Size of a point-cloud supernet or network."""
 
-    num_points: int = option(1024, "points taken of each cloud", low=2)
-    k: int = option(9, "neighbours of a point, itself included; cell i takes every (i+1)-th", low=2)
+    num_points: int = option(1024, "points taken of each cloud", low=2, of_data=True)
+    k: int = option(
+        9,
+        "neighbours of a point, itself included; cell i takes every (i+1)-th",
+        low=2,
+        of_data=True,
+    )
     channels: int = option(32, "channels of a state (C)", low=1)
     num_cells: int = option(2, "cells", low=1)
     num_steps: int = option(3, "steps of a cell", low=1, high=16, verbs=("search",))

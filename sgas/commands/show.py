@@ -17,13 +17,17 @@ from sgas.options import Flag, Positional, Words, parse, parser_for
 from sgas.protocols import cell_in_words, cell_protocol, provenance
 from sgas.running.genotype_files import genotype_label, load_genotype
 from sgas.running.runs import is_run, read_config
-from sgas.running.settings import load_preset, open_settings
+from sgas.running.settings import data_options, load_preset, open_settings
 from sgas.studies.study import is_study
 
 TARGET = Positional("target", "published name, genotype file, run or study folder")
 FLAGS = [
     Flag("json", "print one JSON object"),
-    Flag("preset", "preset of the network's size (default: the run's, or paper)", is_switch=False),
+    Flag(
+        "preset",
+        "preset of the network's size (default: its training's, or paper)",
+        is_switch=False,
+    ),
     Flag("out", "folder for the pictures (default: the run, or the current folder)", False),
 ]
 
@@ -86,15 +90,20 @@ def _origin(folder: Path, genotype: Genotype) -> dict[str, str]:
 
 
 def _preset(family: Family, genotype: Genotype, preset: str | None, folder: Path) -> dict[str, Any]:
-    """Sizes: those that a trained run has, else those of the preset (of the run, or `paper`)."""
-    if preset is None and is_run(folder):
+    """Sizes: those that a trained run has, or that `train` would take of a search; the preset's.
+
+    The preset is that which is given, else for a run the one that `train` would take, or `paper`.
+    """
+    known = {}
+    if is_run(folder):
         settings, _ = open_settings(family, folder)
-        preset = settings.run.preset
-        if settings.verb == "train":
+        if settings.verb == "train" and preset is None:
             return dataclasses.asdict(settings.model)
-    known = load_preset(family.package, genotype.space, preset or "paper", "train")
+        preset = preset or family.default_preset(str(settings.run.dataset), genotype.space)
+        known = data_options(family, settings)
+    usual = load_preset(family.package, genotype.space, preset or "paper", "train")
     sizes = fields_of(family.model_configs[genotype.space], "show")
-    return {name: value for name, value in known.items() if name in sizes}
+    return {name: value for name, value in {**usual, **known}.items() if name in sizes}
 
 
 def _cost(
@@ -111,10 +120,14 @@ def _cost(
     models = family.models(genotype.space, model, dimensions)
     network = models.build_network(genotype, False)
     example = models.example_input()
+    flops = num_flops(network, example)
+    measured = latency(network, example)
+    shown = dataclasses.asdict(measured) | {"busy": measured.busy}
     return {
         "params": num_parameters(network),
-        "flops": num_flops(network, example),
-        "latency_ms": round(1000 * latency(network, example), 3),
+        "flops": flops,
+        "latency_ms": round(1000 * measured.median, 3),
+        "latency": shown,
         "sizes": {**model.__dict__, **dimensions},
     }
 
@@ -146,6 +159,16 @@ def _draw(family: Family, genotype: Genotype, target: Path, out: Path | None) ->
     return written
 
 
+def _latency_in_words(latency: dict[str, Any]) -> str:
+    middle, low, high = (1000 * latency[name] for name in ("median", "lowest", "highest"))
+    times, threads = latency["repeats"], latency["threads"]
+    busy = f"; the machine was busy (load {latency['load']:.1f} a core)" if latency["busy"] else ""
+    return (
+        f"{middle:.3g} ms a sample, median of {times} ({low:.3g} to {high:.3g}) on this machine, "
+        f"threads {threads}{busy}"
+    )
+
+
 def _print(family: Family, genotype: Genotype, table: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -166,6 +189,6 @@ def _print(family: Family, genotype: Genotype, table: dict[str, Any]) -> None:
     console.print(f"network     {sizes}")
     console.print(f"parameters  {table['params']:,}")
     console.print(f"FLOPs       {table['flops']:,} a sample (2 a multiply-add)")
-    console.print(f"latency     {table['latency_ms']} ms a sample, median, on this machine")
+    console.print(f"latency     {_latency_in_words(table['latency'])}")
     for path in table["pictures"]:
         console.print(f"picture     {path}")

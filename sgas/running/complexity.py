@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from sgas.family import Network
+
+MOST_REPEATS = 100
+BUSY = 0.5  # of the cores, by others: the time of a pass is then theirs too
 
 
 def num_parameters(network: Network) -> int:
@@ -31,17 +37,56 @@ def num_flops(network: Network, example: Any) -> int:
     return int(counter.get_total_flops())
 
 
+@dataclass(frozen=True)
+class Latency:
+    """Seconds of a forward pass of one sample: median, extremes, how often and on how many threads.
+
+    `load` is how many processes wanted a core over the minute before, as a share of the cores that
+    the machine has; None where the system does not tell.
+    """
+
+    median: float
+    lowest: float
+    highest: float
+    repeats: int
+    threads: int
+    load: float | None
+
+    @property
+    def busy(self) -> bool:
+        """Whether other work took enough of the machine to slow this down."""
+        return self.load is not None and self.load > BUSY
+
+
 @torch.no_grad()
-def latency(network: Network, example: Any, repeats: int = 7) -> float:
-    """Median seconds of a forward pass of one sample in evaluation mode, after two to warm up."""
+def latency(
+    network: Network, example: Any, budget: float = 2.0, clock: Callable[[], float] | None = None
+) -> Latency:
+    """The latency in evaluation mode, measured until `budget` seconds of `clock` have passed.
+
+    One pass warms up; of a network whose pass takes all of the budget it is what counts.
+    """
+    clock = clock or time.perf_counter
+    load = _load()
     network.eval()
     on_gpu = next(network.parameters()).is_cuda
-    seconds = []
-    for turn in range(repeats + 2):
-        began = time.perf_counter()
+    seconds: list[float] = []
+    end = clock() + budget
+    while len(seconds) <= MOST_REPEATS:
+        began = clock()
         network(example)
         if on_gpu:
             torch.cuda.synchronize()
-        if turn >= 2:
-            seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds)
+        seconds.append(clock() - began)
+        if clock() + max(seconds[-1], min(seconds)) > end:
+            break
+    counted = seconds[1:] or seconds
+    middle, threads = statistics.median(counted), torch.get_num_threads()
+    return Latency(middle, min(counted), max(counted), len(counted), threads, load)
+
+
+def _load() -> float | None:
+    """The processes that wanted a core over the last minute, as a share of the cores."""
+    if not hasattr(os, "getloadavg"):
+        return None
+    return os.getloadavg()[0] / (os.cpu_count() or 1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import msgspec
+
 from sgas.cells.genotype import Genotype
 from sgas.errors import GenotypeError, unknown_name
 from sgas.family import Family
@@ -13,11 +15,13 @@ from sgas.running.settings import check_family
 
 
 def load_genotype(family: Family, name: str) -> Genotype:
-    """The genotype of a published name, a run folder, or a file with JSON or DARTS text."""
-    if is_text(name):
-        return _parse_text(family, name)
+    """The genotype of a published name, a run folder, a file with JSON or DARTS text, or a text."""
     path = Path(name)
-    if path.is_dir():
+    if is_text(name) and not name.startswith("{"):
+        return _parse_text(family, name)
+    if is_text(name):
+        genotype = Genotype.from_json(name)
+    elif path.is_dir():
         check_family(family, path, read_config(path))
         genotype = read_genotype(path)
     elif path.is_file():
@@ -62,5 +66,10 @@ def genotype_label(name: str, genotype: Genotype) -> str:
 
 
 def is_text(name: str) -> bool:
-    """Whether what stands for a genotype is its DARTS text itself, pasted."""
-    return "(" in name
+    """Whether what stands for a genotype is its DARTS or JSON text itself, pasted."""
+    return "(" in name or name.startswith("{")
+
+
+def as_argument(genotype: Genotype) -> str:
+    """What `load_genotype` makes the same genotype of; with its notes, where it has some."""
+    return msgspec.json.encode(genotype).decode() if genotype.meta else genotype.to_text()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from sgas.config import fields_of
 from sgas.deciding.schedule import Schedule
 from sgas.errors import ConfigError, DamagedRunError, Interrupted, SgasError, option
 from sgas.family import Family, Task
@@ -204,7 +205,10 @@ def _execute(
         if settings.genotype is None:
             say(f"data  {settings.run.dataset} · {opened.facts['parts']}")
         else:
+            if settings.origin and not resumed:
+                say(f"from  {settings.origin}")
             say(f"data  {opened.facts['provenance']} · protocol {opened.facts['protocol']}")
+            say(f"net   {_network_in_words(settings, body.network)}")
             run.write_text("genotype.json", settings.genotype.to_json())
             if settings.genotype.meta.get("final") is False:
                 say("note  the genotype is of a search that has not ended")
@@ -225,6 +229,15 @@ def _execute(
         else:
             _write_trained(run, body.network, task, settings)
     return run.folder
+
+
+def _network_in_words(settings: Settings, network: Any) -> str:
+    """The sizes of a derived network, the preset that they are of, and its parameters."""
+    from sgas.running.complexity import num_parameters
+
+    sizes = fields_of(type(settings.model), settings.verb)
+    listed = " · ".join(f"{name} {getattr(settings.model, name)}" for name in sizes)
+    return f"preset {settings.run.preset}: {listed} · {num_parameters(network):,} parameters"
 
 
 @contextlib.contextmanager

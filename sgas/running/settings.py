@@ -35,7 +35,10 @@ SECTIONS = ("run", "loop", "model", "data")
 
 @dataclass(frozen=True)
 class Settings:
-    """The resolved configuration of one run; a training has a genotype."""
+    """The resolved configuration of one run; a training has a genotype.
+
+    `origin` says what a training took from the run that it is of; empty where it took nothing.
+    """
 
     verb: str
     run: RunConfig
@@ -43,6 +46,7 @@ class Settings:
     model: Any
     data: Any
     genotype: Genotype | None = None
+    origin: str = ""
 
     def defaults(self, section: str) -> dict[str, Any]:
         """The defaults of a section's options: what a run had before an option was there."""
@@ -93,18 +97,55 @@ def resolve(
     """The settings of a verb: options before the preset's values, these before the defaults.
 
     Of `options` those that the verb has count. `source` is the run that a training is of, if any:
-    its data set is the default. InputError for what cannot be used.
+    its data set, its protocol and what was asked of its data are the defaults. InputError for what
+    cannot be used.
     """
+    there = known_from(source)
+    if not options.get("dataset") and not there and genotype and "published_name" in genotype.meta:
+        raise ConfigError(
+            f"a published cell can be trained on any data set of its space: give "
+            f"{option('dataset')}, one of {', '.join(family.datasets)} or a folder"
+        )
     dataset, space = where_of(family, verb, options, source)
     preset = options.get("preset") or family.default_preset(dataset, space)
     values = load_preset(family.package, space, preset, verb)
     refuse_unknown(values, option_names(family, verb, space), "unknown key {} in the preset")
-    there = known_from(source)
+    taken = _taken_from(family, source, space, options) if there and source else {}
     if "data_root" in there and options.get("dataset") in (None, there.get("dataset")):
         values["data_root"] = there["data_root"]
-    values |= {**options, "dataset": dataset, "space": space, "preset": preset}
+    values |= {**taken, **options, "dataset": dataset, "space": space, "preset": preset}
     made = {n: make(config, values) for n, config in sections_of(family, verb, space).items()}
-    return Settings(verb, **made, genotype=genotype)
+    origin = ""
+    if taken:
+        kept = [name for name in ("dataset", "space") if options.get(name) in (None, there[name])]
+        of_run = {name: there[name] for name in kept} | taken
+        origin = f"{source}: {' · '.join(f'{name} {value}' for name, value in of_run.items())}"
+    return Settings(verb, **made, genotype=genotype, origin=origin)
+
+
+def _taken_from(
+    family: Family, source: Path, space: str, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Protocol and options of the data that a training takes from a run, unless given again."""
+    settings, _ = open_settings(family, source)
+    taken = {"protocol": settings.run.protocol}
+    if settings.run.space == space:
+        taken |= data_options(family, settings)
+    return {name: value for name, value in taken.items() if options.get(name) is None}
+
+
+def data_options(family: Family, settings: Settings) -> dict[str, Any]:
+    """What a run was asked about its data: the options that are not as its preset has them."""
+    run = settings.run
+    preset = load_preset(family.package, str(run.space), str(run.preset), settings.verb)
+    asked = {}
+    for config in (settings.model, settings.data):
+        usual = make(type(config), preset)
+        for name, (spec, _) in fields_of(type(config), "train").items():
+            of_data = config is settings.data or spec.metadata.get("of_data")
+            if of_data and getattr(config, name) != getattr(usual, name):
+                asked[name] = getattr(config, name)
+    return asked
 
 
 def option_names(family: Family, verb: str, space: str) -> list[str]:

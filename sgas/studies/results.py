@@ -17,6 +17,7 @@ import msgspec
 from sgas import __version__
 from sgas.errors import RunError, unknown_name
 from sgas.protocols import cell_protocol, worst
+from sgas.running.runs import read_config
 from sgas.studies.study import Entry, Study
 
 if TYPE_CHECKING:
@@ -139,8 +140,20 @@ def _shown(figures: Mapping[str, Any] | None, name: str, metric: str) -> float |
     return 100 * (1 - value) if metric == ERROR else 100 * value
 
 
+def _threads(study: Study) -> list[int]:
+    """The numbers of threads that the runs of a study had, as their config.json say."""
+    folders = [f for e in study.entries for f in (e.search_folder, e.train_folder) if f is not None]
+    counts = set()
+    for folder in folders:
+        try:
+            counts.add(read_config(folder)["environment"].get("threads"))
+        except RunError:  # its figures stand; on how many threads they were made is not known
+            continue
+    return sorted(count for count in counts if count is not None)
+
+
 def _stamp(study: Study) -> dict[str, str]:
-    info, machine = study.info, study.info.environment
+    info, machine, threads = study.info, study.info.environment, _threads(study)
     versions = " · ".join(f"{key} {machine[key]}" for key in ENVIRONMENT if machine.get(key))
     return {
         "data set": info.dataset,
@@ -150,7 +163,7 @@ def _stamp(study: Study) -> dict[str, str]:
             for part in (
                 machine.get("device"),
                 machine.get("platform"),
-                f"{machine['threads']} threads" if machine.get("threads") else None,
+                f"threads {', '.join(map(str, threads))}" if threads else None,
             )
             if part
         ),

@@ -184,13 +184,23 @@ def _comparisons(results: Results) -> tuple[ComparisonRow, ...]:
         pairs = [sign * (by_seed[first][seed] - by_seed[second][seed]) for seed in seeds]
         compared.append((first, second, seeds, paired_difference(pairs) if pairs else None))
     made = [difference for *_, difference in compared if difference is not None]
-    adjusted = iter(holm([difference.p_value for difference in made]))
+    p_values = [difference.p_value for difference in made]
+    adjusted = iter(zip(holm(p_values), _smallest_holm(made), strict=True))
     rows = []
     for first, second, seeds, difference in compared:
-        p_holm = next(adjusted) if difference is not None else None
-        words = _in_words(first, second, difference, p_holm, len(made), results)
+        p_holm, smallest = next(adjusted) if difference is not None else (None, 1.0)
+        words = _in_words(first, second, difference, p_holm, smallest, len(made), results)
         rows.append(ComparisonRow(first, second, seeds, difference, p_holm, words))
     return tuple(rows)
+
+
+def _smallest_holm(made: Sequence[PairedDifference]) -> list[float]:
+    """The smallest p (Holm) that each comparison could have had, the others as they are."""
+    p_values = [difference.p_value for difference in made]
+    return [
+        holm([*p_values[:place], difference.smallest_p, *p_values[place + 1 :]])[place]
+        for place, difference in enumerate(made)
+    ]
 
 
 def _in_words(
@@ -198,13 +208,14 @@ def _in_words(
     second: str,
     difference: PairedDifference | None,
     p_holm: float | None,
+    smallest: float,
     count: int,
     results: Results,
 ) -> str:
     """What a comparison says, in one plain sentence."""
     if difference is None or p_holm is None:
         return f"{first} and {second} have no finished seed in common."
-    n, smallest = difference.n, min(1.0, difference.smallest_p * count)
+    n = difference.n
     if smallest > SIGNIFICANT:
         among = f" ({smallest:.2g} among {count} comparisons)" if count > 1 else ""
         return (
@@ -219,15 +230,20 @@ def _in_words(
 
 
 def _verdict(results: Results, strategies: Sequence[StrategySummary]) -> str:
-    """The best mean, and what stands beside it; never more than the comparisons say."""
+    """The best mean, and what stands beside it; of fewer than ten seeds all means, and no best."""
     done = [row for row in strategies if row.test is not None]
     if not done:
         return "No run has been evaluated on the test split yet."
+    metric, unit = results.metric, f" {results.unit}".rstrip()
+    if len(done) > 1 and any(row.test and row.test.n < ENOUGH for row in done):
+        tests = [(row.strategy, row.test) for row in done if row.test is not None]
+        means = (f"{name} {spread_text(test)} (n {test.n})" for name, test in tests)
+        return f"{metric}{unit and ' in'}{unit}: {', '.join(means)}; too few seeds to name a best."
     best = max if results.higher_is_better else min
     first = best(done, key=lambda row: row.test.mean if row.test else 0.0)
     assert first.test is not None
-    shown = f"{results.metric} {spread_text(first.test)} {results.unit}".rstrip()
     beside = f", the best mean of {len(done)} strategies" if len(done) > 1 else ""
+    shown = f"{metric} {spread_text(first.test)}{unit}"
     return f"{first.strategy}: {shown} (n {first.test.n}){beside}."
 
 

@@ -321,14 +321,33 @@ def test_a_clean_training_of_a_cell_of_protocol_paper_is_paper(
         f"cell searched on {space}{its} (protocol paper); "
         f"network trained on {space} (protocol clean)"
     )
+    clean = [*entry.train.split(), "--protocol", "clean"]
     for cell, run in (("s", "of-run"), ("s/genotype.json", "of-file")):
-        ended = entry.run(tmp_path, "train", cell, *data, *entry.train.split(), "--out", run)
+        ended = entry.run(tmp_path, "train", cell, *data, *clean, "--out", run)
         assert ended.status == 0 and words in ended.out, ended.err
         evaluated = json.loads(entry.run(tmp_path, "evaluate", run, "--json").out)
         shown = json.loads(entry.run(tmp_path, "show", run, "--json").out)
         files = (tmp_path / run / f"{name}.json" for name in ("config", "result", "evaluation"))
         for line in (evaluated, shown, *(json.loads(file.read_text()) for file in files)):
             assert (line["protocol"], line["provenance"]) == ("paper", words)
+
+
+def test_what_a_search_was_asked_of_its_clouds_goes_to_the_training(
+    tmp_path: Path, own: dict[str, Path]
+) -> None:
+    entry = ENTRIES["point"]
+    searching = ["--dataset", str(own["point"]), *entry.search_options, "--out", "s"]
+    assert entry.run(tmp_path, "search", *searching).status == 0
+    ended = entry.run(tmp_path, "show", "s", "--preset", "demo", "--json")
+    shown = json.loads(ended.out)
+    training = "--preset demo --epochs 1 --batch_size 8 --out t".split()
+    ended = entry.run(tmp_path, "train", "s", *training)
+    assert ended.status == 0, ended.err
+    assert "protocol clean · num_points 24 · k 3\n" in ended.err
+    config = json.loads((tmp_path / "t" / "config.json").read_text())
+    assert (config["model"]["num_points"], config["model"]["k"]) == (24, 3)
+    assert config["model"]["channels"] != 4
+    assert f"{shown['params']:,} parameters" in ended.err
 
 
 def test_check_tells_what_a_folder_holds(tmp_path: Path, own: dict[str, Path]) -> None:

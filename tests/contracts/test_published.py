@@ -12,6 +12,7 @@ import pytest
 import torch
 from small_models import SPACES
 
+from sgas.cli import main
 from sgas.errors import GenotypeError
 from sgas.family import Family
 
@@ -73,6 +74,24 @@ def test_published_genotypes_and_sizes(name: str, golden: Path) -> None:
 def test_an_unknown_name_names_the_nearest(space: str, wrong: str, nearest: str) -> None:
     with pytest.raises(GenotypeError, match=rf"'{wrong}': did you mean {nearest}\?"):
         SPACES[space].family.load_published(wrong)
+
+
+@pytest.mark.parametrize(
+    ("space", "name"), [("point", "cri2-modelnet-best"), ("image", "cri1-cifar-best")]
+)
+def test_training_a_published_cell_asks_for_a_data_set(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    space: str,
+    name: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    family = SPACES[space].family
+    assert main(family, ["train", name]) == 2
+    said = capsys.readouterr().err
+    assert "give --dataset, one of " in said and family.default_dataset in said
+    assert said.count("\n") == 1 and not list(tmp_path.iterdir())
 
 
 def test_published_names_need_no_torch(family: Family) -> None:

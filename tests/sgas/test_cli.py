@@ -149,6 +149,27 @@ def test_a_training_finds_the_data_of_its_search(
         assert trained["run"]["data_root"] == str(here / found)
 
 
+def test_a_training_says_what_it_took_from_its_search(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quick = ["search", "--warmup_epochs", "0", "--decision_interval", "1", "--final_epochs", "0"]
+    assert run([*quick, "--noise", "0.3", "--protocol", "paper", "--out", "s"], capsys)[0] == 0
+    shown = json.loads(run(["show", "s", "--json"], capsys)[1])
+    status, _, err = run(["train", "s", "--epochs", "1", "--out", "t"], capsys)
+    assert status == 0
+    assert "from  s: dataset blobs · space toy · protocol paper · noise 0.3\n" in err
+    assert f"net   preset tiny: channels 4 · dropout 0.1 · {shown['params']} parameters\n" in err
+    config = json.loads((here / "t" / "config.json").read_text())
+    assert config["run"]["protocol"] == "paper" and config["data"]["noise"] == 0.3
+    again = ["--noise", "0.1", "--protocol", "clean", "--channels", "6"]
+    status, _, err = run(["train", "s", "--epochs", "1", "--out", "u", *again], capsys)
+    assert status == 0 and "from  s" not in err and "preset tiny: channels 6" in err
+    config = json.loads((here / "u" / "config.json").read_text())
+    assert config["run"]["protocol"] == "clean" and config["data"]["noise"] == 0.1
+    status, _, err = run(["train", "--resume", "u"], capsys)
+    assert status == 0 and "net   preset tiny: channels 6" in err
+
+
 @pytest.mark.parametrize("verb", ["search", "train"])
 def test_a_run_whose_data_changed_does_not_go_on(
     here: Path, capsys: pytest.CaptureFixture[str], verb: str

@@ -109,9 +109,10 @@ def test_a_study_is_called_by_its_worst_part(
 def test_a_sweep_by_protocol_paper_is_paper_everywhere(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    more = ("--protocol", "paper", "--seeds", "0", "--strategies", "random")
+    more = ("--protocol", "paper", "--seeds", "0", "--strategies", "random", "--threads", "1")
     assert sweep(tmp_path, *more).status == 0
     (entry,) = read_study(tmp_path / "study").entries
+    assert results_of(read_study(tmp_path / "study")).stamp["machine"].endswith("threads 1")
     assert entry.genotype is not None and entry.result is not None
     assert cell_protocol(entry.genotype.meta) == entry.result["protocol"] == "paper"
     assert said(TOY, capsys, "table", str(tmp_path / "study"))["protocol"] == "paper"

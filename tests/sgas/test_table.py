@@ -132,12 +132,41 @@ def test_few_seeds_and_no_random_baseline_are_told(
     )
     ten = table_json([str(folder), "--metric", "error"], capsys)
     assert ten["strategies"][1]["test"]["mean"] == pytest.approx(14.6, abs=0.2)
-    assert "cri2: error" in ten["verdict"]
+    assert ten["verdict"].startswith("error in %: cri1 16.")
+    assert ten["verdict"].endswith("too few seeds to name a best.")
 
 
 def test_ten_seeds_with_a_baseline_have_no_such_warning(study: Path) -> None:
     told = " ".join(summarise(results_of(read_study(study))).warnings)
     assert "Fewer than ten" not in told and "No random baseline" not in told
+
+
+def test_a_verdict_agrees_with_its_p_where_n_differ(tmp_path: Path) -> None:
+    """Holm multiplies the fourth smallest of six p by three: 7 seeds can tell beside 10."""
+
+    def figure(strategy: str, seed: int) -> float:
+        return {"cri1": 0.7, "cri2": 0.6, "darts": 0.4, "random": 0.5}[strategy] + seed / 1000
+
+    names = ("cri1", "cri2", "darts", "random")
+    folder = write_study(tmp_path / "unequal", FAMILY, figure, seeds=range(10), strategies=names)
+    change_parts(folder, {f"cri2-{seed}/evaluate": Part() for seed in range(7, 10)})
+    for seed in range(7, 10):
+        (folder / f"cri2-{seed}" / "train" / "evaluation.json").unlink()
+    rows = summarise(results_of(read_study(folder))).comparisons
+    assert sorted(row.difference.n for row in rows if row.difference) == [7, 7, 7, 10, 10, 10]
+    for row in rows:
+        assert row.p_holm is not None
+        assert ("is better than" in row.verdict) == (row.p_holm <= 0.05)
+    assert max(row.p_holm or 0.0 for row in rows) == pytest.approx(3 / 64)
+
+
+def test_three_seeds_have_no_best(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "three", FAMILY, accuracy, seeds=(0, 1, 2))
+    verdict = summarise(results_of(read_study(folder))).verdict
+    assert "best mean" not in verdict and verdict.endswith("too few seeds to name a best.")
+    assert all(f"{name} " in verdict for name in ("cri1", "cri2", "random"))
+    one = write_study(tmp_path / "one", FAMILY, accuracy, seeds=(0, 1), strategies=("cri2",))
+    assert summarise(results_of(read_study(one))).verdict.startswith("cri2: accuracy ")
 
 
 def test_protocol_paper_is_labelled_and_has_its_best_epoch(tmp_path: Path) -> None:
