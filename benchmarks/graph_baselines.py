@@ -217,7 +217,7 @@ def summary(results: Sequence[Result]) -> dict[str, Any]:
 
 def compare(options: argparse.Namespace) -> dict[str, Any]:
     """All trainings, network by network."""
-    preset = load_preset("sgas_gcn", "graph", options.preset, "train")
+    preset = load_preset(FAMILY, "graph", options.preset, "train")
     if options.epochs is not None:
         preset["epochs"] = options.epochs
     settings = Settings(

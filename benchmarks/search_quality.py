@@ -31,9 +31,8 @@ import numpy as np
 import torch
 from reporting import report
 
-from sgas.config import SearchConfig
+from sgas.config import STRATEGIES, SearchConfig
 from sgas.data import DeviceSource, SubsetSource, stratified_parts, stream_seed
-from sgas.deciding.strategies import STRATEGIES
 from sgas.errors import DataError, InputError, unknown_name
 from sgas.protocols import SearchParts
 from sgas.running.loop import Loop

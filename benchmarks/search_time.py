@@ -14,6 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,8 @@ NAMES = {"plain": "plain", "ours": "ours", "graphs": "ours, CUDA graphs"}
 
 def stages_of(family: FamilySettings) -> list[dict[str, int]]:
     """Of each stage of the paper's search: decisions made, epochs, batch size, steps an epoch."""
-    preset = load_preset(family.package, family.space.name, "paper", "search")
+    home = import_module(f"{family.package}.family").FAMILY
+    preset = load_preset(home, family.space.name, "paper", "search")
     names = SearchConfig.__dataclass_fields__
     config = SearchConfig(**{name: value for name, value in preset.items() if name in names})
     schedule = Schedule.of(config, family.space.topology(family.num_steps))

@@ -12,10 +12,13 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 
 from sgas import __version__
 from sgas.errors import SgasError, unknown_name
 from sgas.family import Family
+from sgas.options import Words
+from sgas.registry import plugged
 
 Verb = Callable[[Family, Sequence[str]], int]
 
@@ -104,7 +107,8 @@ def _dispatch(family: Family, words: list[str]) -> int:
     module = import_module(f"sgas.commands.{VERBS[words[0]].module}")
     verb: Verb = module.main
     try:
-        return verb(family, words[1:])
+        with plugged(family, *_plugins_of(words[1:])):
+            return verb(family, words[1:])
     except SystemExit as leave:  # --help and --print_config end here
         return int(leave.code or 0)
     except (MemoryError, RuntimeError) as error:
@@ -115,6 +119,15 @@ def _dispatch(family: Family, words: list[str]) -> int:
                 f"out of memory: lower batch_size or the size of the network{less} and start again"
             ) from error
         raise
+
+
+def _plugins_of(words: Sequence[str]) -> tuple[list[str], list[Path]]:
+    """The plug-ins that a command gives, and the paths in it that may be of runs and studies."""
+    options, positionals = Words.of(words).options, Words.of(words).positionals
+    by_name = [(name, value) for name, value in options if value]
+    given = [value for name, value in by_name if name == "plugin"]
+    resumed = [value for name, value in by_name if name == "resume"]
+    return given, [Path(path) for path in (*positionals, *resumed)]
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

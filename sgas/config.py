@@ -12,14 +12,13 @@ import math
 import operator
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args, get_type_hints
 
 from sgas.errors import ConfigError, nearest, unknown_name
 from sgas.errors import option as named
 
-STRATEGY_NAMES = ("cri1", "cri2", "darts", "random")
 PROTOCOLS = ("clean", "paper")
 OPTIMIZERS = ("sgd", "adam")
 SCHEDULES = ("cosine", "linear")
@@ -31,11 +30,30 @@ PRECISIONS = ("float32", "bf16")
 KERNELS = ("auto", "torch", "cpu", "cuda")
 
 
+@dataclass(frozen=True)
+class StrategyInfo:
+    """A strategy as help and checks know it: `source` is it, or its `module:name`.
+
+    That is imported when the strategy is first asked, since strategies need torch.
+    """
+
+    help: str
+    source: Any
+
+
+STRATEGIES: dict[str, StrategyInfo] = {
+    "cri1": StrategyInfo("SGAS", "sgas.deciding.strategies.greedy:CRI1"),
+    "cri2": StrategyInfo("SGAS with stability", "sgas.deciding.strategies.greedy:CRI2"),
+    "darts": StrategyInfo("cut at the end", "sgas.deciding.strategies.darts:DARTS"),
+    "random": StrategyInfo("lots, not alphas", "sgas.deciding.strategies.random:RANDOM"),
+}
+
+
 def option(
     default: Any,
     help: str,
     *,
-    choices: tuple[str, ...] | None = None,
+    choices: Collection[str] | None = None,
     low: float | None = None,
     high: float | None = None,
     above: float | None = None,
@@ -44,8 +62,9 @@ def option(
 ) -> Any:
     """A dataclass field with its help and its range: `low` ≤ value ≤ `high`, value > `above`.
 
-    `verbs` names the commands that have this option (None: all that use the dataclass). `of_data`
-    marks a size of a network that says how the data are taken: it goes from a search to a training.
+    `choices` may be a table that grows. `verbs` names the commands that have this option (None: all
+    that use the dataclass). `of_data` marks a size of a network that says how the data are taken:
+    it goes from a search to a training.
     """
     rules = {"help": help, "choices": choices, "low": low, "high": high, "above": above}
     rules |= {"verbs": verbs, "of_data": of_data}
@@ -238,9 +257,7 @@ class RunConfig:
 class SearchConfig:
     """The search loop. Epoch counts follow from the decisions: see `sgas.deciding.schedule`."""
 
-    strategy: str = option(
-        "cri2", "cri1 and cri2: SGAS; darts: cut at the end; random", choices=STRATEGY_NAMES
-    )
+    strategy: str = option("cri2", "how edges are decided", choices=STRATEGIES)
     warmup_epochs: int = option(9, "epochs before the first decision", low=0)
     decision_interval: int = option(7, "epochs from one decision to the next", low=1)
     final_epochs: int = option(5, "epochs after the last decision", low=0)
@@ -328,9 +345,9 @@ class SweepConfig:
         validate(self)
         names = self.strategy_names
         for name in names:
-            if name not in STRATEGY_NAMES:
+            if name not in STRATEGIES:
                 raise unknown_name(
-                    f"strategy in {named('strategies')}", name, STRATEGY_NAMES, ConfigError
+                    f"strategy in {named('strategies')}", name, STRATEGIES, ConfigError
                 )
         if not names or not self.seed_numbers:
             raise ConfigError(

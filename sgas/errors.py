@@ -72,6 +72,10 @@ class DataError(InputError):
     """A data set is missing, damaged or not what the task needs."""
 
 
+class PluginError(InputError):
+    """A plug-in cannot be loaded, lacks what it has to have, or is not the one of a run."""
+
+
 class DeviceError(InputError):
     """The device that was asked for is not on this machine."""
 

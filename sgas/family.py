@@ -7,8 +7,8 @@ They meet here: a `Family` describes itself without torch (names, options, prese
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -115,14 +115,69 @@ class DatasetInfo:
 
 
 @dataclass(frozen=True)
+class OperationCase:
+    """What an operation is tried on: what it is made of, what it takes, what shape it gives.
+
+    It takes `x` float64, and `rest` beside it. Where nothing may depend on the order of the rows
+    of `x`, `order` is another, and `reordered` the rest in that.
+    """
+
+    arguments: tuple[Any, ...]
+    x: Tensor
+    rest: tuple[Any, ...]
+    shape: tuple[int, ...]
+    order: Tensor | None = None
+    reordered: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class Operations:
+    """What the edges of a space can hold: makers by name, and the class of what they make.
+
+    A space is searched over its candidates, which are in the table; others may be too. `cases` are
+    for `sgas.testing`.
+    """
+
+    table: dict[str, Any]
+    base: type
+    cases: Callable[[], Sequence[OperationCase]] = tuple
+
+
+@dataclass(frozen=True)
+class Space:
+    """A search space with all that the tasks in it are made of; nothing here needs torch.
+
+    The fields of `model_config` and `data_config` become options. `open_task` loads the training
+    part of a data set and may raise DataError or ConfigError; `models` are the networks for inputs
+    and outputs of known size, as of `paper_dimensions`. `operations` imports what its entries need.
+
+    `datasets` are entries with `name`, `help` and `load`, made by `dataset_entry` of these, and
+    `task` what they are called together. `like` is the space whose data sets another space takes.
+    `presets` are values by name and verb, for a space that no file of the package has any for.
+    """
+
+    search_space: SearchSpace
+    task: str
+    model_config: type
+    data_config: type
+    open_task: Callable[[RunConfig, Any, Any], Task]
+    models: Callable[[Any, Mapping[str, int]], Models]
+    paper_dimensions: Mapping[str, int]
+    operations: Callable[[], Operations]
+    datasets: dict[str, Any] = field(default_factory=dict)
+    dataset_entry: Callable[..., Any] | None = None
+    like: str | None = None
+    presets: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Family:
     """A family as the command line sees it; nothing here needs torch.
 
     `home` is the module whose FAMILY this is: jobs on other machines import it by that name.
-    `model_configs` and `data_configs` are, for each search space, dataclasses whose fields become
-    options. `space_of(dataset, space)` names the search space of a data set without loading it
-    (`space`: what the user asked for, or None).
-    `open_task` loads the data set's training part and may raise DataError or ConfigError.
+    `spaces` are its search spaces by name, to which others can be added (`sgas.registry`), and
+    `operation_groups` what operations are alike in pictures. `space_of(dataset, space)` names the
+    search space of a data set without loading it (`space`: what the user asked for, or None).
     `keep_own(dataset, test, root)` puts data that a program holds in memory into a folder under
     `root`, which is then a data set like any other. `library` are the compiled kernels, where there
     are some.
@@ -132,17 +187,11 @@ class Family:
     home: str
     title: str
     package: str
-    datasets: Mapping[str, DatasetInfo]
     default_dataset: str
-    spaces: Mapping[str, SearchSpace]
-    model_configs: Mapping[str, type]
-    data_configs: Mapping[str, type]
-    operation_groups: Mapping[str, str]
+    spaces: dict[str, Space]
+    operation_groups: dict[str, str]
     default_preset: Callable[[str, str], str]
     space_of: Callable[[str, str | None], str]
-    open_task: Callable[[RunConfig, Any, Any], Task]
-    models: Callable[[str, Any, Mapping[str, int]], Models]
-    paper_dimensions: Mapping[str, Mapping[str, int]]
     check_folder: Callable[[str], dict[str, Any]]
     keep_own: Callable[[Any, Any, str], Path]
     published_names: Callable[[], tuple[str, ...]]
@@ -153,3 +202,20 @@ class Family:
     def command(self) -> str:
         """The console command of this family."""
         return f"sgas-{self.name}"
+
+    @property
+    def datasets(self) -> dict[str, DatasetInfo]:
+        """The data sets of all spaces by name."""
+        return {
+            name: DatasetInfo(name, space.task, entry.help)
+            for space in self.spaces.values()
+            for name, entry in space.datasets.items()
+        }
+
+    def search_space(self, name: str) -> SearchSpace:
+        """The cells of a space."""
+        return self.spaces[name].search_space
+
+    def open_task(self, run: RunConfig, model: Any, data: Any) -> Task:
+        """The task of a run's data set in the run's space; DataError or ConfigError as there."""
+        return self.spaces[str(run.space)].open_task(run, model, data)

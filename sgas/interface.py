@@ -13,7 +13,7 @@ write the same run folders, so that the command line can go on with what a progr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from sgas.cells.genotype import Genotype
 from sgas.config import refuse_unknown
 from sgas.errors import ConfigError, InputError
 from sgas.family import Family
+from sgas.registry import plugged
 from sgas.running.genotype_files import as_argument, genotype_label, load_genotype
 from sgas.running.run_results import SearchResult, TrainResult
 from sgas.running.session import Output, begin
@@ -37,6 +38,7 @@ def search(
     dataset: Any = None,
     *,
     test: Any = None,
+    plugins: Sequence[str | Path] = (),
     listener: Listener | None = None,
     quiet: bool = False,
     **options: Any,
@@ -47,16 +49,18 @@ def search(
     `torch.utils.data.Dataset` of (sample, label) or a pair of arrays, for graphs PyG's Data or a
     list of them, with `test` for its test part (opened by `evaluate` alone). Data in memory is kept
     under `data_root`. `options` are those of the verb by name, `preset` and `out` included; the
-    same call goes on with a search that was interrupted. `listener` hears of steps and epochs
+    same call goes on with a search that was interrupted. `plugins` are files with additions, or the
+    names of installed ones (`sgas.registry`). `listener` hears of steps and epochs
     (`sgas.running.listeners.Listener`); `quiet` prints nothing. InputError for what cannot be used,
     Interrupted after a stop signal.
     """
-    chosen = _options_of(family, "search", dataset, test, options)
-    settings = resolve(family, "search", chosen)
-    command = _command(family, "search", chosen)
-    return SearchResult.from_run(
-        family, begin(family, settings, "", command, Output(quiet, listener))
-    )
+    _check_family(family)
+    with plugged(family, plugins):
+        chosen = _options_of(family, "search", dataset, test, options)
+        settings = resolve(family, "search", chosen)
+        command = _command(family, "search", chosen, plugins)
+        folder = begin(family, settings, "", command, Output(quiet, listener))
+        return SearchResult.from_run(family, folder)
 
 
 def train(
@@ -65,6 +69,7 @@ def train(
     dataset: Any = None,
     *,
     test: Any = None,
+    plugins: Sequence[str | Path] = (),
     listener: Listener | None = None,
     quiet: bool = False,
     **options: Any,
@@ -77,39 +82,53 @@ def train(
     _check_family(family)
     source = None
     if isinstance(genotype, Genotype):
-        word, label = as_argument(genotype), genotype.content_hash[:8]
+        word = as_argument(genotype)
     elif isinstance(genotype, SearchResult | TrainResult | str | Path):
         word = str(getattr(genotype, "folder", genotype))
         source = Path(word)
-        genotype = load_genotype(family, word)
-        label = genotype_label(word, genotype)
     else:
         raise InputError(
             f"the genotype is {_kind(genotype)}; give what a search returned, a Genotype, a "
             "published name, a file or a run folder"
         )
-    chosen = _options_of(family, "train", dataset, test, options, source)
-    settings = resolve(family, "train", chosen, source=source, genotype=genotype)
-    command = _command(family, "train", chosen, word)
-    return TrainResult.from_run(
-        family, begin(family, settings, label, command, Output(quiet, listener))
-    )
+    with plugged(family, plugins, [] if source is None else [source]):
+        if isinstance(genotype, Genotype):
+            label = genotype.content_hash[:8]
+        else:
+            genotype = load_genotype(family, word)
+            label = genotype_label(word, genotype)
+        chosen = _options_of(family, "train", dataset, test, options, source)
+        settings = resolve(family, "train", chosen, source=source, genotype=genotype)
+        command = _command(family, "train", chosen, plugins, word)
+        folder = begin(family, settings, label, command, Output(quiet, listener))
+        return TrainResult.from_run(family, folder)
 
 
 def evaluate(
-    family: Family, run: TrainResult | str | Path, *, device: str = "auto"
+    family: Family,
+    run: TrainResult | str | Path,
+    *,
+    plugins: Sequence[str | Path] = (),
+    device: str = "auto",
 ) -> dict[str, Any]:
     """The figures of a trained run on the test split, which is opened once and then read."""
-    return load(family, run).evaluate(device)
+    _check_family(family)
+    with plugged(family, plugins):
+        return load(family, run).evaluate(device)
 
 
-def load(family: Family, run: TrainResult | str | Path) -> TrainResult:
+def load(
+    family: Family, run: TrainResult | str | Path, *, plugins: Sequence[str | Path] = ()
+) -> TrainResult:
     """A trained run: its network, genotype, config and figures.
 
-    RunError where it is a search, or was not trained to its end.
+    RunError where it is a search, or was not trained to its end; PluginError where `plugins` are
+    not those that it had.
     """
     _check_family(family)
-    return TrainResult.from_run(family, run.folder if isinstance(run, TrainResult) else run)
+    folder = run.folder if isinstance(run, TrainResult) else Path(run)
+    with plugged(family, plugins, [folder]):
+        return TrainResult.from_run(family, folder)
 
 
 def _check_family(family: Any) -> None:
@@ -156,11 +175,18 @@ def _no_such_option(family: Family, verb: str) -> str:
     return f"; {family.command} {verb} --help lists them"
 
 
-def _command(family: Family, verb: str, chosen: Mapping[str, Any], *words: str) -> str:
+def _command(
+    family: Family,
+    verb: str,
+    chosen: Mapping[str, Any],
+    plugins: Sequence[str | Path],
+    *words: str,
+) -> str:
     """The command that makes the same run, for its config.json; nothing reads it back."""
     import shlex
 
-    flags = [f"--{name}={_word(value)}" for name, value in chosen.items()]
+    options = [*chosen.items(), *(("plugin", plugin) for plugin in plugins)]
+    flags = [f"--{name}={_word(value)}" for name, value in options]
     return shlex.join([family.command, verb, *words, *flags])
 
 

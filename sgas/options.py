@@ -40,6 +40,14 @@ class Flag:
     is_switch: bool = True
 
 
+PLUGIN = Flag(
+    "plugin",
+    "file with operations, strategies, data sets or spaces of your own, or the name of an "
+    "installed one; may be given several times",
+    is_switch=False,
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Nested:
     """The options that another verb has of some config dataclasses, under its name.
@@ -148,8 +156,11 @@ def _options_of(
 
 
 def _help(spec: dataclasses.Field[Any]) -> str:
+    choices = spec.metadata["choices"]
+    table = choices if isinstance(choices, Mapping) else {}
+    each = [f"{name}: {info.help}" for name, info in table.items()]
     shown = "" if spec.default is None else f" (default: {spec.default})"
-    return f"{spec.metadata['help']}{shown}".replace("%", "%%")
+    return f"{'; '.join([spec.metadata['help'], *each])}{shown}".replace("%", "%%")
 
 
 def _metavar(spec: dataclasses.Field[Any], kind: Any) -> str:

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sgas.cells.edges import CellLayout
+from sgas.cells.space import SearchSpace
 from sgas.errors import ConfigError
-from sgas_cnn.config import OPERATIONS, ImageModelConfig
-from sgas_cnn.edges import CellEdges
-from sgas_cnn.ops.image import IMAGE_OPERATIONS
+from sgas_cnn.config import ImageModelConfig
+from sgas_cnn.edges import CellEdges, OperationTable
 from sgas_cnn.ops.layers import BatchNorm, ConvNorm, HalvingConvNorm, conv, conv_norm
 
 NUM_INPUTS = 2
@@ -42,6 +42,8 @@ class ImageCell(nn.Module):
         kind: str,
         after_reduction: bool,
         affine: bool,
+        candidates: Sequence[str],
+        operations: OperationTable,
     ) -> None:
         super().__init__()
         self.kind, self.concat = kind, layout.concat
@@ -51,7 +53,12 @@ class ImageCell(nn.Module):
         self.pre1 = ConvNorm(in_channels[1], channels, affine=affine)
         strides = [2 if kind == REDUCE else 1] * NUM_INPUTS + [1] * layout.num_steps
         self.edges = CellEdges(
-            layout, channels, strides, table=IMAGE_OPERATIONS, candidates=OPERATIONS, affine=affine
+            layout,
+            channels,
+            strides,
+            table=operations,
+            candidates=candidates,
+            affine=affine,
         )
 
     def forward(
@@ -119,6 +126,8 @@ def build_cells(
     stem: CifarStem | ImageNetStem,
     layouts: Mapping[str, CellLayout],
     affine: bool,
+    space: SearchSpace,
+    operations: OperationTable,
 ) -> Sequence[ImageCell]:
     """The cells of a network as a module list, each after the layout of its kind."""
     widths, channels, after_reduction = [stem.out_channels] * 2, config.channels, stem.reduces
@@ -133,6 +142,8 @@ def build_cells(
             kind=kind,
             after_reduction=after_reduction,
             affine=affine,
+            candidates=space.operations,
+            operations=operations,
         )
         after_reduction = kind == REDUCE
         widths.append(cell.out_channels)

@@ -28,12 +28,16 @@ NASBENCH201_OPERATIONS = (
 
 IMAGE_SPACE = SearchSpace(
     "image",
-    OPERATIONS,
+    dict.fromkeys(OPERATIONS),
     ("normal", "reduce"),
     published_only=("sep_conv_7x7", "conv_7x1_1x7"),
 )
 NASBENCH201_SPACE = SearchSpace(
-    "nasbench201", NASBENCH201_OPERATIONS, num_inputs=1, in_degree=None, num_outputs=1
+    "nasbench201",
+    dict.fromkeys(NASBENCH201_OPERATIONS),
+    num_inputs=1,
+    in_degree=None,
+    num_outputs=1,
 )
 
 STEMS = ("cifar", "imagenet")

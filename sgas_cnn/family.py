@@ -8,7 +8,7 @@ from typing import Any
 
 from sgas.config import RunConfig
 from sgas.errors import unknown_name
-from sgas.family import DatasetInfo, Family, Models, Task
+from sgas.family import Family, Models, Operations, Space, Task
 from sgas_cnn.config import (
     IMAGE_SPACE,
     NASBENCH201_SPACE,
@@ -16,11 +16,9 @@ from sgas_cnn.config import (
     ImageModelConfig,
     NasBench201Config,
 )
-from sgas_cnn.datasets import DATASETS
+from sgas_cnn.datasets import DATASETS, DatasetEntry
 from sgas_cnn.library import LIBRARY
 from sgas_cnn.published import load_published, published_names
-
-SPACES = {space.name: space for space in (IMAGE_SPACE, NASBENCH201_SPACE)}
 
 OPERATION_GROUPS = {
     "skip_connect": "skip",
@@ -57,10 +55,26 @@ def _open_task(run: RunConfig, model: Any, data: Any) -> Task:
     return open_task(run, model, data)
 
 
-def _models(space: str, model: Any, dimensions: Mapping[str, int]) -> Models:
+def _models(model: Any, dimensions: Mapping[str, int]) -> Models:
     from sgas_cnn.task import models
 
     return models(model, dimensions)
+
+
+def _image_operations() -> Operations:
+    from sgas_cnn.ops.cases import image_cases
+    from sgas_cnn.ops.image import IMAGE_OPERATIONS
+    from sgas_cnn.ops.operation import Operation
+
+    return Operations(IMAGE_OPERATIONS, Operation, image_cases)
+
+
+def _nasbench201_operations() -> Operations:
+    from sgas_cnn.ops.cases import nasbench201_cases
+    from sgas_cnn.ops.nasbench201 import NASBENCH201_TABLE
+    from sgas_cnn.ops.operation import Operation
+
+    return Operations(NASBENCH201_TABLE, Operation, nasbench201_cases)
 
 
 def _check_folder(folder: str) -> dict[str, Any]:
@@ -77,22 +91,35 @@ def _keep_own(dataset: Any, test: Any, root: str) -> Path:
 
 CIFAR10 = {"in_channels": 3, "num_classes": 10, "image_size": 32}
 
+SPACES = {
+    space.name: Space(
+        space,
+        "images",
+        model_config,
+        ImageDataConfig,
+        _open_task,
+        _models,
+        CIFAR10,
+        operations,
+        DATASETS,
+        DatasetEntry,
+    )
+    for space, model_config, operations in (
+        (IMAGE_SPACE, ImageModelConfig, _image_operations),
+        (NASBENCH201_SPACE, NasBench201Config, _nasbench201_operations),
+    )
+}
+
 FAMILY = Family(
     name="cnn",
     home="sgas_cnn.family",
     title="greedy architecture search for images",
     package="sgas_cnn",
-    datasets={e.name: DatasetInfo(e.name, "images", e.help) for e in DATASETS.values()},
     default_dataset="digits",
     spaces=SPACES,
-    model_configs={"image": ImageModelConfig, "nasbench201": NasBench201Config},
-    data_configs={"image": ImageDataConfig, "nasbench201": ImageDataConfig},
     operation_groups=OPERATION_GROUPS,
     default_preset=default_preset,
     space_of=space_of,
-    open_task=_open_task,
-    models=_models,
-    paper_dimensions={"image": CIFAR10, "nasbench201": CIFAR10},
     check_folder=_check_folder,
     keep_own=_keep_own,
     published_names=published_names,

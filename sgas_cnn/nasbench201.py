@@ -19,10 +19,11 @@ from sgas.cells.alphas import draw_alphas, weights_of
 from sgas.cells.decisions import CellDecisions
 from sgas.cells.edges import CellLayout, derived_layout, kept_operations, searched_layout
 from sgas.cells.genotype import Genotype
+from sgas.cells.space import SearchSpace
 from sgas.errors import GenotypeError
 from sgas_cnn.cells import check_sides, classify
 from sgas_cnn.config import NASBENCH201_SPACE, NasBench201Config
-from sgas_cnn.edges import CellEdges
+from sgas_cnn.edges import CellEdges, OperationTable
 from sgas_cnn.fused.parts import SeparableConv
 from sgas_cnn.fused.plan import SourcePlan, Use
 from sgas_cnn.fused.source import forward_source
@@ -66,18 +67,20 @@ class NasBench201Body(nn.Module):
         in_channels: int,
         num_classes: int,
         affine: bool,
+        space: SearchSpace,
+        operations: OperationTable,
     ) -> None:
         super().__init__()
         widths = [config.channels * 2**stage for stage in range(NUM_STAGES)]
-        self.num_cells = config.num_cells
+        self.num_cells, self.name = config.num_cells, space.name
         self.stem = ConvNorm(in_channels, widths[0], 3, relu=False)
         cells = nn.ModuleList(
             CellEdges(
                 layout,
                 width,
                 [1] * (layout.num_steps + 1),
-                table=NASBENCH201_TABLE,
-                candidates=NASBENCH201_SPACE.operations,
+                table=operations,
+                candidates=space.operations,
                 affine=affine,
             )
             for width in widths
@@ -94,7 +97,7 @@ class NasBench201Body(nn.Module):
         self, images: Tensor, weights: Tensor | None = None, drop_path: float = 0.0
     ) -> Tensor:
         """The logits; `weights` `[E, O]` and `drop_path` are those of `CellEdges`."""
-        check_sides(images, SMALLEST_SIDE, f"space {NASBENCH201_SPACE.name}")
+        check_sides(images, SMALLEST_SIDE, f"space {self.name}")
         x = self.stem(images.contiguous(memory_format=torch.channels_last))
         for number, cell in enumerate(self.cells):
             if number and number % self.num_cells == 0:
@@ -110,13 +113,21 @@ class NasBench201Supernet(nn.Module):
     operation.
     """
 
-    def __init__(self, config: NasBench201Config, in_channels: int, num_classes: int) -> None:
+    def __init__(
+        self,
+        config: NasBench201Config,
+        in_channels: int,
+        num_classes: int,
+        space: SearchSpace = NASBENCH201_SPACE,
+        operations: OperationTable = NASBENCH201_TABLE,
+    ) -> None:
         super().__init__()
-        self.config = config
-        topology = NASBENCH201_SPACE.topology(config.num_steps)
-        layout = searched_layout(NASBENCH201_SPACE, topology)
-        self.body = NasBench201Body(layout, config, in_channels, num_classes, affine=False)
-        self.alphas = draw_alphas(NASBENCH201_SPACE, topology)
+        self.config, self.space = config, space
+        topology = space.topology(config.num_steps)
+        layout = searched_layout(space, topology)
+        sizes = in_channels, num_classes
+        self.body = NasBench201Body(layout, config, *sizes, False, space, operations)
+        self.alphas = draw_alphas(space, topology)
         self._decisions = CellDecisions.none_yet(topology)
 
     @property
@@ -135,7 +146,7 @@ class NasBench201Supernet(nn.Module):
         fresh supernet gets the shape of a checkpoint. What is gone cannot come back.
         """
         self._decisions = decisions[KIND]
-        kept = kept_operations(NASBENCH201_SPACE, self._decisions)
+        kept = kept_operations(self.space, self._decisions)
         for cell in self.body.cells:
             cell.restrict(kept)
 
@@ -163,18 +174,21 @@ class NasBench201Network(nn.Module):
         in_channels: int,
         num_classes: int,
         drop_path: float = 0.0,
+        space: SearchSpace = NASBENCH201_SPACE,
+        operations: OperationTable = NASBENCH201_TABLE,
     ) -> None:
         super().__init__()
-        self.genotype = genotype.validate(NASBENCH201_SPACE)
+        self.genotype = genotype.validate(space)
         self.config = config
         self.drop_path = drop_path
-        layout = derived_layout(NASBENCH201_SPACE, genotype.cells[KIND])
+        layout = derived_layout(space, genotype.cells[KIND])
         if layout.concat != (layout.num_steps,):
             raise GenotypeError(
                 f"{KIND} cell: concat is {list(layout.concat)}; a cell of space "
-                f"{NASBENCH201_SPACE.name!r} outputs its last state: give [{layout.num_steps}]"
+                f"{space.name!r} outputs its last state: give [{layout.num_steps}]"
             )
-        self.body = NasBench201Body(layout, config, in_channels, num_classes, affine=True)
+        sizes = in_channels, num_classes
+        self.body = NasBench201Body(layout, config, *sizes, True, space, operations)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits `[B, num_classes]` for images `[B, in_channels, H, W]`.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sgas.cells.edges import CellLayout, derived_layout
 from sgas.cells.genotype import CellGene, Genotype
+from sgas.cells.space import SearchSpace
 from sgas.errors import GenotypeError
 from sgas_cnn.cells import (
     NUM_INPUTS,
@@ -23,6 +24,8 @@ from sgas_cnn.cells import (
     forward_cells,
 )
 from sgas_cnn.config import IMAGE_SPACE, ImageModelConfig
+from sgas_cnn.edges import OperationTable
+from sgas_cnn.ops.image import IMAGE_OPERATIONS
 from sgas_cnn.ops.layers import BatchNorm, conv
 
 AUXILIARY_CHANNELS = (128, 768)
@@ -76,14 +79,16 @@ class ImageNetwork(nn.Module):
         num_classes: int,
         drop_path: float = 0.0,
         auxiliary: bool = False,
+        space: SearchSpace = IMAGE_SPACE,
+        operations: OperationTable = IMAGE_OPERATIONS,
     ) -> None:
         super().__init__()
-        self.genotype = genotype.validate(IMAGE_SPACE)
+        self.genotype = genotype.validate(space)
         self.config = config
         self.drop_path = drop_path
-        layouts = {kind: layout_of(kind, gene) for kind, gene in genotype.cells.items()}
+        layouts = {kind: layout_of(space, kind, gene) for kind, gene in genotype.cells.items()}
         self.stem = build_stem(config, in_channels)
-        self.cells = build_cells(config, self.stem, layouts, affine=True)
+        self.cells = build_cells(config, self.stem, layouts, True, space, operations)
         self.classifier = nn.Linear(self.cells[-1].out_channels, num_classes)
         self.auxiliary_cell = 2 * config.num_cells // 3
         self.auxiliary = None
@@ -111,7 +116,7 @@ class ImageNetwork(nn.Module):
         return logits, self.auxiliary(outputs[self.auxiliary_cell])
 
 
-def layout_of(kind: str, gene: CellGene) -> CellLayout:
+def layout_of(space: SearchSpace, kind: str, gene: CellGene) -> CellLayout:
     """The cells of a gene.
 
     GenotypeError where the output of a reducing cell holds its inputs, which are larger.
@@ -121,4 +126,4 @@ def layout_of(kind: str, gene: CellGene) -> CellLayout:
             f"{kind} cell: concat is {list(gene.concat)}; its inputs are larger than its output: "
             f"give states from {NUM_INPUTS} on"
         )
-    return derived_layout(IMAGE_SPACE, gene)
+    return derived_layout(space, gene)

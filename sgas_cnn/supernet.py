@@ -14,8 +14,11 @@ from torch import Tensor, nn
 from sgas.cells.alphas import draw_alphas, weights_of
 from sgas.cells.decisions import CellDecisions
 from sgas.cells.edges import kept_operations, searched_layout
+from sgas.cells.space import SearchSpace
 from sgas_cnn.cells import build_cells, build_stem, check_size, classify, forward_cells
 from sgas_cnn.config import IMAGE_SPACE, ImageModelConfig
+from sgas_cnn.edges import OperationTable
+from sgas_cnn.ops.image import IMAGE_OPERATIONS
 
 
 class ImageSupernet(nn.Module):
@@ -25,15 +28,23 @@ class ImageSupernet(nn.Module):
     operation.
     """
 
-    def __init__(self, config: ImageModelConfig, in_channels: int, num_classes: int) -> None:
+    def __init__(
+        self,
+        config: ImageModelConfig,
+        in_channels: int,
+        num_classes: int,
+        space: SearchSpace = IMAGE_SPACE,
+        operations: OperationTable = IMAGE_OPERATIONS,
+    ) -> None:
         super().__init__()
-        self.config = config
-        topology = IMAGE_SPACE.topology(config.num_steps)
-        layout, kinds = searched_layout(IMAGE_SPACE, topology), IMAGE_SPACE.cell_kinds
+        self.config, self.space = config, space
+        topology = space.topology(config.num_steps)
+        layout, kinds = searched_layout(space, topology), space.cell_kinds
         self.stem = build_stem(config, in_channels)
-        self.cells = build_cells(config, self.stem, dict.fromkeys(kinds, layout), affine=False)
+        layouts = dict.fromkeys(kinds, layout)
+        self.cells = build_cells(config, self.stem, layouts, False, space, operations)
         self.classifier = nn.Linear(self.cells[-1].out_channels, num_classes)
-        self.alphas = draw_alphas(IMAGE_SPACE, topology)
+        self.alphas = draw_alphas(space, topology)
         self._decisions = dict.fromkeys(kinds, CellDecisions.none_yet(topology))
         self._weights: list[nn.Parameter] | None = None
 
@@ -56,7 +67,7 @@ class ImageSupernet(nn.Module):
         """
         self._decisions = {kind: decisions[kind] for kind in self._decisions}
         for cell in self.cells:
-            cell.edges.restrict(kept_operations(IMAGE_SPACE, self._decisions[cell.kind]))
+            cell.edges.restrict(kept_operations(self.space, self._decisions[cell.kind]))
         self._weights = None
 
     def forward(self, images: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sgas.cells.genotype import Genotype
+from sgas.cells.space import SearchSpace
 from sgas.config import RunConfig
 from sgas.data import DeviceSource, LabelledArrays, Source, SubsetSource, stratified_parts
 from sgas.errors import ConfigError, DataError, option
@@ -27,12 +28,13 @@ from sgas_cnn.config import (
 )
 from sgas_cnn.datasets import load_images
 from sgas_cnn.datasets.imagenet import ImageFiles
+from sgas_cnn.edges import OperationTable
 from sgas_cnn.file_source import IMAGE_SIZE, FileSource
 from sgas_cnn.nasbench201 import NasBench201Network, NasBench201Supernet
 from sgas_cnn.network import ImageNetwork
+from sgas_cnn.ops.image import IMAGE_OPERATIONS
+from sgas_cnn.ops.nasbench201 import NASBENCH201_TABLE
 from sgas_cnn.supernet import ImageSupernet
-
-SPACES = {space.name: space for space in (IMAGE_SPACE, NASBENCH201_SPACE)}
 
 
 class ImageModels:
@@ -51,10 +53,13 @@ class ImageModels:
         num_classes: int,
         image_size: int,
         image_width: int | None = None,
+        space: SearchSpace | None = None,
+        operations: OperationTable | None = None,
     ) -> None:
         self.model, self.num_steps = model, model.num_steps
-        name = "image" if isinstance(model, ImageModelConfig) else "nasbench201"
-        self.space = SPACES[name]
+        own = isinstance(model, ImageModelConfig)
+        self.space = space or (IMAGE_SPACE if own else NASBENCH201_SPACE)
+        self.operations = operations or (IMAGE_OPERATIONS if own else NASBENCH201_TABLE)
         self.in_channels, self.num_classes = in_channels, num_classes
         self.sides = (image_size, image_width or image_size)
         self.dimensions = {
@@ -67,21 +72,23 @@ class ImageModels:
 
     def build_supernet(self) -> Supernet:
         """A supernet with nothing decided, on the CPU."""
+        cells = self.in_channels, self.num_classes, self.space, self.operations
         if isinstance(self.model, NasBench201Config):
-            return NasBench201Supernet(self.model, self.in_channels, self.num_classes)
-        return ImageSupernet(self.model, self.in_channels, self.num_classes)
+            return NasBench201Supernet(self.model, *cells)
+        return ImageSupernet(self.model, *cells)
 
     def build_network(self, genotype: Genotype, auxiliary: bool) -> Network:
         """The derived network of a genotype, on the CPU."""
         sizes = (self.in_channels, self.num_classes)
+        cells: dict[str, Any] = {"space": self.space, "operations": self.operations}
         if isinstance(self.model, NasBench201Config):
             if auxiliary:
                 raise ConfigError(
-                    "auxiliary is true, but networks of space nasbench201 have no auxiliary head: "
-                    "leave it out"
+                    f"auxiliary is true, but networks of space {self.space.name} have no auxiliary "
+                    "head: leave it out"
                 )
-            return NasBench201Network(genotype, self.model, *sizes)
-        return ImageNetwork(genotype, self.model, *sizes, auxiliary=auxiliary)
+            return NasBench201Network(genotype, self.model, *sizes, **cells)
+        return ImageNetwork(genotype, self.model, *sizes, auxiliary=auxiliary, **cells)
 
     def example_input(self) -> Tensor:
         """One image of random values: `[1, in_channels, rows, columns]`."""
@@ -101,6 +108,7 @@ class ImageTask(ImageModels):
         model: ImageModelConfig | NasBench201Config,
         data: ImageDataConfig,
         run: RunConfig,
+        **cells: Any,
     ) -> None:
         self.dataset = dataset
         self._load = partial(load_images, dataset, data_root=run.data_root, seed=run.seed)
@@ -113,7 +121,7 @@ class ImageTask(ImageModels):
         else:
             self._augmentation = ImageAugmentation.of(data, self._training.inputs)
             _, height, width, channels = self._training.inputs.shape
-        super().__init__(model, channels, len(self.classes), height, width)
+        super().__init__(model, channels, len(self.classes), height, width, **cells)
         side = min(height, width)
         if isinstance(model, ImageModelConfig) and model.stem == "imagenet" and side < 64:
             raise ConfigError(
@@ -171,12 +179,16 @@ class ImageTask(ImageModels):
         return self._whole(test, device)
 
 
-def models(model: Any, dimensions: Mapping[str, int]) -> ImageModels:
-    """The networks of the model's space for inputs and outputs of known size, without data."""
-    return ImageModels(model, **dimensions)
+def models(model: Any, dimensions: Mapping[str, int], **cells: Any) -> ImageModels:
+    """The networks of the model's space for inputs and outputs of known size, without data.
+
+    `cells` are the `space` and `operations` of another space of the same layers.
+    """
+    sizes: dict[str, Any] = dict(dimensions)
+    return ImageModels(model, **sizes, **cells)
 
 
-def open_task(run: RunConfig, model: Any, data: Any) -> ImageTask:
+def open_task(run: RunConfig, model: Any, data: Any, **cells: Any) -> ImageTask:
     """The task of a run's data set; DataError or ConfigError where it cannot be used."""
     assert run.dataset is not None, "the command line resolves the data set first"
-    return ImageTask(run.dataset, model, data, run)
+    return ImageTask(run.dataset, model, data, run, **cells)

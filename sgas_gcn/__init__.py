@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from typing_extensions import Unpack
@@ -30,6 +31,7 @@ def search(
     dataset: Any = None,
     *,
     test: Any = None,
+    plugins: Sequence[str | Path] = (),
     listener: Listener | None = None,
     quiet: bool = False,
     **options: Unpack[SearchOptions],
@@ -39,13 +41,22 @@ def search(
     `dataset` is a name, the path of a folder, or data in memory: of clouds a map-style
     `torch.utils.data.Dataset` of (points `[P, C]`, label) or a pair of arrays, of graphs PyG's Data
     or a list of them, with `test` for its test part, which `evaluate` alone opens. Options are
-    those of `sgas-gcn search --help`. `listener` hears of steps and epochs, `quiet` prints nothing.
-    InputError for what cannot be used, Interrupted after a stop signal.
+    those of `sgas-gcn search --help`. `plugins` are files with operations, strategies, data sets or
+    spaces of your own (`sgas.registry`). `listener` hears of steps and epochs, `quiet` prints
+    nothing. InputError for what cannot be used, Interrupted after a stop signal.
     """
     from sgas import interface
     from sgas_gcn.family import FAMILY
 
-    return interface.search(FAMILY, dataset, test=test, listener=listener, quiet=quiet, **options)
+    return interface.search(
+        FAMILY,
+        dataset,
+        test=test,
+        plugins=plugins,
+        listener=listener,
+        quiet=quiet,
+        **options,
+    )
 
 
 def train(
@@ -53,6 +64,7 @@ def train(
     dataset: Any = None,
     *,
     test: Any = None,
+    plugins: Sequence[str | Path] = (),
     listener: Listener | None = None,
     quiet: bool = False,
     **options: Unpack[TrainOptions],
@@ -66,19 +78,28 @@ def train(
     from sgas_gcn.family import FAMILY
 
     return interface.train(
-        FAMILY, genotype, dataset, test=test, listener=listener, quiet=quiet, **options
+        FAMILY,
+        genotype,
+        dataset,
+        test=test,
+        plugins=plugins,
+        listener=listener,
+        quiet=quiet,
+        **options,
     )
 
 
-def evaluate(run: TrainResult | str | Path, *, device: str = "auto") -> dict[str, Any]:
+def evaluate(
+    run: TrainResult | str | Path, *, plugins: Sequence[str | Path] = (), device: str = "auto"
+) -> dict[str, Any]:
     """The figures of a trained run on the test split, which is opened once and then read."""
     from sgas import interface
     from sgas_gcn.family import FAMILY
 
-    return interface.evaluate(FAMILY, run, device=device)
+    return interface.evaluate(FAMILY, run, plugins=plugins, device=device)
 
 
-def load(run: TrainResult | str | Path) -> TrainResult:
+def load(run: TrainResult | str | Path, *, plugins: Sequence[str | Path] = ()) -> TrainResult:
     """A trained run: its `network`, `genotype`, `config`, and figures (`result`, `evaluation`).
 
     RunError where it is a search, or was not trained to its end.
@@ -86,4 +107,4 @@ def load(run: TrainResult | str | Path) -> TrainResult:
     from sgas import interface
     from sgas_gcn.family import FAMILY
 
-    return interface.load(FAMILY, run)
+    return interface.load(FAMILY, run, plugins=plugins)

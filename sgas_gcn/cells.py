@@ -139,7 +139,7 @@ class Cell(nn.Module):
         layout: CellLayout,
     ) -> None:
         super().__init__()
-        self.operations = operations
+        self.operations = dict(operations)
         self.concat = layout.concat
         self.num_steps = layout.num_steps
         self.out_channels = len(self.concat) * channels

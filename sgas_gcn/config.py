@@ -20,8 +20,8 @@ OPERATIONS = (
     "rel_sage",
 )
 
-POINT_SPACE = SearchSpace("point", OPERATIONS)
-GRAPH_SPACE = SearchSpace("graph", OPERATIONS)
+POINT_SPACE = SearchSpace("point", dict.fromkeys(OPERATIONS))
+GRAPH_SPACE = SearchSpace("graph", dict.fromkeys(OPERATIONS))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from sgas.config import RunConfig
 from sgas.errors import DataError, InputError, unknown_name
-from sgas.family import DatasetInfo, Family, Models, Task
+from sgas.family import Family, Models, Operations, Space, Task
 from sgas_gcn.config import (
     GRAPH_SPACE,
     POINT_SPACE,
@@ -17,13 +17,11 @@ from sgas_gcn.config import (
     PointDataConfig,
     PointModelConfig,
 )
-from sgas_gcn.datasets import DATASETS
-from sgas_gcn.datasets.graphs import GRAPH_DATASETS
+from sgas_gcn.datasets import DATASETS, DatasetEntry
+from sgas_gcn.datasets.graphs import GRAPH_DATASETS, GraphEntry
 from sgas_gcn.datasets.kind import GRAPH, POINT, kind_of, looks_like_path
 from sgas_gcn.library import LIBRARY
 from sgas_gcn.published import load_published, published_names
-
-SPACES = {space.name: space for space in (POINT_SPACE, GRAPH_SPACE)}
 
 OPERATION_GROUPS = {
     "skip_connect": "skip",
@@ -60,29 +58,49 @@ def space_of(dataset: str, space: str | None) -> str:
         known = unknown_name("data set", dataset, FAMILY.datasets, DataError)
         raise DataError(f"{known}, or give the path of a folder with your own")
     kind = kind_of(dataset)
-    if space not in (None, kind):
+    if space is not None and kind not in (space, SPACES[space].like):
         raise InputError(f"space is {space!r}, but {dataset} needs {kind!r}: leave space out")
-    return kind
+    return space or kind
 
 
-def _open_task(run: RunConfig, model: Any, data: Any) -> Task:
-    if run.space == GRAPH:
-        from sgas_gcn import graph_task
-
-        return graph_task.open_task(run, model, data)
+def _open_points(run: RunConfig, model: Any, data: Any) -> Task:
     from sgas_gcn import task
 
     return task.open_task(run, model, data)
 
 
-def _models(space: str, model: Any, dimensions: Mapping[str, int]) -> Models:
-    if space == GRAPH:
-        from sgas_gcn import graph_task
+def _open_graphs(run: RunConfig, model: Any, data: Any) -> Task:
+    from sgas_gcn import graph_task
 
-        return graph_task.models(model, dimensions)
+    return graph_task.open_task(run, model, data)
+
+
+def _point_models(model: Any, dimensions: Mapping[str, int]) -> Models:
     from sgas_gcn import task
 
     return task.models(model, dimensions)
+
+
+def _graph_models(model: Any, dimensions: Mapping[str, int]) -> Models:
+    from sgas_gcn import graph_task
+
+    return graph_task.models(model, dimensions)
+
+
+def _point_operations() -> Operations:
+    from sgas_gcn.ops.cases import point_cases
+    from sgas_gcn.ops.operation import Operation
+    from sgas_gcn.ops.point import POINT_OPERATIONS
+
+    return Operations(POINT_OPERATIONS, Operation, point_cases)
+
+
+def _graph_operations() -> Operations:
+    from sgas_gcn.ops.cases import graph_cases
+    from sgas_gcn.ops.graph import GRAPH_OPERATIONS
+    from sgas_gcn.ops.operation import Operation
+
+    return Operations(GRAPH_OPERATIONS, Operation, graph_cases)
 
 
 def _check_folder(folder: str) -> dict[str, Any]:
@@ -101,31 +119,43 @@ def _keep_own(dataset: Any, test: Any, root: str) -> Path:
     return keep_own(dataset, test, root)
 
 
-def _datasets() -> dict[str, DatasetInfo]:
-    clouds = [DatasetInfo(e.name, "point clouds", e.help) for e in DATASETS.values()]
-    graphs = [DatasetInfo(e.name, "graphs", e.help) for e in GRAPH_DATASETS.values()]
-    return {info.name: info for info in clouds + graphs}
-
+SPACES = {
+    POINT: Space(
+        POINT_SPACE,
+        "point clouds",
+        PointModelConfig,
+        PointDataConfig,
+        _open_points,
+        _point_models,
+        {"in_channels": 3, "num_classes": 40},
+        _point_operations,
+        DATASETS,
+        DatasetEntry,
+    ),
+    GRAPH: Space(
+        GRAPH_SPACE,
+        "graphs",
+        GraphModelConfig,
+        GraphDataConfig,
+        _open_graphs,
+        _graph_models,
+        {"in_channels": 50, "num_outputs": 121},
+        _graph_operations,
+        GRAPH_DATASETS,
+        GraphEntry,
+    ),
+}
 
 FAMILY = Family(
     name="gcn",
     home="sgas_gcn.family",
     title="greedy architecture search for point clouds and graphs",
     package="sgas_gcn",
-    datasets=_datasets(),
     default_dataset="shapes",
     spaces=SPACES,
-    model_configs={POINT: PointModelConfig, GRAPH: GraphModelConfig},
-    data_configs={POINT: PointDataConfig, GRAPH: GraphDataConfig},
     operation_groups=OPERATION_GROUPS,
     default_preset=default_preset,
     space_of=space_of,
-    open_task=_open_task,
-    models=_models,
-    paper_dimensions={
-        POINT: {"in_channels": 3, "num_classes": 40},
-        GRAPH: {"in_channels": 50, "num_outputs": 121},
-    },
     check_folder=_check_folder,
     keep_own=_keep_own,
     published_names=published_names,

@@ -15,16 +15,19 @@ import torch
 from torch import Tensor
 
 from sgas.cells.genotype import Genotype
+from sgas.cells.space import SearchSpace
 from sgas.config import RunConfig
 from sgas.data import Source, SubsetSource, stratified_parts
 from sgas.errors import DataError
 from sgas.labels import Labels, ManyLabels, OneClass
 from sgas.protocols import AlphasOn
+from sgas_gcn.cells import Operations
 from sgas_gcn.config import GRAPH_SPACE, GraphDataConfig, GraphModelConfig
 from sgas_gcn.datasets.graph_arrays import GraphArrays, GraphSplit
 from sgas_gcn.datasets.graphs import load_graphs
 from sgas_gcn.graph_batch import GraphBatch
 from sgas_gcn.network import GraphNetwork
+from sgas_gcn.ops.graph import GRAPH_OPERATIONS
 from sgas_gcn.supernet import GraphSupernet
 
 # The mean training graph of PPI, for counting operations and time.
@@ -35,22 +38,36 @@ EXAMPLE_DEGREE = 27
 class GraphModels:
     """The supernet and the networks for nodes of `in_channels` features, `num_outputs` logits."""
 
-    space = GRAPH_SPACE
     smallest_batch = 1
 
-    def __init__(self, model: GraphModelConfig, in_channels: int, num_outputs: int) -> None:
+    def __init__(
+        self,
+        model: GraphModelConfig,
+        in_channels: int,
+        num_outputs: int,
+        space: SearchSpace = GRAPH_SPACE,
+        operations: Operations = GRAPH_OPERATIONS,
+    ) -> None:
         self.model, self.num_steps = model, model.num_steps
+        self.space, self.operations = space, operations
         self.in_channels, self.num_outputs = in_channels, num_outputs
         self.dimensions = {"in_channels": in_channels, "num_outputs": num_outputs}
 
     def build_supernet(self) -> GraphSupernet:
         """A supernet with nothing decided, on the CPU."""
-        return GraphSupernet(self.model, self.in_channels, self.num_outputs)
+        sizes = self.in_channels, self.num_outputs
+        return GraphSupernet(self.model, *sizes, self.space, self.operations)
 
     def build_network(self, genotype: Genotype, auxiliary: bool) -> GraphNetwork:
         """The derived network of a genotype, on the CPU."""
         return GraphNetwork(
-            genotype, self.model, self.in_channels, self.num_outputs, auxiliary=auxiliary
+            genotype,
+            self.model,
+            self.in_channels,
+            self.num_outputs,
+            auxiliary=auxiliary,
+            space=self.space,
+            operations=self.operations,
         )
 
     def example_input(self) -> GraphBatch:
@@ -113,7 +130,12 @@ class GraphTask(GraphModels):
     paper_alphas_on = AlphasOn.VALIDATION
 
     def __init__(
-        self, dataset: str, model: GraphModelConfig, data: GraphDataConfig, run: RunConfig
+        self,
+        dataset: str,
+        model: GraphModelConfig,
+        data: GraphDataConfig,
+        run: RunConfig,
+        **cells: Any,
     ) -> None:
         self._load = partial(load_graphs, dataset, data_root=run.data_root, seed=run.seed)
         self._data, self.dataset = data, dataset
@@ -125,7 +147,7 @@ class GraphTask(GraphModels):
         self.transductive = self._training.transductive  # one graph, of which some nodes are asked
         self.samples = "nodes" if self.transductive else "graphs"
         self.labels: Labels = ManyLabels() if self._training.multi_label else OneClass()
-        super().__init__(model, self._training.num_features, len(self.classes))
+        super().__init__(model, self._training.num_features, len(self.classes), **cells)
 
     def _check_sizes(self, graphs: Sequence[GraphArrays]) -> None:
         """DataError where a batch could be of a single node, which batch norm cannot train on."""
@@ -198,12 +220,16 @@ class GraphTask(GraphModels):
             )
 
 
-def models(model: Any, dimensions: Mapping[str, int]) -> GraphModels:
-    """The networks of the graph space for inputs and outputs of known size, without data."""
-    return GraphModels(model, **dimensions)
+def models(model: Any, dimensions: Mapping[str, int], **cells: Any) -> GraphModels:
+    """The networks of the graph space for inputs and outputs of known size, without data.
+
+    `cells` are the `space` and `operations` of another space of the same layers.
+    """
+    sizes: dict[str, Any] = dict(dimensions)
+    return GraphModels(model, **sizes, **cells)
 
 
-def open_task(run: RunConfig, model: Any, data: Any) -> GraphTask:
+def open_task(run: RunConfig, model: Any, data: Any, **cells: Any) -> GraphTask:
     """The task of a run's data set; DataError or ConfigError where it cannot be used."""
     assert run.dataset is not None, "the command line resolves the data set first"
-    return GraphTask(run.dataset, model, data, run)
+    return GraphTask(run.dataset, model, data, run, **cells)

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from sgas.cells.edges import derived_layout
 from sgas.cells.genotype import Genotype
+from sgas.cells.space import SearchSpace
 from sgas_gcn.cells import (
     DropPath,
+    Operations,
     build_cells,
     build_stem,
     drop_clouds,
@@ -47,14 +49,16 @@ class PointNetwork(nn.Module):
         num_classes: int,
         drop_path: float = 0.0,
         auxiliary: bool = False,
+        space: SearchSpace = POINT_SPACE,
+        operations: Operations = POINT_OPERATIONS,
     ) -> None:
         super().__init__()
-        self.genotype = genotype.validate(POINT_SPACE)
+        self.genotype = genotype.validate(space)
         self.config = config
         self.drop_path = drop_path
         self.stem = build_stem(config, in_channels)
-        layout = derived_layout(POINT_SPACE, genotype.cells[KIND])
-        self.cells = build_cells(POINT_OPERATIONS, config, layout)
+        layout = derived_layout(space, genotype.cells[KIND])
+        self.cells = build_cells(operations, config, layout)
         heads = build_heads(config, self.cells, num_classes)
         self.fusion, self.head0, self.head1, self.head2 = heads
         self.auxiliary_cell = 2 * config.num_cells // 3
@@ -113,14 +117,16 @@ class GraphNetwork(nn.Module):
         num_outputs: int,
         drop_path: float = 0.0,
         auxiliary: bool = False,
+        space: SearchSpace = GRAPH_SPACE,
+        operations: Operations = GRAPH_OPERATIONS,
     ) -> None:
         super().__init__()
-        self.genotype = genotype.validate(GRAPH_SPACE)
+        self.genotype = genotype.validate(space)
         self.config = config
         self.drop_path = drop_path
         self.stem = build_stem(config, in_channels)
-        layout = derived_layout(GRAPH_SPACE, genotype.cells[KIND])
-        self.cells = build_cells(GRAPH_OPERATIONS, config, layout)
+        layout = derived_layout(space, genotype.cells[KIND])
+        self.cells = build_cells(operations, config, layout)
         last = self.cells[-1].out_channels
         self.classifier = NodeClassifier(last, num_outputs, config.dropout)
         self.auxiliary_cell = 2 * config.num_cells // 3

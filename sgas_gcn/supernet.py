@@ -90,8 +90,15 @@ class Supernet(nn.Module):
 class PointSupernet(Supernet):
     """Logits `[B, num_classes]` for clouds `[B, P, in_channels]`."""
 
-    def __init__(self, config: PointModelConfig, in_channels: int, num_classes: int) -> None:
-        super().__init__(POINT_SPACE, POINT_OPERATIONS, config, in_channels)
+    def __init__(
+        self,
+        config: PointModelConfig,
+        in_channels: int,
+        num_classes: int,
+        space: SearchSpace = POINT_SPACE,
+        operations: Operations = POINT_OPERATIONS,
+    ) -> None:
+        super().__init__(space, operations, config, in_channels)
         self.config = config
         heads = build_heads(config, self.cells, num_classes)
         self.fusion, self.head0, self.head1, self.head2 = heads
@@ -126,8 +133,15 @@ class PointSupernet(Supernet):
 class GraphSupernet(Supernet):
     """Logits `[R, num_outputs]` of the asked nodes of graphs with features `[N, in_channels]`."""
 
-    def __init__(self, config: GraphModelConfig, in_channels: int, num_outputs: int) -> None:
-        super().__init__(GRAPH_SPACE, GRAPH_OPERATIONS, config, in_channels)
+    def __init__(
+        self,
+        config: GraphModelConfig,
+        in_channels: int,
+        num_outputs: int,
+        space: SearchSpace = GRAPH_SPACE,
+        operations: Operations = GRAPH_OPERATIONS,
+    ) -> None:
+        super().__init__(space, operations, config, in_channels)
         self.config = config
         last = self.cells[-1].out_channels
         self.classifier = NodeClassifier(last, num_outputs, config.dropout)

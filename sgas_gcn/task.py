@@ -10,26 +10,35 @@ import torch
 from torch import Tensor
 
 from sgas.cells.genotype import Genotype
+from sgas.cells.space import SearchSpace
 from sgas.config import RunConfig
 from sgas.data import DeviceSource, LabelledArrays, Source, SubsetSource, stratified_parts
 from sgas.errors import ConfigError, DataError
 from sgas.labels import Labels, OneClass
 from sgas.protocols import AlphasOn
 from sgas_gcn.augment import CloudAugmentation, have_normals
+from sgas_gcn.cells import Operations
 from sgas_gcn.config import POINT_SPACE, PointDataConfig, PointModelConfig
 from sgas_gcn.datasets import load_points
 from sgas_gcn.network import PointNetwork
+from sgas_gcn.ops.point import POINT_OPERATIONS
 from sgas_gcn.supernet import PointSupernet
 
 
 class PointModels:
     """The supernet and the networks for clouds of `in_channels` and `num_classes`."""
 
-    space = POINT_SPACE
     labels: Labels = OneClass()
     smallest_batch = 2
 
-    def __init__(self, model: PointModelConfig, in_channels: int, num_classes: int) -> None:
+    def __init__(
+        self,
+        model: PointModelConfig,
+        in_channels: int,
+        num_classes: int,
+        space: SearchSpace = POINT_SPACE,
+        operations: Operations = POINT_OPERATIONS,
+    ) -> None:
         widest = model.k * model.num_cells
         if widest > model.num_points:
             raise ConfigError(
@@ -38,12 +47,14 @@ class PointModels:
                 f"{model.num_points}: lower k or num_cells, or raise num_points"
             )
         self.model, self.num_steps = model, model.num_steps
+        self.space, self.operations = space, operations
         self.in_channels, self.num_classes = in_channels, num_classes
         self.dimensions = {"in_channels": in_channels, "num_classes": num_classes}
 
     def build_supernet(self) -> PointSupernet:
         """A supernet with nothing decided, on the CPU."""
-        return PointSupernet(self.model, self.in_channels, self.num_classes)
+        sizes = self.in_channels, self.num_classes
+        return PointSupernet(self.model, *sizes, self.space, self.operations)
 
     def build_network(self, genotype: Genotype, auxiliary: bool) -> PointNetwork:
         """The derived network of a genotype, on the CPU."""
@@ -53,6 +64,8 @@ class PointModels:
             self.in_channels,
             self.num_classes,
             auxiliary=auxiliary,
+            space=self.space,
+            operations=self.operations,
         )
 
     def example_input(self) -> Tensor:
@@ -67,7 +80,12 @@ class PointTask(PointModels):
     samples, paper_alphas_on = "training clouds", AlphasOn.TEST
 
     def __init__(
-        self, dataset: str, model: PointModelConfig, data: PointDataConfig, run: RunConfig
+        self,
+        dataset: str,
+        model: PointModelConfig,
+        data: PointDataConfig,
+        run: RunConfig,
+        **cells: Any,
     ) -> None:
         self.dataset = dataset
         self._load = partial(load_points, dataset, data_root=run.data_root, seed=run.seed)
@@ -79,7 +97,7 @@ class PointTask(PointModels):
                 f"num_points is {model.num_points}; the clouds of {dataset} have {stored} points: "
                 f"give at most {stored}"
             )
-        super().__init__(model, channels, len(self._training.classes))
+        super().__init__(model, channels, len(self._training.classes), **cells)
         self.classes = self._training.classes
         self._augmentation = CloudAugmentation(
             data, model.num_points, have_normals(self._training.inputs)
@@ -123,12 +141,16 @@ class PointTask(PointModels):
         return self._source(arrays, device)
 
 
-def models(model: Any, dimensions: Mapping[str, int]) -> PointModels:
-    """The networks of the point space for inputs and outputs of known size, without data."""
-    return PointModels(model, **dimensions)
+def models(model: Any, dimensions: Mapping[str, int], **cells: Any) -> PointModels:
+    """The networks of the point space for inputs and outputs of known size, without data.
+
+    `cells` are the `space` and `operations` of another space of the same layers.
+    """
+    sizes: dict[str, Any] = dict(dimensions)
+    return PointModels(model, **sizes, **cells)
 
 
-def open_task(run: RunConfig, model: Any, data: Any) -> PointTask:
+def open_task(run: RunConfig, model: Any, data: Any, **cells: Any) -> PointTask:
     """The task of a run's data set; DataError or ConfigError where it cannot be used."""
     assert run.dataset is not None, "the command line resolves the data set first"
-    return PointTask(run.dataset, model, data, run)
+    return PointTask(run.dataset, model, data, run, **cells)

@@ -13,7 +13,7 @@ from sgas.cells.decisions import CellDecisions, Choice
 from sgas.cells.space import SearchSpace
 from sgas.deciding.records import EpochRecord
 from sgas.deciding.scoring import (
-    CRITERIA,
+    criterion_2,
     edge_importance,
     operation_probs,
     selection_certainty,
@@ -77,7 +77,7 @@ def search_records(
     for epoch, row in enumerate(torch.as_tensor(np.asarray(alphas, dtype=np.float64))):
         probs = operation_probs(row)
         past = torch.stack(history[-4:]) if history else row.new_zeros(0, *probs.shape)
-        score = CRITERIA["cri2"](row, past).tolist()
+        score = criterion_2(row, past).tolist()
         due = epoch >= warmup_epochs and (epoch - warmup_epochs) % interval == 0
         chosen: dict = {}
         if due and not cell.complete:

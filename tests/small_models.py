@@ -66,11 +66,11 @@ class SmallSpace:
 
     @property
     def space(self) -> SearchSpace:
-        return self.family.spaces[self.name]
+        return self.family.search_space(self.name)
 
     def models(self, **options: Any) -> Any:
-        config = self.family.model_configs[self.name](**{**self.sizes, **options})
-        return self.family.models(self.name, config, self.dimensions)
+        config = self.family.spaces[self.name].model_config(**{**self.sizes, **options})
+        return self.family.spaces[self.name].models(config, self.dimensions)
 
     def supernet(self, seed: int = 0, **options: Any) -> Any:
         """A supernet in float64, and in training mode."""

@@ -116,7 +116,7 @@ def training_batches(training: Training, steps: int) -> list[tuple[Any, torch.Te
 def _task(space: str) -> Any:
     family, dataset, sizes = SPACES[space]
     run_config = RunConfig(dataset=dataset, space=space)
-    model, data = family.model_configs[space](**sizes), family.data_configs[space]()
+    model, data = family.spaces[space].model_config(**sizes), family.spaces[space].data_config()
     return family.open_task(run_config, model, data)
 
 

@@ -50,7 +50,7 @@ def write_study(
 
     `searched_by` is the protocol that the cells name, where it is another than the study's.
     """
-    chosen = family.spaces[space or next(iter(family.spaces))]
+    chosen = family.search_space(space or next(iter(family.spaces)))
     folder.mkdir(parents=True)
     write_info(
         folder,

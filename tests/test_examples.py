@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+import os
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,15 @@ import pytest
 import sgas_cnn
 import sgas_gcn
 
-EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+ROOT = Path(__file__).parents[1]
+ALL = sorted((ROOT / "examples").glob("*.py"))
+PLUGINS = {  # what the output or the run says of the addition
+    "own_operation": "candidates: 11",
+    "own_strategy": '"strategy": "gap"',
+    "own_dataset": '"dataset": "bars"',
+    "own_space": '"space": "chain"',
+}
+EXAMPLES = [path for path in ALL if path.stem not in PLUGINS]
 SHORT = {"warmup_epochs": 0, "decision_interval": 1, "final_epochs": 0}
 SMALL: dict[str, dict[str, int]] = {
     "search_and_train": {"num_points": 32, "channels": 4, "batch_size": 270},
@@ -38,5 +49,23 @@ def test_an_example_runs(
     assert len(list((tmp_path / "runs").glob("*/evaluation.json"))) == 1
 
 
+@pytest.mark.parametrize("name", PLUGINS)
+def test_an_addition_from_outside_is_searched(name: str, tmp_path: Path) -> None:
+    example = ROOT / "examples" / f"{name}.py"
+    done = subprocess.run(
+        [sys.executable, str(example)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "runs").iterdir()
+    assert (run / "plugins" / example.name).read_text() == example.read_text()
+    assert PLUGINS[name] in done.stdout + (run / "config.json").read_text()
+
+
 def test_there_are_examples() -> None:
     assert len(EXAMPLES) >= 3
+    assert len((ROOT / "examples/own_operation.py").read_text().splitlines()) <= 40
+    assert len((ROOT / "examples/own_strategy.py").read_text().splitlines()) <= 30

@@ -26,10 +26,11 @@ LAYERS = (
     ("config", "data", "labels", "keywords"),
     ("options", "native", "own", "cells", "protocols"),
     ("deciding", "family"),
+    ("registry",),
     ("reports",),
     ("running",),
     ("studies",),
-    ("commands", "interface"),
+    ("commands", "interface", "testing"),
     ("cli",),
 )
 LAYER_OF = {name: level for level, names in enumerate(LAYERS) for name in names}

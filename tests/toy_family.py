@@ -14,6 +14,7 @@ import os
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from sgas.cells.space import SearchSpace
 from sgas.config import RunConfig, option, validate
 from sgas.data import DeviceSource, Source, SubsetSource, stratified_parts
 from sgas.errors import unknown_name
-from sgas.family import DatasetInfo, Family
+from sgas.family import DatasetInfo, Family, OperationCase, Operations, Space
 from sgas.labels import OneClass
 from sgas.protocols import AlphasOn
 
@@ -251,26 +252,43 @@ def open_task(run: RunConfig, model: Any, data: Any) -> ToyTask:
     return ToyTask(run, model, data)
 
 
-def models(space: str, model: Any, dimensions: Mapping[str, int]) -> ToyTask:
+def models(model: Any, dimensions: Mapping[str, int]) -> ToyTask:
     return ToyTask(RunConfig(dataset="blobs"), model, ToyDataConfig())
 
+
+def cases() -> list[OperationCase]:
+    x = torch.randn(6, 4, dtype=torch.float64)
+    return [OperationCase((4,), x, (), x.shape, torch.arange(6).flip(0))]
+
+
+def operations() -> Operations:
+    return Operations({op: partial(build, op) for op in OPERATIONS}, nn.Module, cases)
+
+
+SPACES = {
+    SPACE.name: Space(
+        SPACE,
+        "vectors",
+        ToyModelConfig,
+        ToyDataConfig,
+        open_task,
+        models,
+        {"num_features": NUM_FEATURES, "num_classes": NUM_CLASSES},
+        operations,
+        {"blobs": DatasetInfo("blobs", "vectors", "three blobs of vectors")},
+    )
+}
 
 FAMILY = Family(
     name="toy",
     home="toy_family",
     title="a family for tests",
     package="toy_presets",
-    datasets={"blobs": DatasetInfo("blobs", "vectors", "three blobs of vectors")},
     default_dataset="blobs",
-    spaces={SPACE.name: SPACE},
-    model_configs={SPACE.name: ToyModelConfig},
-    data_configs={SPACE.name: ToyDataConfig},
+    spaces=SPACES,
     operation_groups={},
     default_preset=lambda dataset, space: "tiny",
     space_of=lambda dataset, space: SPACE.name,
-    open_task=open_task,
-    models=models,
-    paper_dimensions={SPACE.name: {"num_features": NUM_FEATURES, "num_classes": NUM_CLASSES}},
     check_folder=lambda folder: {"folder": folder, "problems": []},
     keep_own=lambda dataset, test, root: Path(root),
     published_names=lambda: (),

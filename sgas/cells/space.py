@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from sgas.cells.topology import CellTopology
@@ -13,17 +14,23 @@ NONE = "none"
 class SearchSpace:
     """Names of a search space: candidate operations (column 0 is `none`) and kinds of cell.
 
+    `candidates` is a dict where operations can be added to the space (`sgas.registry`).
     `in_degree` edges enter each step in the end (None: all). `published_only` are operations that
     published cells use and no search offers.
     """
 
     name: str
-    operations: tuple[str, ...]
+    candidates: Collection[str]
     cell_kinds: tuple[str, ...] = ("normal",)
     num_inputs: int = 2
     in_degree: int | None = 2
     num_outputs: int = 4
     published_only: tuple[str, ...] = ()
+
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """The candidates as they are now, in the order of the columns."""
+        return tuple(self.candidates)
 
     def topology(self, num_steps: int) -> CellTopology:
         """The complete cell of `num_steps` steps."""

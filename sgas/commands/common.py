@@ -12,8 +12,8 @@ from jsonargparse import ArgumentParser
 
 from sgas.errors import ConfigError, RunError
 from sgas.family import Family
-from sgas.options import Flag, Positional, Words, parser_for
-from sgas.running.settings import presets, sections_of, where_of
+from sgas.options import PLUGIN, Flag, Positional, Words, parser_for
+from sgas.running.settings import default_preset, presets, sections_of, where_of
 from sgas.studies.study import Study, read_info, read_study
 
 TITLES = {
@@ -22,7 +22,7 @@ TITLES = {
     "model": "network ({space})",
     "data": "data ({space})",
 }
-RESUME = Flag("resume", "run folder to go on with; takes no other argument", is_switch=False)
+RESUME = Flag("resume", "run folder to go on with; takes no other option", is_switch=False)
 
 
 def run_parser(
@@ -42,16 +42,17 @@ def run_parser(
         for part, config in sections_of(family, verb, space).items()
     }
     end = epilog(family, verb, dataset, space)
-    return parser_for(family.command, verb, about, sections, positionals, [RESUME], end)
+    return parser_for(family.command, verb, about, sections, positionals, [RESUME, PLUGIN], end)
 
 
 def epilog(family: Family, verb: str, dataset: str, space: str) -> str:
     """The end of a verb's help: data sets, presets, and what the defaults above are."""
     names = ", ".join(family.datasets)
-    known = ", ".join(presets(family.package, space))
+    known = ", ".join(presets(family, space))
+    preset = default_preset(family, dataset, space)
     return (
         f"Data sets: {names}, or the path of a folder. Presets for space {space}: {known} "
-        f"(default for {dataset}: {family.default_preset(dataset, space)}). The defaults above are "
+        f"(default for {dataset}: {preset}). The defaults above are "
         f"those without a preset; {family.command} {verb} --print_config shows what a run would "
         "take."
     )
@@ -60,7 +61,7 @@ def epilog(family: Family, verb: str, dataset: str, space: str) -> str:
 def run_to_resume(family: Family, verb: str, argv: Sequence[str]) -> Path | None:
     """The run folder of `--resume`, which takes no other option; None where it is not given."""
     words = Words.of(argv)
-    options = [(name, value) for name, value in words.options if name != "debug"]
+    options = [(name, value) for name, value in words.options if name not in ("debug", "plugin")]
     if all(name != "resume" for name, _ in options):
         return None
     ((_, folder), *others) = options

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from sgas.commands.common import print_json
 from sgas.family import Family
-from sgas.options import Flag, Positional, parse, parser_for
+from sgas.options import PLUGIN, Flag, Positional, parse, parser_for
 from sgas.running.trained import evaluate_run
 
 RUN = Positional("run", "run folder of a training that has ended")
 FLAGS = [
+    PLUGIN,
     Flag("json", "print one JSON object"),
     Flag("device", "auto, cpu, cuda or cuda:N (default: auto)", is_switch=False),
 ]

@@ -7,17 +7,14 @@ from pathlib import Path
 
 from sgas.cells.decisions import genotype_of
 from sgas.commands.common import print_json
+from sgas.config import STRATEGIES
 from sgas.errors import RunError
 from sgas.family import Family
-from sgas.options import Flag, Positional, parse, parser_for
+from sgas.options import PLUGIN, Flag, Positional, parse, parser_for
 from sgas.running.runs import read_records
 from sgas.running.settings import open_settings
 
 RUN = Positional("run", "run folder of a search")
-FLAGS = [
-    Flag("json", "print one JSON object"),
-    Flag("strategy", "cri1, cri2, darts or random (default: that of the run)", is_switch=False),
-]
 
 
 def main(family: Family, argv: Sequence[str]) -> int:
@@ -27,7 +24,12 @@ def main(family: Family, argv: Sequence[str]) -> int:
         "and say where they part. After the first difference the alphas are still those of the "
         "recorded run."
     )
-    parser = parser_for(family.command, "replay", about, {}, [RUN], FLAGS)
+    flags = [
+        PLUGIN,
+        Flag("json", "print one JSON object"),
+        Flag("strategy", f"{', '.join(STRATEGIES)} (default: that of the run)", is_switch=False),
+    ]
+    parser = parser_for(family.command, "replay", about, {}, [RUN], flags)
     values = parse(parser, argv)
     folder = Path(values["run"])
     settings, _ = open_settings(family, folder)
@@ -37,15 +39,15 @@ def main(family: Family, argv: Sequence[str]) -> int:
     from sgas.deciding.schedule import Schedule
     from sgas.deciding.strategies import strategy_named
 
-    space = family.spaces[str(settings.run.space)]
-    strategy = strategy_named(values["strategy"] or settings.loop.strategy)
+    space = family.search_space(str(settings.run.space))
+    strategy = values["strategy"] or settings.loop.strategy
     recorded = read_records(folder)
     if not recorded:
         raise RunError(f"{folder} has no scored epoch yet; wait for the first to end")
     schedule = Schedule.of(settings.loop, space.topology(settings.model.num_steps))
     replayed = replay(
         recorded,
-        strategy,
+        strategy_named(strategy),
         space,
         schedule,
         settings.model.num_steps,
@@ -73,7 +75,7 @@ def main(family: Family, argv: Sequence[str]) -> int:
     result = {
         "run": str(folder),
         "recorded_strategy": settings.loop.strategy,
-        "strategy": strategy.name,
+        "strategy": strategy,
         "epochs": epochs,
         "decisions": decisions,
         "genotype": text,

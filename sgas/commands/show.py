@@ -13,7 +13,7 @@ from sgas.config import fields_of, make
 from sgas.errors import ConfigError, RunError
 from sgas.family import Family
 from sgas.files import write_text
-from sgas.options import Flag, Positional, Words, parse, parser_for
+from sgas.options import PLUGIN, Flag, Positional, Words, parse, parser_for
 from sgas.protocols import cell_in_words, cell_protocol, provenance
 from sgas.running.genotype_files import genotype_label, load_genotype
 from sgas.running.runs import is_run, read_config
@@ -22,6 +22,7 @@ from sgas.studies.study import is_study
 
 TARGET = Positional("target", "published name, genotype file, run or study folder")
 FLAGS = [
+    PLUGIN,
     Flag("json", "print one JSON object"),
     Flag(
         "preset",
@@ -43,10 +44,10 @@ def main(family: Family, argv: Sequence[str]) -> int:
     asks = target is None or "--help" in argv or "-h" in argv
     genotype = None if asks else load_genotype(family, str(target))
     space = genotype.space if genotype else next(iter(family.spaces))
-    sections = {f"network ({space})": family.model_configs[space]}
+    sections = {f"network ({space})": family.spaces[space].model_config}
     sizes = [
         Flag(name, f"{name.replace('_', ' ')} (default: those of the run, or {value})", False)
-        for name, value in family.paper_dimensions[space].items()
+        for name, value in family.spaces[space].paper_dimensions.items()
     ]
     parser = parser_for(family.command, "show", about, sections, [TARGET], FLAGS + sizes)
     values = parse(parser, argv)  # prints the help, or says that the target is missing
@@ -54,7 +55,7 @@ def main(family: Family, argv: Sequence[str]) -> int:
         return 0
     folder = Path(values["target"])
     model = make(
-        family.model_configs[space],
+        family.spaces[space].model_config,
         {**_preset(family, genotype, values["preset"], folder), **values},
     )
     cost = _cost(family, genotype, model, values, folder)
@@ -101,8 +102,9 @@ def _preset(family: Family, genotype: Genotype, preset: str | None, folder: Path
             return dataclasses.asdict(settings.model)
         preset = preset or family.default_preset(str(settings.run.dataset), genotype.space)
         known = data_options(family, settings)
-    usual = load_preset(family.package, genotype.space, preset or "paper", "train")
-    sizes = fields_of(family.model_configs[genotype.space], "show")
+    own = next(iter(family.spaces[genotype.space].presets), "paper")
+    usual = load_preset(family, genotype.space, preset or own, "train")
+    sizes = fields_of(family.spaces[genotype.space].model_config, "show")
     return {name: value for name, value in {**usual, **known}.items() if name in sizes}
 
 
@@ -111,13 +113,13 @@ def _cost(
 ) -> dict[str, Any]:
     from sgas.running.complexity import latency, num_flops, num_parameters
 
-    dimensions = dict(family.paper_dimensions[genotype.space])
+    dimensions = dict(family.spaces[genotype.space].paper_dimensions)
     if is_run(folder):
         dimensions = dict(open_settings(family, folder)[1]["dimensions"])
     for name in dimensions:
         if values.get(name) is not None:
             dimensions[name] = _whole(name, values[name])
-    models = family.models(genotype.space, model, dimensions)
+    models = family.spaces[genotype.space].models(model, dimensions)
     network = models.build_network(genotype, False)
     example = models.example_input()
     flops = num_flops(network, example)
@@ -150,7 +152,7 @@ def _draw(family: Family, genotype: Genotype, target: Path, out: Path | None) ->
     except OSError as error:
         raise RunError(f"cannot make the folder {folder}: {error.strerror}") from None
     written = []
-    space = family.spaces[genotype.space]
+    space = family.search_space(genotype.space)
     for kind in space.cell_kinds:
         name = "cell" if is_run(target) else genotype_label(str(target), genotype)
         path = folder / f"{name}-{kind}.svg"
@@ -174,7 +176,7 @@ def _print(family: Family, genotype: Genotype, table: dict[str, Any]) -> None:
     from rich.table import Table
 
     console = Console(highlight=False, soft_wrap=True)
-    space = family.spaces[genotype.space]
+    space = family.search_space(genotype.space)
     for kind, cell in genotype.cells.items():
         topology = space.topology(cell.num_steps(space))
         rows = Table("into", "operation", "from", title=f"{kind} cell", title_justify="left")

@@ -10,7 +10,7 @@ from sgas.commands.common import open_study, print_json
 from sgas.errors import RunError
 from sgas.family import Family
 from sgas.files import write_text
-from sgas.options import Flag, Positional, parse, parser_for
+from sgas.options import PLUGIN, Flag, Positional, parse, parser_for
 from sgas.reports import (
     Fact,
     Group,
@@ -29,6 +29,7 @@ from sgas.studies.summary import StrategySummary, Summary, spread_text, stamp_of
 
 TARGET = Positional("target", "study folder that sweep wrote")
 FLAGS = [
+    PLUGIN,
     Flag("json", "print one JSON object"),
     Flag("metric", "figure to compare: accuracy, micro_f1, …, error, loss", is_switch=False),
     Flag("out", "folder for page and pictures (default: the study)", is_switch=False),
@@ -91,7 +92,7 @@ def _agreement(family: Family, study: Study, strategy: str) -> dict[str, str]:
     genotypes = [e.genotype for e in study.entries if e.strategy == strategy and e.genotype]
     if not genotypes:
         return {}
-    space = family.spaces[study.info.space]
+    space = family.search_space(study.info.space)
     return {
         kind: draw_agreement(genotypes, space, kind, strategy, family.operation_groups)
         for kind in space.cell_kinds
@@ -109,7 +110,7 @@ def _fact(row: StrategySummary, summary: Summary) -> Fact:
 def _cell(family: Family, entry: Entry, summary: Summary) -> Group:
     genotype: Genotype | None = entry.genotype
     assert genotype is not None
-    space, groups = family.spaces[genotype.space], family.operation_groups
+    space, groups = family.search_space(genotype.space), family.operation_groups
     pictures = [draw_genotype(genotype, space, kind, groups) for kind in space.cell_kinds]
     trial = next(t for t in summary.results.trials if t.name == entry.name)
     figures = (

@@ -20,16 +20,18 @@ from sgas.commands.common import command_of, epilog
 from sgas.config import ClusterConfig, RunConfig, SweepConfig, fields_of, make
 from sgas.errors import ConfigError, RunError
 from sgas.family import Family
-from sgas.options import Nested, Words, parse, parser_for, print_config
+from sgas.files import write_text
+from sgas.options import PLUGIN, Nested, Words, parse, parser_for, print_config
 from sgas.protocols import search_parts, train_parts
+from sgas.registry import COPIES, copies, described, records
 from sgas.running.checks import require_batch, require_samples, require_trained_alphas
 from sgas.running.machine import environment, prepare, resolve_device
 from sgas.running.settings import (
-    LOOPS,
     SECTIONS,
     Settings,
     load_preset,
     resolve,
+    sections_of,
     where_of,
     with_absolute_paths,
 )
@@ -137,10 +139,10 @@ def _parser(family: Family, dataset: str, space: str) -> ArgumentParser:
         "where the jobs run": ClusterConfig,
     }
     for verb in VERBS:
-        configs = (LOOPS[verb], family.model_configs[space], family.data_configs[space])
-        sections[f"{verb} ({space})"] = Nested(verb, configs, without=("strategy",))
+        own = {n: config for n, config in sections_of(family, verb, space).items() if n != "run"}
+        sections[f"{verb} ({space})"] = Nested(verb, tuple(own.values()), without=("strategy",))
     end = epilog(family, "sweep", dataset, space)
-    return parser_for(family.command, "sweep", about, sections, epilog=end)
+    return parser_for(family.command, "sweep", about, sections, flags=[PLUGIN], epilog=end)
 
 
 def _threads(family: Family, sweep: SweepConfig, cluster: ClusterConfig, run: RunConfig) -> int:
@@ -151,7 +153,7 @@ def _threads(family: Family, sweep: SweepConfig, cluster: ClusterConfig, run: Ru
         share = cluster.cpus
     else:
         share = max(1, _num_cores() // (sweep.jobs or 1))
-    presets = (load_preset(family.package, str(run.space), str(run.preset), verb) for verb in VERBS)
+    presets = (load_preset(family, str(run.space), str(run.preset), verb) for verb in VERBS)
     return min([share, *(preset["threads"] for preset in presets if "threads" in preset)])
 
 
@@ -181,6 +183,7 @@ def _info(
         train=sections["train"],
         command=command,
         environment={},
+        plugins=records(),
     )
 
 
@@ -210,6 +213,9 @@ def _differences(before: StudyInfo, asked: Asked) -> Iterator[tuple[str, Any, An
     for name in ("family", "dataset", "space", "protocol"):
         if getattr(before, name) != getattr(now, name):
             yield name, getattr(before, name), getattr(now, name)
+    plugins = described(before.plugins), described(now.plugins)
+    if plugins[0] != plugins[1]:
+        yield "plugins", *plugins
     shared = ("dataset", "space", "protocol", "preset", "data_root")
     for verb in VERBS:
         old, new = _flat(getattr(before, verb)), _flat(getattr(now, verb))
@@ -279,7 +285,8 @@ def _make_folder(folder: Path) -> None:
     """Makes the folder of a study; RunError where something else is in it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        others = {path.name for path in folder.iterdir()} - {LOCK, MANIFEST, OWN_LOCK, "cluster"}
+        own = {LOCK, MANIFEST, OWN_LOCK, COPIES, "cluster"}
+        others = {path.name for path in folder.iterdir()} - own
     except OSError as error:
         raise RunError(f"cannot make the study folder {folder}: {error.strerror}") from None
     if others and not is_study(folder):
@@ -288,13 +295,16 @@ def _make_folder(folder: Path) -> None:
 
 def _write(folder: Path, info: StudyInfo, names: Sequence[str], fresh: bool) -> None:
     """Puts what was asked for into the folder; strategies and seeds of a study may only grow."""
+    for path, text in copies().items():
+        (folder / path).parent.mkdir(exist_ok=True)
+        write_text(folder / path, text)
     known = read_manifest(folder).parts if (folder / MANIFEST).exists() else {}
     wanted = [f"{name}/{phase}" for name in names for phase in PHASES]
     new = {name: Part() for name in wanted if name not in known}
     if new:
         change_parts(folder, new)
     before = None if fresh else read_info(folder)
-    if before is not None and not new:
+    if before is not None and not new and before.plugins == info.plugins:
         return
     import torch
 

@@ -10,7 +10,7 @@ from sgas.commands.common import command_of, open_study
 from sgas.errors import ConfigError, RunError, unknown_name
 from sgas.family import Family
 from sgas.files import write_text
-from sgas.options import Flag, Positional, Words, parse, parser_for
+from sgas.options import PLUGIN, Flag, Positional, Words, parse, parser_for
 
 if TYPE_CHECKING:
     from sgas.studies.summary import Summary
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 STUDY = Positional("study", "study folder that sweep wrote; none with --published")
 FORMATS = ("text", "markdown", "csv", "json")
 FLAGS = [
+    PLUGIN,
     Flag("json", "print one JSON object, as --format json"),
     Flag("format", f"{', '.join(FORMATS)} (default: text)", is_switch=False),
     Flag("out", "file for the table instead of standard output", is_switch=False),

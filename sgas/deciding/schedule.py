@@ -49,15 +49,16 @@ class Schedule:
         """The number of the last epoch."""
         return self.num_epochs - 1
 
-    def expected_costs(self, strategy: str) -> list[float]:
-        """Expected share of the work of each epoch, for the time left: falls with each decision.
+    def expected_costs(self, frees_edges: bool) -> list[float]:
+        """Expected share of the work of each epoch, for the time left.
 
-        An epoch costs its open edges and a part that no decision takes away (on an idle CPU, by the
-        point family's demo preset, about a quarter of the first epoch).
+        It falls with each decision where the strategy frees what is decided. An epoch costs its
+        open edges and a part that no decision takes away (on an idle CPU, by the point family's
+        demo preset, about a quarter of the first epoch).
         """
         costs = []
         for epoch in range(self.num_epochs):
-            made = sum(1 for e in self.decision_epochs if e < epoch and strategy != "darts")
+            made = sum(1 for e in self.decision_epochs if e < epoch and frees_edges)
             costs.append(0.25 + 0.75 * (1 - made / self.num_decisions))
         return costs
 

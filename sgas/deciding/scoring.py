@@ -71,5 +71,3 @@ def criterion_2(alphas: Tensor, history: Tensor) -> Tensor:
 
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
-
-CRITERIA: dict[str, Criterion] = {"cri1": criterion_1, "cri2": criterion_2}

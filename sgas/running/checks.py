@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from sgas.deciding.schedule import Schedule
-from sgas.errors import ConfigError, DataError, option
+from sgas.errors import ConfigError, DataError, PluginError, option
 from sgas.family import Family
+from sgas.registry import described, records
 from sgas.running.settings import Settings
 
 
@@ -35,10 +36,12 @@ def require_samples(parts: Mapping[str, Sized], smallest: int) -> None:
 
 def require_trained_alphas(family: Family, settings: Settings, strategy: str) -> None:
     """ConfigError where a search would decide edges by alphas that no epoch has trained."""
-    topology = family.spaces[str(settings.run.space)].topology(settings.model.num_steps)
+    from sgas.deciding.strategies import strategy_named
+
+    topology = family.search_space(str(settings.run.space)).topology(settings.model.num_steps)
     schedule, start = Schedule.of(settings.loop, topology), settings.loop.alpha_start_epoch
-    first = schedule.last_epoch if strategy == "darts" else schedule.warmup_epochs
-    if strategy != "random" and start > first:
+    first = strategy_named(strategy).first_decision(schedule)
+    if first is not None and start > first:
         raise ConfigError(
             f"alpha_start_epoch is {start}, but {strategy} first decides after epoch {first}, by "
             f"alphas that would not be trained yet: give at most {first}",
@@ -54,6 +57,16 @@ def require_same_sizes(folder: Path, config: Mapping[str, Any], sizes: list[int]
         raise DataError(
             f"the data of {folder} have changed: its parts had {before} samples, and have {sizes} "
             f"now; bring back the data, or start again with another {option('out')}"
+        )
+
+
+def require_same_plugins(folder: Path, config: Mapping[str, Any]) -> None:
+    """PluginError where a run was not begun with the plug-ins that are in the tables now."""
+    before, now = described(config.get("plugins", [])), described(records())
+    if set(before) != set(now):
+        raise PluginError(
+            f"{folder} was begun with {', '.join(before) or 'no plug-in'}, and given are "
+            f"{', '.join(now) or 'none'}; give the same, or leave {option('plugin')} out"
         )
 
 

@@ -34,7 +34,7 @@ def load_genotype(family: Family, name: str) -> Genotype:
         raise unknown_name("genotype", name, family.published_names(), error=GenotypeError)
     if genotype.space not in family.spaces:
         raise unknown_name("search space", genotype.space, family.spaces, error=GenotypeError)
-    return genotype.validate(family.spaces[genotype.space])
+    return genotype.validate(family.search_space(genotype.space))
 
 
 def _read_file(family: Family, path: Path) -> Genotype:
@@ -52,7 +52,7 @@ def _read_file(family: Family, path: Path) -> Genotype:
 def _parse_text(family: Family, text: str) -> Genotype:
     """The genotype of a DARTS text, of the first space of the family that it fits."""
     faults = []
-    for space in family.spaces.values():
+    for space in map(family.search_space, family.spaces):
         try:
             return Genotype.from_text(text, space.name).validate(space)
         except GenotypeError as error:

@@ -42,7 +42,7 @@ def draw_run(family: Family, folder: Path, out: Path) -> list[Path]:
     if not records or not metrics:
         raise RunError(f"{folder} has no scored epoch yet; wait for the first to end")
     genotype = read_genotype(folder)
-    space = family.spaces[genotype.space]
+    space = family.search_space(genotype.space)
     schedule = Schedule.of(settings.loop, space.topology(settings.model.num_steps))
     texts: dict[str, str] = {}
     cells = []

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from sgas.cells.genotype import Genotype
 from sgas.deciding.records import EpochRecord
 from sgas.family import Family
+from sgas.registry import plugged
 from sgas.running.runs import read_genotype, read_metrics, read_records
 from sgas.running.settings import open_settings
 from sgas.running.trained import (
@@ -34,7 +35,7 @@ def _described(result: SearchResult | TrainResult) -> str:
 
 def _as_svg(result: SearchResult | TrainResult) -> str:
     """The first cell, for a notebook that shows SVG alone."""
-    return next(iter(cells_of(result.family, result.genotype).values()))
+    return next(iter(_cells_of(result).values()))
 
 
 def _as_html(result: SearchResult | TrainResult) -> str:
@@ -43,15 +44,20 @@ def _as_html(result: SearchResult | TrainResult) -> str:
         f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>"
         for name, value in result.facts().items()
     )
-    cells = cells_of(result.family, result.genotype).values()
+    cells = _cells_of(result).values()
     return f"<div>{''.join(cells)}<table>{rows}</table></div>"
+
+
+def _cells_of(result: SearchResult | TrainResult) -> dict[str, str]:
+    with plugged(result.family, folders=[result.folder]):
+        return cells_of(result.family, result.genotype)
 
 
 def cells_of(family: Family, genotype: Genotype) -> dict[str, str]:
     """SVG of each cell of a genotype, by its kind."""
     from sgas.reports import draw_genotype
 
-    space, groups = family.spaces[genotype.space], family.operation_groups
+    space, groups = family.search_space(genotype.space), family.operation_groups
     return {kind: draw_genotype(genotype, space, kind, groups=groups) for kind in genotype.cells}
 
 
@@ -90,7 +96,8 @@ class SearchResult:
     def from_run(cls, family: Family, folder: str | Path) -> SearchResult:
         """The result of a run folder; RunError where it is no search of this family."""
         path = Path(folder)
-        _, config = open_settings(family, path, "search")
+        with plugged(family, folders=[path]):
+            _, config = open_settings(family, path, "search")
         decisions = [record for record in read_records(path) if record.edge is not None]
         return cls(family, path, read_genotype(path), config, read_metrics(path), decisions)
 
@@ -123,7 +130,8 @@ class TrainResult:
     def from_run(cls, family: Family, folder: str | Path) -> TrainResult:
         """The result of a run folder; RunError where it is no training that has ended."""
         path = Path(folder)
-        settings, config = open_trained(family, path)
+        with plugged(family, folders=[path]):
+            settings, config = open_trained(family, path)
         assert settings.genotype is not None, "a training has a genotype"
         result = read_result(path)
         return cls(family, path, settings.genotype, config, read_metrics(path), result)
@@ -131,7 +139,8 @@ class TrainResult:
     @cached_property
     def network(self) -> nn.Module:
         """The trained network, on the CPU in evaluation mode at first; takes a prepared batch."""
-        return cast("nn.Module", trained_network(self.family, self.folder))
+        with plugged(self.family, folders=[self.folder]):
+            return cast("nn.Module", trained_network(self.family, self.folder))
 
     @property
     def evaluation(self) -> dict[str, Any] | None:
@@ -140,7 +149,8 @@ class TrainResult:
 
     def evaluate(self, device: str = "auto") -> dict[str, Any]:
         """The figures on the test split, which is opened once; the next call reads them."""
-        return evaluate_run(self.family, self.folder, device)
+        with plugged(self.family, folders=[self.folder]):
+            return evaluate_run(self.family, self.folder, device)
 
     def facts(self) -> dict[str, Any]:
         """What is said of the training in a few lines."""

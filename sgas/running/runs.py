@@ -4,6 +4,7 @@
     metrics.jsonl         one line an epoch
     decisions.jsonl       one line a scored epoch and cell kind (searches)
     genotype.json         valid at every epoch: what would be cut now
+    plugins/              the texts of the plug-ins that config.json names, if any
     checkpoint.pt         everything that resuming needs; checkpoint.previous.pt the one before
     cell-KIND.svg, weights.safetensors, result.json, evaluation.json, log.txt
 
@@ -141,8 +142,13 @@ class Run:
         self.notices: list[str] = []
 
     @classmethod
-    def create(cls, folder: Path, config: Mapping[str, Any]) -> Run:
-        """A new run; RunError where the folder exists already, and then nothing is written."""
+    def create(
+        cls, folder: Path, config: Mapping[str, Any], texts: Mapping[str, str] | None = None
+    ) -> Run:
+        """A new run with files of these texts, by their paths in it.
+
+        RunError where the folder exists already, and then nothing is written.
+        """
         if folder.exists():
             go_on = f"go on with --resume {folder}, or " if is_run(folder) else ""
             raise RunError(f"{folder} exists already; {go_on}give another {option('out')}")
@@ -151,7 +157,9 @@ class Run:
             folder.parent.mkdir(parents=True, exist_ok=True)
             fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
             fresh.chmod(0o755)
-            write_text(fresh / CONFIG, json.dumps(config, indent=2) + "\n")
+            for name, text in {**(texts or {}), CONFIG: _as_json(config)}.items():
+                (fresh / name).parent.mkdir(exist_ok=True)
+                write_text(fresh / name, text)
             lock = _lock(fresh)
             os.rename(fresh, folder)
         except OSError as error:
@@ -197,7 +205,7 @@ class Run:
 
     def write_json(self, name: str, value: Any) -> None:
         """Puts a JSON file into the folder, whole or not at all."""
-        self.write_text(name, json.dumps(value, indent=2) + "\n")
+        self.write_text(name, _as_json(value))
 
     def add_epoch(
         self,
@@ -287,6 +295,10 @@ def read_checkpoint(path: Path) -> dict[str, Any] | None:
 
 def _seal(content: bytes) -> bytes:
     return b"sgas" + hashlib.sha256(content).digest()
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, indent=2) + "\n"
 
 
 def _lock(folder: Path) -> IO[str]:

@@ -113,7 +113,7 @@ class Search:
 
     def costs(self) -> list[float]:
         """Shares of the work: an epoch costs less after each decision."""
-        return self.schedule.expected_costs(self.config.strategy)
+        return self.schedule.expected_costs(self.strategy.frees_edges)
 
     def num_batches(self) -> int:
         """Batches of the weights' part in an epoch that begins now."""

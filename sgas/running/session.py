@@ -22,9 +22,11 @@ from sgas.deciding.schedule import Schedule
 from sgas.errors import ConfigError, DamagedRunError, Interrupted, SgasError, option
 from sgas.family import Family, Task
 from sgas.protocols import provenance, search_parts, train_parts
+from sgas.registry import copies, described, records
 from sgas.running.checks import (
     rehearse,
     require_batch,
+    require_same_plugins,
     require_same_sizes,
     require_samples,
     require_trained_alphas,
@@ -100,12 +102,13 @@ def start(
     out = settings.run.out
     folder = Path(out) if out else free_folder(Path("runs"), name)
     config = _config_json(family, settings, device, command, opened)
-    return _execute(family, settings, opened, Run.create(folder, config), output)
+    return _execute(family, settings, opened, Run.create(folder, config, copies()), output)
 
 
 def resume(family: Family, folder: Path, verb: str, output: Output | None = None) -> Path:
     """Goes on with the run of a folder to its end; where it had ended, writes its results again."""
     settings, config = open_settings(family, folder, verb)
+    require_same_plugins(folder, config)
     device = _prepared(family, settings, config)
     opened = _open(family, settings, device)
     require_same_sizes(folder, config, opened.sizes)
@@ -357,6 +360,7 @@ def _config_json(
         "dimensions": opened.task.dimensions,
         "sizes": opened.sizes,
         **opened.facts,
+        **({"plugins": records()} if records() else {}),
         "environment": environment(device),
     }
 
@@ -392,7 +396,7 @@ def _has_ended(family: Family, settings: Settings, folder: Path) -> bool:
     """Whether a run has been run to its end, and its results are written."""
     if settings.verb == "train":
         return (folder / RESULT).is_file()
-    topology = family.spaces[str(settings.run.space)].topology(settings.model.num_steps)
+    topology = family.search_space(str(settings.run.space)).topology(settings.model.num_steps)
     lines, last = read_metrics(folder), Schedule.of(settings.loop, topology).last_epoch
     return bool(lines) and lines[-1]["epoch"] == last and (folder / "report.html").is_file()
 
@@ -401,9 +405,11 @@ def _differences(family: Family, settings: Settings, config: Mapping[str, Any]) 
     """What a run was begun with that is not as in `settings`, in words; empty where nothing is."""
     run = dataclasses.asdict(with_absolute_paths(family, settings.run))
     asked: dict[str, Any] = {"family": family.name, "verb": settings.verb}
+    asked["plugins"] = described(records())
     if settings.genotype is not None:
         asked["genotype"] = msgspec.to_builtins(settings.genotype)
     kept: dict[str, Any] = {name: config.get(name) for name in asked}
+    kept["plugins"] = described(config.get("plugins", []))
     for section in SECTIONS:
         values = run if section == "run" else dataclasses.asdict(getattr(settings, section))
         kept_values = {**settings.defaults(section), **config[section]}

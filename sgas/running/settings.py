@@ -64,8 +64,8 @@ def sections_of(family: Family, verb: str, space: str) -> dict[str, type]:
     return {
         "run": RunConfig,
         "loop": LOOPS[verb],
-        "model": family.model_configs[space],
-        "data": family.data_configs[space],
+        "model": family.spaces[space].model_config,
+        "data": family.spaces[space].data_config,
     }
 
 
@@ -107,8 +107,8 @@ def resolve(
             f"{option('dataset')}, one of {', '.join(family.datasets)} or a folder"
         )
     dataset, space = where_of(family, verb, options, source)
-    preset = options.get("preset") or family.default_preset(dataset, space)
-    values = load_preset(family.package, space, preset, verb)
+    preset = options.get("preset") or default_preset(family, dataset, space)
+    values = load_preset(family, space, preset, verb)
     refuse_unknown(values, option_names(family, verb, space), "unknown key {} in the preset")
     taken = _taken_from(family, source, space, options) if there and source else {}
     if "data_root" in there and options.get("dataset") in (None, there.get("dataset")):
@@ -137,7 +137,7 @@ def _taken_from(
 def data_options(family: Family, settings: Settings) -> dict[str, Any]:
     """What a run was asked about its data: the options that are not as its preset has them."""
     run = settings.run
-    preset = load_preset(family.package, str(run.space), str(run.preset), settings.verb)
+    preset = load_preset(family, str(run.space), str(run.preset), settings.verb)
     asked = {}
     for config in (settings.model, settings.data):
         usual = make(type(config), preset)
@@ -154,23 +154,31 @@ def option_names(family: Family, verb: str, space: str) -> list[str]:
     return [name for config in sections for name in fields_of(config, verb)]
 
 
-def presets(package: str, space: str) -> dict[str, Any]:
-    """The preset files of a family for a space, by name."""
-    folder, prefix = resources.files(package) / "presets", f"{space}-"
-    return {
+def presets(family: Family, space: str) -> dict[str, Any]:
+    """The presets of a space by name: values by verb, or the family's files with these."""
+    folder, prefix = resources.files(family.package) / "presets", f"{space}-"
+    files = {
         path.name.removeprefix(prefix).removesuffix(".yaml"): path
         for path in sorted(folder.iterdir(), key=lambda path: path.name)
         if path.name.startswith(prefix) and path.name.endswith(".yaml")
     }
+    return {**files, **family.spaces[space].presets}
 
 
-def load_preset(package: str, space: str, name: str, verb: str) -> dict[str, Any]:
+def default_preset(family: Family, dataset: str, space: str) -> str:
+    """The preset of a data set where none is asked for: of a space with its own, the first."""
+    own = family.spaces[space].presets
+    return next(iter(own)) if own else family.default_preset(dataset, space)
+
+
+def load_preset(family: Family, space: str, name: str, verb: str) -> dict[str, Any]:
     """The values of a preset for a verb; InputError with the choices for an unknown name."""
-    files = presets(package, space)
-    if name not in files:
-        raise unknown_name(f"preset for space {space}", name, files)
-    preset = yaml.safe_load(files[name].read_text())
-    return dict(preset.get(verb) or {})
+    known = presets(family, space)
+    if name not in known:
+        raise unknown_name(f"preset for space {space}", name, known)
+    preset = known[name]
+    values = preset if isinstance(preset, Mapping) else yaml.safe_load(preset.read_text())
+    return dict(values.get(verb) or {})
 
 
 def with_absolute_paths(family: Family, run: RunConfig) -> RunConfig:

@@ -41,7 +41,8 @@ def trained_network(family: Family, folder: Path) -> Network:
     RunError where the run was not trained to its end or its weights are damaged.
     """
     settings, config = open_trained(family, folder)
-    models = family.models(str(settings.run.space), settings.model, config["dimensions"])
+    space = family.spaces[str(settings.run.space)]
+    models = space.models(settings.model, config["dimensions"])
     assert settings.genotype is not None, "a training has a genotype"
     network = models.build_network(settings.genotype, settings.loop.auxiliary)
     from safetensors import SafetensorError

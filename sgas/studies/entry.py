@@ -21,6 +21,7 @@ import msgspec
 from sgas.config import rebuild
 from sgas.errors import Interrupted, SgasError
 from sgas.family import Family
+from sgas.registry import plugged
 from sgas.running.runs import is_run, read_genotype
 from sgas.running.session import resume, start
 from sgas.running.settings import Settings, sections_of
@@ -66,7 +67,9 @@ def run_entry(study: Path, name: str, threads: int) -> int:
     task = EntryTask(import_module(info.home).FAMILY, info, study, name, threads)
     task.folder.mkdir(exist_ok=True)
     # One that was told to stop may still be writing this entry: wait until it has ended.
-    with StopSignal() as stop, hold(task.folder / ".lock"):
+    named = [entry["source"] for entry in info.plugins]
+    plugins = plugged(task.family, named, [study])
+    with plugins, StopSignal() as stop, hold(task.folder / ".lock"):
         for phase in PHASES:
             if read_manifest(study).parts[f"{name}/{phase}"].state is State.DONE:
                 continue

@@ -176,9 +176,12 @@ def _work(
     """The run folder of a part, and what each of its epochs is expected to cost."""
     strategy = name.rpartition("-")[0]
     if phase == "search":
+        from sgas.deciding.strategies import strategy_named
+
         loop = make(SearchConfig, {**info.search["loop"], "strategy": strategy})
-        topology = family.spaces[info.space].topology(info.search["model"]["num_steps"])
-        costs = Schedule.of(loop, topology).expected_costs(strategy)
+        topology = family.search_space(info.space).topology(info.search["model"]["num_steps"])
+        frees_edges = strategy_named(strategy).frees_edges
+        costs = Schedule.of(loop, topology).expected_costs(frees_edges)
         return folder / name / "search", costs
     epochs = info.train["loop"]["epochs"] if phase == "train" else 0
     return folder / name / phase, [1.0] * epochs

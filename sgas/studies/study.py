@@ -65,7 +65,8 @@ class StudyInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What study.json holds.
 
     `search` and `train` are the resolved sections `run`, `loop`, `model` and `data` of a run's
-    config.json, but for strategy and seed. `home` is the module whose FAMILY the study is of.
+    config.json, but for strategy and seed. `home` is the module whose FAMILY the study is of;
+    `plugins` are names, sources and hashes of the plug-ins, whose texts are in `plugins/`.
     """
 
     format: int
@@ -81,6 +82,7 @@ class StudyInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     train: dict[str, Any]
     command: str
     environment: dict[str, Any]
+    plugins: list[dict[str, str]] = []
 
 
 @dataclass(frozen=True)

@@ -98,8 +98,8 @@ def supernet_of(case: Golden, arrays: Arrays, state: str) -> Any:
     """The supernet with the weights and the decisions of the file."""
     small = SPACES[case.space]
     family, kinds = small.family, small.space.cell_kinds
-    config = family.model_configs[case.space](**{**small.sizes, **case.options})
-    net: Any = family.models(case.space, config, case.dimensions).build_supernet()
+    config = family.spaces[case.space].model_config(**{**small.sizes, **case.options})
+    net: Any = family.spaces[case.space].models(config, case.dimensions).build_supernet()
     net.double()
     weights = {our_name(key[2:]): value for key, value in arrays.items() if key.startswith("w.")}
     suffix = {kind: f"_{kind}" if len(kinds) > 1 else "" for kind in kinds}

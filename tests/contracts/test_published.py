@@ -60,7 +60,8 @@ def test_published_genotypes_and_sizes(name: str, golden: Path) -> None:
             assert list(cell.concat) == network[f"{kind}_concat"]
         for setting in network["counts"] if settings else ():
             options, dimensions = settings[setting]
-            models = family.models(name, family.model_configs[name](**options), dimensions)
+            place = family.spaces[name]
+            models = place.models(place.model_config(**options), dimensions)
             with torch.device("meta"):
                 net: Any = models.build_network(genotype, False)
             count = sum(parameter.numel() for parameter in net.parameters())

@@ -148,8 +148,8 @@ PAPER = {
 @pytest.mark.parametrize("name", PAPER)
 def test_parameter_count_at_the_paper_s_setting(name: str) -> None:
     small, (dimensions, count, shape) = SPACES[name], PAPER[name]
-    config = small.family.model_configs[name]()
-    net = small.family.models(name, config, dimensions).build_supernet()
+    config = small.family.spaces[name].model_config()
+    net = small.family.spaces[name].models(config, dimensions).build_supernet()
     assert sum(weight.numel() for weight in net.weights()) == count
     alphas = list(net.alphas.values())
     assert all(alpha.shape == shape and 0 < alpha.abs().max() < 0.01 for alpha in alphas)

@@ -9,9 +9,10 @@ import torch
 from sgas.cells.decisions import CellDecisions, Choice, Status
 from sgas.cells.space import SearchSpace
 from sgas.cells.topology import CellTopology
+from sgas.config import STRATEGIES
 from sgas.deciding.replay import empty_history, extend_history, replay, score_epoch
 from sgas.deciding.schedule import Schedule, cosine
-from sgas.deciding.strategies import STRATEGIES, EpochView
+from sgas.deciding.strategies import EpochView, strategy_named
 
 OPERATIONS = ("none", "a", "b", "c", "d")
 TOPOLOGIES = {
@@ -30,8 +31,8 @@ def run(name: str, topology: CellTopology, seed: int = 0):
     records, cuts = [], []
     for epoch, alphas in enumerate(drift.cumsum(0).double()):
         view = EpochView(epoch, "normal", alphas, history, cell, OPERATIONS, schedule, seed)
-        made, cell = score_epoch(view, STRATEGIES[name])
-        cuts.append(STRATEGIES[name].complete(view))
+        made, cell = score_epoch(view, strategy_named(name))
+        cuts.append(strategy_named(name).complete(view))
         records.extend(made)
         history = extend_history(history, alphas, 4)
     return records, cell, cuts, schedule
@@ -49,10 +50,10 @@ def test_contract(name: str, topology: CellTopology) -> None:
     assert len(decided) == topology.num_decisions
     assert all(record.op in OPERATIONS[1:] for record in decided)
     assert all(cut.complete for cut in cuts) and cuts[-1] == cell
-    if name == "darts":
-        assert {record.epoch for record in decided} == {schedule.last_epoch}
-    else:
+    if strategy_named(name).frees_edges:
         assert tuple(record.epoch for record in decided) == schedule.decision_epochs
+    else:
+        assert {record.epoch for record in decided} == {schedule.last_epoch}
     for record in decided[:-1]:
         assert record.runner_up is not None and record.runner_up != record.edge
 
@@ -61,12 +62,12 @@ def test_contract(name: str, topology: CellTopology) -> None:
 def test_replay_gives_the_same_and_other_strategies_part(name: str) -> None:
     space = SearchSpace("toy", OPERATIONS)
     records, cell, _, schedule = run(name, space.topology(3), seed=5)
-    again = replay(records, STRATEGIES[name], space, schedule, 3, 4, seed=5)
+    again = replay(records, strategy_named(name), space, schedule, 3, 4, seed=5)
     assert list(again.records) == records
     assert again.decisions == {"normal": cell} and not again.differences
     others = [other for other in STRATEGIES if other != name]
     assert any(
-        replay(records, STRATEGIES[other], space, schedule, 3, 4, seed=5).differences
+        replay(records, strategy_named(other), space, schedule, 3, 4, seed=5).differences
         for other in others
     )
 
@@ -78,12 +79,12 @@ def test_a_changed_log_is_named() -> None:
     other = "a" if records[place].op == "d" else "d"
     forged = msgspec.structs.replace(records[place], op=other)
     records[place] = forged
-    found = replay(records, STRATEGIES["cri1"], space, schedule, 3, 4, seed=0)
+    found = replay(records, strategy_named("cri1"), space, schedule, 3, 4, seed=0)
     assert len(found.differences) == 1 and f"epoch {forged.epoch}" in found.differences[0]
     quiet = records[-1]
     records[place] = msgspec.structs.replace(forged, op="d" if other == "a" else "a")
     records[-1] = msgspec.structs.replace(quiet, states=[*reversed(quiet.states)])
-    (told,) = replay(records, STRATEGIES["cri1"], space, schedule, 3, 4, seed=0).differences
+    (told,) = replay(records, strategy_named("cri1"), space, schedule, 3, 4, seed=0).differences
     assert (
         told == f"epoch {quiet.epoch}, normal cell: no decision in both, where other edges differ"
     )
@@ -106,7 +107,7 @@ def test_darts_keeps_the_edges_with_the_largest_weight() -> None:
         0,
     )
     # Edge 1 is nearly all `none`, but its step has only two edges.
-    choices = STRATEGIES["darts"].decide(view)
+    choices = strategy_named("darts").decide(view)
     assert choices == (Choice(0, "a"), Choice(1, "a"), Choice(3, "c"), Choice(4, "d"))
 
 

@@ -1,26 +1,21 @@
-"""The table of strategies. A new one is one file and a line here."""
+"""Strategies, one a file; `sgas.config.STRATEGIES` is the table of their names."""
 
 from __future__ import annotations
 
-from sgas.deciding.scoring import CRITERIA
-from sgas.deciding.strategies.base import EpochView, Strategy
-from sgas.deciding.strategies.darts import Darts
-from sgas.deciding.strategies.greedy import Greedy
-from sgas.deciding.strategies.random import Random
-from sgas.errors import unknown_name
+from pkgutil import resolve_name
 
-STRATEGIES: dict[str, Strategy] = {
-    **{name: Greedy(name, criterion) for name, criterion in CRITERIA.items()},
-    "darts": Darts(),
-    "random": Random(),
-}
+from sgas.config import STRATEGIES
+from sgas.deciding.strategies.base import EpochView, Strategy
+from sgas.errors import unknown_name
 
 
 def strategy_named(name: str) -> Strategy:
     """The strategy of a name; InputError with the choices where there is none."""
     if name not in STRATEGIES:
         raise unknown_name("strategy", name, STRATEGIES)
-    return STRATEGIES[name]
+    source = STRATEGIES[name].source
+    strategy: Strategy = resolve_name(source) if isinstance(source, str) else source
+    return strategy
 
 
-__all__ = ["STRATEGIES", "EpochView", "Strategy", "strategy_named"]
+__all__ = ["EpochView", "Strategy", "strategy_named"]

@@ -1,4 +1,4 @@
-"""What a strategy sees and answers. The loop asks every strategy the same two questions.
+"""What a strategy sees and answers. All that is particular to a strategy, it is asked itself.
 
 Dimensions: E edges, O candidate operations (column 0 is `none`), K epochs of history.
 """
@@ -43,11 +43,16 @@ class EpochView:
 
 
 class Strategy(Protocol):
-    """When and what to decide."""
+    """When and what to decide.
+
+    `frees_edges` says that it decides as the search goes, so that epochs get cheaper.
+    """
 
     @property
-    def name(self) -> str:
-        """The name that users type."""
+    def frees_edges(self) -> bool: ...
+
+    def first_decision(self, schedule: Schedule) -> int | None:
+        """The epoch after which it first decides by the alphas; None where they never count."""
         ...
 
     def score(self, view: EpochView) -> Tensor:

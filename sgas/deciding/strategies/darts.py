@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sgas.cells.decisions import CellDecisions, Choice
+from sgas.deciding.schedule import Schedule
 from sgas.deciding.strategies.base import EpochView, best_operation, ranked
 
 
@@ -19,7 +20,11 @@ from sgas.deciding.strategies.base import EpochView, best_operation, ranked
 class Darts:
     """Decides everything after the last epoch."""
 
-    name: str = "darts"
+    frees_edges = False
+
+    def first_decision(self, schedule: Schedule) -> int:
+        """The last epoch."""
+        return schedule.last_epoch
 
     def score(self, view: EpochView) -> Tensor:
         """The largest softmax weight of an edge other than that of `none`: `[E]`."""
@@ -43,3 +48,6 @@ class Darts:
         for choice in self.decide(last):
             last = last.after(choice)
         return last.decisions
+
+
+DARTS = Darts()

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from sgas.cells.decisions import CellDecisions, Choice
-from sgas.deciding.scoring import Criterion
+from sgas.deciding.schedule import Schedule
+from sgas.deciding.scoring import Criterion, criterion_1, criterion_2
 from sgas.deciding.strategies.base import EpochView, best_operation, ranked
 
 
@@ -18,8 +19,12 @@ from sgas.deciding.strategies.base import EpochView, best_operation, ranked
 class Greedy:
     """Decides by a criterion of `sgas.deciding.scoring`."""
 
-    name: str
     criterion: Criterion
+    frees_edges = True
+
+    def first_decision(self, schedule: Schedule) -> int:
+        """The first decision epoch."""
+        return schedule.decision_epochs[0]
 
     def score(self, view: EpochView) -> Tensor:
         """The criterion over all edges, decided ones included, as published: `[E]`."""
@@ -40,3 +45,6 @@ class Greedy:
     def _best(self, view: EpochView) -> Choice:
         edge = ranked(self.score(view), view.decisions.undecided)[0]
         return Choice(edge, best_operation(view, edge))
+
+
+CRI1, CRI2 = Greedy(criterion_1), Greedy(criterion_2)

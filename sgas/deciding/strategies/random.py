@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sgas.cells.decisions import CellDecisions, Choice
+from sgas.deciding.schedule import Schedule
 from sgas.deciding.strategies.base import EpochView, ranked
 
 
@@ -20,7 +21,10 @@ from sgas.deciding.strategies.base import EpochView, ranked
 class Random:
     """Decides by drawing lots; the alphas do not count."""
 
-    name: str = "random"
+    frees_edges = True
+
+    def first_decision(self, schedule: Schedule) -> None:
+        """None: it never looks at the alphas."""
 
     def score(self, view: EpochView) -> Tensor:
         """A draw from the uniform distribution for each edge, new at every epoch: `[E]`."""
@@ -42,6 +46,9 @@ class Random:
                 for choice in self.decide(later):
                     view = view.after(choice)
         return view.decisions
+
+
+RANDOM = Random()
 
 
 def _generator(view: EpochView) -> random.Random:
