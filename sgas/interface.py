@@ -92,11 +92,9 @@ def train(
             "published name, a file or a run folder"
         )
     with plugged(family, plugins, [] if source is None else [source]):
-        if isinstance(genotype, Genotype):
-            label = genotype.content_hash[:8]
-        else:
+        if not isinstance(genotype, Genotype):
             genotype = load_genotype(family, word)
-            label = genotype_label(word, genotype)
+        label = genotype_label(word, genotype)
         chosen = _options_of(family, "train", dataset, test, options, source)
         settings = resolve(family, "train", chosen, source=source, genotype=genotype)
         command = _command(family, "train", chosen, plugins, word)
