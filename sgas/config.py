@@ -21,7 +21,7 @@ from sgas.errors import option as named
 
 PROTOCOLS = ("clean", "paper")
 OPTIMIZERS = ("sgd", "adam")
-SCHEDULES = ("cosine", "linear")
+SCHEDULES = ("cosine", "linear", "two_slopes")
 CLUSTERS = ("slurm", "local")
 MAX_SEED = 2**31 - 1
 MOST_THREADS = 1024  # many more, and OpenMP ends the process

@@ -54,7 +54,7 @@ class TrainLoopOptions(TypedDict, total=False):
     optimizer: Literal["sgd", "adam"]
     learning_rate: float
     learning_rate_min: float
-    learning_rate_schedule: Literal["cosine", "linear"]
+    learning_rate_schedule: Literal["cosine", "linear", "two_slopes"]
     learning_rate_warmup: int
     momentum: float
     weight_decay: float

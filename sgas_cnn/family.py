@@ -36,7 +36,9 @@ OPERATION_GROUPS = {
 
 
 def default_preset(dataset: str, space: str) -> str:
-    """`demo` for digits, `paper` for CIFAR-10 and ImageNet, `small` for your own folders."""
+    """`demo` for digits, the published for CIFAR-10 and ImageNet, `small` for your own folders."""
+    if dataset == "cifar10" and space == "nasbench201":
+        return "benchmark"
     if dataset in ("cifar10", "imagenet"):
         return "imagenet" if dataset == "imagenet" else "paper"
     return "demo" if dataset in DATASETS else "small"

@@ -24,6 +24,9 @@ POINT_SPACE = SearchSpace("point", dict.fromkeys(OPERATIONS))
 GRAPH_SPACE = SearchSpace("graph", dict.fromkeys(OPERATIONS))
 
 
+DROP_PATHS = ("graph", "node")
+
+
 @dataclass(frozen=True)
 class PointModelConfig:
     """Size of a point-cloud supernet or network."""
@@ -74,6 +77,12 @@ class GraphModelConfig:
     num_cells: int = option(1, "cells", low=1)
     num_steps: int = option(3, "steps of a cell", low=1, high=16, verbs=("search",))
     dropout: float = option(0.0, "dropout before the classifier", low=0, high=0.95)
+    drop_path_by: str = option(
+        "graph",
+        "what an edge of the cell is dropped for at once: a whole graph, or a node alone",
+        choices=DROP_PATHS,
+        verbs=("train",),
+    )
 
     def __post_init__(self) -> None:
         validate(self)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 from sgas.keywords import RunOptions, SearchLoopOptions, TrainLoopOptions
 
@@ -31,3 +31,5 @@ class SearchOptions(RunOptions, SearchLoopOptions, NetworkOptions, total=False):
 
 class TrainOptions(RunOptions, TrainLoopOptions, NetworkOptions, total=False):
     """Options of `sgas_gcn.train`."""
+
+    drop_path_by: Literal["graph", "node"]

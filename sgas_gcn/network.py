@@ -105,8 +105,9 @@ class GraphNetwork(nn.Module):
     """Logits `[R, num_outputs]` of the asked nodes of graphs, by the cells of a genotype.
 
     The number of steps and the output of a cell are the genotype's; `config.num_steps` is not read.
-    `drop_path` is the probability of dropping an edge of the cell for a graph and may change
-    between epochs. GenotypeError where the genotype is not one of graphs.
+    `drop_path` is the probability of dropping an edge of the cell for a graph, or for a node where
+    `config.drop_path_by` says so, and may change between epochs.
+    GenotypeError where the genotype is not one of graphs.
     """
 
     def __init__(
@@ -141,7 +142,9 @@ class GraphNetwork(nn.Module):
         In training mode with an auxiliary head, the pair of the logits and the auxiliary logits.
         """
         drop_path: DropPath | None = None
-        if self.training and self.drop_path > 0:
+        if self.training and self.drop_path > 0 and self.config.drop_path_by == "node":
+            drop_path = partial(drop_clouds, probability=self.drop_path, num_clouds=len(batch.x))
+        elif self.training and self.drop_path > 0:
             drop_path = partial(
                 drop_graphs,
                 probability=self.drop_path,

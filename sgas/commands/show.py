@@ -17,7 +17,7 @@ from sgas.options import PLUGIN, Flag, Positional, Words, parse, parser_for
 from sgas.protocols import cell_in_words, cell_protocol, provenance
 from sgas.running.genotype_files import genotype_label, load_genotype
 from sgas.running.runs import is_run, read_config
-from sgas.running.settings import data_options, load_preset, open_settings
+from sgas.running.settings import data_options, load_preset, open_settings, presets
 from sgas.studies.study import is_study
 
 TARGET = Positional("target", "published name, genotype file, run or study folder")
@@ -93,7 +93,8 @@ def _origin(folder: Path, genotype: Genotype) -> dict[str, str]:
 def _preset(family: Family, genotype: Genotype, preset: str | None, folder: Path) -> dict[str, Any]:
     """Sizes: those that a trained run has, or that `train` would take of a search; the preset's.
 
-    The preset is that which is given, else for a run the one that `train` would take, or `paper`.
+    The preset is that which is given, else for a run the one that `train` would take, or
+    the published one.
     """
     known = {}
     if is_run(folder):
@@ -102,7 +103,8 @@ def _preset(family: Family, genotype: Genotype, preset: str | None, folder: Path
             return dataclasses.asdict(settings.model)
         preset = preset or family.default_preset(str(settings.run.dataset), genotype.space)
         known = data_options(family, settings)
-    own = next(iter(family.spaces[genotype.space].presets), "paper")
+    published = "benchmark" if "benchmark" in presets(family, genotype.space) else "paper"
+    own = next(iter(family.spaces[genotype.space].presets), published)
     usual = load_preset(family, genotype.space, preset or own, "train")
     sizes = fields_of(family.spaces[genotype.space].model_config, "show")
     return {name: value for name, value in {**usual, **known}.items() if name in sizes}

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from sgas.cells.topology import CellTopology
 from sgas.config import SearchConfig, TrainConfig
 
+FINAL_SLOPE = 5  # epochs of the second slope
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -66,7 +68,9 @@ class Schedule:
 def learning_rate(config: TrainConfig, epoch: int) -> float:
     """The learning rate of an epoch of a training."""
     start, end = config.learning_rate, config.learning_rate_min
-    fall = {"cosine": cosine, "linear": linear}[config.learning_rate_schedule]
+    fall = {"cosine": cosine, "linear": linear, "two_slopes": two_slopes}[
+        config.learning_rate_schedule
+    ]
     warmup = min(1.0, (epoch + 1) / (config.learning_rate_warmup + 1))
     return fall(start, end, epoch, config.epochs) * warmup
 
@@ -74,6 +78,19 @@ def learning_rate(config: TrainConfig, epoch: int) -> float:
 def linear(start: float, end: float, epoch: int, num_epochs: int) -> float:
     """Learning rate of an epoch: a line from `start` at epoch 0 to `end` at `num_epochs`."""
     return start + (end - start) * epoch / num_epochs
+
+
+def two_slopes(start: float, end: float, epoch: int, num_epochs: int) -> float:
+    """Learning rate of an epoch: a line that falls nearly to `end`, then a flatter one.
+
+    The last `FINAL_SLOPE` epochs share one step of the first line; trainings no longer than that
+    have one line. Source: the published training of SGAS on ImageNet.
+    """
+    steep, left = num_epochs - FINAL_SLOPE, num_epochs - epoch
+    if steep <= 0:
+        return linear(start, end, epoch, num_epochs)
+    share = (left - FINAL_SLOPE) / steep if left > FINAL_SLOPE else left / (steep * FINAL_SLOPE)
+    return end + (start - end) * share
 
 
 def cosine(start: float, end: float, epoch: int, num_epochs: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -94,6 +95,24 @@ DROPPED: dict[str, Any] = {
     ).view_as(ONES),
     "images": lambda: drop_images(ONES.flatten(1, 2).unsqueeze(-1), 0.25).view_as(ONES),
 }
+
+
+def test_drop_path_of_graphs_can_be_drawn_for_each_node() -> None:
+    small = SPACES["graph"]
+    network, batch = small.network(), small.batch()
+    seen = []
+
+    def spied(x: torch.Tensor, probability: float, num_clouds: int) -> torch.Tensor:
+        seen.append(drop_clouds(torch.ones_like(x), probability, num_clouds))
+        return x
+
+    network.config = replace(network.config, drop_path_by="node")
+    network.drop_path = 0.5
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sgas_gcn.network.drop_clouds", spied)
+        network(batch)
+    assert seen and all(len(set(kept[:, 0, 0].tolist())) == 2 for kept in seen)
+    assert all(len(kept) == len(batch.x) for kept in seen)
 
 
 @pytest.mark.parametrize("samples", DROPPED)
