@@ -40,6 +40,7 @@ from search_quality import (
 from torch import Tensor
 
 from sgas.cells.space import NONE
+from sgas.deciding.schedule import shown_epoch
 from sgas.errors import InputError, unknown_name
 from sgas.native.backend import use_kernels
 from sgas.running.listeners import Silent
@@ -153,7 +154,9 @@ def compare(reference: Outcome, other: Outcome) -> dict[str, Any]:
         "same_edges": other.same_edges(reference),
         "largest_difference": max(apart),
         "differences": apart,
-        "parted_in_epoch": next((epoch for epoch in epochs if apart[epoch] > 0.01), None),
+        "parted_in_epoch": next(
+            (shown_epoch(epoch) for epoch in epochs if apart[epoch] > 0.01), None
+        ),
         "last_loss_difference": abs(other.trace.losses[-1] - reference.trace.losses[-1]),
         "seconds": other.seconds,
     }

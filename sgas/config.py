@@ -269,7 +269,7 @@ class SearchConfig:
     momentum: float = option(0.9, "of SGD on the weights", low=0, high=1)
     weight_decay: float = option(3e-4, "of the weights", low=0)
     grad_clip: float = option(5.0, "largest gradient norm of the weights", above=0)
-    alpha_start_epoch: int = option(0, "first epoch that trains the alphas", low=0)
+    alpha_start_epoch: int = option(0, "first epochs, in which the alphas stay as drawn", low=0)
     alpha_learning_rate: float = option(3e-4, "of Adam on the alphas", above=0)
     alpha_weight_decay: float = option(1e-3, "of the alphas", low=0)
     validation_fraction: float = option(

@@ -23,7 +23,7 @@ from sgas.cells.space import NONE, SearchSpace
 from sgas.data import Source
 from sgas.deciding.records import EpochRecord
 from sgas.deciding.replay import empty_history, extend_history, replay, score_epoch
-from sgas.deciding.schedule import Schedule
+from sgas.deciding.schedule import Schedule, shown_epoch
 from sgas.deciding.strategies import EpochView, strategy_named
 from sgas.family import Family, OperationCase, Supernet, Task
 from sgas.native.backend import use_kernels
@@ -129,7 +129,8 @@ def _check_decisions(name: str, space: SearchSpace, num_steps: int, seed: int = 
     operations = {state.op for state in cell.states} - {None}
     _hold(operations <= set(space.operations[1:]), f"{what}: decided for {operations}")
     first = strategy.first_decision(schedule)
-    _hold(first is None or min(epochs) == first, f"{what}: first decides at {min(epochs)}")
+    began = f"{what}: first decides after epoch {shown_epoch(min(epochs))}"
+    _hold(first is None or min(epochs) == first, began)
     early = min(epochs) < schedule.last_epoch or len(set(epochs)) == len(epochs) == 1
     _hold(early or not strategy.frees_edges, f"{what}: frees no edge before the end")
     again = replay(records, strategy, space, schedule, num_steps, 4, seed)

@@ -36,7 +36,7 @@ def main(family: Family, argv: Sequence[str]) -> int:
     if settings.verb != "search":
         raise RunError(f"{folder} is a training; give the folder of a search")
     from sgas.deciding.replay import replay
-    from sgas.deciding.schedule import Schedule
+    from sgas.deciding.schedule import Schedule, shown_epoch
     from sgas.deciding.strategies import strategy_named
 
     space = family.search_space(str(settings.run.space))
@@ -59,7 +59,7 @@ def main(family: Family, argv: Sequence[str]) -> int:
     topology = space.topology(settings.model.num_steps)
     decisions = [
         {
-            "epoch": record.epoch,
+            "epoch": shown_epoch(record.epoch),
             "cell": record.cell,
             "edge": record.edge,
             "edge_name": topology.edge_name(topology.edges[record.edge]),
@@ -77,6 +77,7 @@ def main(family: Family, argv: Sequence[str]) -> int:
         "recorded_strategy": settings.loop.strategy,
         "strategy": strategy,
         "epochs": epochs,
+        "epochs_from": shown_epoch(0),
         "decisions": decisions,
         "genotype": text,
         "same": not replayed.differences,

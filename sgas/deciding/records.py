@@ -8,10 +8,11 @@ import msgspec
 class EpochRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One scored epoch of one cell kind.
 
-    `alphas` are `[E][O]` after the epoch's training; importance, certainty, stability and score
-    `[E]` as scored (raw, score before open edges are singled out); `states` `[E]` what holds after
-    the epoch: `undecided`, `pruned` or an operation. `edge` and `op` are the decision, or null;
-    `runner_up` the open edge with the second-best score and `margin` the distance to it.
+    `epoch` counts from 0. `alphas` are `[E][O]` after the epoch's training; importance, certainty,
+    stability and score `[E]` as scored (raw, score before open edges are singled out); `states`
+    `[E]` what holds after the epoch: `undecided`, `pruned` or an operation. `edge` and `op` are the
+    decision, or null; `runner_up` the open edge with the second-best score and `margin` the
+    distance to it.
     """
 
     epoch: int

@@ -17,7 +17,7 @@ from torch import Tensor
 from sgas.cells.decisions import CellDecisions, Choice, Status
 from sgas.cells.space import SearchSpace
 from sgas.deciding.records import EpochRecord
-from sgas.deciding.schedule import Schedule
+from sgas.deciding.schedule import Schedule, shown_epoch
 from sgas.deciding.scoring import (
     edge_importance,
     operation_probs,
@@ -117,7 +117,9 @@ def replay(
         for epoch, record in enumerate(_one_an_epoch(recorded, kind)):
             alphas = _table(record, shape)
             if record.epoch != epoch:
-                raise RunError(f"decisions.jsonl has no line for epoch {epoch} of cell {kind!r}")
+                raise RunError(
+                    f"decisions.jsonl has no line for epoch {shown_epoch(epoch)} of cell {kind!r}"
+                )
             view = EpochView(
                 epoch, kind, alphas, history, decisions, space.operations, schedule, seed
             )
@@ -158,7 +160,7 @@ def differences(
         if (first and (first.edge, first.op, first.states)) != (
             second and (second.edge, second.op, second.states)
         ):
-            where = f"epoch {key[0]}, {key[1]} cell"
+            where = f"epoch {shown_epoch(key[0])}, {key[1]} cell"
             if in_words(first) == in_words(second):
                 lines.append(f"{where}: {in_words(first)} in both, where other edges differ")
             else:
@@ -178,8 +180,8 @@ def _table(record: EpochRecord, shape: tuple[int, int]) -> Tensor:
     rows = record.alphas
     if len(rows) != shape[0] or any(len(row) != shape[1] for row in rows):
         raise RunError(
-            f"decisions.jsonl, epoch {record.epoch}: alphas are no table of {shape[0]} edges × "
-            f"{shape[1]} operations"
+            f"decisions.jsonl, epoch {shown_epoch(record.epoch)}: alphas are no table of "
+            f"{shape[0]} edges × {shape[1]} operations"
         )
     return torch.tensor(rows, dtype=torch.float64)
 

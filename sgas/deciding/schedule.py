@@ -1,4 +1,6 @@
-"""When a search decides, how long it lasts and how its batch grows. Epochs count from 0.
+"""When a search decides, how long it lasts and how its batch grows; how epochs are counted.
+
+Code and files count epochs from 0, what a reader is shown counts from 1: `shown_epoch`.
 
 Source: Li et al., CVPR 2020, section 4 and the published settings: decisions at
 e = warmup_epochs + n · decision_interval, then `final_epochs` more on the finished cell.
@@ -13,6 +15,11 @@ from sgas.cells.topology import CellTopology
 from sgas.config import SearchConfig, TrainConfig
 
 FINAL_SLOPE = 5  # epochs of the second slope
+
+
+def shown_epoch(epoch: int) -> int:
+    """The number that a reader sees of an epoch of code and files: the first is 1."""
+    return epoch + 1
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from sgas.cells.decisions import Status
 from sgas.cells.space import SearchSpace
 from sgas.deciding.records import EpochRecord
+from sgas.deciding.schedule import shown_epoch
 from sgas.reports.chart import Axes, add_frame, epoch_ticks, simplify, thin
 from sgas.reports.palette import Palette, add_legend, palette_for
 from sgas.reports.story import EdgeStory, edge_stories, softmax
@@ -54,6 +55,8 @@ def draw_alphas(
     lines = {story.edge.index: _lines(records, story) for story in stories}
     top_value = max(max(max(row) for _, row in line) for line in lines.values())
     ceiling = min(1.0, math.ceil(top_value * 10 + 0.2) / 10)
+    first, last = shown_epoch(records[0].epoch), shown_epoch(records[-1].epoch)
+    epochs = first, max(last, first + 1)
     for index, story in enumerate(stories):
         row, column = divmod(index, columns)
         axes = Axes(
@@ -61,7 +64,7 @@ def draw_alphas(
             TOP + 26 + row * (PANEL_HEIGHT + GAP_Y),
             PANEL_WIDTH,
             PANEL_HEIGHT,
-            (records[0].epoch, max(records[-1].epoch, records[0].epoch + 1)),
+            epochs,
             (0.0, ceiling),
         )
         _add_panel(picture, axes, story, lines[story.edge.index], space, palette)
@@ -73,10 +76,10 @@ def draw_alphas(
 
 
 def _lines(records: Sequence[EpochRecord], story: EdgeStory) -> list[tuple[int, list[float]]]:
-    """(epoch, probabilities) of an edge until it is decided or pruned."""
+    """(epoch from 1, probabilities) of an edge until it is decided or pruned."""
     alive = [record for record in records if record.epoch <= story.record.epoch]
     return [
-        (record.epoch, softmax(record.alphas[story.edge.index]))
+        (shown_epoch(record.epoch), softmax(record.alphas[story.edge.index]))
         for record in thin(alive, MOST_POINTS)
     ]
 
@@ -114,7 +117,7 @@ def _add_panel(
         picture.add(tag("path", d=polyline(points), fill="none", **style), layer=layer)
     if story.status is Status.UNDECIDED:
         return
-    x = axes.x(story.record.epoch)
+    x = axes.x(story.epoch)
     mark = f"M{number(x)} {number(axes.top)}v{number(axes.height)}"
     dash = None if story.status is Status.DECIDED else "2 3"
     picture.add(tag("path", d=mark, stroke=INK, stroke_width=1, stroke_dasharray=dash))

@@ -10,6 +10,7 @@ from sgas.cells.genotype import Genotype
 from sgas.cells.space import SearchSpace
 from sgas.cells.topology import CellTopology
 from sgas.deciding.records import EpochRecord
+from sgas.deciding.schedule import shown_epoch
 from sgas.errors import InputError
 from sgas.reports.graph import (
     Link,
@@ -108,7 +109,7 @@ def draw_replay(
         so_far = records[: index + 1]
         scene = _scene(so_far, space, num_epochs, kind, upcoming, groups, steady=True)
         frames.append(_paint(scene))
-        captions.append(f"epoch {records[index].epoch}")
+        captions.append(f"epoch {shown_epoch(records[index].epoch)}")
     return Replay(merge_frames(frames), tuple(captions))
 
 
@@ -220,7 +221,7 @@ def _span(link: Link) -> int:
 def _title(kind: str, epoch: int, num_epochs: int, stories: Sequence[EdgeStory]) -> str:
     count = {status: sum(story.status is status for story in stories) for status in Status}
     return (
-        f"{kind} cell · after epoch {epoch} of 0–{num_epochs - 1} · "
+        f"{kind} cell · after epoch {shown_epoch(epoch)} of {num_epochs} · "
         f"{count[Status.DECIDED]} decided · {count[Status.PRUNED]} pruned · "
         f"{count[Status.UNDECIDED]} open"
     )
@@ -228,9 +229,9 @@ def _title(kind: str, epoch: int, num_epochs: int, stories: Sequence[EdgeStory])
 
 def _words(ordered: Sequence[EdgeStory]) -> str:
     said = {
-        Status.DECIDED: "{s.sign}: {s.name} = {s.operation}, epoch {s.record.epoch}",
+        Status.DECIDED: "{s.sign}: {s.name} = {s.operation}, epoch {s.epoch}",
         Status.UNDECIDED: "{s.name} open, {s.operation} leads",
-        Status.PRUNED: "{s.name} pruned, epoch {s.record.epoch}",
+        Status.PRUNED: "{s.name} pruned, epoch {s.epoch}",
     }
     return "; ".join(said[story.status].format(s=story) for story in ordered)
 

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from sgas.cells.space import SearchSpace
 from sgas.deciding.records import EpochRecord
+from sgas.deciding.schedule import shown_epoch
 from sgas.reports.chart import Axes, add_frame, epoch_ticks, thin, tick_text, ticks
 from sgas.reports.palette import COLOURS, DASHES, palette_for
 from sgas.reports.story import decisions_in, topology_of
@@ -72,14 +73,16 @@ def draw_curves(
 ) -> str:
     """SVG of training curves: one panel a title, one line a key of `metrics`, decisions marked.
 
-    A metric's epoch is its `epoch`, or its place in the sequence. Values that are missing or not
-    finite leave a gap.
+    A metric's epoch is its `epoch`, or its place in the sequence; these and `decision_epochs` count
+    from 0. Values that are missing or not finite leave a gap.
     """
-    epochs = [int(row.get("epoch", place)) for place, row in enumerate(metrics)]
-    x_range = (min(epochs, default=0), max(max(epochs, default=1), min(epochs, default=0) + 1))
+    epochs = [shown_epoch(int(row.get("epoch", place))) for place, row in enumerate(metrics)]
+    decided = [shown_epoch(epoch) for epoch in decision_epochs]
+    first = min(epochs, default=shown_epoch(0))
+    x_range = first, max([first + 1, *epochs])
     width = 2 * MARGIN + 30 + len(panels) * (PANEL_WIDTH + GAP) - GAP
     title = "training curves · " + ", ".join(panels)
-    said = f"epochs {x_range[0]} to {x_range[1]}; decisions at {list(decision_epochs)}"
+    said = f"epochs {x_range[0]} to {x_range[1]}; decisions at {decided}"
     picture = Picture(width, TOP + PANEL_HEIGHT + 56, title, said)
     for index, (name, keys) in enumerate(panels.items()):
         left = MARGIN + 30 + index * (PANEL_WIDTH + GAP)
@@ -90,7 +93,7 @@ def draw_curves(
         add_frame(picture, axes, epoch_ticks(*x_range, 9), ticks(*y_range, 6))
         picture.add(text(left, 30, fit(name, PANEL_WIDTH, 14, bold=True), size=14, bold=True))
         _add_lines(picture, axes, lines)
-        _add_decision_marks(picture, axes, decision_epochs)
+        _add_decision_marks(picture, axes, decided)
     return picture.to_svg()
 
 

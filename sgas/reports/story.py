@@ -10,6 +10,7 @@ from sgas.cells.decisions import CellDecisions, EdgeState, Status
 from sgas.cells.space import SearchSpace
 from sgas.cells.topology import CellTopology, Edge
 from sgas.deciding.records import EpochRecord
+from sgas.deciding.schedule import shown_epoch
 from sgas.errors import InputError
 
 
@@ -57,6 +58,11 @@ class EdgeStory:
     order: int | None
     record: EpochRecord
     ranking: tuple[tuple[str, float], ...]
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of `record`, from 1."""
+        return shown_epoch(self.record.epoch)
 
     @property
     def status(self) -> Status:

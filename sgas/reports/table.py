@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sgas.cells.decisions import Status
+from sgas.deciding.schedule import shown_epoch
 from sgas.reports.palette import Palette
 from sgas.reports.story import EdgeStory
 from sgas.reports.svg import FAINT, MUTED, Layer, Picture, disc, fit, number, tag, text
@@ -67,8 +68,8 @@ def add_table(
 
 def _epoch_text(story: EdgeStory, is_next: bool, next_epoch: int | None) -> str:
     if story.status is not Status.UNDECIDED:
-        return str(story.record.epoch)
-    return f"next: {next_epoch}" if is_next else "–"
+        return str(story.epoch)
+    return f"next: {shown_epoch(next_epoch)}" if is_next and next_epoch is not None else "–"
 
 
 def _add_row(

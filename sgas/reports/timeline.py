@@ -9,6 +9,7 @@ from itertools import groupby
 from sgas.cells.decisions import Status
 from sgas.cells.space import SearchSpace
 from sgas.deciding.records import EpochRecord
+from sgas.deciding.schedule import shown_epoch
 from sgas.reports.chart import epoch_ticks
 from sgas.reports.palette import Palette, add_legend, ink_on, palette_for
 from sgas.reports.story import EdgeStory, edge_stories, ranking
@@ -111,7 +112,7 @@ def _subtitle(columns: _Columns) -> str:
 
 
 def _words(stories: Sequence[EdgeStory]) -> str:
-    return "; ".join(f"{s.name}: {s.state}, {s.operation}, epoch {s.record.epoch}" for s in stories)
+    return "; ".join(f"{s.name}: {s.state}, {s.operation}, epoch {s.epoch}" for s in stories)
 
 
 def _tile(record: EpochRecord, story: EdgeStory, space: SearchSpace) -> _Tile:
@@ -179,12 +180,13 @@ def _add_decision(picture: Picture, columns: _Columns, story: EdgeStory, y: floa
     if story.status is not Status.DECIDED:
         return
     x = columns.x(columns.of(story.record.epoch) + 0.5)
-    said = f"{story.name} = {story.operation}, epoch {story.record.epoch}"
+    said = f"{story.name} = {story.operation}, epoch {story.epoch}"
     picture.add(tag("g", tooltip(said), disc(x, y + CELL / 2, story.sign, radius=9.5)))
 
 
 def _add_epochs(picture: Picture, columns: _Columns, y: float) -> None:
-    for epoch in epoch_ticks(0, columns.num_epochs - 1, 12):
-        x = columns.x(columns.of(epoch) + 0.5)
-        picture.add(text(x, y + 12, str(epoch), size=10, fill=MUTED, anchor="middle"))
+    first = shown_epoch(0)
+    for shown in epoch_ticks(first, columns.num_epochs, 12):
+        x = columns.x(columns.of(shown - first) + 0.5)
+        picture.add(text(x, y + 12, str(shown), size=10, fill=MUTED, anchor="middle"))
     picture.add(text(LEFT - 10, y + 12, "epoch", size=10, fill=MUTED, anchor="end"))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sized
 from pathlib import Path
 from typing import Any
 
-from sgas.deciding.schedule import Schedule
+from sgas.deciding.schedule import Schedule, shown_epoch
 from sgas.errors import ConfigError, DataError, PluginError, option
 from sgas.family import Family
 from sgas.registry import described, records
@@ -43,8 +43,8 @@ def require_trained_alphas(family: Family, settings: Settings, strategy: str) ->
     first = strategy_named(strategy).first_decision(schedule)
     if first is not None and start > first:
         raise ConfigError(
-            f"alpha_start_epoch is {start}, but {strategy} first decides after epoch {first}, by "
-            f"alphas that would not be trained yet: give at most {first}",
+            f"alpha_start_epoch is {start}, but {strategy} first decides after epoch "
+            f"{shown_epoch(first)}, by alphas that would not be trained yet: give at most {first}",
             field="alpha_start_epoch",
             value=start,
         )

@@ -1,8 +1,8 @@
 """TensorBoard events of a run, where TensorBoard is installed: `tensorboard --logdir runs`.
 
 A search tells its losses and metrics, each open edge's probabilities, importance, certainty and
-stability, and its decisions in words; a training its losses and metrics. Events are a view of what
-the run folder holds: where they fail, the run goes on.
+stability, and its decisions in words; a training its losses and metrics; steps are epochs from 1.
+Events are a view of what the run folder holds: where they fail, the run goes on.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sgas.cells.decisions import Status
 from sgas.cells.space import SearchSpace
 from sgas.deciding.records import EpochRecord
+from sgas.deciding.schedule import shown_epoch
 from sgas.reports.story import softmax, topology_of
 from sgas.running.runs import Run
 
@@ -52,7 +53,8 @@ class Events:
             from torch.utils.tensorboard import SummaryWriter
 
             folder = str(self.run.folder / FOLDER)
-            self.writer = SummaryWriter(folder, purge_step=first_epoch or None)
+            again = shown_epoch(first_epoch) if first_epoch else None
+            self.writer = SummaryWriter(folder, purge_step=again)
         except Exception as error:  # a broken installation, a full disk: the run matters more
             self._give_up(error)
 
@@ -75,31 +77,32 @@ class Events:
         metrics: Mapping[str, Any],
         news: tuple[str, ...],
     ) -> None:
+        step = shown_epoch(epoch)
         for name, value in metrics.items():
             if name != "epoch":
-                writer.add_scalar(_metric_tag(name), value, epoch)
+                writer.add_scalar(_metric_tag(name), value, step)
         for record in self.run.records:
             if record.epoch == epoch:
                 self._tell_record(writer, record)
         for line in news:
-            writer.add_text("decisions", line, epoch)
+            writer.add_text("decisions", line, step)
         writer.flush()
 
     def _tell_record(self, writer: SummaryWriter, record: EpochRecord) -> None:
         """One cell's open edges."""
         assert self.space is not None
-        topology = topology_of([record], self.space)
+        topology, step = topology_of([record], self.space), shown_epoch(record.epoch)
         for index, edge in enumerate(topology.edges):
             if record.states[index] != Status.UNDECIDED.value and record.edge != index:
                 continue
             name = topology.edge_name(edge).replace("→", "-to-").replace("(", "").replace(")", "")
             for score in SCORES:
                 value = getattr(record, score)[index]
-                writer.add_scalar(f"{record.cell}-{score}/{name}", value, record.epoch)
+                writer.add_scalar(f"{record.cell}-{score}/{name}", value, step)
             probs = softmax(record.alphas[index])
             for operation, probability in zip(self.space.operations, probs, strict=True):
                 tag = f"{record.cell}-{name}/{operation}"
-                writer.add_scalar(tag, probability, record.epoch)
+                writer.add_scalar(tag, probability, step)
 
     def _give_up(self, error: Exception) -> None:
         self.run.log(f"no more TensorBoard events: {type(error).__name__}: {error}")

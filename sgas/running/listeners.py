@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 
 class Listener(Protocol):
-    """Hears how far a search or a training is, to show it."""
+    """Hears how far a search or a training is, to show it. Epochs count from 0, as in the files."""
 
     def started(self, first_epoch: int, costs: list[float]) -> None:
         """The loop begins at `first_epoch`, above 0 after a resume.

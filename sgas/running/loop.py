@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from sgas.cells.genotype import Genotype
 from sgas.data import Source, batches, in_order, stream_seed
 from sgas.deciding.records import EpochRecord
+from sgas.deciding.schedule import shown_epoch
 from sgas.errors import Interrupted, SgasError
 from sgas.labels import Labels
 from sgas.native.precision import widened
@@ -161,7 +162,9 @@ class Loop:
             if stop.requested:
                 self.seconds += time.perf_counter() - began
                 self._save()
-                raise Interrupted(f"stopped in epoch {self.epoch}, step {step} of {num_batches}")
+                raise Interrupted(
+                    f"stopped in epoch {shown_epoch(self.epoch)}, step {step} of {num_batches}"
+                )
             self.tally.add(*next(steps))
             self.step = step + 1
             self.listener.stepped(self.epoch, self.step, num_batches)
@@ -194,7 +197,7 @@ class Loop:
         }
         self.run.add_epoch(metrics, end.records, end.genotype)
         for line in end.news:
-            self.run.log(f"epoch {epoch}: {line}")
+            self.run.log(f"epoch {shown_epoch(epoch)}: {line}")
         self.epoch, self.step, self.tally = epoch + 1, 0, Tally()
         self._save()
         self.listener.epoch_ended(epoch, metrics, end.news)
@@ -309,6 +312,6 @@ def require_finite(epoch: int, figures: Mapping[str, float]) -> None:
     """SgasError where the loss of an epoch is no number any more."""
     if not math.isfinite(figures["loss"]):
         raise SgasError(
-            f"the loss is {figures['loss']} in epoch {epoch}: training diverged; lower "
-            "learning_rate or grad_clip and start again (the last good checkpoint is kept)"
+            f"the loss is {figures['loss']} in epoch {shown_epoch(epoch)}: training diverged; "
+            "lower learning_rate or grad_clip and start again (the last good checkpoint is kept)"
         )

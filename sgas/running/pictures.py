@@ -8,7 +8,7 @@ from typing import Any
 
 from sgas.cells.space import SearchSpace
 from sgas.deciding.records import EpochRecord
-from sgas.deciding.schedule import Schedule
+from sgas.deciding.schedule import Schedule, shown_epoch
 from sgas.errors import RunError
 from sgas.family import Family
 from sgas.files import write_text
@@ -117,7 +117,7 @@ def _verdict(
         if name.startswith("validation_") and name != "validation_loss"
     ]
     facts.append(Fact("decided edges", str(last["decided"])))
-    facts.append(Fact("epochs", f"{last['epoch'] + 1} of {schedule.num_epochs}"))
+    facts.append(Fact("epochs", f"{shown_epoch(last['epoch'])} of {schedule.num_epochs}"))
     facts.append(Fact("hours", f"{last['seconds'] / 3600:.2f}", "of search on this machine"))
     facts.append(Fact("protocol", settings.run.protocol))
     return facts

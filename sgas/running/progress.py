@@ -11,6 +11,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from sgas.deciding.schedule import shown_epoch
+
 
 def clock(seconds: float) -> str:
     """A duration as 0:07, 12:30 or 3:05:00."""
@@ -58,10 +60,13 @@ class ShowProgress:
         spent, worked = time.monotonic() - self.began, done - self.done_before
         return clock(spent / worked * (sum(self.costs) - done)) if worked > 0 else "?"
 
+    def _place(self, epoch: int) -> str:
+        return f"epoch {shown_epoch(epoch)}/{len(self.costs)}"
+
     def stepped(self, epoch: int, step: int, num_batches: int) -> None:
         """Moves the bar."""
         done = sum(self.costs[:epoch]) + self.costs[epoch] * step / num_batches
-        text = f"epoch {epoch + 1}/{len(self.costs)}{self.summary} · left {self._left(done)}"
+        text = f"{self._place(epoch)}{self.summary} · left {self._left(done)}"
         self.bar.update(self.row, completed=done, description=text)
 
     def epoch_ended(self, epoch: int, metrics: Mapping[str, Any], news: tuple[str, ...]) -> None:
@@ -82,8 +87,7 @@ class ShowProgress:
         self.summary = f" · {figures}"
         if not self.console.is_terminal:
             left = self._left(sum(self.costs[: epoch + 1]))
-            self.console.print(
-                f"epoch {epoch + 1}/{len(self.costs)} · {figures} · left {left}", soft_wrap=True
-            )
+            self.console.print(f"{self._place(epoch)} · {figures} · left {left}", soft_wrap=True)
         for line in news:
-            self.console.print(f"  decision after epoch {epoch}: {line}", soft_wrap=True)
+            told = f"  decision after epoch {shown_epoch(epoch)}: {line}"
+            self.console.print(told, soft_wrap=True)

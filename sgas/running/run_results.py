@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sgas.cells.genotype import Genotype
 from sgas.deciding.records import EpochRecord
+from sgas.deciding.schedule import shown_epoch
 from sgas.family import Family
 from sgas.registry import plugged
 from sgas.running.runs import read_genotype, read_metrics, read_records
@@ -71,7 +72,7 @@ def _common_facts(result: SearchResult | TrainResult, protocol: str) -> dict[str
     return {
         "run": result.folder,
         "data": f"{run['dataset']} · protocol {protocol} · seed {run['seed']}",
-        "epochs": f"{last['epoch'] + 1} · {' · '.join(figures) or 'no validation part'}",
+        "epochs": f"{shown_epoch(last['epoch'])} · {' · '.join(figures) or 'no validation part'}",
         "genotype": result.genotype.to_text(),
     }
 

@@ -8,6 +8,8 @@
     checkpoint.pt         everything that resuming needs; checkpoint.previous.pt the one before
     cell-KIND.svg, weights.safetensors, result.json, evaluation.json, log.txt
 
+All of these count epochs from 0 (`epochs_from` in config.json), but for log.txt and the pictures.
+
 Records of an epoch are written before its checkpoint, so that a checkpoint never knows more than
 the records; on resume, records that the checkpoint does not know yet are dropped and made again.
 """
@@ -30,6 +32,7 @@ import msgspec
 
 from sgas.cells.genotype import Genotype
 from sgas.deciding.records import EpochRecord
+from sgas.deciding.schedule import shown_epoch
 from sgas.errors import DamagedRunError, GenotypeError, RunError, option
 from sgas.files import sync_folder, write_atomically, write_text
 
@@ -103,7 +106,8 @@ def read_records(folder: Path) -> list[EpochRecord]:
         raise RunError(f"{path} is damaged: {error}") from None
     for record in records:
         if not record.fits():
-            raise RunError(f"{path} is damaged: the lists of epoch {record.epoch} do not agree")
+            epoch = shown_epoch(record.epoch)
+            raise RunError(f"{path} is damaged: the lists of epoch {epoch} do not agree")
     return records
 
 

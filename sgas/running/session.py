@@ -359,6 +359,7 @@ def _config_json(
         "run": dataclasses.asdict(run),
         "dimensions": opened.task.dimensions,
         "sizes": opened.sizes,
+        "epochs_from": 0,
         **opened.facts,
         **({"plugins": records()} if records() else {}),
         "environment": environment(device),

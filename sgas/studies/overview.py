@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from sgas.config import SearchConfig, make
-from sgas.deciding.schedule import Schedule
+from sgas.deciding.schedule import Schedule, shown_epoch
 from sgas.errors import RunError
 from sgas.family import Family
 from sgas.running.progress import clock
@@ -125,7 +125,7 @@ class Overview:
             return None
         if part.state is State.RUNNING:
             watched.began, watched.epochs_then = time.monotonic(), epochs
-            again = f", from epoch {epochs + 1}" if epochs else ""
+            again = f", from epoch {shown_epoch(epochs)}" if epochs else ""
             return f"{name} runs{again}"
         if part.state is State.WAITING:
             return f"{name} was interrupted"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from toy_family import FAMILY
 from sgas.cli import main
 from sgas.commands.doctor import examine
 from sgas.errors import DamagedRunError, DataError
+from sgas.running.runs import read_records
 from sgas.running.session import restore
 
 
@@ -126,6 +128,27 @@ def test_the_whole_way(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert shown["params"] > 0 and all(Path(path).is_file() for path in shown["pictures"])
     status, out, err = run(["show", str(trained)], capsys)
     assert status == 0 and "parameters" in out
+
+
+def test_epochs_count_from_1_wherever_they_are_shown(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quick = ["search", "--warmup_epochs", "1", "--decision_interval", "1", "--final_epochs", "1"]
+    status, _, err = run([*quick, "--out", "run"], capsys)
+    assert status == 0 and re.findall(r"^epoch (\d+)/6", err, re.M) == list("123456")
+    decided = [str(r.epoch + 1) for r in read_records(here / "run") if r.edge is not None]
+    assert decided == list("22334455")  # of two kinds of cells, in the four epochs from the second
+    assert re.findall(r"decision after epoch (\d+):", err) == decided
+    assert re.findall(r"Z? epoch (\d+):", (here / "run" / "log.txt").read_text()) == decided
+    assert re.findall(r"^epoch +(\d+) ", run(["replay", "run"], capsys)[1], re.M) == decided
+    replayed = json.loads(run(["replay", "run", "--json"], capsys)[1])
+    assert [str(line["epoch"]) for line in replayed["decisions"]] == decided
+    cell, timeline = ((here / "run" / f"{n}-normal.svg").read_text() for n in ("cell", "timeline"))
+    assert "after epoch 6 of 6" in cell and ">0</text>" not in timeline
+    for picture in (cell, timeline):
+        assert set(re.findall(r"epoch (\d+)[;<]", picture)) == set(decided)
+    config = json.loads((here / "run" / "config.json").read_text())
+    assert (config["epochs_from"], replayed["epochs_from"]) == (0, 1)
 
 
 def quick_run(capsys: pytest.CaptureFixture[str]) -> Path:
@@ -259,7 +282,7 @@ def test_a_record_that_does_not_fit_is_refused(
     record["score"].pop()
     path.write_text("\n".join([json.dumps(record), *lines[1:]]))
     status, _, err = run(["replay", "run"], capsys)
-    assert status == 2 and "the lists of epoch 0 do not agree" in err
+    assert status == 2 and "the lists of epoch 1 do not agree" in err
 
 
 @pytest.mark.parametrize(

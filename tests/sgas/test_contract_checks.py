@@ -108,7 +108,7 @@ class Late(Greedy):
 
 def test_a_broken_strategy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(STRATEGIES, "late", StrategyInfo("", Late(criterion_1)))
-    with pytest.raises(AssertionError, match=r"strategy 'late'.*first decides at 3"):
+    with pytest.raises(AssertionError, match=r"strategy 'late'.*first decides after epoch 4"):
         check_strategy("late")
 
 

@@ -53,17 +53,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_search_can_be_read_back(folder: Path) -> None:
     events, metrics, records = events_of(folder), read_metrics(folder), read_records(folder)
     assert series(events, "loss/validation") == pytest.approx(
-        {line["epoch"]: line["validation_loss"] for line in metrics}
+        {line["epoch"] + 1: line["validation_loss"] for line in metrics}
     )
-    assert series(events, "loop/learning_rate")[0] == pytest.approx(metrics[0]["learning_rate"])
+    assert series(events, "loop/learning_rate")[1] == pytest.approx(metrics[0]["learning_rate"])
     normal = [record for record in records if record.cell == "normal"]
     alphas = np.array(normal[0].alphas[0])
     expected = np.exp(alphas) / np.exp(alphas).sum()
     tags = [f"normal-ck-2-to-n1/{op}" for op in ("none", "skip", "linear", "tanh", "gate")]
-    assert [series(events, name)[0] for name in tags] == pytest.approx(list(expected), abs=1e-6)
+    assert [series(events, name)[1] for name in tags] == pytest.approx(list(expected), abs=1e-6)
     for score in ("importance", "certainty", "stability"):
         found = series(events, f"normal-{score}/ck-2-to-n1")
-        assert found[0] == pytest.approx(getattr(normal[0], score)[0], abs=1e-6)
+        assert found[1] == pytest.approx(getattr(normal[0], score)[0], abs=1e-6)
     told = [event.tensor_proto.string_val[0].decode() for event in events.Tensors(TEXT)]
     count = sum(record.edge is not None for record in records)
     assert len(told) == count and all("score" in line for line in told)
@@ -79,13 +79,13 @@ def test_edges_are_told_until_they_are_decided_or_pruned(folder: Path) -> None:
     events = events_of(folder)
     names = ["ck-2-to-n1", "ck-1-to-n1", "ck-2-to-n2", "ck-1-to-n2", "n1-to-n2"]
     for edge, name in enumerate(names):
-        assert max(series(events, f"normal-score/{name}")) == open_until(normal, edge)
+        assert max(series(events, f"normal-score/{name}")) == open_until(normal, edge) + 1
 
 
 def test_a_training_can_be_read_back(folder: Path, here: Path) -> None:
     assert main(FAMILY, ["train", str(folder), "--out", "trained", "--epochs", "2"]) == 0
     events, metrics = events_of(here / "trained"), read_metrics(here / "trained")
-    expected = {line["epoch"]: line["train_accuracy"] for line in metrics}
+    expected = {line["epoch"] + 1: line["train_accuracy"] for line in metrics}
     assert series(events, "accuracy/train") == pytest.approx(expected)
 
 
@@ -97,7 +97,7 @@ def test_a_resumed_search_has_each_epoch_once(here: Path) -> None:
     assert main(FAMILY, ["search", "--resume", "run"]) == 0
     steps = [event.step for event in events_of(here / "run").Scalars("loss/train")]
     # Files of one second are read in the order of process numbers, which may begin anew.
-    assert sorted(steps) == [line["epoch"] for line in read_metrics(here / "run")]
+    assert sorted(steps) == [line["epoch"] + 1 for line in read_metrics(here / "run")]
 
 
 def test_where_events_fail_the_search_goes_on(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

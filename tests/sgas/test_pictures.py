@@ -69,7 +69,7 @@ def test_cell_shows_order_operation_and_status_of_every_edge(name):
     for order, record in enumerate(decisions, start=1):
         assert shown.count(str(order)) >= 2, "one disc on the arc, one in the table"
         assert topology.edge_name(topology.edges[record.edge]) in shown
-        assert str(record.epoch) in shown
+        assert str(record.epoch + 1) in shown
     operations = sorted(record.op for record in decisions)
     assert sorted(text for text in shown if text in set(operations)) == sorted(
         operations
@@ -91,8 +91,8 @@ def test_table_lists_decided_edges_in_order_of_decision_and_then_marks_the_leade
     leader = max(still_open, key=lambda edge: so_far[-1].score[edge])
     expected = [topology.edge_name(topology.edges[edge]) for edge in [*decided, leader]]
     assert names[: len(expected)] == expected
-    assert [text for text in words(root) if text.startswith("next")] == ["next: 30"]
-    assert "next: 30" in words(rows[len(decided)])
+    assert [text for text in words(root) if text.startswith("next")] == ["next: 31"]
+    assert "next: 31" in words(rows[len(decided)])
     assert not any("next:" in text for text in words(parse(draw_cell(so_far, space, 50, "normal"))))
 
 
@@ -143,8 +143,8 @@ def test_a_replay_moves_no_arc_once_it_is_decided():
 def test_replay_holds_a_frame_for_start_decisions_and_end_and_shows_the_last():
     space, records = searched("point")
     replay = draw_replay(records, space, 50, "normal")
-    decision_epochs = [record.epoch for record in records if record.edge is not None]
-    assert replay.captions == tuple(f"epoch {epoch}" for epoch in [0, *decision_epochs, 49])
+    decision_epochs = [record.epoch + 1 for record in records if record.edge is not None]
+    assert replay.captions == tuple(f"epoch {epoch}" for epoch in [1, *decision_epochs, 50])
     last = str(len(replay.captions) - 1)
     root = parse(replay.svg)
     groups = [group for group in root.iter(f"{SVG}g") if group.get("data-frames")]

@@ -89,7 +89,7 @@ def test_report_without_script_shows_the_final_cell():
     svg = parse(re.search(r"<svg.*</svg>", replay, re.DOTALL)[0])
     hidden = {id(t) for g in svg.iter(f"{SVG}g") if g.get("display") for t in g.iter()}
     visible = [t.text for t in svg.iter(f"{SVG}text") if id(t) not in hidden]
-    assert sum("after epoch 49" in text for text in visible) == 1
+    assert sum("after epoch 50 of 50" in text for text in visible) == 1
     assert "?" not in visible
 
 

@@ -106,6 +106,7 @@ def test_a_signal_writes_a_checkpoint_inside_the_epoch(
     assert f"go on with: sgas-toy {verb} --resume run" in ended.err
     state = read_checkpoint(tmp_path / "run" / "checkpoint.pt")
     assert state is not None and state["step"] > 0
+    assert f"stopped in epoch {state['epoch'] + 1}, step {state['step']} of" in ended.err
     ended = start(tmp_path, [verb, "--resume", "run"])
     assert ended.status == 0, ended.err
     assert_same_end(undisturbed[verb], tmp_path)

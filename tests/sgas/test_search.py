@@ -183,7 +183,7 @@ def test_a_validation_loss_that_is_no_number_is_not_recorded(
     nothing = {"loss": math.nan, "accuracy": 0.0}
     monkeypatch.setattr("sgas.running.loop.measure", lambda *_: nothing)
     loop = loop_of(make() if verb == "search" else small_training("point"), tmp_path)
-    with pytest.raises(SgasError, match="the loss is nan in epoch 0: training diverged"):
+    with pytest.raises(SgasError, match="the loss is nan in epoch 1: training diverged"):
         loop.execute()
     assert loop.run.metrics == []
 

@@ -80,13 +80,14 @@ def test_a_changed_log_is_named() -> None:
     forged = msgspec.structs.replace(records[place], op=other)
     records[place] = forged
     found = replay(records, strategy_named("cri1"), space, schedule, 3, 4, seed=0)
-    assert len(found.differences) == 1 and f"epoch {forged.epoch}" in found.differences[0]
+    assert len(found.differences) == 1 and f"epoch {forged.epoch + 1}," in found.differences[0]
     quiet = records[-1]
     records[place] = msgspec.structs.replace(forged, op="d" if other == "a" else "a")
     records[-1] = msgspec.structs.replace(quiet, states=[*reversed(quiet.states)])
     (told,) = replay(records, strategy_named("cri1"), space, schedule, 3, 4, seed=0).differences
     assert (
-        told == f"epoch {quiet.epoch}, normal cell: no decision in both, where other edges differ"
+        told
+        == f"epoch {quiet.epoch + 1}, normal cell: no decision in both, where other edges differ"
     )
 
 
