@@ -1,9 +1,10 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and never through a link that someone laid there."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -15,9 +16,9 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     A reader sees the old file or the new one, whatever happens to this process. An OSError names
     `path`.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(path)
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "xb", opener=no_link) as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -35,6 +36,24 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Puts `text` into `path`, whole or not at all."""
     write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def temporary_beside(path: Path) -> Path:
+    """A name that nobody can guess, which `Run.open` clears where a killed process left it."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+
+
+def no_link(path: str, flags: int) -> int:
+    """Opens a file for `open(..., opener=no_link)`; OSError where the name is a symbolic link."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder and those above it, so that their names survive a power cut."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -20,7 +20,7 @@ from sgas.commands.common import command_of, epilog
 from sgas.config import ClusterConfig, RunConfig, SweepConfig, fields_of, make
 from sgas.errors import ConfigError, RunError
 from sgas.family import Family
-from sgas.files import write_text
+from sgas.files import make_folder, write_text
 from sgas.options import PLUGIN, Nested, Words, parse, parser_for, print_config
 from sgas.protocols import search_parts, train_parts
 from sgas.registry import COPIES, copies, described, records
@@ -260,7 +260,9 @@ def _jobs(family: Family, asked: Asked) -> Jobs:
     if asked.cluster.cluster is not None:
         from sgas.studies.cluster import ClusterJobs
 
-        return ClusterJobs(asked.folder.resolve(), asked.threads, asked.cluster, asked.sweep.jobs)
+        return ClusterJobs(
+            asked.folder.resolve(), family.home, asked.threads, asked.cluster, asked.sweep.jobs
+        )
     defaults = {field.name: field.default for field in dataclasses.fields(ClusterConfig)}
     changed = [name for name, value in defaults.items() if getattr(asked.cluster, name) != value]
     if changed:
@@ -284,7 +286,7 @@ def _gpus(asked: Asked) -> list[str]:
 def _make_folder(folder: Path) -> None:
     """Makes the folder of a study; RunError where something else is in it."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         own = {LOCK, MANIFEST, OWN_LOCK, COPIES, "cluster"}
         others = {path.name for path in folder.iterdir()} - own
     except OSError as error:
@@ -296,7 +298,7 @@ def _make_folder(folder: Path) -> None:
 def _write(folder: Path, info: StudyInfo, names: Sequence[str], fresh: bool) -> None:
     """Puts what was asked for into the folder; strategies and seeds of a study may only grow."""
     for path, text in copies().items():
-        (folder / path).parent.mkdir(exist_ok=True)
+        make_folder((folder / path).parent)
         write_text(folder / path, text)
     known = read_manifest(folder).parts if (folder / MANIFEST).exists() else {}
     wanted = [f"{name}/{phase}" for name in names for phase in PHASES]

@@ -9,6 +9,7 @@ at this module's import.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import hashlib
 import json
@@ -18,6 +19,7 @@ import os
 import platform
 import re
 import shutil
+import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -25,7 +27,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from sgas.files import write_text
+from sgas.files import make_folder, write_text
 
 logger = logging.getLogger("sgas")
 
@@ -190,30 +192,88 @@ class NotBuilt(Exception):
 
 
 def cache_folder() -> Path:
-    """Where built libraries are kept: `$SGAS_CACHE`, else the user's cache folder."""
+    """Where built libraries are kept: `$SGAS_CACHE`, else the user's cache folder.
+
+    Where the user has no home, a folder of his own among the temporary ones.
+    """
     folder = os.environ.get("SGAS_CACHE")
     if folder:
         return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sgas"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sgas"
+    except RuntimeError:  # neither HOME nor an entry among the users
+        return Path(tempfile.gettempdir(), f"sgas-{os.getuid()}")
 
 
 def _build_or_find(library: Library) -> None:
     import torch
 
     _check_processor()
-    folder = _folder_of(library)
+    folder = _own_folder(_folder_of(library))
     built = folder / f"{library.name}.so"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder / "lock"):
-            if built.exists():
+            if _is_whole(built):
                 with contextlib.suppress(OSError):
                     torch.ops.load_library(str(built))
                     return
-                built.unlink()  # damaged: the build below replaces it
             _build(library, folder, built)
     except OSError as error:
         raise NotBuilt(f"{error.filename or folder}: {error.strerror or error}") from None
+
+
+def _own_folder(folder: Path) -> Path:
+    """The folder, made where it is missing, or one for this process alone where it cannot be used.
+
+    A library runs in the process that loads it: one that others may have put there is not trusted.
+    """
+    try:
+        make_folder(folder.parent)
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        why = _why_not_trusted(folder)
+    except OSError as error:
+        why = f"{error.filename or folder}: {error.strerror}"
+    if why is None:
+        return folder
+    private = Path(tempfile.mkdtemp(prefix="sgas-"))
+    atexit.register(shutil.rmtree, private, ignore_errors=True)
+    logger.warning(
+        "kernels are built for this process alone, since %s; SGAS_CACHE names another folder", why
+    )
+    return private
+
+
+def _why_not_trusted(path: Path) -> str | None:
+    """Why somebody else may have written what is at `path`; None where nobody can."""
+    found = path.lstat()
+    if stat.S_ISLNK(found.st_mode):
+        return f"{path} is a link"
+    if found.st_uid != os.getuid():
+        return f"{path} belongs to another user"
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return f"others may write {path}"
+    return None
+
+
+def _is_whole(built: Path) -> bool:
+    """Whether a library is there, this user's own, as the build left it: a cut one ends a process.
+
+    What its builder measured is in a file beside it.
+    """
+    try:
+        wanted = _hash_file(built).read_text(encoding="ascii")
+        return _why_not_trusted(built) is None and _sha256(built) == wanted
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _hash_file(built: Path) -> Path:
+    return built.with_name(f"{built.name}.sha256")
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _folder_of(library: Library) -> Path:
@@ -245,7 +305,8 @@ def _build(library: Library, folder: Path, built: Path) -> None:
             )
         finished = work / built.name
         with open(finished, "rb") as file:
-            os.fsync(file.fileno())  # a file cut short by a power cut would crash its loader
+            os.fsync(file.fileno())
+        write_text(_hash_file(built), _sha256(finished))
         os.replace(finished, built)
     except (RuntimeError, ImportError, subprocess.SubprocessError) as error:
         first = str(error).strip().partition("\n")[0]

@@ -187,6 +187,7 @@ class Loop:
             )
             require_finite(epoch, measured)
             figures[body.validation_name] = measured
+        require_finite_state(epoch, body.network)
         end = body.end_epoch(epoch)
         self.seconds += time.perf_counter() - began
         metrics = {
@@ -311,7 +312,21 @@ class RandomState:
 def require_finite(epoch: int, figures: Mapping[str, float]) -> None:
     """SgasError where the loss of an epoch is no number any more."""
     if not math.isfinite(figures["loss"]):
-        raise SgasError(
-            f"the loss is {figures['loss']} in epoch {shown_epoch(epoch)}: training diverged; "
-            "lower learning_rate or grad_clip and start again (the last good checkpoint is kept)"
-        )
+        raise _diverged(epoch, f"the loss is {figures['loss']}")
+
+
+def require_finite_state(epoch: int, network: nn.Module) -> None:
+    """SgasError where a weight, an alpha or a statistic is no number or infinite."""
+    state = {n: t for n, t in network.state_dict().items() if t.is_floating_point()}
+    finite = torch.stack([tensor.isfinite().all() for tensor in state.values()]).tolist()
+    wrong = [name for name, is_finite in zip(state, finite, strict=True) if not is_finite]
+    if wrong:
+        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise _diverged(epoch, f"{wrong[0]}{more} left the range of numbers")
+
+
+def _diverged(epoch: int, what: str) -> SgasError:
+    return SgasError(
+        f"{what} in epoch {shown_epoch(epoch)}: training diverged; lower learning_rate or "
+        "grad_clip and start again (the last good checkpoint is kept)"
+    )

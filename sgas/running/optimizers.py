@@ -47,24 +47,28 @@ class AlphaOptimizer:
             capturable=capturable,
             **whole_steps(next(iter(self.alphas.values())).device),
         )
-        self.open = {kind: torch.ones_like(alpha[:, :1]) for kind, alpha in self.alphas.items()}
+        self.closed = {
+            kind: torch.zeros_like(alpha[:, :1], dtype=torch.bool)
+            for kind, alpha in self.alphas.items()
+        }
 
     @torch.no_grad()
     def step(self, gradients: tuple[Tensor, ...]) -> None:
         """One update by the gradients `[E, O]` of all kinds, in order."""
         for (kind, alpha), gradient in zip(self.alphas.items(), gradients, strict=True):
             gradient = gradient.contiguous()  # as the alphas lie: see `whole_steps`
-            alpha.grad = (gradient + self.weight_decay * alpha) * self.open[kind]
+            decayed = gradient + self.weight_decay * alpha
+            alpha.grad = decayed.masked_fill(self.closed[kind], 0.0)
         self.adam.step()
         self.adam.zero_grad()
 
     def close(self, decisions: Mapping[str, CellDecisions]) -> None:
         """Forgets the moments of edges that are decided or pruned."""
         for kind, alpha in self.alphas.items():
-            self.open[kind] = open_edges(decisions[kind]).to(alpha)
+            self.closed[kind] = open_edges(decisions[kind]).to(alpha) == 0
             for name in ("exp_avg", "exp_avg_sq"):
                 if name in self.adam.state[alpha]:
-                    self.adam.state[alpha][name] *= self.open[kind]
+                    self.adam.state[alpha][name].masked_fill_(self.closed[kind], 0.0)
 
 
 def keep_only(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> None:

@@ -34,7 +34,14 @@ from sgas.cells.genotype import Genotype
 from sgas.deciding.records import EpochRecord
 from sgas.deciding.schedule import shown_epoch
 from sgas.errors import DamagedRunError, GenotypeError, RunError, option
-from sgas.files import sync_folder, write_atomically, write_text
+from sgas.files import (
+    make_folder,
+    no_link,
+    sync_folder,
+    temporary_beside,
+    write_atomically,
+    write_text,
+)
 
 CONFIG = "config.json"
 CHECKPOINT = "checkpoint.pt"
@@ -158,11 +165,11 @@ class Run:
             raise RunError(f"{folder} exists already; {go_on}give another {option('out')}")
         fresh = folder
         try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(folder.parent)
             fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
             fresh.chmod(0o755)
             for name, text in {**(texts or {}), CONFIG: _as_json(config)}.items():
-                (fresh / name).parent.mkdir(exist_ok=True)
+                make_folder((fresh / name).parent)
                 write_text(fresh / name, text)
             lock = _lock(fresh)
             os.rename(fresh, folder)
@@ -191,7 +198,7 @@ class Run:
     def log(self, message: str) -> None:
         """Adds a line with the time to log.txt."""
         stamp = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        with open(self.folder / "log.txt", "a") as file:
+        with open(self.folder / "log.txt", "a", encoding="utf-8", opener=no_link) as file:
             file.write(f"{stamp} {message}\n")
 
     def notice(self, message: str) -> None:
@@ -240,8 +247,7 @@ class Run:
 
         current = self.folder / CHECKPOINT
         if current.exists():
-            spare = self.folder / f".{PREVIOUS}.tmp"
-            spare.unlink(missing_ok=True)
+            spare = temporary_beside(self.folder / PREVIOUS)
             try:
                 os.link(current, spare)
             except OSError:  # a file system without hard links
@@ -308,7 +314,7 @@ def _as_json(value: Any) -> str:
 def _lock(folder: Path) -> IO[str]:
     """Holds the folder for this process; the system lets go of it however the process ends."""
     try:
-        lock = open(folder / LOCK, "a+")  # noqa: SIM115 - stays open as long as the run
+        lock = open(folder / LOCK, "a+", opener=no_link)  # noqa: SIM115 - as long as the run
     except OSError as error:
         raise RunError(f"cannot write in {folder}: {error.strerror}") from None
     try:

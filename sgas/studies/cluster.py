@@ -37,6 +37,7 @@ class EntryJob:
     """What submitit runs on the other machine: one entry, from where it stopped."""
 
     study: str
+    home: str
     entry: str
     threads: int
     requeues: int
@@ -53,7 +54,7 @@ class EntryJob:
             signal.signal(signal.SIGUSR2, time_is_up)
             from sgas.studies.entry import INTERRUPTED, run_entry
 
-            status = run_entry(Path(self.study), self.entry, self.threads)
+            status = run_entry(Path(self.study), self.home, self.entry, self.threads)
         if status == INTERRUPTED:
             if os.environ.get("SUBMITIT_EXECUTOR") == "local":
                 if from_clock:
@@ -132,8 +133,11 @@ class SlurmJob:
 class ClusterJobs:
     """Submits jobs: to Slurm as one array, or to submitit's local executor one by one."""
 
-    def __init__(self, study: Path, threads: int, config: ClusterConfig, jobs: int | None) -> None:
-        self.study, self.threads, self.config, self.jobs = study, threads, config, jobs
+    def __init__(
+        self, study: Path, home: str, threads: int, config: ClusterConfig, jobs: int | None
+    ) -> None:
+        self.study, self.home, self.threads = study, home, threads
+        self.config, self.jobs = config, jobs
         self.outlive = config.cluster == "slurm"
         self.capacity = None if self.outlive else jobs or 1
         self.looked = 0.0
@@ -161,7 +165,7 @@ class ClusterJobs:
     def start(self, entries: Sequence[str]) -> list[Job]:
         """Submits a job for each entry."""
         study, requeues = str(self.study), self.config.requeues
-        work = [EntryJob(study, entry, self.threads, requeues) for entry in entries]
+        work = [EntryJob(study, self.home, entry, self.threads, requeues) for entry in entries]
         if not self.outlive:
             with _sigint_ignored():
                 return [ClusterJob(job.entry, self.executor.submit(job)) for job in work]

@@ -58,13 +58,16 @@ class EntryTask:
         return self.study / self.name
 
 
-def run_entry(study: Path, name: str, threads: int) -> int:
+def run_entry(study: Path, home: str, name: str, threads: int) -> int:
     """Runs all phases that are not done; DONE, FAILED or INTERRUPTED (with checkpoints).
+
+    `home` is the module whose FAMILY the command is of: no module is imported because a file says
+    so.
 
     Waits where another process still writes this entry. SIGINT and SIGTERM stop it.
     """
     info = read_info(study)
-    task = EntryTask(import_module(info.home).FAMILY, info, study, name, threads)
+    task = EntryTask(import_module(home).FAMILY, info, study, name, threads)
     task.folder.mkdir(exist_ok=True)
     # One that was told to stop may still be writing this entry: wait until it has ended.
     named = [entry["source"] for entry in info.plugins]

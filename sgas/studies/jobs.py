@@ -88,7 +88,7 @@ class LocalJobs:
     def __init__(
         self, study: Path, home: str, threads: int, capacity: int, gpus: Sequence[str] = ()
     ) -> None:
-        self.study, self.threads, self.gpus = study, threads, gpus
+        self.study, self.home, self.threads, self.gpus = study, home, threads, gpus
         self.capacity: int | None = capacity
         # A server that has torch loaded forks each child in milliseconds, and has no GPU open.
         self.context = multiprocessing.get_context("forkserver")
@@ -103,7 +103,7 @@ class LocalJobs:
         slot = min(self.slots)
         self.slots.remove(slot)
         environ = {**os.environ, **gpu_of_slot(slot, self.gpus)}
-        arguments = (str(self.study), entry, self.threads, environ)
+        arguments = (str(self.study), self.home, entry, self.threads, environ)
         process = self.context.Process(target=_child, args=arguments, name=entry)
         process.start()
         return LocalJob(entry, process, slot)
@@ -122,7 +122,7 @@ def gpu_of_slot(slot: int, gpus: Sequence[str]) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if len(gpus) > 1 else {}
 
 
-def _child(study: str, entry: str, threads: int, environ: Mapping[str, str]) -> None:
+def _child(study: str, home: str, entry: str, threads: int, environ: Mapping[str, str]) -> None:
     """What a child does. It stops by itself, with a checkpoint, where the command is gone."""
     os.environ.update(environ)
     threading.Thread(target=_stop_with_parent, daemon=True).start()
@@ -131,7 +131,7 @@ def _child(study: str, entry: str, threads: int, environ: Mapping[str, str]) -> 
     from sgas.studies.entry import run_entry
 
     torch.set_num_threads(threads)
-    raise SystemExit(run_entry(Path(study), entry, threads))
+    raise SystemExit(run_entry(Path(study), home, entry, threads))
 
 
 def _stop_with_parent() -> None:

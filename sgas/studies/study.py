@@ -26,7 +26,7 @@ import msgspec
 
 from sgas.cells.genotype import Genotype
 from sgas.errors import RunError
-from sgas.files import write_text
+from sgas.files import no_link, write_text
 from sgas.running.runs import is_run, read_genotype, read_metrics
 
 STUDY, MANIFEST, LOCK = "study.json", "manifest.json", ".manifest.lock"
@@ -65,8 +65,9 @@ class StudyInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What study.json holds.
 
     `search` and `train` are the resolved sections `run`, `loop`, `model` and `data` of a run's
-    config.json, but for strategy and seed. `home` is the module whose FAMILY the study is of;
-    `plugins` are names, sources and hashes of the plug-ins, whose texts are in `plugins/`.
+    config.json, but for strategy and seed. `home` names the module whose FAMILY the study is of; it
+    is not imported because it stands here. `plugins` are names, sources and hashes of the plug-ins,
+    whose texts are in `plugins/`.
     """
 
     format: int
@@ -191,7 +192,7 @@ def hold(lock: Path, taken: str | None = None) -> Iterator[None]:
     Where another process holds it: waits, or with `taken` raises RunError with that text.
     """
     try:
-        file = open(lock, "a+")  # noqa: SIM115 - closed below
+        file = open(lock, "a+", opener=no_link)  # noqa: SIM115 - closed below
     except OSError as error:
         raise RunError(f"cannot write in {lock.parent}: {error.strerror}") from None
     with file:

@@ -55,7 +55,7 @@ def test_the_local_cluster_takes_the_same_path(undisturbed: Path, tmp_path: Path
 def job(study: Path, environ: dict[str, str]) -> None:
     """What a node of a cluster does with a job."""
     os.environ.update(environ)
-    raise SystemExit(EntryJob(str(study), "cri1-0", 1, 3)())
+    raise SystemExit(EntryJob(str(study), "toy_family", "cri1-0", 1, 3)())
 
 
 def test_a_job_whose_time_is_up_writes_a_checkpoint_and_asks_to_be_started_again(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from sgas.files import write_atomically, write_text
+from sgas.files import make_folder, no_link, write_atomically, write_text
 
 
 def test_a_file_is_replaced_whole_or_stays(tmp_path: Path) -> None:
@@ -35,3 +36,27 @@ def test_a_library_s_own_error_stays(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="the pixels are all gone"):
         write_atomically(tmp_path / "file", write)
     assert [*tmp_path.iterdir()] == []
+
+
+def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
+    other, link = tmp_path / "other", tmp_path / "link"
+    other.write_text("untouched")
+    link.symlink_to(other)
+    with pytest.raises(OSError, match="symbolic links"), open(link, "a", opener=no_link):
+        pass
+    write_text(link, "ours")
+    assert other.read_text() == "untouched" and not link.is_symlink()
+
+
+def test_every_new_parent_of_a_folder_survives_a_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, fsync = [], os.fsync
+
+    def record(descriptor: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
+    make_folder(tmp_path / "a" / "b" / "c")
+    assert synced == [tmp_path, tmp_path / "a", tmp_path / "a" / "b"]

@@ -74,16 +74,25 @@ def test_two_processes_build_at_once_after_a_build_that_was_killed(
         out, err = process.communicate(timeout=240)
         assert (process.returncode, out) == (0, "loaded\n"), err
     files = {path.name for path in next(cache.glob("native/*")).iterdir()}
-    assert files == {"lock", "sgas_test_together.so"}
+    assert files == {"lock", "sgas_test_together.so", "sgas_test_together.so.sha256"}
 
 
 @needs_compiler
-def test_a_damaged_library_is_built_again(tmp_path: Path, cache: Path) -> None:
+def test_a_damaged_or_foreign_library_is_built_again(tmp_path: Path, cache: Path) -> None:
     source = library(tmp_path, "sgas_test_damaged")
     assert use_in_process(source, cache).communicate(timeout=240)[0] == "loaded\n"
     (built,) = cache.glob("native/*/*.so")
+    whole = built.read_bytes()
+    for damaged in (b"no library", whole[: len(whole) // 2], whole + b"\0"):
+        built.write_bytes(damaged)
+        assert use_in_process(source, cache).communicate(timeout=240)[0] == "loaded\n"
+        assert len(built.read_bytes()) == len(whole)
+    assert built.parent.stat().st_mode & 0o777 == 0o700
+    built.parent.chmod(0o777)  # whatever is in it now, anybody may have put it there
     built.write_bytes(b"no library")
-    assert use_in_process(source, cache).communicate(timeout=240)[0] == "loaded\n"
+    out, told = use_in_process(source, cache).communicate(timeout=240)
+    assert out == "loaded\n" and built.read_bytes() == b"no library"
+    assert f"for this process alone, since others may write {built.parent}; SGAS_CACHE" in told
 
 
 def test_without_a_compiler_the_reason_is_told_once(

@@ -100,6 +100,8 @@ def test_the_alpha_step_is_adam_with_weight_decay_on_open_edges() -> None:
             ours.close({"normal": cell})
             frozen = alpha[1].detach().clone()
         gradient = torch.randn(5, 4)
+        if turn >= 3:
+            gradient[1] = math.inf  # what a closed edge gets counts for nothing
         ours.step((gradient,))
         twin.grad = gradient
         reference.step()
@@ -176,14 +178,25 @@ def test_a_loss_that_is_no_number_ends_the_search(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("verb", ["search", "train"])
-def test_a_validation_loss_that_is_no_number_is_not_recorded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (math.nan, "the loss is nan in epoch 1: training diverged"),
+        (0.5, "left the range of numbers in epoch 1: training diverged"),
+    ],
+)
+def test_a_network_that_gives_no_numbers_is_not_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, loss: float, message: str
 ) -> None:
     """As after a last update that breaks the network."""
-    nothing = {"loss": math.nan, "accuracy": 0.0}
-    monkeypatch.setattr("sgas.running.loop.measure", lambda *_: nothing)
+
+    def measure(network: torch.nn.Module, *_: object) -> dict[str, float]:
+        next(network.parameters()).data.fill_(math.inf)
+        return {"loss": loss, "accuracy": 0.0}
+
+    monkeypatch.setattr("sgas.running.loop.measure", measure)
     loop = loop_of(make() if verb == "search" else small_training("point"), tmp_path)
-    with pytest.raises(SgasError, match="the loss is nan in epoch 1: training diverged"):
+    with pytest.raises(SgasError, match=message):
         loop.execute()
     assert loop.run.metrics == []
 
