@@ -97,7 +97,7 @@ class OurTraining:
     """Our derived network with its optimiser, stepped as `sgas.running.train` steps it."""
 
     def __init__(self, models: Any, genotype: Genotype, learning_rate: float) -> None:
-        parts = TrainParts(NO_SAMPLES, None, "none")
+        parts = TrainParts(NO_SAMPLES, {})
         config = TrainConfig(learning_rate=learning_rate, weight_decay=3e-4)  # as plain
         self.training = Training(
             cast("Task", models), genotype, config, parts=parts, seed=0, device=CPU

@@ -147,7 +147,7 @@ def train_once(
     if isinstance(task, BaselineTask) and make is not None:
         task.make = lambda: make(task)
     parts = train_parts(task, "clean", seed, config.validation_fraction, DEVICE)
-    parts = dataclasses.replace(parts, validation=None)  # nothing here looks at it
+    parts = dataclasses.replace(parts, measured={})  # nothing here looks at it
     with (
         tempfile.TemporaryDirectory() as folder,
         Run.create(Path(folder) / "run", {"seed": seed}) as run,

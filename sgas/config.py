@@ -22,6 +22,7 @@ from sgas.errors import option as named
 PROTOCOLS = ("clean", "paper")
 OPTIMIZERS = ("sgd", "adam")
 SCHEDULES = ("cosine", "linear", "two_slopes")
+LAST, BEST = KEPT_EPOCHS = ("last", "best")
 CLUSTERS = ("slurm", "local")
 MAX_SEED = 2**31 - 1
 MOST_THREADS = 1024  # many more, and OpenMP ends the process
@@ -311,6 +312,11 @@ class TrainConfig:
     auxiliary_weight: float = option(0.4, "weight of the auxiliary head's loss", low=0)
     validation_fraction: float = option(
         0.1, "part of the training set kept for reporting (protocol clean)", low=0, high=0.5
+    )
+    kept_epoch: str = option(
+        LAST,
+        "the epoch whose network is kept: the last, or the best by its validation figure",
+        choices=KEPT_EPOCHS,
     )
 
     def __post_init__(self) -> None:

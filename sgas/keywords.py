@@ -64,3 +64,4 @@ class TrainLoopOptions(TypedDict, total=False):
     auxiliary: bool
     auxiliary_weight: float
     validation_fraction: float
+    kept_epoch: Literal["last", "best"]

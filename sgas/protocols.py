@@ -17,6 +17,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from sgas.config import BEST, LAST
 from sgas.errors import DataError, option
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from sgas.data import Source
 
 CLEAN, PAPER, UNKNOWN = "clean", "paper", "unknown"
+VALIDATION, TEST = "validation", "test"  # parts whose figures are reported, and their prefixes
 
 
 class AlphasOn(Enum):
@@ -51,11 +53,10 @@ class SearchParts:
 
 @dataclass(frozen=True)
 class TrainParts:
-    """What a training sees. `validation` is None where all of the training set is trained on."""
+    """What a training sees: `measured` are the parts whose figures each epoch reports, by name."""
 
     training: Source
-    validation: Source | None
-    validation_name: str
+    measured: Mapping[str, Source]
 
 
 class Splits(Protocol):
@@ -134,21 +135,46 @@ def _paper_search(splits: Splits, seed: int, device: torch.device) -> SearchPart
 
 
 def train_parts(
-    splits: Splits, protocol: str, seed: int, validation_fraction: float, device: torch.device
+    splits: Splits,
+    protocol: str,
+    seed: int,
+    validation_fraction: float,
+    device: torch.device,
+    kept_epoch: str = LAST,
 ) -> TrainParts:
-    """The parts of a training: for the weights and the figure of each epoch.
+    """The parts of a training: for the weights and the figures of each epoch.
 
     `clean`: the data set's own validation split or `validation_fraction` of the training set, none
-    where that is 0. `paper`: the whole training set and the test split.
+    where that is 0. `paper`: the whole training set and the test split, and the data set's own
+    validation split where it chooses the epoch that is kept. DataError where nothing can choose it.
     """
+    drawn = _train_parts(splits, protocol, seed, validation_fraction, device, kept_epoch)
+    if kept_epoch == BEST and VALIDATION not in drawn.measured:
+        raise DataError(
+            f"kept_epoch is {BEST}, but a training on {splits.dataset} (protocol {protocol}) has "
+            f"no validation part to choose by: give {option('kept_epoch', LAST)}"
+        )
+    return drawn
+
+
+def _train_parts(
+    splits: Splits,
+    protocol: str,
+    seed: int,
+    validation_fraction: float,
+    device: torch.device,
+    kept_epoch: str,
+) -> TrainParts:
+    own = splits.validation_part(device) if protocol == CLEAN or kept_epoch == BEST else None
+    measured = {} if own is None else {VALIDATION: own}
     if protocol == PAPER:
-        return TrainParts(splits.training_part(device), splits.test_part(device), "test")
-    own = splits.validation_part(device)
-    if own is not None or validation_fraction == 0:
-        return TrainParts(splits.training_part(device), own, "validation")
+        measured |= {TEST: splits.test_part(device)}
+        return TrainParts(splits.training_part(device), measured)
+    if measured or validation_fraction == 0:
+        return TrainParts(splits.training_part(device), measured)
     fractions = (1 - validation_fraction, validation_fraction)
     training, held_out = splits.parts_of_training(fractions, seed, device)
-    return TrainParts(training, held_out, "validation")
+    return TrainParts(training, {VALIDATION: held_out})
 
 
 def worst(*protocols: str) -> str:

@@ -25,6 +25,7 @@ GRAPH_SPACE = SearchSpace("graph", dict.fromkeys(OPERATIONS))
 
 
 DROP_PATHS = ("graph", "node")
+F1_BY = ("node", "graph")
 
 
 @dataclass(frozen=True)
@@ -90,10 +91,16 @@ class GraphModelConfig:
 
 @dataclass(frozen=True)
 class GraphDataConfig:
-    """How graphs are changed while training; evaluation takes them as they are."""
+    """How graphs are changed while training and measured; evaluation takes them as they are."""
 
     feature_dropout: float = option(
         0.0, "probability of zeroing a feature of a node in a batch", low=0, high=0.95
+    )
+    micro_f1_by: str = option(
+        "node",
+        "micro-F1 over all nodes at once, or of each graph and averaged by numbers of nodes",
+        choices=F1_BY,
+        verbs=("train",),
     )
 
     def __post_init__(self) -> None:

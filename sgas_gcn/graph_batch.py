@@ -75,6 +75,14 @@ class GraphBatch:
             return self.asked
         return torch.arange(len(self.x), device=self.x.device)
 
+    @property
+    def rows(self) -> list[int]:
+        """How many nodes of each graph are asked."""
+        if self.asked is None:
+            return list(self.sizes)
+        asked = self.graph_of_node.index_select(0, self.asked)
+        return torch.bincount(asked, minlength=len(self.sizes)).tolist()
+
     @cached_property
     def graph_of_node(self) -> Tensor:
         """The number of each node's graph, int64 `[N]`."""

@@ -19,7 +19,7 @@ from sgas.cells.space import SearchSpace
 from sgas.config import RunConfig
 from sgas.data import Source, SubsetSource, stratified_parts
 from sgas.errors import DataError
-from sgas.labels import Labels, ManyLabels, OneClass
+from sgas.labels import Labels, ManyLabels, ManyLabelsByGraph, OneClass
 from sgas.protocols import AlphasOn
 from sgas_gcn.cells import Operations
 from sgas_gcn.config import GRAPH_SPACE, GraphDataConfig, GraphModelConfig
@@ -146,7 +146,8 @@ class GraphTask(GraphModels):
         self.classes = self._training.label_names
         self.transductive = self._training.transductive  # one graph, of which some nodes are asked
         self.samples = "nodes" if self.transductive else "graphs"
-        self.labels: Labels = ManyLabels() if self._training.multi_label else OneClass()
+        many = ManyLabelsByGraph if data.micro_f1_by == "graph" else ManyLabels
+        self.labels: Labels = many() if self._training.multi_label else OneClass()
         super().__init__(model, self._training.num_features, len(self.classes), **cells)
 
     def _check_sizes(self, graphs: Sequence[GraphArrays]) -> None:

@@ -33,3 +33,4 @@ class TrainOptions(RunOptions, TrainLoopOptions, NetworkOptions, total=False):
     """Options of `sgas_gcn.train`."""
 
     drop_path_by: Literal["graph", "node"]
+    micro_f1_by: Literal["node", "graph"]

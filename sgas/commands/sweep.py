@@ -252,7 +252,8 @@ def _rehearse(family: Family, asked: Asked) -> None:
             drawn = search_parts(task, *split)
             parts = {"part of the weights": drawn.weights, "part of the alphas": drawn.alphas}
         else:
-            parts = {"training part": train_parts(task, *split).training}
+            kept = settings.loop.kept_epoch
+            parts = {"training part": train_parts(task, *split, kept).training}
         require_samples(parts, task.smallest_batch)
 
 

@@ -16,7 +16,7 @@ from sgas.running.trained import read_result
 GENOTYPE = Positional(
     "genotype", "published name, genotype file (JSON or DARTS text) or run folder"
 )
-ABOUT = "Train the network of a genotype from scratch and keep its last epoch."
+ABOUT = "Train the network of a genotype from scratch."
 
 
 def main(family: Family, argv: Sequence[str]) -> int:

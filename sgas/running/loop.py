@@ -39,9 +39,13 @@ class Tally:
     loss: list[Tensor] = field(default_factory=list)
     predictions: list[Tensor] = field(default_factory=list)
     targets: list[Tensor] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
 
-    def add(self, loss: Tensor, predictions: Tensor, targets: Tensor) -> None:
-        """Adds one batch."""
+    def add(
+        self, loss: Tensor, predictions: Tensor, targets: Tensor, rows: Sequence[int] = ()
+    ) -> None:
+        """Adds one batch; `rows` are the targets of each of its graphs, or nothing."""
+        self.rows.extend(rows)
         self.loss.append(loss.detach() * len(targets))
         self.predictions.append(predictions)
         self.targets.append(targets)
@@ -50,7 +54,7 @@ class Tally:
         """Mean loss and the metrics of `labels` over all batches added."""
         targets = torch.cat(self.targets)
         loss = float(torch.stack(self.loss).double().sum()) / len(targets)
-        return {"loss": loss, **labels.metrics(torch.cat(self.predictions), targets)}
+        return {"loss": loss, **labels.metrics(torch.cat(self.predictions), targets, self.rows)}
 
     def state(self) -> dict[str, list[Tensor]]:
         """What a checkpoint in the middle of an epoch keeps."""
@@ -59,11 +63,14 @@ class Tally:
     @classmethod
     def restored(cls, state: Mapping[str, list[Tensor]], device: torch.device) -> Tally:
         """The tally that `state` was made of."""
-        return cls(**{name: [part.to(device) for part in parts] for name, parts in state.items()})
+        moved = {name: [part.to(device) for part in parts] for name, parts in state.items()}
+        return cls(moved["loss"], moved["predictions"], moved["targets"])
 
 
 # What a step gives: the loss, a mean, the predictions and the targets.
 StepOutput = tuple[Tensor, Tensor, Tensor]
+# The figures of an epoch by part (`train` and those that are measured) and name.
+Figures = Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -79,15 +86,14 @@ class EpochEnd:
 class Body(Protocol):
     """What the loop runs: a search or a training, on one device.
 
-    `validation` is measured after each epoch and its figures are named by `validation_name`; None:
-    nothing is. `batch_size` may change from epoch to epoch.
+    `measured` are parts that are measured after each epoch, by name. `batch_size` may change from
+    epoch to epoch.
     """
 
     verb: str
     network: Any
     labels: Labels
-    validation: Source | None
-    validation_name: str
+    measured: Mapping[str, Source]
     device: torch.device
     precision: str
 
@@ -117,7 +123,7 @@ class Body(Protocol):
         """The evaluation step of the network as it is now."""
         ...
 
-    def end_epoch(self, epoch: int) -> EpochEnd:
+    def end_epoch(self, epoch: int, figures: Figures) -> EpochEnd:
         """Decides what is to be decided after an epoch, and says what there is to report."""
         ...
 
@@ -175,20 +181,19 @@ class Loop:
         began, body, epoch = time.perf_counter(), self.body, self.epoch
         figures = {"train": self.tally.figures(body.labels)}
         require_finite(epoch, figures["train"])
-        if body.validation is not None:
-            measured = measure(
+        for name, source in body.measured.items():
+            figures[name] = measure(
                 body.network,
                 body.labels,
-                body.validation,
+                source,
                 body.batch_size,
                 body.device,
                 body.precision,
                 body.evaluation(),
             )
-            require_finite(epoch, measured)
-            figures[body.validation_name] = measured
+            require_finite(epoch, figures[name])
         require_finite_state(epoch, body.network)
-        end = body.end_epoch(epoch)
+        end = body.end_epoch(epoch, figures)
         self.seconds += time.perf_counter() - began
         metrics = {
             "epoch": epoch,
@@ -268,7 +273,7 @@ def measure(
     order = in_order(len(source), batch_size, source.index_device)
     for inputs, targets in batches(source, order, 0, None):
         loss, predictions = step(inputs, targets)
-        tally.add(loss, predictions, targets)
+        tally.add(loss, predictions, targets, getattr(inputs, "rows", ()))
     model.train()
     return tally.figures(labels)
 

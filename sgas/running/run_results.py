@@ -116,8 +116,8 @@ class SearchResult:
 class TrainResult:
     """A trained network, read from its run folder.
 
-    `config` and `history` are as those of a search; `result` has the figures of the last epoch,
-    parameters and FLOPs.
+    `config` and `history` are as those of a search; `result` has the figures of the epoch that was
+    kept, parameters and FLOPs.
     """
 
     family: Family
@@ -157,6 +157,7 @@ class TrainResult:
         """What is said of the training in a few lines."""
         cost = f"{self.result['parameters']:,} parameters · {self.result['flops']:,} FLOPs a sample"
         facts = _common_facts(self, self.result["protocol"])
-        return {**facts, "network": cost, "made by": self.result["provenance"]}
+        kept = {"kept": f"epoch {self.result['epoch']}"} if "epoch" in self.result else {}
+        return {**facts, **kept, "network": cost, "made by": self.result["provenance"]}
 
     __repr__, _repr_svg_, _repr_html_ = _described, _as_svg, _as_html

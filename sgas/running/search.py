@@ -22,10 +22,11 @@ from sgas.deciding.replay import empty_history, extend_history, score_epoch
 from sgas.deciding.schedule import Schedule, cosine
 from sgas.deciding.strategies import EpochView, strategy_named
 from sgas.family import Searchable, Supernet
-from sgas.protocols import SearchParts
+from sgas.protocols import VALIDATION, SearchParts
 from sgas.running.capture import Recorder, Step, captured
 from sgas.running.loop import (
     EpochEnd,
+    Figures,
     RandomState,
     StepOutput,
     evaluation_step,
@@ -46,8 +47,7 @@ class Search:
     """One search: the supernet, its optimisers, what is decided so far. A `Body` of the loop."""
 
     verb = "search"
-    validation: Source | None
-    validation_name = "validation"
+    measured: Mapping[str, Source]
     _captured: tuple[Step, ...] | None
 
     def __init__(
@@ -63,7 +63,7 @@ class Search:
         notes: Mapping[str, Any],
     ) -> None:
         self.task, self.config, self.parts = task, config, parts
-        self.labels, self.validation = task.labels, parts.validation
+        self.labels, self.measured = task.labels, {VALIDATION: parts.validation}
         self.seed, self.device, self.precision = seed, device, precision
         self.recorder = recorder
         self.notes = dict(notes)
@@ -181,17 +181,17 @@ class Search:
         self.weight_optimizer.zero_grad()
         return loss.detach(), self.labels.predictions(logits.detach())
 
-    def end_epoch(self, epoch: int) -> EpochEnd:
+    def end_epoch(self, epoch: int, figures: Figures) -> EpochEnd:
         """Scores, decides and prunes."""
         batch_size = self.batch_size
         records, cut = self._decide(epoch)
-        figures = {
+        state = {
             "learning_rate": self._learning_rate(epoch),
             "batch_size": batch_size,
             "decided": sum(cell.num_decided for cell in self.decisions.values()),
         }
         news = tuple(self._in_words(record) for record in records if record.edge is not None)
-        return EpochEnd(figures, records, self._genotype(cut, epoch=epoch), news)
+        return EpochEnd(state, records, self._genotype(cut, epoch=epoch), news)
 
     def _decide(self, epoch: int) -> tuple[list[EpochRecord], dict[str, CellDecisions]]:
         """This epoch's records, and the cells that would be cut now; prunes what was decided."""

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from sgas.config import fields_of
-from sgas.deciding.schedule import Schedule
+from sgas.config import BEST, fields_of
+from sgas.deciding.schedule import Schedule, shown_epoch
 from sgas.errors import ConfigError, DamagedRunError, Interrupted, SgasError, option
 from sgas.family import Family, Task
 from sgas.protocols import provenance, search_parts, train_parts
@@ -166,9 +166,10 @@ def _open_training(family: Family, settings: Settings, task: Task, device: torch
 
     run, loop, genotype = settings.run, settings.loop, settings.genotype
     assert genotype is not None, "a training has a genotype"
-    parts = train_parts(task, run.protocol, run.seed, loop.validation_fraction, device)
+    split = run.protocol, run.seed, loop.validation_fraction, device, loop.kept_epoch
+    parts = train_parts(task, *split)
     training = Training(task, genotype, loop, parts=parts, **_machine(settings, task, device))
-    sizes = [_size(part) for part in (parts.training, parts.validation)]
+    sizes = [_size(part) for part in (parts.training, *(parts.measured.values() or (None,)))]
     facts = {
         "genotype": msgspec.to_builtins(genotype),
         **provenance(dataclasses.asdict(run), genotype.meta),
@@ -230,7 +231,7 @@ def _execute(
 
             draw_run(family, run.folder, run.folder)
         else:
-            _write_trained(run, body.network, task, settings)
+            _write_trained(run, body, task, settings)
     return run.folder
 
 
@@ -292,33 +293,36 @@ def restore(loop: Loop) -> None:
         ) from None
 
 
-def _write_trained(run: Run, network: Any, task: Task, settings: Settings) -> None:
-    """The weights, and the figures of the last epoch with what the network costs."""
+def _write_trained(run: Run, training: Any, task: Task, settings: Settings) -> None:
+    """The weights, and the figures of the epoch that is kept with what the network costs."""
     import torch
     from safetensors.torch import save as to_safetensors
 
     from sgas.running.complexity import num_flops, num_parameters
 
-    network = network.to(torch.device("cpu"))
+    epoch = training.keep()
+    network = training.network.to(torch.device("cpu"))
     run.write_bytes(WEIGHTS, to_safetensors(network.state_dict()))
     cost = {
         "parameters": num_parameters(network),
         "flops": num_flops(network, task.example_input()),
     }
-    run.write_json(RESULT, {**_result(run, task.labels.primary_metric, settings), **cost})
+    run.write_json(RESULT, {**_result(run, task.labels.primary_metric, settings, epoch), **cost})
 
 
-def _result(run: Run, metric: str, settings: Settings) -> dict[str, Any]:
-    """The last epoch's figures; in protocol `paper` the best test epoch beside them."""
+def _result(run: Run, metric: str, settings: Settings, epoch: int) -> dict[str, Any]:
+    """The figures of the epoch that is kept; in protocol `paper` also the best test figure."""
     assert settings.genotype is not None, "a training has a genotype"
-    last = run.metrics[-1]
+    (kept,) = [line for line in run.metrics if line["epoch"] == epoch]
     result = {
-        key: last[key]
-        for key in last
+        key: kept[key]
+        for key in kept
         if key.startswith(("train_", "validation_", "test_")) and not key.endswith("loss")
     }
     result |= provenance(dataclasses.asdict(settings.run), settings.genotype.meta)
-    if f"test_{metric}" in last:
+    if settings.loop.kept_epoch == BEST:
+        result["epoch"] = f"{shown_epoch(epoch)} of {settings.loop.epochs}, best on validation"
+    if f"test_{metric}" in kept:
         best = max(run.metrics, key=lambda line: line[f"test_{metric}"])
         result[f"best_test_epoch_{metric}"] = best[f"test_{metric}"]
         result["note"] = "protocol paper: the best test epoch is chosen by the test split"

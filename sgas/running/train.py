@@ -1,4 +1,4 @@
-"""What a training of a derived network does in the loop. The reported epoch is the last.
+"""What a training of a derived network does in the loop. The last epoch is kept, or the best.
 
 SGD with a cosine learning rate, drop path on a linear ramp, an optional auxiliary head; settings of
 Li et al., CVPR 2020. In protocol `paper` the test split is measured at every epoch and the best one
@@ -14,13 +14,20 @@ import torch
 from torch import Tensor, nn
 
 from sgas.cells.genotype import Genotype
-from sgas.config import TrainConfig
-from sgas.data import BatchOrder, batches
+from sgas.config import BEST, TrainConfig
+from sgas.data import BatchOrder, Source, batches
 from sgas.deciding.schedule import learning_rate
 from sgas.family import Network, Task
-from sgas.protocols import TrainParts
+from sgas.protocols import VALIDATION, TrainParts
 from sgas.running.capture import Recorder, Step, captured
-from sgas.running.loop import EpochEnd, RandomState, StepOutput, evaluation_step, run_network
+from sgas.running.loop import (
+    EpochEnd,
+    Figures,
+    RandomState,
+    StepOutput,
+    evaluation_step,
+    run_network,
+)
 from sgas.running.optimizers import make_optimizer, restore_optimizer, set_learning_rate
 
 
@@ -28,6 +35,7 @@ class Training:
     """One training: the derived network and its optimiser. A `Body` of the loop."""
 
     verb = "train"
+    measured: Mapping[str, Source]
     _captured: tuple[Step, ...] | None
     _evaluation: Step | None
 
@@ -44,7 +52,8 @@ class Training:
         recorder: Recorder | None = None,
     ) -> None:
         self.config, self.parts, self.labels = config, parts, task.labels
-        self.validation, self.validation_name = parts.validation, parts.validation_name
+        self.measured = parts.measured
+        self.best: dict[str, Any] | None = None  # epoch, figure and weights that kept_epoch keeps
         self.device, self.precision, self.recorder = device, precision, recorder
         self.num_epochs, self.batch_size = config.epochs, config.batch_size
         self.random = RandomState(seed, device)
@@ -108,13 +117,26 @@ class Training:
         """Lets go of captured steps: the next are others."""
         self._captured, self._evaluation = None, None
 
-    def end_epoch(self, epoch: int) -> EpochEnd:
-        """Nothing is decided; the epoch's learning rate is told."""
+    def end_epoch(self, epoch: int, figures: Figures) -> EpochEnd:
+        """Nothing is decided but whether the epoch is the best; its learning rate is told."""
+        if self.config.kept_epoch == BEST:
+            figure = figures[VALIDATION][self.labels.primary_metric]
+            if self.best is None or figure > self.best["figure"]:
+                weights = {n: w.detach().clone() for n, w in self.network.state_dict().items()}
+                self.best = {"epoch": epoch, "figure": figure, "network": weights}
         return EpochEnd({"learning_rate": learning_rate(self.config, epoch)})
+
+    def keep(self) -> int:
+        """Gives the network the weights that the training ends with, and tells their epoch."""
+        if self.best is None:
+            return self.num_epochs - 1
+        self.network.load_state_dict(self.best["network"])
+        return int(self.best["epoch"])
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of the training."""
         return {
+            "best": self.best,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "random": self.random.state(),
@@ -122,6 +144,7 @@ class Training:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Goes back to where `state` was taken."""
+        self.best = state.get("best")  # which checkpoints of before do not have
         self.network.load_state_dict(state["network"])
         restore_optimizer(self.optimizer, state["optimizer"])
         self.random.restore(state["random"])

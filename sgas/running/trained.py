@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sgas.config import LAST
 from sgas.errors import RunError
 from sgas.family import Family, Network
 from sgas.protocols import provenance
@@ -58,7 +59,7 @@ def trained_network(family: Family, folder: Path) -> Network:
 
 
 def read_result(folder: Path) -> dict[str, Any]:
-    """The figures of the last epoch of a trained run, its parameters and FLOPs."""
+    """The figures of the epoch that a trained run kept, its parameters and FLOPs."""
     return _read(folder, RESULT)
 
 
@@ -110,7 +111,7 @@ def _open_test_split(family: Family, folder: Path, device: torch.device) -> dict
         evaluation = {
             **figures,
             "samples": len(source),
-            "epoch": "last",
+            "epoch": LAST if settings.loop.kept_epoch == LAST else read_result(folder)["epoch"],
             **provenance(dataclasses.asdict(settings.run), genotype.meta),
             "dataset": settings.run.dataset,
             "seed": settings.run.seed,

@@ -49,6 +49,7 @@ ELSEWHERE = {"seed", "use_history", "arch", "train_portion", "in_channels", "unr
 FACTS: dict[str, dict[str, dict[str, Any]]] = {
     "cnn/train_search.py": {
         "random crop 32 with padding 4, horizontal flip": {"crop_padding": 4, "flip": True},
+        "of CIFAR-10's training set for weights": {"stem": "cifar"},
         "no cutout unless asked": {"cutout": 0},
     },
     "cnn/train.py": {
@@ -60,7 +61,7 @@ FACTS: dict[str, dict[str, dict[str, Any]]] = {
             "epochs": 600,
         },
         "drop path probability = 0.2*epoch/epochs": {"drop_path": 0.2},
-        "crop, flip, cutout 16": {"crop_padding": 4, "flip": True, "cutout": 16},
+        "crop, flip, cutout 16": {"stem": "cifar", "crop_padding": 4, "flip": True, "cutout": 16},
     },
     "cnn/train_imagenet.py": {
         "learning rate: lr*(E-5-e)/(E-5)": {
@@ -70,6 +71,7 @@ FACTS: dict[str, dict[str, dict[str, Any]]] = {
         "is multiplied by (e+1)/5": {"learning_rate_warmup": 4},
         "random resized crop 224, flip, colour jitter .4 .4 .4 hue .2": {
             "image_size": 224,
+            "stem": "imagenet",
             "flip": True,
             "jitter": 0.4,
         },
@@ -101,6 +103,8 @@ FACTS: dict[str, dict[str, dict[str, Any]]] = {
             "learning_rate_min": 0.0,
         },
         "drawn per node": {"drop_path": 0.2, "drop_path_by": "node"},
+        "the checkpoint of the best validation micro-F1 is kept": {"kept_epoch": "best"},
+        "computed per graph and averaged with the numbers of nodes": {"micro_f1_by": "graph"},
     },
 }
 

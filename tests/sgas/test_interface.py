@@ -21,10 +21,12 @@ from sgas.cli import main
 from sgas.config import fields_of
 from sgas.errors import ConfigError, DataError, InputError
 from sgas.interface import evaluate, load, search, train
+from sgas.protocols import train_parts
 from sgas.running.listeners import Silent
+from sgas.running.loop import measure
 from sgas.running.run_results import SearchResult
 from sgas.running.runs import is_run, read_config
-from sgas.running.settings import sections_of
+from sgas.running.settings import open_settings, sections_of
 from sgas_cnn.family import FAMILY as IMAGES
 from sgas_gcn.family import FAMILY as GRAPHS
 from sgas_gcn.own_data import keep_own
@@ -162,6 +164,22 @@ def test_a_result_is_shown_in_a_few_lines_and_as_its_cells() -> None:
             result._repr_html_().count("<svg") == 2 and "<th>genotype</th>" in result._repr_html_()
         )
     assert "parameters" in repr(trained) and "decisions  8" in repr(searched)
+
+
+def test_the_best_epoch_is_kept_where_that_is_asked() -> None:
+    searched = search(FAMILY, **QUICK, quiet=True)
+    trained = train(FAMILY, searched, epochs=6, learning_rate=0.3, kept_epoch="best", quiet=True)
+    figures = [line["validation_accuracy"] for line in trained.history]
+    best = max(figures)
+    assert figures[-1] < best == trained.result["validation_accuracy"]
+    words = f"{figures.index(best) + 1} of 6, best on validation"
+    assert trained.result["epoch"] == trained.evaluate()["epoch"] == words
+    assert f"epoch {words}" in repr(trained)
+    settings, _ = open_settings(FAMILY, trained.folder)
+    task = FAMILY.open_task(settings.run, settings.model, settings.data)
+    part = train_parts(task, "clean", 0, 0.1, torch.device("cpu")).measured["validation"]
+    again = measure(trained.network, task.labels, part, 16, torch.device("cpu"))
+    assert again["accuracy"] == best
 
 
 def test_a_trained_run_is_loaded() -> None:

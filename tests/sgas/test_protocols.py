@@ -58,15 +58,15 @@ def test_clean_never_opens_the_test_split(alphas_on: AlphasOn, validation: bool)
     if validation:
         assert (parts.weights, parts.alphas) == ("0.50 of training", "0.50 of training")
         assert parts.validation == "validation"
-        assert training == TrainParts("training", "validation", "validation")
+        assert training == TrainParts("training", {"validation": "validation"})
     else:
         assert (parts.weights, parts.alphas) == ("0.40 of training", "0.40 of training")
         assert parts.validation == "0.20 of training"
-        assert training == TrainParts("0.80 of training", "0.20 of training", "validation")
+        assert training == TrainParts("0.80 of training", {"validation": "0.20 of training"})
 
 
 def test_a_clean_training_may_keep_nothing_back() -> None:
-    assert trained(Shelf(), "clean", 0.0) == TrainParts("training", None, "validation")
+    assert trained(Shelf(), "clean", 0.0) == TrainParts("training", {})
 
 
 @pytest.mark.parametrize(
@@ -84,9 +84,17 @@ def test_paper_trains_the_alphas_on_what_was_published(
     parts = searched(shelf, "paper")
     assert (parts.weights, parts.alphas, parts.validation) == (weights, alphas, alphas)
     assert parts.label.startswith("protocol paper: ") and shelf.opened == opened
-    assert trained(shelf, "paper") == TrainParts("training", "test", "test")
+    assert trained(shelf, "paper") == TrainParts("training", {"test": "test"})
 
 
 def test_paper_needs_the_split_that_it_names() -> None:
     with pytest.raises(DataError, match="made-up has no validation split, which protocol paper"):
         searched(Shelf(AlphasOn.VALIDATION), "paper")
+
+
+def test_what_chooses_the_kept_epoch_is_a_validation_part() -> None:
+    parts = train_parts(Shelf(validation=True), "paper", 0, 0.2, None, "best")
+    assert parts == TrainParts("training", {"validation": "validation", "test": "test"})
+    for protocol, fraction in (("paper", 0.2), ("clean", 0.0)):
+        with pytest.raises(DataError, match="kept_epoch is best, but a training on made-up"):
+            train_parts(Shelf(), protocol, 0, fraction, None, "best")

@@ -22,10 +22,12 @@ from sgas_gcn.config import GraphDataConfig, GraphModelConfig
 from sgas_gcn.datasets import graphs
 from sgas_gcn.datasets.graph_arrays import GraphArrays, GraphSplit
 from sgas_gcn.datasets.graphs import GraphEntry
+from sgas_gcn.graph_batch import GraphBatch
 from sgas_gcn.graph_task import GraphSource, GraphTask, models
 from sgas_gcn.published import load_published
 
 CPU = torch.device("cpu")
+CELL = "cri2-ppi-best"
 MODEL = GraphModelConfig(channels=4)
 
 
@@ -111,8 +113,8 @@ def test_without_validation_graphs_a_part_of_training_validates(
     assert [len(numbers) for numbers in found] == [4, 4, 2]
     assert sorted(number for numbers in found for number in numbers) == list(range(10))
     training = train_parts(task("made-up"), "clean", 0, 0.2, CPU)
-    assert (len(training.training), len(training.validation or ())) == (8, 2)
-    assert train_parts(task("made-up"), "clean", 0, 0.0, CPU).validation is None
+    assert (len(training.training), len(training.measured["validation"])) == (8, 2)
+    assert train_parts(task("made-up"), "clean", 0, 0.0, CPU).measured == {}
     with pytest.raises(DataError, match="no validation split, which protocol paper"):
         search_parts(task("made-up"), "paper", 0, 0.2, CPU)
     put(monkeypatch, Shelf({"train": 2, "val": 0, "test": 1}))
@@ -130,7 +132,7 @@ def test_protocol_paper_trains_the_alphas_on_the_validation_graphs(
     assert graph_numbers(parts.alphas) == [100, 101]
     assert shelf.opened == {"train", "val"} and "protocol paper" in parts.label
     training = train_parts(task("made-up"), "paper", 0, 0.1, CPU)
-    assert training.validation_name == "test" and "test" in shelf.opened
+    assert list(training.measured) == ["test"] and "test" in shelf.opened
 
 
 def test_nodes_of_one_graph_are_split_within_each_class(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,6 +236,37 @@ def test_a_search_and_a_training_from_end_to_end(
     figures = measure(network, made.labels, made.test_part(CPU), 1, CPU)
     assert set(figures) == {"loss", "micro_f1"}
     assert_same_without_batches(network, made.test_part(CPU))
+
+
+def test_micro_f1_is_that_of_each_graph_weighted_by_its_nodes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    put(monkeypatch, Shelf({"train": 2, "val": 3, "test": 1}))
+    data, run = GraphDataConfig(micro_f1_by="graph"), RunConfig(dataset="made-up")
+    made = GraphTask("made-up", MODEL, data, run)
+    source, network = made.validation_part(CPU), made.build_network(load_published(CELL), False)
+    assert source is not None
+    network.eval()
+    right, wrong, graphs = [], [], []
+    for graph, targets in zip(source.graphs, source.targets, strict=True):
+        guess = network(graph) > 0
+        right.append(2 * (guess & targets).sum().item())
+        wrong.append((guess ^ targets).sum().item())
+        graphs.append((len(targets), right[-1] / (right[-1] + wrong[-1])))
+    nodes = sum(count for count, _ in graphs)
+    by_graph = sum(count * figure for count, figure in graphs) / nodes
+    for batch_size in (1, 2):
+        figures = measure(network, made.labels, source, batch_size, CPU)
+        assert figures["micro_f1"] == pytest.approx(by_graph, abs=1e-12)
+        over_nodes = sum(right) / (sum(right) + sum(wrong))
+        assert figures["micro_f1_over_nodes"] == pytest.approx(over_nodes, abs=1e-12) != by_graph
+
+
+def test_rows_are_the_asked_nodes_of_each_graph() -> None:
+    x, edges = torch.ones(4, 2), torch.tensor([[0, 1], [1, 0]])
+    graphs = [GraphBatch.of_graph(x, edges, torch.tensor(n)) for n in ([0, 2, 3], [1])]
+    assert GraphBatch.join(graphs).rows == [3, 1]
+    assert GraphBatch.join([GraphBatch.of_graph(x, edges)] * 2).rows == [4, 4]
 
 
 def assert_same_without_batches(network: Any, source: GraphSource) -> None:
