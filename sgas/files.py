@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and never through a link that someone laid there."""
+"""Files: written whole or not at all, never through a link that someone laid there; JSON read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeVar
+
+import msgspec
+
+from sgas.errors import RunError
+
+T = TypeVar("T")
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -63,3 +69,23 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def decode(content: bytes | str, kind: type[T]) -> T:
+    """What a JSON text holds, of this type; ValueError in one line whatever the text is."""
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise ValueError(" ".join(str(error).split())) from None
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+def read_json(path: Path, kind: Any = dict[str, Any]) -> Any:
+    """What a JSON file holds, of type `kind`; RunError where it cannot be read or is damaged."""
+    try:
+        return decode(path.read_bytes(), kind)
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise RunError(f"{path} is damaged: {error}") from None

@@ -252,7 +252,7 @@ def read_yaml(path: str) -> dict[str, Any]:
         raise ConfigError(f"the config file {path!r} does not exist") from None
     except OSError as error:
         raise ConfigError(f"the config file {path!r} cannot be read: {error.strerror}") from None
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, AttributeError, RecursionError, yaml.YAMLError) as error:  # of its reader
         raise ConfigError(f"the config file is no YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"the config file {path!r} is no YAML of options and their values")

@@ -22,7 +22,6 @@ import contextlib
 import hashlib
 import importlib.util
 import inspect
-import json
 import os
 import re
 import sys
@@ -37,8 +36,9 @@ from typing import Any, TypeVar
 
 from sgas.cells.decisions import PRUNED, UNDECIDED
 from sgas.config import STRATEGIES, StrategyInfo
-from sgas.errors import PluginError, SgasError, option, unknown_name
+from sgas.errors import PluginError, RunError, SgasError, option, unknown_name
 from sgas.family import Family, Space
+from sgas.files import read_json
 
 GROUP = "sgas.plugins"
 COPIES = "plugins"  # the folder of a run or study that holds the texts
@@ -417,8 +417,8 @@ def _difference(folder: Path, name: str, sha256: str, where: str, text: str) -> 
 def recorded_in(folder: Path) -> list[tuple[str, str, str]]:
     """Name, source and SHA-256 of the plug-ins of a run or study; none where a path is neither."""
     for name in RECORDS:
-        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError, KeyError):
-            recorded = json.loads((folder / name).read_text()).get("plugins", [])
+        with contextlib.suppress(RunError, TypeError, AttributeError, KeyError):
+            recorded = read_json(folder / name).get("plugins", [])
             return [
                 (Path(entry["name"]).name, str(entry["source"]), str(entry["sha256"]))
                 for entry in recorded

@@ -22,7 +22,8 @@ PACKAGES = ("sgas", *FAMILIES)
 # other. A folder is in the layer as a whole.
 LAYERS = (
     ("__init__",),  # runs before any other module, and holds the version
-    ("errors", "files"),
+    ("errors",),
+    ("files",),
     ("config", "data", "labels", "keywords"),
     ("options", "native", "own", "cells", "protocols"),
     ("deciding", "family"),

@@ -17,8 +17,10 @@ import msgspec
 
 from sgas.cells.space import SearchSpace
 from sgas.errors import GenotypeError, unknown_name
+from sgas.files import decode
 
 FORMAT = 1
+MOST_EDGES, LONGEST_TEXT = 1000, 100_000  # of a cell; in characters: more is no genotype
 
 
 class EdgeGene(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -36,6 +38,10 @@ class CellGene(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def num_steps(self, space: SearchSpace) -> int:
         """The number of steps of this cell in `space`; GenotypeError where edges are missing."""
+        if len(self.edges) > MOST_EDGES:
+            raise GenotypeError(
+                f"a cell lists {len(self.edges)} edges; at most {MOST_EDGES} can be"
+            )
         steps = space.num_steps_of(len(self.edges))
         if steps is None:
             raise GenotypeError(
@@ -71,8 +77,8 @@ class Genotype(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def from_json(cls, text: str | bytes) -> Genotype:
         """The genotype in a JSON text; GenotypeError names an unknown key or a wrong type."""
         try:
-            genotype = msgspec.json.decode(text, type=cls)
-        except msgspec.DecodeError as error:
+            genotype = decode(text, cls)
+        except ValueError as error:
             raise GenotypeError(f"not a genotype: {error}") from None
         if genotype.format != FORMAT:
             raise GenotypeError(
@@ -159,6 +165,10 @@ def _concat_text(concat: tuple[int, ...]) -> str:
 
 def _parse_call(text: str) -> ast.Call:
     """The one call `Genotype(…)` in a text, with or without `NAME = ` before it."""
+    if len(text) > LONGEST_TEXT:
+        raise GenotypeError(
+            f"not a genotype: the text has {len(text)} characters, more than {LONGEST_TEXT}"
+        )
     try:
         body = ast.parse(text.strip()).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):

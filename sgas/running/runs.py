@@ -26,7 +26,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import msgspec
 
@@ -35,8 +35,10 @@ from sgas.deciding.records import EpochRecord
 from sgas.deciding.schedule import shown_epoch
 from sgas.errors import DamagedRunError, GenotypeError, RunError, option
 from sgas.files import (
+    decode,
     make_folder,
     no_link,
+    read_json,
     sync_folder,
     temporary_beside,
     write_atomically,
@@ -47,8 +49,22 @@ CONFIG = "config.json"
 CHECKPOINT = "checkpoint.pt"
 PREVIOUS = "checkpoint.previous.pt"
 LOCK = ".lock"
-CONFIG_KEYS = {"family", "verb", "run", "loop", "model", "data", "dimensions", "environment"}
 SEAL_LENGTH = 4 + 32
+T = TypeVar("T")
+
+
+class RunFacts(msgspec.Struct):
+    """What every config.json holds; trainings have a genotype too."""
+
+    family: str
+    verb: str
+    run: dict[str, Any]
+    loop: dict[str, Any]
+    model: dict[str, Any]
+    data: dict[str, Any]
+    dimensions: dict[str, int]
+    environment: dict[str, Any]
+    genotype: Genotype | msgspec.UnsetType = msgspec.UNSET
 
 
 def numbered_folders(parent: Path, name: str) -> Iterator[Path]:
@@ -88,15 +104,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not is_run(folder):
         why = f"it has no {CONFIG}" if folder.exists() else "it does not exist"
         raise RunError(f"{folder} is not a run: {why}; give a folder that search or train wrote")
+    config: dict[str, Any] = read_json(folder / CONFIG)
     try:
-        config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
-    except (ValueError, OSError) as error:
-        raise RunError(f"{folder / CONFIG} cannot be read ({error})") from None
-    missing = CONFIG_KEYS - set(config) if isinstance(config, dict) else CONFIG_KEYS
-    if missing:
-        raise RunError(
-            f"{folder / CONFIG} is damaged: it has no {', '.join(sorted(missing))}; start again"
-        )
+        msgspec.convert(config, RunFacts)
+    except msgspec.ValidationError as error:
+        raise RunError(f"{folder / CONFIG} is damaged: {error}; start again") from None
     return config
 
 
@@ -105,12 +117,7 @@ def read_records(folder: Path) -> list[EpochRecord]:
     path = folder / "decisions.jsonl"
     if not path.is_file():
         raise RunError(f"{folder} has no decisions.jsonl; give the folder of a search")
-    try:
-        records = [
-            msgspec.json.decode(line, type=EpochRecord) for line in path.read_bytes().splitlines()
-        ]
-    except msgspec.DecodeError as error:
-        raise RunError(f"{path} is damaged: {error}") from None
+    records = _read_lines(path, EpochRecord)
     for record in records:
         if not record.fits():
             epoch = shown_epoch(record.epoch)
@@ -123,13 +130,21 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     path = folder / "metrics.jsonl"
     if not path.is_file():
         return []
-    try:
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
-    except ValueError as error:
-        raise RunError(f"{path} is damaged: {error}") from None
-    if not all(isinstance(line, dict) and isinstance(line.get("epoch"), int) for line in lines):
+    lines = _read_lines(path, dict[str, Any])
+    if not all(isinstance(line.get("epoch"), int) for line in lines):
         raise RunError(f"{path} is damaged: a line has no epoch")
     return lines
+
+
+def _read_lines(path: Path, kind: type[T]) -> list[T]:
+    """What the lines of a file hold; RunError names the first that is damaged."""
+    values = []
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            values.append(decode(line, kind))
+        except ValueError as error:
+            raise RunError(f"{path} is damaged in line {number}: {error}") from None
+    return values
 
 
 def read_genotype(folder: Path) -> Genotype:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sgas.config import LAST
 from sgas.errors import RunError
 from sgas.family import Family, Network
+from sgas.files import read_json
 from sgas.protocols import provenance
 from sgas.running.machine import resolve_device
 from sgas.running.runs import Run, read_config
@@ -73,11 +73,7 @@ def _read(folder: Path, name: str) -> dict[str, Any]:
 
     Files of before held the protocol of the training alone.
     """
-    path = folder / name
-    try:
-        figures: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} is damaged: {error}") from None
+    figures: dict[str, Any] = read_json(folder / name)
     config = read_config(folder)
     return figures | provenance(config["run"], config["genotype"].get("meta", {}))
 

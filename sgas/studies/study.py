@@ -26,7 +26,7 @@ import msgspec
 
 from sgas.cells.genotype import Genotype
 from sgas.errors import RunError
-from sgas.files import no_link, write_text
+from sgas.files import no_link, read_json, write_text
 from sgas.running.runs import is_run, read_genotype, read_metrics
 
 STUDY, MANIFEST, LOCK = "study.json", "manifest.json", ".manifest.lock"
@@ -158,12 +158,14 @@ def read_info(folder: Path) -> StudyInfo:
         raise RunError(
             f"{folder} is not a study: it has no {STUDY}; give a folder that sweep wrote"
         )
-    return _decode(folder / STUDY, StudyInfo)
+    info: StudyInfo = read_json(folder / STUDY, StudyInfo)
+    return info
 
 
 def read_manifest(folder: Path) -> Manifest:
     """The state of all parts; RunError where the file is missing or damaged."""
-    return _decode(folder / MANIFEST, Manifest)
+    manifest: Manifest = read_json(folder / MANIFEST, Manifest)
+    return manifest
 
 
 def write_info(folder: Path, info: StudyInfo) -> None:
@@ -207,13 +209,6 @@ def _pretty(value: Any) -> str:
     return json.dumps(msgspec.to_builtins(value), indent=2) + "\n"
 
 
-def _decode(path: Path, kind: Any) -> Any:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (OSError, msgspec.DecodeError) as error:
-        raise RunError(f"{path} cannot be read ({error})") from None
-
-
 def _entry(folder: Path, name: str, parts: Mapping[str, Part]) -> Entry:
     strategy, _, seed = name.rpartition("-")
     done = {phase for phase, part in parts.items() if part.state is State.DONE}
@@ -229,12 +224,12 @@ def _entry(folder: Path, name: str, parts: Mapping[str, Part]) -> Entry:
         figures["validation"] = _without_prefix(last, "validation_")
         figures["search_seconds"] = last["seconds"]
     if "train" in done:
-        result = _read_json(train / "result.json")
+        result = read_json(train / "result.json")
         figures["result"] = result
         figures["parameters"], figures["flops"] = result["parameters"], result["flops"]
         figures["train_seconds"] = _last_epoch(train)["seconds"]
     if "evaluate" in done:
-        evaluation = _read_json(train / "evaluation.json")
+        evaluation = read_json(train / "evaluation.json")
         figures["test"] = {k: v for k, v in evaluation.items() if isinstance(v, float)}
     return Entry(strategy, int(seed), dict(parts), **figures)
 
@@ -256,13 +251,3 @@ def _last_epoch(run: Path) -> dict[str, Any]:
 
 def _without_prefix(figures: Mapping[str, Any], prefix: str) -> dict[str, float]:
     return {k.removeprefix(prefix): v for k, v in figures.items() if k.startswith(prefix)}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read ({error})") from None
-    if not isinstance(value, dict):
-        raise RunError(f"{path} is damaged: it holds no object")
-    return value

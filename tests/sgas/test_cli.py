@@ -251,8 +251,13 @@ def test_what_is_no_fault_of_a_checkpoint_is_told_as_it_is(
     ("name", "content", "argv", "told"),
     [
         ("config.json", "[]", ["show", "run"], "config.json is damaged"),
-        ("config.json", '{"family": "toy"}', ["search", "--resume", "run"], "it has no"),
-        ("config.json", "{", ["replay", "run"], "cannot be read"),
+        (
+            "config.json",
+            '{"family": "toy"}',
+            ["search", "--resume", "run"],
+            "missing required field `verb`",
+        ),
+        ("config.json", "{", ["replay", "run"], "config.json is damaged"),
         ("decisions.jsonl", "{}", ["replay", "run"], "decisions.jsonl is damaged"),
         ("decisions.jsonl", "", ["replay", "run"], "no scored epoch yet"),
         ("metrics.jsonl", '{"a": 1}', ["show", "run"], "a line has no epoch"),

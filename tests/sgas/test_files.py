@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from toy_family import SPACE
 
+from sgas.cells.genotype import CellGene, EdgeGene, Genotype
+from sgas.errors import SgasError
 from sgas.files import make_folder, no_link, write_atomically, write_text
+from sgas.options import read_yaml
+from sgas.running.runs import read_config, read_genotype, read_metrics, read_records
+from sgas.running.trained import read_result
+from sgas.studies.study import read_study
 
 
 def test_a_file_is_replaced_whole_or_stays(tmp_path: Path) -> None:
@@ -60,3 +68,41 @@ def test_every_new_parent_of_a_folder_survives_a_power_cut(
     monkeypatch.setattr(os, "fsync", record)
     make_folder(tmp_path / "a" / "b" / "c")
     assert synced == [tmp_path, tmp_path / "a", tmp_path / "a" / "b"]
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "config.json": read_config,
+    "decisions.jsonl": read_records,
+    "metrics.jsonl": read_metrics,
+    "genotype.json": read_genotype,
+    "result.json": read_result,
+    "study.json": read_study,
+    "options.yaml": lambda folder: read_yaml(str(folder / "options.yaml")),
+}
+NO_SUCH = {
+    "bytes that are no text": b"\xff\xfe{\x80}",
+    "a deep nest": b"[" * 100_000,
+    "deep objects": b'{"a":' * 100_000,
+    "another type": b"[1, 2]",
+    "a tag": b"a: !!timestamp 1",
+    "code": b"!!python/object/apply:os.abort []",
+    "a number of no size": b'[{"epoch": 1e999}, 99999999999999999999999]',
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("what", NO_SUCH)
+def test_whatever_a_file_holds_it_is_told_in_one_line(tmp_path: Path, name: str, what: str) -> None:
+    (tmp_path / name).write_bytes(NO_SUCH[what])
+    with pytest.raises(SgasError) as told:
+        READERS[name](tmp_path)
+    assert "\n" not in str(told.value) and len(str(told.value)) < 500
+
+
+def test_a_genotype_of_any_length_is_told_at_once() -> None:
+    words = ", ".join(f"a{number}=[('skip', 0)]" for number in range(100_000))
+    with pytest.raises(SgasError, match="characters, more than"):
+        Genotype.from_text(f"Genotype({words})", SPACE.name)
+    cell = CellGene((EdgeGene("skip", 0),) * 100_000, (0,))
+    with pytest.raises(SgasError, match="a cell lists 100000 edges; at most"):
+        Genotype(1, SPACE.name, dict.fromkeys(SPACE.cell_kinds, cell)).validate(SPACE)

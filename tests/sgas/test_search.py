@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from small_searches import small_training
@@ -17,7 +18,7 @@ from sgas.errors import RunError, SgasError
 from sgas.protocols import search_parts
 from sgas.running.loop import Loop
 from sgas.running.optimizers import AlphaOptimizer, keep_only
-from sgas.running.runs import CONFIG_KEYS, Run, read_records
+from sgas.running.runs import Run, RunFacts, read_records
 from sgas.running.search import Search
 
 CPU = torch.device("cpu")
@@ -202,7 +203,8 @@ def test_a_network_that_gives_no_numbers_is_not_recorded(
 
 
 def test_two_processes_cannot_write_one_run(tmp_path: Path) -> None:
-    run = Run.create(tmp_path / "run", dict.fromkeys(CONFIG_KEYS))
+    facts = RunFacts("toy", "search", {}, {}, {}, {}, {}, {})
+    run = Run.create(tmp_path / "run", msgspec.to_builtins(facts))
     with pytest.raises(RunError, match="another process"):
         Run.open(tmp_path / "run")
     run.__exit__()

@@ -144,7 +144,7 @@ def test_changes_may_follow_from_the_parts_as_they_are(folder: Path) -> None:
 @pytest.mark.parametrize("name", ["study.json", "manifest.json"])
 def test_a_folder_that_is_no_study_is_one_clear_error(folder: Path, name: str) -> None:
     write_text(folder / name, "{")
-    with pytest.raises(RunError, match=rf"{name} cannot be read"):
+    with pytest.raises(RunError, match=rf"{name} is damaged"):
         read_study(folder)
     with pytest.raises(RunError, match=r"is not a study: it has no study\.json"):
         read_study(folder.parent / "nowhere")
