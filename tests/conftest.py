@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from triton_runs import interpret
 
+from sgas.native.backend import use_kernels
 from sgas_cnn.library import LIBRARY as IMAGES
 from sgas_gcn.library import LIBRARY as CLOUDS
 
@@ -48,6 +50,27 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def few_threads() -> None:
     """One thread: the suite's tensors are small, and more threads wait for each other."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def usual_kernels() -> Iterator[None]:
+    """A test that chooses kernels does so for itself alone."""
+    yield
+    use_kernels("auto")
+
+
+@pytest.fixture(params=["torch", "cpu"])
+def kernels(request: pytest.FixtureRequest) -> str:
+    """Each choice of kernels on the CPU in turn, in force."""
+    use_kernels(request.param)
+    return str(request.param)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of the test's own, which is the current one."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture

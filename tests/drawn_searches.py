@@ -19,13 +19,7 @@ from sgas.deciding.scoring import (
     selection_certainty,
     selection_stability,
 )
-from sgas.reports import (
-    draw_alphas,
-    draw_cell,
-    draw_margin,
-    draw_replay,
-    draw_timeline,
-)
+from sgas.reports import draw_alphas, draw_cell, draw_margin, draw_replay, draw_timeline
 from sgas.reports.svg import text_width
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -33,8 +27,7 @@ GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden" / "scores.npz
 
 POINT_ATTENTION_AND_SUMS = ("gat", "semi_gcn", "gin", "sage", "rel_sage")
 POINT = SearchSpace(
-    "point",
-    ("none", "skip_connect", "conv_1x1", "edge_conv", "mr_conv", *POINT_ATTENTION_AND_SUMS),
+    "point", ("none", "skip_connect", "conv_1x1", "edge_conv", "mr_conv", *POINT_ATTENTION_AND_SUMS)
 )
 IMAGE_CONVOLUTIONS = ("sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5")
 IMAGE = SearchSpace(

@@ -5,22 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from neighbor_primitives import (
-    attention_sum,
-    edge_relu_stats,
-    largest_difference,
-    neighbor_max,
-    neighbor_sum,
-)
+from neighbor_primitives import SLOPE, Primitive, signs
 from torch import Tensor
 
-from sgas_gcn.kernels.protocol import Graph
-
-SLOPE = 0.2
 HEADS = 2
 
 
@@ -70,25 +61,7 @@ def plain_attention(values: Tensor, target: Tensor, source: Tensor, edges: Tenso
     return stacked(out, values)
 
 
-Function = Callable[..., tuple[Tensor, ...]]
-
-
-def signs(channels: int) -> Tensor:
-    return torch.where(torch.arange(channels) % 3 == 1, -1.0, 1.0)
-
-
-def primitives(graph: Graph) -> dict[str, Function]:
-    """Each primitive as a function of tensors alone."""
-    return {
-        "sum": lambda x: (neighbor_sum(x, graph),),
-        "max": lambda x: (neighbor_max(x, graph),),
-        "difference": lambda x: (largest_difference(x, graph),),
-        "stats": lambda a, b: edge_relu_stats(a, b, signs(a.shape[1]).to(a), graph),
-        "attention": lambda v, t, s: (attention_sum(v, t, s, graph, SLOPE),),
-    }
-
-
-def plain_forms(edges: Tensor) -> dict[str, Function]:
+def plain_forms(edges: Tensor) -> dict[str, Primitive]:
     return {
         "sum": lambda x: (plain_sum(x, edges),),
         "max": lambda x: (plain_max(x, edges),),
@@ -112,7 +85,7 @@ def inputs_of(primitive: str, num_nodes: int, channels: int, heads: int = HEADS)
     return [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
 
 
-def run(function: Function, inputs: list[Tensor]) -> list[Tensor]:
+def run(function: Primitive, inputs: list[Tensor]) -> list[Tensor]:
     """Outputs, and all gradients for random gradients of these."""
     leaves = [x.detach().requires_grad_() for x in inputs]
     outputs = function(*leaves)

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.autograd import Function
 
 from sgas.native.backend import backend_for
 from sgas_gcn.kernels import cpu_backend, torch_backend
 from sgas_gcn.kernels.cpu_operators import operators
-from sgas_gcn.kernels.protocol import Backend, Graph, Kept
+from sgas_gcn.kernels.protocol import Graph
 from sgas_gcn.library import LIBRARY
 
-Forward = Callable[..., tuple[Sequence[Tensor], Kept]]
-Backward = Callable[[Sequence[Tensor], Sequence[Tensor], Kept], Sequence[Tensor]]
+SLOPE = 0.2
+PRIMITIVES = ("sum", "max", "difference", "stats", "attention")
+
+Primitive = Callable[..., tuple[Tensor, ...]]
 
 
 class _Derived(Function):
+    """`forward` gives the outputs and what it keeps; `backward` takes gradients, inputs, kept."""
+
     @staticmethod
-    def forward(ctx: Any, forward: Forward, backward: Backward, *inputs: Tensor) -> Any:
-        outputs, kept = forward(*inputs)
+    def forward(ctx: Any, forward: Any, backward: Any, *inputs: Tensor) -> Any:
+        *outputs, kept = forward(*inputs)
         ctx.backward_half, ctx.num_inputs = backward, len(inputs)
         ctx.save_for_backward(*inputs, *kept)
         return tuple(outputs)
@@ -33,149 +37,90 @@ class _Derived(Function):
         return None, None, *ctx.backward_half(grads, inputs, kept)
 
 
-def _compiled_max(x: Tensor, graph: Graph) -> tuple[Tensor, Kept]:
-    best, places = operators().neighbor_max(x, *graph.rows, False)
-    return best, (places,)
-
-
-def _compiled_max_backward(grad: Tensor, kept: Kept, graph: Graph) -> Tensor:
-    return operators().neighbor_max_backward(grad, *kept, *graph.rows, False)
-
-
-def _compiled_stats(
-    target: Tensor, source: Tensor, sign: Tensor, graph: Graph
-) -> tuple[Tensor, Tensor, Tensor, Kept]:
-    best, places, total, squares = operators().edge_relu_stats(target, source, sign, *graph.rows)
-    return best, total, squares, (best, places)
-
-
-def _compiled_stats_backward(
-    selected: Tensor,
-    total: Tensor,
-    squares: Tensor,
-    target: Tensor,
-    source: Tensor,
-    kept: Kept,
-    graph: Graph,
-) -> tuple[Tensor, Tensor]:
-    grads = (selected, total, squares)
-    return operators().edge_relu_stats_backward(*grads, target, source, *kept, *graph.rows)
-
-
-@dataclass(frozen=True)
-class Derived:
-    """The primitives of a backend, with the gradients that its backward halves give."""
-
-    backend: Backend
-    by: Any
-
-    def neighbor_sum(self, x: Tensor, graph: Graph) -> Tensor:
-        def forward(x: Tensor) -> tuple[Sequence[Tensor], Kept]:
-            return [self.backend.neighbor_sum(x, graph)], ()
-
-        def backward(grads: Sequence[Tensor], inputs: Any, kept: Kept) -> Sequence[Tensor]:
-            return [self.backend.neighbor_sum_backward(grads[0], graph)]
-
-        return _Derived.apply(forward, backward, x)[0]
-
-    def neighbor_max(self, x: Tensor, graph: Graph) -> Tensor:
-        def forward(x: Tensor) -> tuple[Sequence[Tensor], Kept]:
-            best, kept = self.by.neighbor_max(x, graph)
-            return [best], kept
-
-        def backward(grads: Sequence[Tensor], inputs: Any, kept: Kept) -> Sequence[Tensor]:
-            return [self.by.neighbor_max_backward(grads[0], kept, graph)]
-
-        return _Derived.apply(forward, backward, x)[0]
-
-    def largest_difference(self, x: Tensor, graph: Graph) -> Tensor:
-        def forward(x: Tensor) -> tuple[Sequence[Tensor], Kept]:
-            best, kept = self.backend.largest_difference(x, graph)
-            return [best], kept
-
-        def backward(grads: Sequence[Tensor], inputs: Any, kept: Kept) -> Sequence[Tensor]:
-            return [self.backend.largest_difference_backward(grads[0], kept, graph)]
-
-        return _Derived.apply(forward, backward, x)[0]
-
-    def edge_relu_stats(
-        self, target: Tensor, source: Tensor, sign: Tensor, graph: Graph
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        def forward(target: Tensor, source: Tensor) -> tuple[Sequence[Tensor], Kept]:
-            *outputs, kept = self.by.edge_relu_stats(target, source, sign, graph)
-            return outputs, kept
-
-        def backward(grads: Sequence[Tensor], inputs: Any, kept: Kept) -> Sequence[Tensor]:
-            return self.by.edge_relu_stats_backward(*grads, *inputs, kept, graph)
-
-        return _Derived.apply(forward, backward, target, source)
-
-    def attention_sum(
-        self,
-        values: Tensor,
-        target_score: Tensor,
-        source_score: Tensor,
-        graph: Graph,
-        slope: float,
-    ) -> Tensor:
-        def forward(*inputs: Tensor) -> tuple[Sequence[Tensor], Kept]:
-            out, kept = self.backend.attention_sum(*inputs, graph, slope)
-            return [out], kept
-
-        def backward(grads: Sequence[Tensor], inputs: Any, kept: Kept) -> Sequence[Tensor]:
-            values = inputs[0]
-            unrelated = values.new_zeros(2, values.shape[1] * values.shape[2])
-            return self.backend.attention_sum_backward(
-                grads[0], values, kept, graph, slope, None, unrelated
-            )
-
-        return _Derived.apply(forward, backward, values, target_score, source_score)[0]
-
-
 class _Compiled:
-    """The primitives of the compiled backend, whose kernels of whole operations hold them too."""
+    """The halves of the compiled backend that its kernels of whole operations hold too."""
 
-    neighbor_max = staticmethod(_compiled_max)
-    neighbor_max_backward = staticmethod(_compiled_max_backward)
-    edge_relu_stats = staticmethod(_compiled_stats)
-    edge_relu_stats_backward = staticmethod(_compiled_stats_backward)
+    @staticmethod
+    def neighbor_max(x: Tensor, graph: Graph) -> Any:
+        best, places = operators().neighbor_max(x, *graph.rows, False)
+        return best, (places,)
+
+    @staticmethod
+    def neighbor_max_backward(grad: Tensor, kept: Any, graph: Graph) -> Tensor:
+        return operators().neighbor_max_backward(grad, *kept, *graph.rows, False)
+
+    @staticmethod
+    def edge_relu_stats(target: Tensor, source: Tensor, sign: Tensor, graph: Graph) -> Any:
+        found = operators().edge_relu_stats(target, source, sign, *graph.rows)
+        best, places, total, squares = found
+        return best, total, squares, (best, places)
+
+    @staticmethod
+    def edge_relu_stats_backward(*arguments: Any) -> Any:
+        *tensors, kept, graph = arguments
+        return operators().edge_relu_stats_backward(*tensors, *kept, *graph.rows)
 
 
-def on(kernels: str) -> Derived:
-    """The primitives of a backend."""
+def _backend_and_composed(kernels: str) -> tuple[Any, Any]:
     if kernels == "cuda":
         from sgas_gcn.kernels import cuda_backend
 
-        return Derived(cuda_backend, cuda_backend.COMPOSED)
+        return cuda_backend, cuda_backend.COMPOSED
     if kernels == "cpu":
-        return Derived(cpu_backend, _Compiled)
-    return Derived(torch_backend, torch_backend.COMPOSED)
+        return cpu_backend, _Compiled
+    return torch_backend, torch_backend.COMPOSED
 
 
-def _on_device(x: Tensor) -> Derived:
-    return on(backend_for(x.device, LIBRARY))
+def _halves(kernels: str, graph: Graph, sign: Tensor | None) -> dict[str, tuple[Any, Any]]:
+    own, composed = _backend_and_composed(kernels)
+
+    def attention_backward(grads: Any, inputs: Any, kept: Any) -> Any:
+        values = inputs[0]
+        unrelated = values.new_zeros(2, values.shape[1] * values.shape[2])
+        return own.attention_sum_backward(*grads, values, kept, graph, SLOPE, None, unrelated)
+
+    def signs_of(x: Tensor) -> Tensor:
+        return (signs(x.shape[1]) if sign is None else sign).to(x)
+
+    return {
+        "sum": (
+            lambda x: (own.neighbor_sum(x, graph), ()),
+            lambda grads, inputs, kept: (own.neighbor_sum_backward(*grads, graph),),
+        ),
+        "max": (
+            lambda x: composed.neighbor_max(x, graph),
+            lambda grads, inputs, kept: (composed.neighbor_max_backward(*grads, kept, graph),),
+        ),
+        "difference": (
+            lambda x: own.largest_difference(x, graph),
+            lambda grads, inputs, kept: (own.largest_difference_backward(*grads, kept, graph),),
+        ),
+        "stats": (
+            lambda a, b: composed.edge_relu_stats(a, b, signs_of(a), graph),
+            lambda *given: composed.edge_relu_stats_backward(*given[0], *given[1], given[2], graph),
+        ),
+        "attention": (
+            lambda v, t, s: own.attention_sum(v, t, s, graph, SLOPE),
+            attention_backward,
+        ),
+    }
 
 
-def neighbor_sum(x: Tensor, graph: Graph) -> Tensor:
-    """By the kernels in force, as all that follow."""
-    return _on_device(x).neighbor_sum(x, graph)
+def signs(channels: int) -> Tensor:
+    """Which extremum `stats` takes of each channel, where nothing else is asked for."""
+    return torch.where(torch.arange(channels) % 3 == 1, -1.0, 1.0)
 
 
-def neighbor_max(x: Tensor, graph: Graph) -> Tensor:
-    return _on_device(x).neighbor_max(x, graph)
+def primitives(
+    graph: Graph, sign: Tensor | None = None, kernels: str | None = None
+) -> dict[str, Primitive]:
+    """Each primitive as a function of tensors alone, by the kernels in force or those named."""
 
+    def of(name: str) -> Primitive:
+        def function(*inputs: Tensor) -> tuple[Tensor, ...]:
+            by = kernels or backend_for(inputs[0].device, LIBRARY)
+            return _Derived.apply(*_halves(by, graph, sign)[name], *inputs)
 
-def largest_difference(x: Tensor, graph: Graph) -> Tensor:
-    return _on_device(x).largest_difference(x, graph)
+        return function
 
-
-def edge_relu_stats(
-    target: Tensor, source: Tensor, sign: Tensor, graph: Graph
-) -> tuple[Tensor, Tensor, Tensor]:
-    return _on_device(target).edge_relu_stats(target, source, sign, graph)
-
-
-def attention_sum(
-    values: Tensor, target_score: Tensor, source_score: Tensor, graph: Graph, slope: float
-) -> Tensor:
-    return _on_device(values).attention_sum(values, target_score, source_score, graph, slope)
+    return {name: of(name) for name in PRIMITIVES}

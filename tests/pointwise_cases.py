@@ -61,14 +61,6 @@ class Arguments:
         return found
 
 
-def relu_sums(given: Arguments) -> tuple[Any, ...]:
-    return given.matrix(), 0.2
-
-
-def relu_norm(given: Arguments) -> tuple[Any, ...]:
-    return given.matrix(), 0.0, *given.norms(), True, 0.1, 1e-5
-
-
 def relu_norm_backward(given: Arguments) -> tuple[Any, ...]:
     tensors = given.matrix(), given.activations(), given.coefficients(), given.numbers(EDGES)
     return *tensors, EDGES, True, 0.0, given.matrix()
@@ -94,36 +86,14 @@ def linear_norm_backward_of_bias(given: Arguments) -> tuple[Any, ...]:
     return *first[:6], 0.2, *first[7:9], [], False, True
 
 
-def head_dots(given: Arguments) -> tuple[Any, ...]:
-    return given.matrix(), given.numbers(2, given.columns), given.numbers(2, EDGES), EDGES
-
-
-def head_dots_backward(given: Arguments) -> tuple[Any, ...]:
-    return given.matrix(), given.numbers(given.rows, EDGES), given.numbers(given.rows, EDGES)
-
-
-def norm_coefficients(given: Arguments) -> tuple[Any, ...]:
-    sums = given.doubles(2, given.columns)
-    return sums, given.rows, *given.norms(), False, 0.1, 1e-5
-
-
 def column_sums(given: Arguments) -> tuple[Any, ...]:
     mask = (given.numbers(given.rows) > 0).to(given.dtype)
     return given.matrix(), given.activations(), mask
 
 
-def column_sums_of_one(given: Arguments) -> tuple[Any, ...]:
-    return given.matrix(), given.activations()[:, : given.channels], None
-
-
 def norm_gradients(given: Arguments) -> tuple[Any, ...]:
     sums = given.doubles(2, given.columns)
     return sums, given.coefficients(), given.numbers(EDGES), given.rows, True, given.matrix()
-
-
-def apply_factors(given: Arguments) -> tuple[Any, ...]:
-    factors = given.doubles(3, given.columns)
-    return given.matrix(), given.activations(), factors, 0.2, given.matrix()
 
 
 def mixture(given: Arguments) -> tuple[Any, ...]:
@@ -143,22 +113,11 @@ def skip_backward(given: Arguments) -> tuple[Any, ...]:
     return given.matrix(), x, given.numbers(EDGES), grad_x
 
 
-def skip_backward_of_scale(given: Arguments) -> tuple[Any, ...]:
-    return *skip_backward(given)[:2], None, None
-
-
 def length_backward(given: Arguments) -> tuple[Any, ...]:
     y = given.activations()
     lengths = y.unflatten(1, (EDGES, -1)).norm(dim=2).clamp_min(1e-12)
-    return (
-        given.matrix(),
-        y,
-        None,
-        lengths.reciprocal(),
-        given.numbers(EDGES),
-        1e-12,
-        given.matrix(),
-    )
+    inverse, scale = lengths.reciprocal(), given.numbers(EDGES)
+    return given.matrix(), y, None, inverse, scale, 1e-12, given.matrix()
 
 
 def length_backward_of_norms(given: Arguments) -> tuple[Any, ...]:
@@ -169,22 +128,40 @@ def length_backward_of_norms(given: Arguments) -> tuple[Any, ...]:
 
 # By case: the operator's name, and what makes its arguments.
 CASES: dict[str, tuple[str, Callable[[Arguments], tuple[Any, ...]]]] = {
-    "relu_sums_": ("relu_sums_", relu_sums),
-    "relu_norm_": ("relu_norm_", relu_norm),
+    "relu_sums_": ("relu_sums_", lambda of: (of.matrix(), 0.2)),
+    "relu_norm_": ("relu_norm_", lambda of: (of.matrix(), 0.0, *of.norms(), True, 0.1, 1e-5)),
     "relu_norm_backward": ("relu_norm_backward", relu_norm_backward),
-    "head_dots": ("head_dots", head_dots),
-    "head_dots_backward": ("head_dots_backward", head_dots_backward),
+    "head_dots": (
+        "head_dots",
+        lambda of: (of.matrix(), of.numbers(2, of.columns), of.numbers(2, EDGES), EDGES),
+    ),
+    "head_dots_backward": (
+        "head_dots_backward",
+        lambda of: (of.matrix(), of.numbers(of.rows, EDGES), of.numbers(of.rows, EDGES)),
+    ),
     "linear_norm": ("linear_norm", linear_norm),
     "linear_norm_backward": ("linear_norm_backward", linear_norm_backward),
     "linear_norm_backward of bias": ("linear_norm_backward", linear_norm_backward_of_bias),
-    "norm_coefficients": ("norm_coefficients", norm_coefficients),
+    "norm_coefficients": (
+        "norm_coefficients",
+        lambda of: (of.doubles(2, of.columns), of.rows, *of.norms(), False, 0.1, 1e-5),
+    ),
     "column_sums": ("column_sums", column_sums),
-    "column_sums of one": ("column_sums", column_sums_of_one),
+    "column_sums of one": (
+        "column_sums",
+        lambda of: (of.matrix(), of.activations()[:, : of.channels], None),
+    ),
     "norm_gradients": ("norm_gradients", norm_gradients),
-    "apply_factors": ("apply_factors", apply_factors),
+    "apply_factors": (
+        "apply_factors",
+        lambda of: (of.matrix(), of.activations(), of.doubles(3, of.columns), 0.2, of.matrix()),
+    ),
     "mixture": ("mixture", mixture),
     "skip_backward": ("skip_backward", skip_backward),
-    "skip_backward of scale": ("skip_backward", skip_backward_of_scale),
+    "skip_backward of scale": (
+        "skip_backward",
+        lambda of: (*skip_backward(of)[:2], None, None),
+    ),
     "length_backward": ("length_backward", length_backward),
     "length_backward of norms": ("length_backward", length_backward_of_norms),
 }

@@ -258,11 +258,7 @@ BAD_OPTIONS = [
     ("point", "search --dataset modelnet30", "did you mean modelnet"),
     ("point", "search --dataset ./nowhere", "nowhere"),
     ("point", "search --dataset ./empty", "train*.npz"),
-    (
-        "point",
-        "search --dataset nowhere.npz",
-        "nowhere.npz does not exist: give an .npz file",
-    ),
+    ("point", "search --dataset nowhere.npz", "nowhere.npz does not exist: give an .npz file"),
     ("point", "search --dataset no_edge.npz", "no array 'edge' (it has: x)"),
     ("point", "search --dataset points.npz", "is a file, not a folder: give a folder"),
     ("point", "search --k 20 --num_points 32", "needs 40 points; a cloud has 32: lower k"),

@@ -28,9 +28,7 @@ def check_gradients(net: Any, decisions: dict[str, CellDecisions]) -> None:
         assert [bool(row.any()) for row in net.alphas[kind].grad] == is_open
 
 
-def test_a_decision_frees_modules_and_keeps_the_parameters_of_what_stays(
-    small: SmallSpace,
-) -> None:
+def test_a_decision_frees_modules_and_keeps_the_parameters_of_what_stays(small: SmallSpace) -> None:
     net, batch, decisions = small.supernet(), small.batch(), small.stages[-1]
     before, places = dict(net.named_parameters()), small.places(net)
     net.apply_decisions(decisions)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +46,10 @@ KERNELS = {"float32": "torch", "bf16": "cpu"} if INTERPRETED else {}
 
 
 @pytest.fixture(params=["float32", "bf16"])
-def precision(request: pytest.FixtureRequest) -> Iterator[str]:
+def precision(request: pytest.FixtureRequest) -> str:
     """The precision, with the kernels that go with it in force."""
     use_kernels(KERNELS.get(request.param, "auto"))
-    yield request.param
-    use_kernels("auto")
+    return str(request.param)
 
 
 def counted() -> Counted:
@@ -121,11 +119,7 @@ def test_replayed_steps_are_the_steps_of_a_training(
     found = []
     for given in (None, recorder):
         training = small_training(
-            space,
-            optimizer=optimizer,
-            precision=precision,
-            device=DEVICE,
-            recorder=given,
+            space, optimizer=optimizer, precision=precision, device=DEVICE, recorder=given
         )
         (train_step,) = captured(given, training.train_step)
         ready = training_batches(training, STEPS)

@@ -15,13 +15,7 @@ from sgas.config import STRATEGIES, StrategyInfo
 from sgas.deciding.scoring import criterion_1
 from sgas.deciding.strategies.greedy import Greedy
 from sgas.errors import DeviceError
-from sgas.testing import (
-    check_backend,
-    check_dataset,
-    check_operation,
-    check_space,
-    check_strategy,
-)
+from sgas.testing import check_backend, check_dataset, check_operation, check_space, check_strategy
 from sgas_cnn.family import FAMILY as IMAGES
 from sgas_gcn.family import FAMILY as GRAPHS
 from sgas_gcn.ops.operation import Operation

@@ -24,7 +24,6 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 def _as_it_was() -> Iterator[None]:
     triton._why_not.cache_clear()
     yield
-    use_kernels("auto")
     triton._why_not.cache_clear()
 
 

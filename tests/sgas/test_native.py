@@ -96,10 +96,7 @@ def test_a_damaged_or_foreign_library_is_built_again(tmp_path: Path, cache: Path
 
 
 def test_without_a_compiler_the_reason_is_told_once(
-    tmp_path: Path,
-    cache: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     import torch
 
@@ -148,18 +145,15 @@ def test_kernels_that_cannot_run_are_an_error_with_a_way_out(
 
     monkeypatch.setenv("CXX", "no-such-compiler")
     source = library(tmp_path, "sgas_test_forced")
-    try:
-        use_kernels("cpu")
-        with pytest.raises(DeviceError, match=r"no C\+\+ compiler.*--kernels auto"):
-            backend_for(torch.device("cpu"), source)
-        with pytest.raises(DeviceError, match="the device is cuda"):
-            backend_for(torch.device("cuda"), source)
-        use_kernels("torch")
-        assert backend_for(torch.device("cpu"), source) == "torch"
-        with pytest.raises(InputError, match="did you mean cuda"):
-            use_kernels("cudo")
-    finally:
-        use_kernels("auto")
+    use_kernels("cpu")
+    with pytest.raises(DeviceError, match=r"no C\+\+ compiler.*--kernels auto"):
+        backend_for(torch.device("cpu"), source)
+    with pytest.raises(DeviceError, match="the device is cuda"):
+        backend_for(torch.device("cuda"), source)
+    use_kernels("torch")
+    assert backend_for(torch.device("cpu"), source) == "torch"
+    with pytest.raises(InputError, match="did you mean cuda"):
+        use_kernels("cudo")
 
 
 @pytest.mark.parametrize(

@@ -27,9 +27,7 @@ from drawn_searches import (
 from sgas.cells.decisions import CellDecisions, genotype_of
 from sgas.cells.genotype import FORMAT, CellGene, EdgeGene, Genotype
 from sgas.deciding.records import EpochRecord
-from sgas.deciding.scoring import (
-    operation_probs,
-)
+from sgas.deciding.scoring import operation_probs
 from sgas.errors import InputError
 from sgas.reports import (
     CellReport,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from sgas.cells.edges import CellEdge, CellLayout, searched_layout
-from sgas.native.backend import use_kernels
 from sgas.native.precision import narrowed, product, without_autocast
 from sgas_cnn.config import IMAGE_SPACE, OPERATIONS
 from sgas_cnn.edges import CellEdges
@@ -64,14 +63,7 @@ def image_cell(space: str) -> tuple[nn.Module, Run, tuple[int, ...]]:
 CELLS = {"point": node_cell, "graph": node_cell, "image": image_cell}
 
 
-@pytest.fixture(params=["torch", "auto"])
-def _kernels(request: pytest.FixtureRequest) -> Iterator[None]:
-    use_kernels(request.param)
-    yield
-    use_kernels("auto")
-
-
-@pytest.mark.usefixtures("_kernels")
+@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("backward_inside", [False, True])
 @pytest.mark.parametrize("space", CELLS)
 def test_a_fused_state_of_narrow_numbers_is_that_of_the_same_numbers(

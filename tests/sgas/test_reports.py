@@ -7,12 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from drawn_searches import (
-    SEARCHES,
-    SVG,
-    parse,
-    searched,
-)
+from drawn_searches import SEARCHES, SVG, parse, searched
 
 from sgas.cells.decisions import CellDecisions, genotype_of
 from sgas.reports import (

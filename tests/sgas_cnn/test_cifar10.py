@@ -123,10 +123,7 @@ def test_the_published_checksum_is_asked_for() -> None:
     ],
 )
 def test_bad_files_in_the_archive(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    changed: dict[str, bytes | None],
-    message: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: dict[str, bytes | None], message: str
 ) -> None:
     path = tmp_path / "cifar-10-binary.tar.gz"
     write_archive(path, **changed)

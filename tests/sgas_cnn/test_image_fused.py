@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sgas.cells.edges import CellEdge, CellLayout
-from sgas.native.backend import use_kernels
 from sgas_cnn.config import OPERATIONS
 from sgas_cnn.edges import CellEdges, OperationTable
 from sgas_cnn.ops import layers
@@ -23,14 +22,6 @@ from sgas_cnn.ops.operation import Operation
 
 STEPS = 2
 OPS = [*OPERATIONS, "sep_conv_7x7"]
-
-
-@pytest.fixture(params=["torch", "cpu"])  # interpreted: test_triton_primitives has a cell
-def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Each backend in force."""
-    use_kernels(request.param)
-    yield request.param
-    use_kernels("auto")
 
 
 class Own(Operation):

@@ -19,14 +19,7 @@ from sgas.errors import DataError
 from sgas_cnn.config import ImageDataConfig
 from sgas_cnn.datasets import load_images
 from sgas_cnn.datasets.imagenet import ImageFiles
-from sgas_cnn.file_source import (
-    MEAN,
-    STD,
-    FileSource,
-    change_colors,
-    middle,
-    random_box,
-)
+from sgas_cnn.file_source import MEAN, STD, FileSource, change_colors, middle, random_box
 
 Image = pytest.importorskip("PIL.Image", reason="reading pictures needs Pillow")
 

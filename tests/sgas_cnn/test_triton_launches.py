@@ -17,13 +17,7 @@ from triton_images import backward_of, cell, mixing, moved, some_of
 from triton_runs import DEVICE, pass_compiled, triton_kernels
 
 from sgas_cnn.kernels.backend import backend_named
-from sgas_cnn.kernels.protocol import (
-    Pool,
-    PoolBackward,
-    Projection,
-    ProjectionBackward,
-    Separable,
-)
+from sgas_cnn.kernels.protocol import Pool, PoolBackward, Projection, ProjectionBackward, Separable
 
 SEPARABLE = ["sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5"]
 

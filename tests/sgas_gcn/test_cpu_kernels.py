@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,18 +18,14 @@ from sgas_gcn.kernels.indices import transpose
 from sgas_gcn.rows import Rows, index_dtype, rows_of_constant_degree
 
 NODES, HEADS, CHANNELS = 40, 2, 17
+of_messages = pytest.mark.parametrize("operator", ["sage_backward", "edge_conv_backward"])
 SIGNS = (("edge_relu_stats", 2), ("pool_activation", 1), ("linear_pool", 2))  # by argument
 
 
-pytestmark = pytest.mark.compiled
-
-
-@pytest.fixture(autouse=True)
-def compiled() -> Iterator[None]:
-    """The compiled kernels are in force."""
-    use_kernels("cpu")
-    yield
-    use_kernels("auto")
+pytestmark = [
+    pytest.mark.usefixtures("kernels"),
+    pytest.mark.parametrize("kernels", ["cpu"], indirect=True),
+]
 
 
 def random_rows(num_nodes: int = NODES, num_edges: int = 160, seed: int = 0) -> Rows:
@@ -72,36 +67,33 @@ class Arguments:
         values = self.matrix(self.num_nodes, HEADS, self.channels)
         sign = torch.ones(self.channels, dtype=self.dtype)
         sums = torch.arange(self.channels, dtype=torch.float64)
-        if operator == "pool_activation":
-            return (x, sign, 5, 0.2)
+        if operator.startswith("linear_pool"):
+            return self.of_linear_pool(operator)
+        if operator.startswith(("sage", "edge_conv")):
+            return self.of_messages(operator)
         if operator == "pool_activation_backward":
             extremum, points, total, squares = ops.pool_activation(x, sign, 5, 0.2)
             return (extremum, total, squares, x, points, 0.2)
-        if operator.startswith("linear_pool"):
-            return self.of_linear_pool(operator)
-        if operator in ("nearest", "smallest"):
-            return (self.matrix(2, self.num_nodes, 3), 3)
-        if operator == "transpose":
-            return rows[:2]
-        if operator == "neighbor_max":
-            return (x, *rows, True)
-        if operator == "neighbor_max_backward":
-            return (x, ops.neighbor_max(x, *rows, True)[1], *rows, True)
-        if operator == "edge_relu_stats":
-            return (x, x.flip(0), sign, *rows)
         if operator == "edge_relu_stats_backward":
             found = ops.edge_relu_stats(x, x.flip(0), sign, *rows)
             return (x, sums, sums, x, x.flip(0), *found[:2], *rows)
-        if operator == "attention_sum":
-            return (values, heads, heads.flip(0), *rows, 0.2)
         if operator == "attention_sum_backward":
             weights = ops.attention_sum(values, heads, heads, *rows, 0.2)[1]
             vectors = self.matrix(2, HEADS * self.channels)
             return (values, values, heads, heads, weights, *rows, 0.2, vectors[0], vectors)
-        if operator.startswith(("sage", "edge_conv")):
-            return self.of_messages(operator)
-        assert operator in ("neighbor_sum", "neighbor_sum_backward")
-        return (x, *rows)
+        if operator == "neighbor_max_backward":
+            return (x, ops.neighbor_max(x, *rows, True)[1], *rows, True)
+        return {
+            "pool_activation": (x, sign, 5, 0.2),
+            "nearest": (self.matrix(2, self.num_nodes, 3), 3),
+            "smallest": (self.matrix(2, self.num_nodes, 3), 3),
+            "transpose": rows[:2],
+            "neighbor_sum": (x, *rows),
+            "neighbor_sum_backward": (x, *rows),
+            "neighbor_max": (x, *rows, True),
+            "edge_relu_stats": (x, x.flip(0), sign, *rows),
+            "attention_sum": (values, heads, heads.flip(0), *rows, 0.2),
+        }[operator]
 
     def of_linear_pool(self, operator: str) -> tuple[Any, ...]:
         """The arguments of the map that is pooled, or of its gradient."""
@@ -190,7 +182,7 @@ def test_any_number_of_threads_gives_the_same_bits(
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("operator", ["sage_backward", "edge_conv_backward"])
+@of_messages
 def test_no_node_gives_weights_a_gradient_of_zero(operator: str) -> None:
     empty = torch.zeros(1, dtype=torch.int32), torch.zeros(0, dtype=torch.int32)
     rows = Rows(*empty, *transpose(*empty), 1)
@@ -199,7 +191,7 @@ def test_no_node_gives_weights_a_gradient_of_zero(operator: str) -> None:
     assert all(torch.equal(weight, torch.zeros_like(weight)) for weight in found[1:])
 
 
-@pytest.mark.parametrize("operator", ["sage_backward", "edge_conv_backward"])
+@of_messages
 def test_a_way_back_without_weights(operator: str) -> None:
     *given, of_weights = Arguments(random_rows()).of(operator)
     assert of_weights
@@ -224,20 +216,14 @@ def test_sage_refuses_weights_that_do_not_fit() -> None:
         operators().sage(x[:, :3], pre, weight, *others)
 
 
-@pytest.mark.parametrize("operator", ["sage_backward", "edge_conv_backward"])
-def test_a_gradient_to_add_to_has_dense_rows(operator: str) -> None:
-    given = list(Arguments(random_rows()).of(operator))
-    given[-2] = given[-2].t().contiguous().t()
+@of_messages
+def test_a_gradient_to_add_to_is_dense_and_of_the_shape_of_x(operator: str) -> None:
+    *given, grad_x, of_weights = Arguments(random_rows()).of(operator)
+    call = getattr(operators(), operator)
     with pytest.raises(RuntimeError, match="grad_x has to be a matrix with dense rows"):
-        getattr(operators(), operator)(*given)
-
-
-@pytest.mark.parametrize("operator", ["sage_backward", "edge_conv_backward"])
-def test_a_gradient_to_add_to_has_the_shape_of_x(operator: str) -> None:
-    given = list(Arguments(random_rows()).of(operator))
-    given[-2] = given[-2][:-1]
+        call(*given, grad_x.t().contiguous().t(), of_weights)
     with pytest.raises(RuntimeError, match="has to come back as it was"):
-        getattr(operators(), operator)(*given)
+        call(*given, grad_x[:-1], of_weights)
 
 
 @pytest.mark.parametrize("choice", ["torch", "cpu"])

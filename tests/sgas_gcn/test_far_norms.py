@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
-from neighbor_primitives import edge_relu_stats
+from neighbor_primitives import primitives
 from torch import Tensor, nn
 from triton_runs import INTERPRETED
 
@@ -24,13 +22,12 @@ ROUNDING = 1e-6
 
 
 @pytest.fixture(params=BACKENDS, autouse=True)
-def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
+def kernels(request: pytest.FixtureRequest) -> str:
     """The kernels in force; skips those that do not run here."""
     if request.param == "cuda" and not INTERPRETED:
         pytest.skip("Triton does not interpret here")
     use_kernels(request.param)
-    yield request.param
-    use_kernels("auto")
+    return str(request.param)
 
 
 def far_features(ratio: float, rows: int = ROWS) -> Tensor:
@@ -90,8 +87,7 @@ def test_moments_over_edges_keep_their_digits(ratio: float, degree: int, kernels
     sources = torch.randint(rows, (rows * degree,), generator=torch.Generator().manual_seed(2))
     targets = torch.arange(rows).repeat_interleave(degree)
     graph = CsrGraph.from_edges(torch.stack([sources, targets]), rows)
-    sign = torch.ones(COLUMNS)
-    _, total, squares = edge_relu_stats(x, x, sign, graph)
+    _, total, squares = primitives(graph, sign=torch.ones(COLUMNS))["stats"](x, x)
     h = (x[targets] + x[sources]).double().relu()  # rounded as the kernels round it
     edges = len(h)
     mean, var = total / edges, squares / edges - (total / edges) ** 2

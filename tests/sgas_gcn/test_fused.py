@@ -100,12 +100,13 @@ def check_equal(ours: Found, wanted: Found) -> None:
             torch.testing.assert_close(mine[name], value, msg=lambda m, n=name: n + m, **tolerance)
 
 
+@pytest.mark.usefixtures("kernels")
 @on_both
 @pytest.mark.parametrize("channels", [1, 3, 8, 17, 32])
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 @pytest.mark.parametrize("stage", STAGES)
 def test_equals_the_operations_one_by_one(
-    space: str, stage: str, training: bool, channels: int, backend: torch.device
+    space: str, stage: str, training: bool, channels: int
 ) -> None:
     found = []
     for table in (TABLES[space], without_fused_forms(TABLES[space])):
@@ -126,10 +127,9 @@ def test_equals_the_operations_one_by_one_on_triton_s_kernels(
     check_equal(found, wanted)
 
 
+@pytest.mark.usefixtures("kernels")
 @on_both
-def test_where_only_the_edges_weights_need_gradients_less_is_kept(
-    space: str, backend: torch.device
-) -> None:
+def test_where_only_the_edges_weights_need_gradients_less_is_kept(space: str) -> None:
     kept: list[dict[int, int]] = []
     gradients = []
     cell = make_cell(TABLES[space], EVERY, 8)
@@ -229,11 +229,10 @@ def test_a_class_that_replaces_forward_alone_runs_by_it() -> None:
     torch.testing.assert_close(outputs[1], outputs[0] / 2)
 
 
+@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("negative_slope", [0.0, 0.2, 1.0])
 @pytest.mark.parametrize("training", [True, False])
-def test_a_layer_equals_its_formula(
-    negative_slope: float, training: bool, backend: torch.device
-) -> None:
+def test_a_layer_equals_its_formula(negative_slope: float, training: bool) -> None:
     torch.manual_seed(0)
     layer = LinearNorm(5, 19, negative_slope, bias=True).double().train(training)
     torch.nn.init.normal_(layer.norm.weight)
@@ -261,14 +260,11 @@ def test_float32_agrees_over_the_backends(space: str) -> None:
     found = []
     for choice in ("torch", "cpu"):
         use_kernels(choice)
-        try:
-            cell = make_cell(TABLES[space], EVERY, 17).float()
-            torch.manual_seed(3)
-            s0, s1 = torch.randn(2, NODES, 17).unbind(0)
-            weights = torch.rand(TOPOLOGY.num_edges, len(NAMES))
-            found.append(cell(s0, s1, neighbors_of(space), weights))
-        finally:
-            use_kernels("auto")
+        cell = make_cell(TABLES[space], EVERY, 17).float()
+        torch.manual_seed(3)
+        s0, s1 = torch.randn(2, NODES, 17).unbind(0)
+        weights = torch.rand(TOPOLOGY.num_edges, len(NAMES))
+        found.append(cell(s0, s1, neighbors_of(space), weights))
     assert found[0].dtype == found[1].dtype == torch.float32
     torch.testing.assert_close(*found, rtol=1e-3, atol=1e-3)
 
@@ -303,4 +299,3 @@ def test_compiled_steps_count_the_flops_of_their_products(name: str, products: i
     product, inputs = 2 * NODES * 8**2, 2 * 3
     flops = flops_of_a_step(TABLES["point"], name)
     assert flops == (products * TOPOLOGY.num_edges + inputs) * product
-    use_kernels("auto")

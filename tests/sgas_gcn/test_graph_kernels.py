@@ -10,8 +10,8 @@ from types import ModuleType
 
 import pytest
 import torch
-from neighbor_formulas import assert_same, inputs_of, plain_forms, primitives, run
-from neighbor_primitives import neighbor_max
+from neighbor_formulas import assert_same, inputs_of, plain_forms, run
+from neighbor_primitives import primitives
 from torch import Tensor
 
 from sgas.errors import DataError
@@ -74,7 +74,6 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
         monkeypatch.setitem(torch_csr.PIECE, "cpu", 8)
     yield
     scatter.segment_max_csr.cache_clear()
-    use_kernels("auto")
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -96,7 +95,7 @@ def test_primitives_equal_the_plain_formulas(name: str) -> None:
 def test_of_equal_sources_the_first_takes_the_gradient() -> None:
     graph = CsrGraph.from_edges(torch.tensor([[2, 1, 2, 0], [0, 0, 0, 3]]), 4)
     x = torch.ones(4, 1, dtype=torch.float64, requires_grad=True)
-    neighbor_max(x, graph).sum().backward()
+    primitives(graph)["max"](x)[0].sum().backward()
     assert x.grad is not None and x.grad.flatten().tolist() == [1, 0, 1, 0]
 
 

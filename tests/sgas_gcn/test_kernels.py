@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from neighbor_formulas import HEADS, SLOPE, assert_same, inputs_of, plain_forms, primitives, run
-from neighbor_primitives import attention_sum, edge_relu_stats, neighbor_max
+from neighbor_formulas import HEADS, assert_same, inputs_of, plain_forms, run
+from neighbor_primitives import PRIMITIVES, primitives
 from torch import Tensor
 from triton_runs import DEVICE, INTERPRETED, pass_compiled, triton_kernels
 
@@ -25,6 +25,7 @@ from sgas_gcn.neighbors import NeighborGraph
 
 CHANNELS = [0, 1, 3, 17, 32, 100]
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-4}
+each_primitive = pytest.mark.parametrize("primitive", PRIMITIVES)
 
 
 @pytest.fixture(params=["torch", "cpu", "triton"])
@@ -36,7 +37,6 @@ def backend(request: pytest.FixtureRequest) -> Iterator[torch.device]:
         return
     use_kernels(request.param)
     yield torch.device("cpu")
-    use_kernels("auto")
 
 
 def is_slow() -> bool:
@@ -86,7 +86,7 @@ def graph_of(name: str, device: torch.device) -> Graph:
 
 
 @pytest.mark.parametrize("name", GRAPHS)
-@pytest.mark.parametrize("primitive", ["sum", "max", "difference", "stats", "attention"])
+@each_primitive
 def test_outputs_and_gradients_equal_the_plain_formula(
     primitive: str, name: str, backend: torch.device
 ) -> None:
@@ -107,7 +107,7 @@ def test_a_constant_degree_of_none_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["constant", "rows"])
-@pytest.mark.parametrize("primitive", ["sum", "max", "difference", "stats", "attention"])
+@each_primitive
 def test_gradcheck(primitive: str, name: str, backend: torch.device) -> None:
     if is_slow() and name == "constant":
         pytest.skip("the interpreter takes long, and both kinds are rows to it")
@@ -126,10 +126,10 @@ def test_of_equal_neighbors_the_first_takes_the_gradient(kind: str, backend: tor
         targets = torch.arange(3, device=backend).repeat_interleave(2)
         graph = CsrGraph.from_edges(torch.stack([sources.flatten(), targets]), 3)
     x = torch.ones(3, 17, dtype=torch.float64, device=backend, requires_grad=True)
-    (by_max,) = torch.autograd.grad(neighbor_max(x, graph).sum(), x)
+    (by_max,) = torch.autograd.grad(primitives(graph)["max"](x)[0].sum(), x)
     assert (by_max == 1).all()
-    target, sign = torch.zeros_like(x), -torch.ones(17, dtype=torch.float64, device=backend)
-    (by_stats,) = torch.autograd.grad(edge_relu_stats(target, x, sign, graph)[0].sum(), x)
+    stats = primitives(graph, sign=-torch.ones(17))["stats"]
+    (by_stats,) = torch.autograd.grad(stats(torch.zeros_like(x), x)[0].sum(), x)
     assert (by_stats == 1).all()
 
 
@@ -138,7 +138,7 @@ def test_a_degree_above_255_keeps_the_right_neighbor(backend: torch.device) -> N
         pytest.skip("the interpreter takes long; its rows of more than a byte are tested above")
     order = torch.arange(300, device=backend).expand(300, 300)
     x = torch.arange(300, dtype=torch.float64, device=backend).unsqueeze(1).requires_grad_()
-    neighbor_max(x, NeighborGraph(order)).sum().backward()
+    primitives(NeighborGraph(order))["max"](x)[0].sum().backward()
     assert x.grad is not None and x.grad.flatten().nonzero().tolist() == [[299]]
 
 
@@ -159,7 +159,7 @@ def strided(x: Tensor, layout: str) -> Tensor:
 
 @pytest.mark.parametrize("layout", ["slice", "every second", "by columns"])
 @pytest.mark.parametrize("name", ["constant", "rows"])
-@pytest.mark.parametrize("primitive", ["sum", "max", "difference", "stats", "attention"])
+@each_primitive
 def test_inputs_and_gradients_may_have_any_strides(
     primitive: str, name: str, layout: str, backend: torch.device
 ) -> None:
@@ -183,16 +183,9 @@ def test_large_scores_do_not_overflow(backend: torch.device) -> None:
     edges = torch.tensor([[0, 1, 2], [0, 0, 0]], device=backend)
     scores = torch.tensor([[1e4], [2e4], [-1e4]], device=backend)
     values = torch.eye(3, device=backend).unsqueeze(1)
-    out = attention_sum(values, scores, scores, CsrGraph.from_edges(edges, 3), SLOPE)
+    attention = primitives(CsrGraph.from_edges(edges, 3))["attention"]
+    (out,) = attention(values, scores, scores)
     assert out[0].flatten().tolist() == [0.0, 1.0, 0.0]
-
-
-def test_a_nan_is_seen(backend: torch.device) -> None:
-    graph = graph_of("constant", backend)
-    x = torch.zeros(12, 17, device=backend)
-    x[graph.sources[3, 1]] = float("nan")  # type: ignore[index]
-    assert neighbor_max(x, graph)[3].isnan().all()
-    assert edge_relu_stats(x, x, torch.ones_like(x[0]), graph)[1].isnan().all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["32", "64"])
@@ -203,10 +196,10 @@ def test_a_nan_in_the_last_channel_alone_is_seen(
     graph = graph_of("constant", backend)
     x = torch.zeros(12, channels, dtype=dtype, device=backend)
     x[graph.sources[3, 1], -1] = float("nan")  # type: ignore[index]
-    largest = neighbor_max(x, graph).isnan()
+    by = primitives(graph, sign=torch.ones(channels))
+    largest = by["max"](x)[0].isnan()
     assert largest[3, -1] and not largest[:, :-1].any()
-    selected = edge_relu_stats(x, x, torch.ones_like(x[0]), graph)
-    assert all(part[..., -1].isnan().any() for part in selected)
+    assert all(part[..., -1].isnan().any() for part in by["stats"](x, x))
 
 
 @pytest.mark.parametrize("name", ["constant", "rows"])

@@ -16,7 +16,7 @@ from sgas_gcn.features import reduced_parts
 from sgas_gcn.neighbors import CellNeighbors, Neighbors, knn, nearest
 
 
-@pytest.mark.usefixtures("backend")
+@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize(("k", "dilation"), [(2, 1), (5, 1), (5, 3), (20, 1), (10, 2)])
 def test_knn_takes_every_dilation_th_nearest_point(k: int, dilation: int) -> None:
     torch.manual_seed(k)
@@ -29,7 +29,7 @@ def test_knn_takes_every_dilation_th_nearest_point(k: int, dilation: int) -> Non
     assert (found.with_self.num_nodes, found.with_self.degree) == (60, k)
 
 
-@pytest.mark.usefixtures("backend")
+@pytest.mark.usefixtures("kernels")
 def test_many_clouds_are_searched_as_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.randn(5, 16, 3)
     whole = nearest(x, 6)
@@ -38,7 +38,7 @@ def test_many_clouds_are_searched_as_each_alone(monkeypatch: pytest.MonkeyPatch)
     assert torch.equal(nearest(x[3:4], 6), whole[3:4])
 
 
-@pytest.mark.usefixtures("backend")
+@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_column_0_is_the_point_itself_among_duplicates(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
@@ -48,13 +48,13 @@ def test_column_0_is_the_point_itself_among_duplicates(dtype: torch.dtype) -> No
     assert all(len(set(row)) == 5 for row in index.flatten(0, 1).tolist())
 
 
-@pytest.mark.usefixtures("backend")
+@pytest.mark.usefixtures("kernels")
 def test_points_that_are_all_equal_have_neighbors() -> None:
     index = nearest(torch.ones(1, 8, 3), 8)
     assert sorted(index[0, 5].tolist()) == list(range(8))
 
 
-@pytest.mark.usefixtures("backend")
+@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("channels", [3, 40])
 @pytest.mark.parametrize(("points", "width"), [(300, 1), (300, 17), (300, 100), (9, 9), (1, 1)])
 def test_the_nearest_come_in_order(points: int, width: int, channels: int) -> None:

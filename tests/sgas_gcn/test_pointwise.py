@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from pointwise_cases import CASES, Arguments, assert_equal_its_twin, plain, tensors_in
 
-from sgas.native.backend import use_kernels
 from sgas_gcn.kernels.cpu_operators import operators
 
-pytestmark = pytest.mark.compiled
-
-
-@pytest.fixture(autouse=True)
-def compiled() -> Iterator[None]:
-    """The compiled kernels are in force."""
-    use_kernels("cpu")
-    yield
-    use_kernels("auto")
+pytestmark = [
+    pytest.mark.usefixtures("kernels"),
+    pytest.mark.parametrize("kernels", ["cpu"], indirect=True),
+]
 
 
 def compiled_operator(name: str) -> Any:

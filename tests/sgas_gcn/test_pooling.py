@@ -21,7 +21,7 @@ def plain(layer: LinearNorm, norm: nn.BatchNorm1d, x: Tensor, slope: float) -> T
     return torch.cat([h.gather(1, first).squeeze(1), h.mean(1)], dim=1)
 
 
-@pytest.mark.usefixtures("backend")
+@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(
     ("points", "inputs", "channels"),
@@ -54,7 +54,7 @@ def test_equals_the_plain_formula(
     torch.testing.assert_close(layer.norm.running_var, norm.running_var)
 
 
-@pytest.mark.usefixtures("backend")
+@pytest.mark.usefixtures("kernels")
 def test_float32_stays_float32_and_a_nan_is_seen() -> None:
     layer = LinearNorm(4, 20, 0.0)
     x = torch.randn(6, 4)
@@ -63,8 +63,8 @@ def test_float32_stays_float32_and_a_nan_is_seen() -> None:
     assert out.dtype == torch.float32 and out.shape == (2, 40) and out.isnan().all()
 
 
-@pytest.mark.usefixtures("backend")
-@pytest.mark.parametrize("backend", ["cpu"], indirect=True)  # auto is not cpu everywhere
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("kernels", ["cpu"], indirect=True)  # auto is not cpu everywhere
 @pytest.mark.parametrize("of_first", [True, False])
 def test_the_pooled_layer_counts_the_gradients_that_are_wanted(of_first: bool) -> None:
     operators()  # with their formulas, which a counter reads when it is made

@@ -13,15 +13,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from neighbor_formulas import (
-    SLOPE,
-    assert_same,
-    inputs_of,
-    plain_forms,
-    primitives,
-    run,
-    signs,
-)
+from neighbor_formulas import assert_same, inputs_of, plain_forms, run
+from neighbor_primitives import SLOPE, primitives, signs
 from torch import Tensor
 from triton_runs import DEVICE, pass_compiled, run_alone, triton_kernels
 
@@ -124,16 +117,14 @@ sys.path[:0] = ["tests"]
 import torch
 from compile_kernels import compiled
 from sgas_gcn.csr import CsrGraph
-from neighbor_primitives import on
+from neighbor_primitives import primitives
 
-kernels = on("cuda")
-graph = CsrGraph.from_edges(torch.tensor([[0, 1], [1, 0]]), 2)
+by = primitives(CsrGraph.from_edges(torch.tensor([[0, 1], [1, 0]]), 2), kernels="cuda")
 
 def program():
     x, y = (torch.zeros(2, 40, dtype=torch.bfloat16, requires_grad=True) for _ in range(2))
-    outputs = [kernels.neighbor_sum(x, graph), kernels.neighbor_max(x, graph)]
-    outputs += kernels.edge_relu_stats(x, y, torch.ones(40), graph)
-    outputs += [kernels.attention_sum(x.view(2, 1, 40), x[:, :1], y[:, :1], graph, 0.2)]
+    outputs = [*by["sum"](x), *by["max"](x), *by["stats"](x, y)]
+    outputs += by["attention"](x.view(2, 1, 40), x[:, :1], y[:, :1])
     torch.autograd.backward(outputs, [torch.zeros_like(out) for out in outputs])
 
 print(sorted(compiled(program, (80,)).items()))
@@ -166,7 +157,7 @@ def test_two_runs_on_a_gpu_agree_to_the_bit() -> None:
 import sys
 sys.path[:0] = ["tests"]
 import torch
-from neighbor_primitives import *
+from neighbor_primitives import primitives
 from sgas.native.backend import use_kernels
 from sgas_gcn.neighbors import NeighborGraph
 use_kernels("cuda")
@@ -174,11 +165,11 @@ torch.manual_seed(0)
 graph = NeighborGraph(torch.randint(5000, (5000, 9), device="cuda"))
 x = torch.randn(5000, 3, 32, device="cuda", requires_grad=True)
 s = torch.randn(5000, 3, device="cuda", requires_grad=True)
+by = primitives(graph)
 def run():
     flat = x.flatten(1)
-    outputs = [neighbor_sum(flat, graph), neighbor_max(flat, graph)]
-    outputs += edge_relu_stats(flat, flat, torch.ones(96, device="cuda"), graph)
-    outputs += [attention_sum(x, s, s, graph, 0.2)]
+    outputs = [*by["sum"](flat), *by["max"](flat), *by["stats"](flat, flat)]
+    outputs += by["attention"](x, s, s)
     grads = [torch.ones_like(out) for out in outputs]
     return [*outputs, *torch.autograd.grad(outputs, (x, s), grads)]
 assert all(torch.equal(a, b) for a, b in zip(run(), run(), strict=True))
