@@ -14,7 +14,14 @@ from sgas_cnn.kernels.protocol import Convolutions
 SMALL = (3, 2, 4, 5)  # C, N, H, W
 SIZES = [SMALL, (1, 2, 7, 5), (3, 1, 8, 8), (16, 2, 9, 4), (17, 2, 5, 13), (40, 2, 6, 6)]
 STRIPS = (8, 3, 20, 18)  # more tiles than dense kernels take at once
-AT_ALL_SIZES = pytest.mark.parametrize("size", SIZES, ids=str)
+BACKENDS = ("torch", "cpu", "cuda")
+# Triton's kernels are interpreted, which takes long: test_triton_primitives has more of them.
+AT_ALL_SIZES = pytest.mark.parametrize(
+    ("backend", "size"),
+    [(name, size) for name in BACKENDS for size in SIZES if name != "cuda" or size == SMALL],
+    indirect=["backend"],
+    ids=str,
+)
 TAPS = [(kernel, dilation) for kernel in (3, 5, 7) for dilation in (1, 2)]
 DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["64", "32"])
 STRIDES = pytest.mark.parametrize("stride", [1, 2])

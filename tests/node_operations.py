@@ -75,11 +75,3 @@ def assert_fused_form_is_the_definition(
         results.append([out, *gradients(out, inputs), *[buffer.clone() for buffer in buffers]])
     for ours, wanted in zip(*results, strict=True):
         torch.testing.assert_close(ours, wanted, rtol=1e-8, atol=1e-9)
-
-
-def assert_golden(ours: Tensor | None, wanted: Tensor) -> None:
-    """Equal to 1e-9, or 1e-10 of the largest."""
-    assert ours is not None
-    torch.testing.assert_close(
-        ours.detach(), wanted, rtol=1e-9, atol=1e-10 * wanted.abs().max().item()
-    )

@@ -22,7 +22,7 @@ from image_kernels import (
     tolerance,
 )
 from torch import Tensor
-from torch.library import opcheck
+from triton_images import mixing
 
 from sgas_cnn.kernels.protocol import (
     Convolutions,
@@ -34,7 +34,6 @@ from sgas_cnn.kernels.protocol import (
     ProjectionBackward,
     Separable,
     SeparableBackward,
-    flat,
 )
 from sgas_cnn.kernels.torch_pool import average_pool
 
@@ -75,27 +74,8 @@ def test_projection_equals_the_plain_formula_and_its_gradients(
     assert of_weight[0].numel() == 0 and of_x[1].numel() == 0
 
 
-def mixing(size: Size, dtype: torch.dtype) -> tuple[Any, ...]:
-    """The arguments of a mixture of three slots; one has something before, one has no part."""
-    channels = size[0]
-    parts, linear = ([image(size, dtype) for _ in range(n)] for n in (3, 2))
-    factors, coefficients, bias = (
-        torch.randn(shape, dtype=dtype)
-        for shape in ((3, channels), (3, 2, channels), (3, channels))
-    )
-    return [image(size, dtype)], [1], parts, [0, 0, 2], factors, linear, coefficients, bias
-
-
-def plain_mixture(
-    before: Any,
-    before_slots: Any,
-    parts: Any,
-    slots: Any,
-    factors: Any,
-    linear: Any,
-    coefficients: Any,
-    bias: Any,
-) -> list[Tensor]:
+def plain_mixture(call: Mixture) -> list[Tensor]:
+    before, before_slots, parts, slots, factors, linear, coefficients, bias = call
     outs = []
     for slot in range(len(bias)):
         out = bias[slot].expand_as(parts[0])
@@ -113,29 +93,25 @@ def test_mixture_equals_the_plain_formula_and_its_gradients(
     backend: Any, size: Size, dtype: torch.dtype
 ) -> None:
     torch.manual_seed(2)
-    before, started, parts, slots, *others = mixing(size, dtype)
-    factors, linear, coefficients, bias = others
-    ours = backend.mixture(Mixture(before, started, parts, slots, *others))
-    plain = plain_mixture(before, started, parts, slots, *others)
-    for a, b in zip(ours, plain, strict=True):
+    forward, backward = mixing(size, dtype, 3)
+    for a, b in zip(backend.mixture(forward), plain_mixture(forward), strict=True):
         torch.testing.assert_close(a, b, **tolerance(dtype), check_stride=False)
-    centres = torch.randn(3, size[0], dtype=dtype)
-    middles = torch.randn(2, size[0], dtype=dtype)
-    leaves = [*linear, factors, coefficients, bias]
-    for leaf in leaves:
-        leaf.requires_grad_()
+    before, started, parts, slots, *others = forward
+    gradients, _, _, centres, images, middles, *_ = backward
+    factors, _, coefficients, bias = others
+    leaves = [x.clone().requires_grad_() for x in (*images, factors, coefficients, bias)]
+    *linear, factors, coefficients, bias = leaves
     outs = plain_mixture(
-        before, started, [p - c for p, c in zip(parts, centres, strict=True)], slots, factors,
-        [x - m for x, m in zip(linear, middles, strict=True)], coefficients, bias,
+        Mixture(
+            before, started, [p - c for p, c in zip(parts, centres, strict=True)], slots, factors,
+            [x - m for x, m in zip(linear, middles, strict=True)], coefficients, bias,
+        )
     )  # fmt: skip
-    gradients = [image(size, dtype) for _ in outs]
     wanted = torch.autograd.grad(outs, leaves, gradients)
-    images = [x.detach() for x in linear]
-    pieces = gradients, parts, slots, centres, images, middles, coefficients.detach()
-    to_linear, *sums = backend.mixture_backward(MixtureBackward(*pieces, True))
+    to_linear, *sums = backend.mixture_backward(backward)
     for a, b in zip((*to_linear, *sums), wanted, strict=True):
         close_to_scale(a, b, dtype)
-    nothing, *again = backend.mixture_backward(MixtureBackward(*pieces, False))
+    nothing, *again = backend.mixture_backward(backward._replace(wants_linear=False))
     assert not any(t.numel() for t in nothing)
     for a, b in zip(again, sums, strict=True):
         torch.testing.assert_close(a, b)
@@ -278,53 +254,6 @@ def test_a_number_that_is_none_is_not_hidden(backend: Any) -> None:
         assert out[0, :3, :3, 0].isnan().all() and not out[..., 1].isnan().any()
 
 
-OPERATORS = ["separable", "separable mapped", "separable dense", "projection", "mixture", "pool"]
-
-
-def operator_and_arguments(name: str) -> tuple[Any, list[Any]]:
-    """An operator and arguments in float64."""
-    torch.manual_seed(6)
-    if name == "mixture":
-        arguments = list(mixing(SMALL, torch.float64))
-    elif name == "projection":
-        weight, bias = torch.randn(4, 3, 1, 1), torch.randn(4)
-        arguments = [image(SMALL, torch.float64), weight.double(), bias.double(), True]
-    elif name == "pool":
-        arguments = [image(SMALL, torch.float64), 2, True, True]
-    else:
-        mapped, dense = name == "separable mapped", name == "separable dense"
-        convolutions = bank(SMALL, torch.float64, 1 if mapped or dense else 2, mapped, int(dense))
-        arguments = flat(Separable(convolutions, True))
-    return getattr(torch.ops.sgas_cnn, name.split()[0]).default, arguments
-
-
-@pytest.mark.compiled
-@pytest.mark.parametrize("name", OPERATORS)
-def test_torch_knows_the_operators(name: str) -> None:
-    """Those that are compiled for the CPU; test_triton_primitives asks of Triton's the same."""
-    needs_library()
-    operator, arguments = operator_and_arguments(name)
-    tests = ("test_schema", "test_faketensor")
-    assert set(opcheck(operator, tuple(arguments), test_utils=tests).values()) == {"SUCCESS"}
-
-
-@pytest.mark.compiled
-@pytest.mark.parametrize("mapped", [False, True], ids=["shared", "mapped"])
-def test_torch_knows_the_compiled_sum(mapped: bool) -> None:
-    needs_library()
-    convolutions = bank(SMALL, torch.float64, 2, mapped)
-    num = len(convolutions.taps)
-    factors = torch.randn(num, 3, dtype=torch.float64)
-    before, bias = image(SMALL, torch.float64, 2), torch.randn(2, 3, dtype=torch.float64)
-    slot_of = [i % 2 for i in range(num)]
-    operator = torch.ops.sgas_cnn.separable_sum.default
-    arguments = *convolutions, [before], [1], slot_of, factors, bias
-    checks = opcheck(operator, arguments, test_utils=("test_schema", "test_faketensor"))
-    assert set(checks.values()) == {"SUCCESS"}
-    with pytest.raises(RuntimeError, match="a slot of 3 has no convolution"):
-        operator(*arguments[:-1], torch.randn(3, 3, dtype=torch.float64))
-
-
 @pytest.mark.compiled
 def test_wrong_arguments_are_refused() -> None:
     needs_library()
@@ -355,3 +284,7 @@ def test_wrong_arguments_are_refused() -> None:
         run(weight, torch.zeros(2, 2, 3, 3), 0, 1)
     with pytest.raises(RuntimeError, match="a pointwise weight has rows beyond 2"):
         run(weight, through, 1, 1)
+    with pytest.raises(RuntimeError, match="a slot of 3 has no convolution"):
+        convolutions, of = bank(SMALL, torch.float64, 2, False), torch.ones(8, 3).double()
+        arguments = *convolutions, [], [], [i % 2 for i in range(8)], of, of[:3]
+        torch.ops.sgas_cnn.separable_sum(*arguments)

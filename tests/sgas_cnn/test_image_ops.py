@@ -5,30 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from golden_arrays import close, read_arrays
 from torch import Tensor
 
-from sgas_cnn.config import IMAGE_SPACE, OPERATIONS
+from sgas_cnn.config import OPERATIONS
 from sgas_cnn.kernels.torch_depthwise import join_phases, split_phases
 from sgas_cnn.ops.image import IMAGE_OPERATIONS
 from sgas_cnn.ops.layers import BatchNorm
+from sgas_cnn.ops.nasbench201 import NASBENCH201_TABLE
 from sgas_cnn.ops.operation import Operation
 
 SIZES = [(2, 3, 4, 4), (6, 2, 8, 8), (4, 2, 7, 5), (2, 1, 6, 9)]  # channels, images, height, width
-ALL = pytest.mark.parametrize("name", IMAGE_OPERATIONS)
-AT_ALL_SIZES = pytest.mark.parametrize("size", SIZES, ids=str)
-STRIDES = pytest.mark.parametrize("stride", [1, 2])
+TABLES = {"image": IMAGE_OPERATIONS, "nasbench201": NASBENCH201_TABLE}
+ALL = [("image", name, stride) for name in IMAGE_OPERATIONS for stride in (1, 2)]
+ALL += [("nasbench201", name, 1) for name in NASBENCH201_TABLE]
 AFFINE = pytest.mark.parametrize("affine", [False, True], ids=["search", "eval"])
 
 Size = tuple[int, int, int, int]
 
 
-def randomised(name: str, channels: int, stride: int, affine: bool) -> Operation:
+def randomised(
+    name: str, channels: int, stride: int, affine: bool, space: str = "image"
+) -> Operation:
     """An operation in float64 whose norms, where they are affine, have weights of both signs."""
-    op = IMAGE_OPERATIONS[name](channels, stride, affine).double()
+    op = TABLES[space][name](channels, stride, affine).double()
     for module in op.modules():
         if isinstance(module, BatchNorm) and module.weight is not None:
             torch.nn.init.normal_(module.weight)
@@ -51,38 +54,6 @@ def gradients(out: Tensor, inputs: list[Tensor]) -> tuple[Tensor | None, ...]:
     return torch.autograd.grad(out, inputs, weights, allow_unused=True)
 
 
-def test_the_table_has_the_operations_of_the_search_space_in_order() -> None:
-    assert tuple(IMAGE_OPERATIONS) == OPERATIONS + IMAGE_SPACE.published_only
-
-
-@ALL
-@STRIDES
-@AFFINE
-@AT_ALL_SIZES
-def test_shape_and_finite_gradients(name: str, stride: int, affine: bool, size: Size) -> None:
-    x = random_images(size)
-    op = randomised(name, size[0], stride, affine)
-    out = op(x)
-    halves = [-(-side // stride) for side in size[2:]]
-    assert out.shape == (size[1], size[0], *halves) and out.dtype == x.dtype
-    for grad in gradients(out, [x, *op.parameters()]):
-        assert torch.isfinite(grad).all() if grad is not None else name == "none"
-
-
-@ALL
-def test_evaluation_mode_uses_and_keeps_the_running_statistics(name: str) -> None:
-    x = random_images(SIZES[1])
-    op = randomised(name, 6, 1, False)
-    for _ in range(200):
-        trained = op(x)
-    op.eval()
-    before = [buffer.clone() for buffer in op.buffers()]
-    out = op(x)
-    assert all(torch.equal(a, b) for a, b in zip(before, op.buffers(), strict=True))
-    # The running variance is unbiased, so the two differ by a percent of a deviation.
-    torch.testing.assert_close(out, trained, rtol=0.1, atol=0.1)
-
-
 def norm(bn: BatchNorm | None, x: Tensor) -> Tensor:
     """Batch norm over all but the channels, by its definition."""
     if bn is None:
@@ -99,7 +70,8 @@ def plain_pool(op: Operation, x: Tensor, stride: int, largest: bool) -> Tensor:
     outside = float("-inf") if largest else float("nan")
     padded = F.pad(x, (1, 1, 1, 1), value=outside)
     windows = padded.unfold(2, 3, stride).unfold(3, 3, stride).flatten(-2)
-    return norm(op.norm, windows.amax(-1) if largest else windows.nanmean(-1))
+    pooled = windows.amax(-1) if largest else windows.nanmean(-1)
+    return norm(getattr(op, "norm", None), pooled)  # NAS-Bench-201's has none
 
 
 def plain_skip(op: Operation, x: Tensor, stride: int) -> Tensor:
@@ -135,16 +107,21 @@ PLAIN: dict[str, Callable[[Operation, Tensor, int], Tensor]] = {
     "dil_conv_5x5": lambda op, x, stride: plain_dil(op, x, stride, 5),
     "sep_conv_7x7": lambda op, x, stride: plain_sep(op, x, stride, 7),
     "conv_7x1_1x7": lambda op, x, stride: norm(op.norm, op.column(op.row(F.relu(x)))),
+    "nor_conv_1x1": lambda op, x, stride: norm(op.norm, F.conv2d(F.relu(x), op.lin.weight)),
+    "nor_conv_3x3": lambda op, x, stride: norm(
+        op.norm, F.conv2d(F.relu(x), op.lin.weight, padding=1)
+    ),
 }
 
 
-@ALL
-@STRIDES
+@pytest.mark.parametrize(("space", "name", "stride"), ALL)
 @AFFINE
-@AT_ALL_SIZES
-def test_equals_the_plain_formula(name: str, stride: int, affine: bool, size: Size) -> None:
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_equals_the_plain_formula(
+    space: str, name: str, stride: int, affine: bool, size: Size
+) -> None:
     x = random_images(size)
-    op = randomised(name, size[0], stride, affine)
+    op = randomised(name, size[0], stride, affine, space)
     ours, plain = op(x), PLAIN[name](op, x, stride)
     torch.testing.assert_close(ours, plain, rtol=1e-9, atol=1e-10)
     inputs = [x, *op.parameters()]
@@ -156,19 +133,19 @@ def test_equals_the_plain_formula(name: str, stride: int, affine: bool, size: Si
 
 
 @AFFINE
-@STRIDES
+@pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("name", OPERATIONS[1:])
 def test_agrees_with_the_published_method(
     name: str, stride: int, affine: bool, golden: Path
 ) -> None:
     prefix = f"{'eval' if affine else 'search'}.{name}.s{stride}."
-    with np.load(golden / "cnn_ops.npz", allow_pickle=False) as file:
-        source = torch.from_numpy(file["x"])
-        arrays = {
-            key.removeprefix(prefix): torch.from_numpy(file[key])
-            for key in file.files
-            if key.startswith(prefix)
-        }
+    stored = read_arrays(golden / "cnn_ops.npz")
+    source = torch.from_numpy(stored["x"])
+    arrays = {
+        key.removeprefix(prefix): torch.from_numpy(value)
+        for key, value in stored.items()
+        if key.startswith(prefix)
+    }
     op = randomised(name, source.shape[1], stride, affine)
     assert {f"w.{key}" for key, _ in op.named_parameters()} == {
         key for key in arrays if key.startswith("w.")
@@ -188,13 +165,6 @@ def test_agrees_with_the_published_method(
         close(buffer, arrays[f"after.{key}"])
     op.eval()
     close(op(x), arrays["out_eval"])
-
-
-def close(ours: Tensor | None, wanted: Tensor) -> None:
-    assert ours is not None
-    torch.testing.assert_close(
-        ours.detach(), wanted, rtol=1e-9, atol=1e-10 * wanted.abs().max().item()
-    )
 
 
 def test_phases_hold_every_second_pixel_and_join_again() -> None:

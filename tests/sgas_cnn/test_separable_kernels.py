@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import nullcontext
+from itertools import product
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from image_kernels import (
-    DTYPES,
+    BACKENDS,
     SIZES,
     SMALL,
-    STRIDES,
     STRIPS,
     Size,
     bank,
@@ -25,36 +23,36 @@ from image_kernels import (
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from triton_images import moved
-from triton_runs import triton_kernels
 
-from sgas.native.backend import backend_for
-from sgas_cnn.kernels.backend import backend_named
 from sgas_cnn.kernels.protocol import Convolutions, Separable, SeparableBackward, SeparableSum
-from sgas_cnn.library import LIBRARY
-
-AT_ALL_SIZES = pytest.mark.parametrize("size", [*SIZES, STRIPS], ids=str)
-KINDS = pytest.mark.parametrize("kind", ["shared", "mapped", "dense"])
 
 
-@pytest.fixture(params=["torch", "cpu", "cuda"])
-def separable_backend(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """Each backend of the separable convolutions; Triton's kernels are interpreted."""
-    if request.param == "cpu":
-        needs_library()
-    with triton_kernels() if request.param == "cuda" else nullcontext():
-        yield backend_named(request.param)
+def is_few(size: Size, stride: int, dtype: torch.dtype, kind: str) -> bool:
+    """Whether a case is one of the three that do where kernels are interpreted."""
+    return size == SMALL and dtype == torch.float64 and (kind == "mapped") == (stride == 2)
+
+
+# Convolutions of one input, of an input each, or of one input with dense ones, which have stride 1,
+# among them. test_triton_primitives has more of those by Triton.
+IN_ALL_CASES = pytest.mark.parametrize(
+    ("backend", "size", "stride", "dtype", "kind"),
+    [
+        (name, *case)
+        for case in product(
+            [*SIZES, STRIPS],
+            (1, 2),
+            (torch.float64, torch.float32),
+            ("shared", "mapped", "dense"),
+        )
+        for name in BACKENDS
+        if (case[1] == 1 or case[3] != "dense") and (name != "cuda" or is_few(*case))
+    ],
+    indirect=["backend"],
+    ids=str,
+)
 
 
 def convolutions_of(kind: str, size: Size, stride: int, dtype: torch.dtype) -> Convolutions:
-    """Those of one input, of an input each, or of one input with dense ones among them.
-
-    Skips all but three cases where the kernels in force are interpreted.
-    """
-    few = size == SMALL and dtype == torch.float64 and (kind == "mapped") == (stride == 2)
-    if not few and backend_for(torch.device("cpu"), LIBRARY) == "cuda":
-        pytest.skip("the interpreter takes long; test_triton_primitives has more")
-    if kind == "dense" and stride == 2:
-        pytest.skip("dense convolutions have stride 1")
     return bank(size, dtype, stride, kind == "mapped", 2 if kind == "dense" else 0)
 
 
@@ -92,28 +90,22 @@ def plain_separable(convolutions: Convolutions) -> tuple[list[Tensor], Tensor, T
     return outputs, means, torch.stack([row.var(0, correction=0) for row in rows])
 
 
-@AT_ALL_SIZES
-@STRIDES
-@DTYPES
-@KINDS
+@IN_ALL_CASES
 def test_separable_equals_the_plain_formula(
-    separable_backend: Any, size: Size, stride: int, dtype: torch.dtype, kind: str
+    backend: Any, size: Size, stride: int, dtype: torch.dtype, kind: str
 ) -> None:
     torch.manual_seed(0)
     convolutions = convolutions_of(kind, size, stride, dtype)
-    ours = separable_backend.separable(Separable(convolutions, True))
+    ours = backend.separable(Separable(convolutions, True))
     plain = plain_separable(convolutions)
     for a, b in zip(tensors_of(*ours), tensors_of(*plain), strict=True):
         close_to_scale(a, b, dtype)
-    assert separable_backend.separable(Separable(convolutions, False))[1].numel() == 0
+    assert backend.separable(Separable(convolutions, False))[1].numel() == 0
 
 
-@AT_ALL_SIZES
-@STRIDES
-@DTYPES
-@KINDS
+@IN_ALL_CASES
 def test_sums_of_separable_equal_the_plain_formula(
-    separable_backend: Any, size: Size, stride: int, dtype: torch.dtype, kind: str
+    backend: Any, size: Size, stride: int, dtype: torch.dtype, kind: str
 ) -> None:
     torch.manual_seed(3)
     convolutions, channels = convolutions_of(kind, size, stride, dtype), size[0]
@@ -122,9 +114,7 @@ def test_sums_of_separable_equal_the_plain_formula(
     factors = torch.randn(len(outputs), channels, dtype=dtype)
     bias, before = torch.randn(3, channels, dtype=dtype), image(size, dtype, stride)
     kept = before.clone()
-    ours = separable_backend.separable_sum(
-        SeparableSum(convolutions, [before], [1], slot_of, factors, bias)
-    )
+    ours = backend.separable_sum(SeparableSum(convolutions, [before], [1], slot_of, factors, bias))
     for slot, out in enumerate(ours):
         wanted = bias[slot] + (kept if slot == 1 else 0)
         for output, target, factor in zip(outputs, slot_of, factors, strict=True):
@@ -133,12 +123,9 @@ def test_sums_of_separable_equal_the_plain_formula(
     assert torch.equal(before, kept)
 
 
-@AT_ALL_SIZES
-@STRIDES
-@DTYPES
-@KINDS
+@IN_ALL_CASES
 def test_separable_backward_equals_autograd_of_the_plain_formula(
-    separable_backend: Any, size: Size, stride: int, dtype: torch.dtype, kind: str
+    backend: Any, size: Size, stride: int, dtype: torch.dtype, kind: str
 ) -> None:
     torch.manual_seed(1)
     leading, mapped = convolutions_of(kind, size, stride, dtype), kind == "mapped"
@@ -160,7 +147,7 @@ def test_separable_backward_equals_autograd_of_the_plain_formula(
     kept = [output.detach().contiguous() for output in outputs]
 
     def run(wants_inputs: bool, weights: list[bool]) -> Any:
-        return separable_backend.separable_backward(
+        return backend.separable_backward(
             SeparableBackward(
                 gradients, gradient_of, factors, kept, slopes, constants, convolutions, centres,
                 added, wants_inputs, weights, weights,

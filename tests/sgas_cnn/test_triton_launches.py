@@ -14,7 +14,7 @@ import torch
 from image_kernels import SMALL, bank
 from torch.utils._python_dispatch import TorchDispatchMode
 from triton_images import backward_of, cell, mixing, moved, some_of
-from triton_runs import DEVICE, pass_compiled, triton_kernels
+from triton_runs import DEVICE, triton_kernels
 
 from sgas_cnn.kernels.backend import backend_named
 from sgas_cnn.kernels.protocol import Pool, PoolBackward, Projection, ProjectionBackward, Separable
@@ -113,8 +113,3 @@ def test_launches_of_a_call(num: int, monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     for number, (most, run) in enumerate(calls):
         assert launches(run, monkeypatch)[1] <= most, number
-
-
-@pytest.mark.gpu
-def test_all_of_this_holds_compiled() -> None:
-    pass_compiled(__file__)

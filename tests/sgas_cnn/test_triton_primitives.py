@@ -1,12 +1,11 @@
 """The primitives by Triton kernels against torch_backend's in float64, and torch's own checks.
 
-Interpreted on the CPU, where few sizes do; `test_all_of_this_holds_compiled` runs the file again on
+Interpreted on the CPU, where few sizes do; tests/test_triton.py runs the file again on
 a GPU, with more. The contract tests of the primitives run over this backend too.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,7 +17,7 @@ from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.utils import counters
 from torch.library import opcheck
 from triton_images import backward_of, cell, folding, mixing, moved, some_of
-from triton_runs import DEVICE, INTERPRETED, pass_compiled, run_alone, triton_kernels
+from triton_runs import DEVICE, INTERPRETED, triton_kernels
 
 from sgas.native.backend import use_kernels
 from sgas_cnn.edges import CellEdges
@@ -27,6 +26,7 @@ from sgas_cnn.kernels.backend import backend_named
 from sgas_cnn.kernels.protocol import (
     RECORDS,
     Convolutions,
+    Follow,
     Mixture,
     Pool,
     PoolBackward,
@@ -72,6 +72,7 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(norms, "ROWS", 2)
 
 
+DOUBLE = torch.float64
 NAMES = {record: name for name, record in RECORDS.items()}
 Call = tuple[Any, ...]  # a record
 
@@ -232,15 +233,15 @@ def test_slices_of_a_buffer_are_one_run() -> None:
 def all_calls(dtype: torch.dtype, mapped: bool) -> list[Call]:
     """Records of all primitives, of some more than one."""
     convolutions = some_of(bank(SMALL, dtype, 2 - mapped, mapped), [0, -1])
-    outputs = backend_named("cuda").separable(Separable(convolutions, True))[0]
+    outputs = torch_backend.separable(Separable(convolutions, True))[0]
     x, slopes, weight = image(SMALL, dtype), *torch.randn(2, 2, SMALL[0], dtype=dtype)
-    pooled = backend_named("cuda").pool(Pool(x, 2, True, True))[:2]
+    pooled = torch_backend.pool(Pool(x, 2, True, True))[:2]
     forward, backward = mixing(SMALL, dtype, 2)
     folded, unfolded = folding(dtype)
     factors, bias = torch.randn(2, 2, SMALL[0], dtype=dtype)
     half = image(SMALL, dtype, 2 - mapped)
     through = weight.view(2, SMALL[0], 1, 1)
-    output, row, *_ = backend_named("cuda").projection(Projection(x, through, None, True))
+    output, row, *_ = torch_backend.projection(Projection(x, through, None, True))
     return [
         Separable(convolutions, True),
         *[backward_of(convolutions, outputs, wants, [True] * 2, [True, False])
@@ -260,12 +261,23 @@ def all_calls(dtype: torch.dtype, mapped: bool) -> list[Call]:
 
 
 @MAPPED
-def test_torch_knows_the_operators(mapped: bool) -> None:
+@pytest.mark.parametrize(
+    ("kernels", "operators", "device"),
+    [("cpu", "sgas_cnn", "cpu"), ("cuda", "sgas_cnn_cuda", DEVICE)],
+)
+def test_torch_knows_the_operators(kernels: str, operators: str, device: str, mapped: bool) -> None:
     """Schemas and shapes of results, as fake tensors and torch.compile rely on them."""
+    backend_named(kernels)
+    if kernels == "cpu":
+        needs_library()
     torch.manual_seed(8)
-    for call in all_calls(torch.float64, mapped):
-        operator = getattr(torch.ops.sgas_cnn_cuda, NAMES[type(call)]).default
-        arguments = tuple(flat(moved(call, DEVICE, torch.float64)))
+    calls = [*all_calls(torch.float64, mapped), Separable(bank(SMALL, DOUBLE, 1, False, 1), True)]
+    if kernels == "cpu":  # Triton has none for it
+        running, row = [torch.zeros(3, dtype=DOUBLE)], torch.rand(2, 3, dtype=DOUBLE)
+        calls.append(Follow(running, running[:], row, row, [1], [0], [3], 1.5, 0.1))
+    for call in calls:
+        operator = getattr(getattr(torch.ops, operators), NAMES[type(call)]).default
+        arguments = tuple(flat(moved(call, device, torch.float64)))
         checks = opcheck(operator, arguments, test_utils=("test_schema", "test_faketensor"))
         assert set(checks.values()) == {"SUCCESS"}, call
 
@@ -340,36 +352,8 @@ def test_a_cell_equals_that_of_torch() -> None:
         torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-10 * scale)
 
 
-COMPILE = """
-import sys
-sys.path[:0] = ["tests", "tests/sgas_cnn"]
-import torch
-import compile_kernels
-from test_triton_primitives import every_kernel
-
-compile_kernels.TYPES[torch.int8] = "i8"
-print(sorted(compile_kernels.compiled(every_kernel, (80,))))
-"""
-
-
 def every_kernel() -> None:
     """Calls all primitives, each kernel in both types and with all that it may be given."""
     for dtype, mapped in ((torch.float32, True), (torch.float32, False), (torch.float64, True)):
         for call in all_calls(dtype, mapped):
             by_triton(call)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="Triton compiles on Linux")
-def test_every_kernel_compiles_for_a_gpu_that_is_not_here() -> None:
-    names = run_alone([sys.executable, "-c", COMPILE], {}).strip()
-    kernels = [
-        "added", "fold", "joined_moments", "linear_gradient", "mixture", "planes_gradient",
-        "planes", "pool_gradient", "pool", "products", "pulled", "reached", "strip_moments",
-        "taps_gradient", "unfold",
-    ]  # fmt: skip
-    assert names == str(sorted(f"_{name}_kernel" for name in kernels))
-
-
-@pytest.mark.gpu
-def test_all_of_this_holds_compiled() -> None:
-    pass_compiled(__file__)

@@ -100,13 +100,16 @@ def check_equal(ours: Found, wanted: Found) -> None:
             torch.testing.assert_close(mine[name], value, msg=lambda m, n=name: n + m, **tolerance)
 
 
-@pytest.mark.usefixtures("kernels")
 @on_both
-@pytest.mark.parametrize("channels", [1, 3, 8, 17, 32])
+@pytest.mark.parametrize(
+    ("kernels", "channels"),
+    [("torch", 3), *(("cpu", channels) for channels in (1, 3, 8, 17, 32))],  # whole vectors or not
+    indirect=["kernels"],
+)
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 @pytest.mark.parametrize("stage", STAGES)
 def test_equals_the_operations_one_by_one(
-    space: str, stage: str, training: bool, channels: int
+    space: str, stage: str, training: bool, channels: int, kernels: str
 ) -> None:
     found = []
     for table in (TABLES[space], without_fused_forms(TABLES[space])):

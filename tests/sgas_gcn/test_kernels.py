@@ -1,7 +1,7 @@
 """The contract of the primitives, for every backend and both kinds of graph.
 
 The plain formulas have tensors of edges: outputs and gradients of each backend have to equal
-theirs. Triton's kernels are interpreted here; `test_all_of_this_holds_compiled` runs them again on
+theirs. Triton's kernels are interpreted here; tests/test_triton.py runs them again on
 a GPU.
 """
 
@@ -14,7 +14,7 @@ import torch
 from neighbor_formulas import HEADS, assert_same, inputs_of, plain_forms, run
 from neighbor_primitives import PRIMITIVES, primitives
 from torch import Tensor
-from triton_runs import DEVICE, INTERPRETED, pass_compiled, triton_kernels
+from triton_runs import DEVICE, INTERPRETED, triton_kernels
 
 from sgas.errors import DataError
 from sgas.native.backend import backend_for, use_kernels
@@ -214,8 +214,3 @@ def test_nothing_of_the_size_of_edges_and_channels_is_kept(
             outputs = function(*(x.to(backend).requires_grad_() for x in inputs))
             assert all(output.requires_grad for output in outputs)
     assert kept and max(tensor.numel() for tensor in kept) <= num_nodes * HEADS * channels
-
-
-@pytest.mark.gpu
-def test_all_of_this_holds_compiled() -> None:
-    pass_compiled(__file__, only="triton")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from golden_arrays import read_arrays
 
 from sgas.errors import ConfigError, DataError
 from sgas_gcn.cells import build_stem, triangle_of
@@ -192,10 +192,10 @@ def test_given_neighbors_have_to_be_one_for_each_cell() -> None:
 
 
 def test_knn_finds_the_reference_neighbors(golden: Path) -> None:
-    with np.load(golden / "point_ops.npz", allow_pickle=False) as arrays:
-        clouds = torch.from_numpy(arrays["pos"]).double().transpose(1, 2)
-        wanted = torch.from_numpy(arrays["neighbors"])
-        found = knn(clouds, int(arrays["k"]), int(arrays["dilation"]))
+    arrays = read_arrays(golden / "point_ops.npz")
+    clouds = torch.from_numpy(arrays["pos"]).double().transpose(1, 2)
+    wanted = torch.from_numpy(arrays["neighbors"])
+    found = knn(clouds, int(arrays["k"]), int(arrays["dilation"]))
     assert torch.equal(found.with_self.sources, Neighbors.from_local(wanted).with_self.sources)
 
 

@@ -1,6 +1,6 @@
 """The functions of columns by Triton kernels agree with their twins in plain torch.
 
-Interpreted on the CPU; `test_all_of_this_holds_compiled` runs the file again on a GPU.
+Interpreted on the CPU; tests/test_triton.py runs the file again on a GPU.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pytest
 import torch
 from pointwise_cases import CASES, Arguments, assert_equal_its_twin, plain, typed
 from torch._subclasses.fake_tensor import FakeTensorMode
-from triton_runs import DEVICE, pass_compiled, run_alone, run_interpreted, triton_kernels
+from triton_runs import DEVICE, run_interpreted, triton_kernels
 
 from sgas_gcn.kernels.backend import backend_of
 from sgas_gcn.kernels.cuda_operators import OPERATORS, SCHEMAS
@@ -114,44 +114,3 @@ def test_products_are_counted_from_the_first() -> None:
     """A counter copies the formulas that there are when it is made."""
     pytest.importorskip("triton", reason="Triton is not installed")
     assert run_interpreted([sys.executable, "-c", COUNT]).strip() == "True"
-
-
-COMPILE = """
-import sys
-sys.path[:0] = ["tests"]
-import torch
-from compile_kernels import compiled
-from pointwise_cases import CASES, Arguments
-from sgas_gcn.kernels.cuda_columns import FUNCTIONS
-
-def program():
-    for dtype in (torch.float32, torch.float64):
-        for name, make in CASES.values():
-            if name in FUNCTIONS:
-                FUNCTIONS[name](*make(Arguments(20, 17, dtype)))
-
-print(sorted(compiled(program, (80, 90))))
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="Triton compiles on Linux")
-def test_every_kernel_compiles_for_a_gpu_that_is_not_here() -> None:
-    launched = run_alone([sys.executable, "-c", COMPILE], {})
-    wanted = [
-        "_activation_sums_kernel",
-        "_coefficients_kernel",
-        "_column_sums_kernel",
-        "_dots_backward_kernel",
-        "_dots_kernel",
-        "_factors_kernel",
-        "_gradients_kernel",
-        "_length_kernel",
-        "_skip_kernel",
-        "_term_kernel",
-    ]
-    assert launched.strip() == str(wanted)
-
-
-@pytest.mark.gpu
-def test_all_of_this_holds_compiled() -> None:
-    pass_compiled(__file__)

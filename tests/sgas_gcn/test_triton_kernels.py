@@ -2,7 +2,7 @@
 
 Types, tiles, indices of 32 bits; that they compile, and what torch knows of them.
 
-Interpreted on the CPU; `test_all_of_this_holds_compiled` runs the file again on a GPU.
+Interpreted on the CPU; tests/test_triton.py runs the file again on a GPU.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from neighbor_formulas import assert_same, inputs_of, plain_forms, run
 from neighbor_primitives import SLOPE, primitives, signs
 from torch import Tensor
-from triton_runs import DEVICE, pass_compiled, run_alone, triton_kernels
+from triton_runs import DEVICE, run_alone, triton_kernels
 
 from sgas_gcn.csr import CsrGraph
 from sgas_gcn.neighbors import NeighborGraph
@@ -109,46 +109,6 @@ def test_torch_knows_the_operator(name: str) -> None:
     }
     if backward is not None:
         torch.library.opcheck(backward, ways_back[name])
-
-
-COMPILE = """
-import sys
-sys.path[:0] = ["tests"]
-import torch
-from compile_kernels import compiled
-from sgas_gcn.csr import CsrGraph
-from neighbor_primitives import primitives
-
-by = primitives(CsrGraph.from_edges(torch.tensor([[0, 1], [1, 0]]), 2), kernels="cuda")
-
-def program():
-    x, y = (torch.zeros(2, 40, dtype=torch.bfloat16, requires_grad=True) for _ in range(2))
-    outputs = [*by["sum"](x), *by["max"](x), *by["stats"](x, y)]
-    outputs += by["attention"](x.view(2, 1, 40), x[:, :1], y[:, :1])
-    torch.autograd.backward(outputs, [torch.zeros_like(out) for out in outputs])
-
-print(sorted(compiled(program, (80,)).items()))
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="Triton compiles on Linux")
-def test_every_kernel_compiles_for_a_gpu_that_is_not_here() -> None:
-    launched = run_alone([sys.executable, "-c", COMPILE], {})
-    wanted = {
-        "_sum_kernel": 2,
-        "_max_kernel": 1,
-        "_chosen_sum_kernel": 1,
-        "_stats_kernel": 1,
-        "_attention_kernel": 1,
-        "_grad_target_kernel": 2,
-        "_grad_source_kernel": 2,
-    }
-    assert launched.strip() == str(sorted(wanted.items()))
-
-
-@pytest.mark.gpu
-def test_all_of_this_holds_compiled() -> None:
-    pass_compiled(__file__)
 
 
 @pytest.mark.gpu
