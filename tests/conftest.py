@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from processes import Cli, Ended
 from triton_runs import interpret
 
 from sgas.native.backend import use_kernels
@@ -71,6 +72,21 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of the test's own, which is the current one."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Runs a command in this process, of the toy family if of no other; returns how it ended."""
+    from toy_family import FAMILY
+
+    from sgas.cli import main
+
+    def run(*argv: str, family: Any = FAMILY) -> Ended:
+        capsys.readouterr()
+        status = main(family, [*argv])
+        return Ended(status, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from sgas.studies.jobs import PRELOAD
 
@@ -23,6 +25,21 @@ class Ended:
     status: int
     out: str
     err: str
+
+    @property
+    def json(self) -> Any:
+        """What a command printed that succeeded."""
+        assert self.status == 0, self.err
+        return json.loads(self.out)
+
+    def is_refused(self, message: str, status: int = 2) -> bool:
+        """Whether it ended with a status, one line of error with `message` in it, and no more."""
+        assert (self.status, self.out) == (status, ""), self
+        assert message in self.err and self.err.count("\n") == 1, self.err
+        return True
+
+
+Cli = Callable[..., Ended]
 
 
 def child(family: str, argv: list[str], folder: str, environ: dict[str, str]) -> None:

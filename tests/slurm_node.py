@@ -1,7 +1,5 @@
 """A real Slurm of one node in a folder of its own: munge, controller and node, stopped at the end.
 
-    python tests/slurm_node.py FOLDER      starts it, prints how to use it, stops it on Ctrl-C
-
 Nothing of the system is changed: keys, sockets, ports, logs and state are all in the folder. The
 programs are Debian's packages slurmctld, slurmd, slurm-client and munge. They are never installed
 unasked: SGAS_SLURM_TEST=1 installs them where they are missing and this is root on Debian.
@@ -14,12 +12,8 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
-from types import TracebackType
-
-from sgas.running.signals import StopSignal
 
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "squeue", "scancel", "scontrol")
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
@@ -102,12 +96,7 @@ class SlurmNode:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def _start(self) -> None:
@@ -172,14 +161,3 @@ class SlurmNode:
                 process.kill()
                 process.wait()
         self.daemons.clear()
-
-
-if __name__ == "__main__":
-    reason = why_not()
-    if reason is not None:
-        sys.exit(f"slurm_node: {reason}")
-    with SlurmNode(Path(sys.argv[1]).resolve()) as node, StopSignal() as stop:
-        print("export " + " ".join(f"{name}={value}" for name, value in node.environ.items()))
-        sys.stdout.flush()
-        while not stop.requested:
-            signal.pause()

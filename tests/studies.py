@@ -31,6 +31,26 @@ def drawn_genotype(space: SearchSpace, num_steps: int, seed: int, **notes: Any) 
     return Genotype(1, space.name, cells, notes)
 
 
+def study_info(**given: Any) -> StudyInfo:
+    """What `sweep` writes of a small study of the toy family, or of another with what is given."""
+    usual: dict[str, Any] = {
+        "format": 1,
+        "family": "toy",
+        "home": "toy_family",
+        "dataset": "blobs",
+        "space": "toy",
+        "preset": "tiny",
+        "protocol": "clean",
+        "strategies": ["cri2"],
+        "seeds": [0, 1],
+        "search": {},
+        "train": {},
+        "command": "sgas-toy sweep --dataset blobs",
+        "environment": {"torch": "2.13.0", "sgas": "0.1", "python": "3.11", "device": "cpu"},
+    }
+    return StudyInfo(**{**usual, **given})
+
+
 def write_study(
     folder: Path,
     family: Family,
@@ -52,24 +72,10 @@ def write_study(
     """
     chosen = family.search_space(space or next(iter(family.spaces)))
     folder.mkdir(parents=True)
-    write_info(
-        folder,
-        StudyInfo(
-            format=1,
-            family=family.name,
-            home="toy_family",
-            dataset="blobs",
-            space=chosen.name,
-            preset="tiny",
-            protocol=protocol,
-            strategies=list(strategies),
-            seeds=list(seeds),
-            search={},
-            train={},
-            command=f"{family.command} sweep --dataset blobs",
-            environment={"torch": "2.13.0", "sgas": "0.1", "python": "3.11", "device": "cpu"},
-        ),
-    )
+    of = {"family": family.name, "space": chosen.name, "protocol": protocol}
+    command = f"{family.command} sweep --dataset blobs"
+    chosen_runs = {"strategies": list(strategies), "seeds": list(seeds)}
+    write_info(folder, study_info(**of, **chosen_runs, command=command))
     done, parts = Part(State.DONE), {}
     for place, strategy in enumerate(strategies):
         for seed in seeds:

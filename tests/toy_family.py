@@ -22,7 +22,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sgas.cells.decisions import CellDecisions, Status
+from sgas.cells.decisions import CellDecisions
+from sgas.cells.edges import (
+    CellLayout,
+    derived_layout,
+    kept_operations,
+    restrict,
+    searched_layout,
+)
 from sgas.cells.forward import dag_extend
 from sgas.cells.genotype import Genotype
 from sgas.cells.space import SearchSpace
@@ -36,6 +43,8 @@ from sgas.protocols import AlphasOn
 OPERATIONS = ("none", "skip", "linear", "tanh", "gate")
 SPACE = SearchSpace("toy", OPERATIONS, ("normal", "reduce"), num_outputs=2)
 NUM_FEATURES, NUM_CLASSES = 5, 3
+QUICK = {"warmup_epochs": 1, "decision_interval": 1, "final_epochs": 0}  # a search of a moment
+QUICK_WORDS = [f"--{name}={value}" for name, value in QUICK.items()]
 
 
 @dataclass(frozen=True)
@@ -75,30 +84,28 @@ def build(op: str, channels: int) -> nn.Module:
 
 
 class ToyCell(nn.Module):
-    def __init__(self, channels: int, edges: list[tuple[int, int, tuple[str, ...]]], steps: int):
+    def __init__(self, channels: int, layout: CellLayout) -> None:
         super().__init__()
-        self.links = [(source, step) for source, step, _ in edges]
-        self.steps = steps
+        self.layout = layout
         self.edges = nn.ModuleList(
-            nn.ModuleDict({op: build(op, channels) for op in ops}) for *_, ops in edges
+            nn.ModuleDict({op: build(op, channels) for op in edge.ops}) for edge in layout.edges
         )
 
     def forward(self, x: Tensor, weights: Tensor | None) -> Tensor:
         def extend(source: int, state: Tensor, sums: Mapping[int, Tensor]) -> dict[int, Tensor]:
             out: dict[int, Tensor] = {}
-            for edge, (start, step) in enumerate(self.links):
-                if start != source or not len(self.edges[edge]):
-                    continue
-                for op, module in self.edges[edge].items():
+            for number, edge in enumerate(self.layout.edges):
+                operations = self.edges[number].items() if edge.source == source else ()
+                for op, module in operations:
                     value = module(state)
-                    if len(self.edges[edge]) > 1:
+                    if len(operations) > 1:
                         assert weights is not None
-                        scale = 0.0 if op == "none" else weights[edge, OPERATIONS.index(op)]
+                        scale = 0.0 if op == "none" else weights[number, OPERATIONS.index(op)]
                         value = value * scale
-                    out[step] = out[step] + value if step in out else value
+                    out[edge.step] = out[edge.step] + value if edge.step in out else value
             return {step: sums[step] + own if step in sums else own for step, own in out.items()}
 
-        return sum(dag_extend([x, x], self.steps, extend)[-2:])
+        return sum(dag_extend([x, x], self.layout.num_steps, extend)[-2:])
 
 
 class ToySupernet(nn.Module):
@@ -106,10 +113,8 @@ class ToySupernet(nn.Module):
         super().__init__()
         self.topology = SPACE.topology(config.num_steps)
         self.stem = nn.Linear(NUM_FEATURES, config.channels)
-        edges = [(edge.source, edge.step, OPERATIONS) for edge in self.topology.edges]
-        self.cells = nn.ModuleDict(
-            {k: ToyCell(config.channels, edges, config.num_steps) for k in SPACE.cell_kinds}
-        )
+        layout = searched_layout(SPACE, self.topology)
+        self.cells = nn.ModuleDict({k: ToyCell(config.channels, layout) for k in SPACE.cell_kinds})
         self.head = nn.Linear(config.channels, NUM_CLASSES)
         self.dropout = config.dropout
         shape = (self.topology.num_edges, len(OPERATIONS))
@@ -122,13 +127,7 @@ class ToySupernet(nn.Module):
 
     def apply_decisions(self, decisions: Mapping[str, CellDecisions]) -> None:
         for kind, cell in decisions.items():
-            for held, state in zip(self.cells[kind].edges, cell.states, strict=True):
-                if state.status is not Status.UNDECIDED:
-                    for op in [op for op in held if op != state.op]:
-                        del held[op]
-                assert state.status is not Status.UNDECIDED or len(held) == len(OPERATIONS), (
-                    "an edge that is open has lost operations"
-                )
+            restrict(self.cells[kind].edges, kept_operations(SPACE, cell))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
@@ -142,11 +141,10 @@ class ToyNetwork(nn.Module):
         super().__init__()
         self.drop_path = 0.0
         self.stem = nn.Linear(NUM_FEATURES, config.channels)
-        self.cells = nn.ModuleList()
-        for cell in genotype.validate(SPACE).cells.values():
-            steps = cell.edges_by_step(SPACE)
-            edges = [(e.source, step, (e.op,)) for step, es in enumerate(steps) for e in es]
-            self.cells.append(ToyCell(config.channels, edges, len(steps)))
+        genes = genotype.validate(SPACE).cells.values()
+        self.cells = nn.ModuleList(
+            ToyCell(config.channels, derived_layout(SPACE, gene)) for gene in genes
+        )
         self.head = nn.Linear(config.channels, NUM_CLASSES)
         self.auxiliary = nn.Linear(config.channels, NUM_CLASSES) if auxiliary else None
 

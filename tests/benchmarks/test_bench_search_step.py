@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import sys
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 import rates
 import torch
 from measure import Cost, Pair, interleaved, saved_bytes, summary
+from processes import Ended
 from settings import FAMILIES
 from torch import nn
 
@@ -20,6 +20,7 @@ TINY: dict[str, dict[str, Any]] = {
     "graph": {"batch": 1, "nodes": 20, "degree": 4, "channels": 4},
     "image": {"batch": 2, "side": 8, "channels": 2, "cells": 1},
 }
+TWICE = ("--repeats", "2")
 PARTS = {"step", "alpha_step", "weight_step", "forward"}
 
 
@@ -37,16 +38,8 @@ def tiny_family(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     return request.param
 
 
-def report(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    monkeypatch.setattr(sys, "argv", ["bench_search_step.py", *words, "--repeats", "2"])
-    assert bench_search_step.main() == 0
-    return capsys.readouterr().out
-
-
-def test_reports_every_part_of_a_step(
-    tiny_family: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    result = json.loads(report(monkeypatch, capsys, "--family", tiny_family, "--quick", "--json"))
+def test_reports_every_part_of_a_step(tiny_family: str, script: Callable[..., Ended]) -> None:
+    result = script(bench_search_step, "--family", tiny_family, *TWICE, "--quick", "--json").json
     assert set(result) >= PARTS | {"stages", "scaling", "settings"}
     decided = 7 if tiny_family == "image" else 5
     assert [int(made) for made in result["stages"]] == [0, (decided + 1) // 2, decided]
@@ -59,44 +52,36 @@ def test_reports_every_part_of_a_step(
     assert result["settings"]["gflop_s"] > 0 and result["settings"]["gb_s"] > 0
 
 
-def test_prints_a_table_of_derived_networks(
-    tiny_family: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    text = report(monkeypatch, capsys, "--family", tiny_family, "--derived")
+def test_prints_a_table_of_derived_networks(tiny_family: str, script: Callable[..., Ended]) -> None:
+    text = script(bench_search_step, "--family", tiny_family, *TWICE, "--derived").out
     assert "training step" in text
     assert "evaluation" in text
     assert FAMILIES[tiny_family].genotype in text
 
 
 def test_the_paper_s_batch_is_for_the_search_step_alone(
-    tiny_family: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_family: str, script: Callable[..., Ended]
 ) -> None:
-    result = json.loads(report(monkeypatch, capsys, "--family", tiny_family, "--paper", "--json"))
+    words = ["--family", tiny_family, *TWICE, "--paper", "--json"]
+    result = script(bench_search_step, *words).json
     assert set(result) == {"step", "alpha_step", "weight_step", "settings"}
     assert result["settings"]["size"]["batch"] == 3
-    monkeypatch.setattr(sys, "argv", [*sys.argv, "--batch", "2"])
-    with pytest.raises(SystemExit, match="2"):
-        bench_search_step.main()
-    assert "--paper goes without" in capsys.readouterr().err
+    ended = script(bench_search_step, *words, "--batch", "2")
+    assert ended.status == 2 and "--paper goes without" in ended.err
 
 
 def test_refuses_to_time_networks_that_disagree(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    script: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny = replace(FAMILIES["graph"], measured=TINY["graph"], loss=lambda x, y: x.square().mean())
     monkeypatch.setitem(FAMILIES, "graph", tiny)
-    monkeypatch.setattr(sys, "argv", ["bench_search_step.py", "--family", "graph"])
-    assert bench_search_step.main() == 1
-    assert "the loss of plain is" in capsys.readouterr().err
+    ended = script(bench_search_step, "--family", "graph")
+    assert ended.status == 1 and "the loss of plain is" in ended.err
 
 
-def test_refuses_a_batch_that_cannot_be_trained_on(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = ["bench_search_step.py", "--family", "point", "--batch", "1"]
-    monkeypatch.setattr(sys, "argv", words)
-    assert bench_search_step.main() == 2
-    assert "needs 2" in capsys.readouterr().err
+def test_refuses_a_batch_that_cannot_be_trained_on(script: Callable[..., Ended]) -> None:
+    ended = script(bench_search_step, "--family", "point", "--batch", "1")
+    assert ended.status == 2 and "needs 2" in ended.err
 
 
 def test_the_sizes_of_the_curves_can_be_trained_on() -> None:

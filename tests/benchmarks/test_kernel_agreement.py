@@ -3,71 +3,35 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from processes import Ended
 
-from benchmarks import kernel_agreement, search_quality
+from benchmarks import kernel_agreement
 from benchmarks.kernel_agreement import Outcome, Trace, edges_of
-from sgas.native.backend import use_kernels
 
 CELL = "|none~0|+|none~0|none~1|+|none~0|none~1|{}~2|"
 
 
 @pytest.fixture(autouse=True)
 def restored() -> Iterator[None]:
-    """The type of new tensors and the choice of kernels as they were."""
+    """The type of new tensors as it was."""
     yield
     torch.set_default_dtype(torch.float32)
-    use_kernels("auto")
 
 
 @pytest.fixture
-def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Few images, and settings by which a search takes two steps an epoch."""
-    draw = np.random.default_rng(0)
-    np.savez(
-        tmp_path / "train.npz",
-        image=draw.integers(0, 256, (200, 16, 16, 3), dtype=np.uint8),
-        label=np.arange(200) % 10,
-    )
-    quick = {"warmup_epochs": 0, "decision_interval": 1, "alpha_start_epoch": 0, "batch_size": 30}
-    # The script imports its neighbour by its own name.
-    for module in (search_quality, sys.modules["search_quality"]):
-        monkeypatch.setattr(module, "SEARCH", {**search_quality.SEARCH, **quick})
-        monkeypatch.setattr(module, "IMAGES_A_PART", 60)
-        monkeypatch.setattr(module, "VALIDATION_IMAGES", 20)
-    return tmp_path
+def agreement(images: Path, script: Callable[..., Ended]) -> Callable[..., Ended]:
+    """Runs the script with options beside the images."""
+    return partial(script, kernel_agreement, "--images", str(images), "--seeds", "0")
 
 
-@pytest.fixture
-def agreement(images: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """Runs the script with options beside the images; returns its exit status."""
-
-    def run(*options: str) -> int:
-        argv = ["kernel_agreement.py", "--images", str(images), "--seeds", "0", *options]
-        monkeypatch.setattr(sys, "argv", argv)
-        return kernel_agreement.main()
-
-    return run
-
-
-def figures(printed: str) -> Mapping[str, Any]:
-    """What --json printed."""
-    result: Mapping[str, Any] = json.loads(printed)
-    return result
-
-
-def test_kernels_find_the_same_cell_in_float64(
-    agreement: Callable[..., int], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert agreement("--strategies", "cri2", "--json") == 0
-    result = figures(capsys.readouterr().out)
+def test_kernels_find_the_same_cell_in_float64(agreement: Callable[..., Ended]) -> None:
+    result = agreement("--strategies", "cri2", "--json").json
     assert set(result["summary"]) == {"cri2"}
     for summary in result["summary"].values():
         for variant in ("torch", "nudged"):
@@ -78,12 +42,10 @@ def test_kernels_find_the_same_cell_in_float64(
             assert 0 < summary[variant]["largest_difference"] < 1e-12
 
 
-def test_float32_is_compared_in_float32(
-    agreement: Callable[..., int], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_float32_is_compared_in_float32(agreement: Callable[..., Ended]) -> None:
     chosen = ("--variants", "torch_nudged", "--nudge", "2")
-    assert agreement("--strategies", "darts", "--precision", "float32", *chosen) == 0
-    printed = capsys.readouterr()
+    printed = agreement("--strategies", "darts", "--precision", "float32", *chosen)
+    assert printed.status == 0
     _, _, ours, theirs = printed.out.splitlines()
     assert printed.out.startswith("float32")
     for row, name in ((ours, "darts cpu "), (theirs, "darts torch_nudged ")):
@@ -93,9 +55,7 @@ def test_float32_is_compared_in_float32(
 
 
 def test_a_cell_of_another_kernel_in_float64_is_a_failure(
-    agreement: Callable[..., int],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    agreement: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def search_with(variant: str, *rest: object) -> Outcome:
         cell = CELL.format("skip_connect" if variant == "torch" else "avg_pool_3x3")
@@ -104,8 +64,9 @@ def test_a_cell_of_another_kernel_in_float64_is_a_failure(
         return Outcome(cell, trace, 1.0)
 
     monkeypatch.setattr(kernel_agreement, "search_with", search_with)
-    assert agreement("--strategies", "darts", "--json") == 1
-    (row,) = figures(capsys.readouterr().out)["searches"]
+    ended = agreement("--strategies", "darts", "--json")
+    assert ended.status == 1
+    (row,) = json.loads(ended.out)["searches"]
     assert row["torch"]["same_edges"] == 5 and not row["torch"]["same_cell"]
     assert row["torch"]["largest_difference"] == 0.25
     assert row["torch"]["parted_in_epoch"] == 2
@@ -114,11 +75,9 @@ def test_a_cell_of_another_kernel_in_float64_is_a_failure(
 
 
 @pytest.mark.parametrize("wrong", [("--strategies", "dart"), ("--variants", "cpu")])
-def test_a_wrong_name_is_told(
-    agreement: Callable[..., int], capsys: pytest.CaptureFixture[str], wrong: tuple[str, str]
-) -> None:
-    assert agreement(*wrong) == 2
-    assert repr(wrong[1]) in capsys.readouterr().err
+def test_a_wrong_name_is_told(agreement: Callable[..., Ended], wrong: tuple[str, str]) -> None:
+    ended = agreement(*wrong)
+    assert ended.status == 2 and repr(wrong[1]) in ended.err
 
 
 def test_edges_of_a_cell() -> None:

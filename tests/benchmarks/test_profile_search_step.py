@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import sys
+from collections.abc import Callable
 from dataclasses import replace
 
-import profile_search_step as script
+import profile_search_step
 import pytest
 import torch
 from contest import OurSearch
+from processes import Ended
 from settings import FAMILIES
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -23,28 +23,21 @@ TINY = {
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rates are not measured, and allocator and families are left as they are."""
-    monkeypatch.setattr(script, "rates", lambda: (1e9, 2e9))
-    monkeypatch.setattr(script, "keep_freed_memory", lambda: None)
+    monkeypatch.setattr(profile_search_step, "rates", lambda: (1e9, 2e9))
+    monkeypatch.setattr(profile_search_step, "keep_freed_memory", lambda: None)
     for name, family in list(FAMILIES.items()):
         monkeypatch.setitem(FAMILIES, name, replace(family, small=TINY[name]))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_all_flops_of_a_step_are_in_it(family: str, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["profile_search_step.py", "--family", family, "--quick", "--repeats", "1", "--json"]
-    sys.argv, before = words, sys.argv
-    try:
-        assert script.main() == 0
-        found = json.loads(capsys.readouterr().out)
-        sys.argv = words[:-1]
-        assert script.main() == 0
-    finally:
-        sys.argv = before
-    table = capsys.readouterr().out
+def test_all_flops_of_a_step_are_in_it(family: str, script: Callable[..., Ended]) -> None:
+    words = ["--family", family, "--quick", "--repeats", "1"]
+    found = script(profile_search_step, *words, "--json").json
+    table = script(profile_search_step, *words).out
     contest = FAMILIES[family].search_contest({**FAMILIES[family].paper, **TINY[family]})
     ours = contest.ours
     assert isinstance(ours, OurSearch)
-    for part, batch in zip(script.PARTS, contest.batches, strict=True):
+    for part, batch in zip(profile_search_step.PARTS, contest.batches, strict=True):
         getattr(ours, part)(batch)
         with FlopCounterMode(display=False) as counter:
             getattr(ours, part)(batch)
@@ -59,7 +52,7 @@ def test_all_flops_of_a_step_are_in_it(family: str, capsys: pytest.CaptureFixtur
 
 def test_bytes_are_counted_once_and_twice_where_they_change() -> None:
     x, y = torch.ones(10, 3), torch.ones(10, 3)
-    with script.Profile() as found:
+    with profile_search_step.Profile() as found:
         x.add_(y)
         torch.mul(x, x)
         torch.cat([x, y])

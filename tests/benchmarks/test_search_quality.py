@@ -35,24 +35,7 @@ def table(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def images(tmp_path: Path) -> Path:
-    draw = np.random.default_rng(0)
-    np.savez(
-        tmp_path / "train.npz",
-        image=draw.integers(0, 256, (200, 32, 32, 3), dtype=np.uint8),
-        label=np.arange(200) % 10,
-    )
-    return tmp_path
-
-
-def test_the_searches_are_judged_by_the_table(
-    table: Path, images: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    quick = {"warmup_epochs": 0, "decision_interval": 1, "alpha_start_epoch": 0, "batch_size": 30}
-    monkeypatch.setattr(search_quality, "SEARCH", {**search_quality.SEARCH, **quick})
-    monkeypatch.setattr(search_quality, "IMAGES_A_PART", 60)
-    monkeypatch.setattr(search_quality, "VALIDATION_IMAGES", 20)
+def test_the_searches_are_judged_by_the_table(table: Path, images: Path) -> None:
     options = argparse.Namespace(
         table=str(table),
         images=str(images),

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import sys
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import search_time
+from processes import Ended
 from settings import FAMILIES
 
 from sgas.running.capture import AS_EVER
 
 TINY = {"batch": 2, "points": 20, "k": 3, "channels": 4, "emb_dims": 8}
-
-
-def report(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    monkeypatch.setattr(sys, "argv", ["search_time.py", *words, "--repeats", "1", "--steps", "1"])
-    assert search_time.main() == 0
-    return capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -59,31 +53,32 @@ def test_a_whole_search_is_the_sum_of_its_stages() -> None:
 
 
 def test_reports_each_stage_and_the_whole(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    script: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    words = ["--family", "point", "--repeats", "1", "--steps", "1"]
     point = FAMILIES["point"]
     tiny = replace(point, paper={**point.paper, **TINY}, small=TINY, num_samples=12, half=6)
     monkeypatch.setitem(FAMILIES, "point", tiny)
-    result = json.loads(report(monkeypatch, capsys, "--family", "point", "--json"))
+    result = script(search_time, *words, "--json").json
     assert [stage["decided"] for stage in result["stages"]] == [0, 1, 2, 3, 4, 5, 6]
     assert set(result["search_s"]) == {"plain", "ours"}
     for stage in result["stages"]:
         for figures in stage["players"].values():
             low, high = figures["spread"]
             assert 0 < low <= figures["ms"] <= high
-    text = report(monkeypatch, capsys, "--family", "point", "--stages", "0", "6")
+    text = script(search_time, *words, "--stages", "0", "6").out
     assert text.count("plain") == 3 and "whole search of 12 samples, ours: " in text
-    text = report(monkeypatch, capsys, "--family", "point", "--stages", "0", "--players", "ours")
+    text = script(search_time, *words, "--stages", "0", "--players", "ours").out
     assert "plain" not in text and "whole search" not in text
-    monkeypatch.setattr(sys, "argv", ["search_time.py", "--family", "point", "--stages", "7"])
-    assert search_time.main() == 2
-    assert "no stage after 7 decisions; give some of 0 1 2" in capsys.readouterr().err
 
 
-def test_a_device_that_is_not_here_is_refused(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["search_time.py", "--family", "point", "--device", "tpu9"])
-    with pytest.raises(SystemExit, match="2"):
-        search_time.main()
-    assert "'tpu9'" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (["--stages", "7"], "no stage after 7 decisions; give some of 0 1 2"),
+        (["--device", "tpu9"], "'tpu9'"),
+    ],
+)
+def test_bad_input_is_refused(script: Callable[..., Ended], wrong: list[str], message: str) -> None:
+    ended = script(search_time, "--family", "point", *wrong)
+    assert ended.status == 2 and message in ended.err

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +29,6 @@ def test_the_table_names_each_entry_once(family: Family) -> None:
     for name, info in family.datasets.items():
         assert info.name == name
         assert info.help and "\n" not in info.help
-
-
-def test_the_names_need_no_heavy_import(kind: Kind) -> None:
-    heavy = "('numpy', 'torch', 'PIL', 'sklearn')"
-    probe = f"import sys, {kind.package}.datasets; print([n for n in {heavy} if n in sys.modules])"
-    root = Path(__file__).parents[2]
-    done = subprocess.run(
-        [sys.executable, "-c", probe], cwd=root, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "[]"
 
 
 def test_an_unknown_name_lists_the_names_and_the_way_to_a_folder(kind: Kind) -> None:

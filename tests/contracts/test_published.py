@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from processes import Cli
 from small_models import SPACES
 
-from sgas.cli import main
 from sgas.errors import GenotypeError
-from sgas.family import Family
 
 # What the golden file calls a space, and models with their dimensions by the name of a count.
 POINTS = {"in_channels": 3, "num_classes": 40}
@@ -81,27 +78,9 @@ def test_an_unknown_name_names_the_nearest(space: str, wrong: str, nearest: str)
     ("space", "name"), [("point", "cri2-modelnet-best"), ("image", "cri1-cifar-best")]
 )
 def test_training_a_published_cell_asks_for_a_data_set(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    space: str,
-    name: str,
+    here: Path, cli: Cli, space: str, name: str
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     family = SPACES[space].family
-    assert main(family, ["train", name]) == 2
-    said = capsys.readouterr().err
-    assert "give --dataset, one of " in said and family.default_dataset in said
-    assert said.count("\n") == 1 and not list(tmp_path.iterdir())
-
-
-def test_published_names_need_no_torch(family: Family) -> None:
-    probe = (
-        f"import sys; from {family.home} import FAMILY; "
-        "[FAMILY.load_published(name) for name in FAMILY.published_names()[:1]]; "
-        "print('torch' in sys.modules)"
-    )
-    if family.name == "toy":
-        pytest.skip("the toy family imports torch and publishes nothing")
-    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    ended = cli("train", name, family=family)
+    assert ended.is_refused("give --dataset, one of ") and family.default_dataset in ended.err
+    assert not list(here.iterdir())

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from toy_family import FAMILY
+from processes import Cli
+from toy_family import FAMILY, QUICK_WORDS
 
 from sgas.cli import main
 from sgas.commands.doctor import examine
@@ -21,16 +22,8 @@ from sgas.running.runs import read_records
 from sgas.running.session import restore
 
 
-def run(argv: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    status = main(FAMILY, argv)
-    printed = capsys.readouterr()
-    return status, printed.out, printed.err
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def read(path: str | Path) -> Any:
+    return json.loads(Path(path).read_text())
 
 
 @pytest.mark.parametrize(
@@ -76,7 +69,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_bad_input_is_one_line_and_status_2(
-    here: Path, capsys: pytest.CaptureFixture[str], argv: list[str], told: str
+    here: Path, cli: Cli, argv: list[str], told: str
 ) -> None:
     (here / "typo.yaml").write_text("batch_sise: 3\n")
     (here / "wrong.yaml").write_text("batch_size: x\n")
@@ -86,137 +79,120 @@ def test_bad_input_is_one_line_and_status_2(
     cells = {"normal": cell, "reduce": cell}
     (here / "cycle.json").write_text(json.dumps({"format": 1, "space": "toy", "cells": cells}))
     before = sorted(here.rglob("*"))
-    status, out, err = run(argv, capsys)
-    assert status == 2, err
-    assert told in err and err.startswith("error: ") and err.count("\n") == 1
-    assert not out and sorted(here.rglob("*")) == before
+    ended = cli(*argv)
+    assert ended.is_refused(told) and ended.err.startswith("error: ")
+    assert sorted(here.rglob("*")) == before
 
 
-def test_the_whole_way(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, err = run(["search", "--seed", "1"], capsys)
-    assert status == 0, err
+def test_the_whole_way(here: Path, cli: Cli) -> None:
+    ended = cli("search", "--seed", "1")
+    assert ended.status == 0 and "runs/blobs-cri2-1/genotype.json" in ended.out, ended.err
     folder = here / "runs" / "blobs-cri2-1"
     for name in ("config.json", "metrics.jsonl", "decisions.jsonl", "genotype.json", "log.txt"):
         assert (folder / name).is_file()
     assert (folder / "cell-normal.svg").read_text().startswith("<svg")
-    assert "runs/blobs-cri2-1/genotype.json" in out
-    config = json.loads((folder / "config.json").read_text())
+    config = read(folder / "config.json")
     assert config["run"]["seed"] == 1 and config["environment"]["torch"]
-
-    status, out, err = run(["replay", str(folder), "--json"], capsys)
-    assert status == 0, err
-    assert json.loads(out)["same"] is True
-    status, out, err = run(["replay", str(folder), "--strategy", "cri1", "--json"], capsys)
-    assert status == 0 and json.loads(out)["strategy"] == "cri1"
-
-    status, out, err = run(["evaluate", str(folder)], capsys)
-    assert status == 2 and "is a search; train it first" in err
-    status, out, err = run(["train", str(folder)], capsys)
-    assert status == 0, err
-    trained = here / "runs" / "blobs-cri2-1-train-0"
-    assert "next     sgas-toy evaluate runs/blobs-cri2-1-train-0" in out
-    status, out, err = run(["evaluate", str(trained), "--json"], capsys)
-    assert status == 0, err
-    first = json.loads(out)
+    assert cli("replay", str(folder), "--json").json["same"] is True
+    assert cli("replay", str(folder), "--strategy", "cri1", "--json").json["strategy"] == "cri1"
+    assert cli("evaluate", str(folder)).is_refused("is a search; train it first")
+    ended = cli("train", str(folder))
+    assert ended.status == 0, ended.err
+    assert "next     sgas-toy evaluate runs/blobs-cri2-1-train-0" in ended.out
+    trained = str(here / "runs" / "blobs-cri2-1-train-0")
+    first = cli("evaluate", trained, "--json").json
     assert 0 <= first["accuracy"] <= 1 and first["samples"] == 60
-    status, out, err = run(["evaluate", str(trained), "--json"], capsys)
-    assert json.loads(out) == first
-
-    status, out, err = run(["show", str(folder), "--json"], capsys)
-    assert status == 0, err
-    shown = json.loads(out)
+    assert cli("evaluate", trained, "--json").json == first
+    shown = cli("show", str(folder), "--json").json
     assert shown["params"] > 0 and all(Path(path).is_file() for path in shown["pictures"])
-    status, out, err = run(["show", str(trained)], capsys)
-    assert status == 0 and "parameters" in out
+    assert "parameters" in cli("show", trained).out
 
 
-def test_epochs_count_from_1_wherever_they_are_shown(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    quick = ["search", "--warmup_epochs", "1", "--decision_interval", "1", "--final_epochs", "1"]
-    status, _, err = run([*quick, "--out", "run"], capsys)
-    assert status == 0 and re.findall(r"^epoch (\d+)/6", err, re.M) == list("123456")
+def test_epochs_count_from_1_wherever_they_are_shown(here: Path, cli: Cli) -> None:
+    quick = "search --warmup_epochs 1 --decision_interval 1 --final_epochs 1 --out run"
+    ended = cli(*quick.split())
+    assert ended.status == 0
+    assert re.findall(r"^epoch (\d+)/6", ended.err, re.M) == list("123456")
     decided = [str(r.epoch + 1) for r in read_records(here / "run") if r.edge is not None]
     assert decided == list("22334455")  # of two kinds of cells, in the four epochs from the second
-    assert re.findall(r"decision after epoch (\d+):", err) == decided
+    assert re.findall(r"decision after epoch (\d+):", ended.err) == decided
     assert re.findall(r"Z? epoch (\d+):", (here / "run" / "log.txt").read_text()) == decided
-    assert re.findall(r"^epoch +(\d+) ", run(["replay", "run"], capsys)[1], re.M) == decided
-    replayed = json.loads(run(["replay", "run", "--json"], capsys)[1])
+    assert re.findall(r"^epoch +(\d+) ", cli("replay", "run").out, re.M) == decided
+    replayed = cli("replay", "run", "--json").json
     assert [str(line["epoch"]) for line in replayed["decisions"]] == decided
     cell, timeline = ((here / "run" / f"{n}-normal.svg").read_text() for n in ("cell", "timeline"))
     assert "after epoch 6 of 6" in cell and ">0</text>" not in timeline
     for picture in (cell, timeline):
         assert set(re.findall(r"epoch (\d+)[;<]", picture)) == set(decided)
-    config = json.loads((here / "run" / "config.json").read_text())
-    assert (config["epochs_from"], replayed["epochs_from"]) == (0, 1)
+    assert (read("run/config.json")["epochs_from"], replayed["epochs_from"]) == (0, 1)
 
 
-def quick_run(capsys: pytest.CaptureFixture[str]) -> Path:
-    quick = ["search", "--warmup_epochs", "0", "--decision_interval", "1", "--final_epochs", "0"]
-    assert run([*quick, "--out", "run"], capsys)[0] == 0
-    return Path("run")
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a search that has ended."""
+    folder = tmp_path_factory.mktemp("searched")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(FAMILY, ["search", *QUICK_WORDS, "--out", "run"]) == 0
+    return folder / "run"
+
+
+@pytest.fixture
+def folder(searched: Path, here: Path) -> Path:
+    """A search that has ended, in the current folder."""
+    return Path(shutil.copytree(searched, here / "run")).relative_to(here)
 
 
 def test_a_training_finds_the_data_of_its_search(
-    here: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, searched: Path, here: Path, cli: Cli
 ) -> None:
-    folder = quick_run(capsys)
-    config = json.loads((folder / "config.json").read_text())
-    assert config["run"]["data_root"] == str(here / "data")
+    config = read(folder / "config.json")
+    assert config["run"]["data_root"] == str(searched.parent / "data")
     config["run"]["data_root"] = str(here / "elsewhere")
     (folder / "config.json").write_text(json.dumps(config))
     for words, found in (([], "elsewhere"), (["--data_root", "mine"], "mine")):
         argv = ["train", "run", "--epochs", "1", "--out", f"from-{found}", *words]
-        assert run(argv, capsys)[0] == 0
-        trained = json.loads((here / f"from-{found}" / "config.json").read_text())
-        assert trained["run"]["data_root"] == str(here / found)
+        assert cli(*argv).status == 0
+        assert read(f"from-{found}/config.json")["run"]["data_root"] == str(here / found)
 
 
-def test_a_training_says_what_it_took_from_its_search(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    quick = ["search", "--warmup_epochs", "0", "--decision_interval", "1", "--final_epochs", "0"]
-    assert run([*quick, "--noise", "0.3", "--protocol", "paper", "--out", "s"], capsys)[0] == 0
-    shown = json.loads(run(["show", "s", "--json"], capsys)[1])
-    status, _, err = run(["train", "s", "--epochs", "1", "--out", "t"], capsys)
-    assert status == 0
-    assert "from  s: dataset blobs · space toy · protocol paper · noise 0.3\n" in err
-    assert f"net   preset tiny: channels 4 · dropout 0.1 · {shown['params']} parameters\n" in err
-    config = json.loads((here / "t" / "config.json").read_text())
+def test_a_training_says_what_it_took_from_its_search(here: Path, cli: Cli) -> None:
+    asked = ["--noise", "0.3", "--protocol", "paper", "--out", "s"]
+    assert cli("search", *QUICK_WORDS, *asked).status == 0
+    params = cli("show", "s", "--json").json["params"]
+    ended = cli("train", "s", "--epochs", "1", "--out", "t")
+    assert ended.status == 0
+    assert "from  s: dataset blobs · space toy · protocol paper · noise 0.3\n" in ended.err
+    assert f"net   preset tiny: channels 4 · dropout 0.1 · {params} parameters\n" in ended.err
+    config = read("t/config.json")
     assert config["run"]["protocol"] == "paper" and config["data"]["noise"] == 0.3
     again = ["--noise", "0.1", "--protocol", "clean", "--channels", "6"]
-    status, _, err = run(["train", "s", "--epochs", "1", "--out", "u", *again], capsys)
-    assert status == 0 and "from  s" not in err and "preset tiny: channels 6" in err
-    config = json.loads((here / "u" / "config.json").read_text())
+    ended = cli("train", "s", "--epochs", "1", "--out", "u", *again)
+    assert ended.status == 0 and "from  s" not in ended.err
+    assert "preset tiny: channels 6" in ended.err
+    config = read("u/config.json")
     assert config["run"]["protocol"] == "clean" and config["data"]["noise"] == 0.1
-    status, _, err = run(["train", "--resume", "u"], capsys)
-    assert status == 0 and "net   preset tiny: channels 6" in err
+    ended = cli("train", "--resume", "u")
+    assert ended.status == 0 and "net   preset tiny: channels 6" in ended.err
 
 
 @pytest.mark.parametrize("verb", ["search", "train"])
-def test_a_run_whose_data_changed_does_not_go_on(
-    here: Path, capsys: pytest.CaptureFixture[str], verb: str
-) -> None:
-    folder = quick_run(capsys)
+def test_a_run_whose_data_changed_does_not_go_on(folder: Path, cli: Cli, verb: str) -> None:
     if verb == "train":
-        assert run(["train", "run", "--epochs", "1", "--out", "trained"], capsys)[0] == 0
+        assert cli("train", "run", "--epochs", "1", "--out", "trained").status == 0
         folder = Path("trained")
-    config = json.loads((folder / "config.json").read_text())
+    config = read(folder / "config.json")
     (folder / "config.json").write_text(json.dumps({**config, "sizes": [9, 9]}))
-    status, _, err = run([verb, "--resume", str(folder)], capsys)
-    assert status == 2
-    assert f"the data of {folder} have changed: its parts had [9, 9] samples, and have [" in err
+    changed = f"the data of {folder} have changed: its parts had [9, 9] samples, and have ["
+    assert changed in cli(verb, "--resume", str(folder)).err
 
 
-def test_the_checkpoint_of_another_run_is_one_clear_error(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = quick_run(capsys)
-    assert run(["train", "run", "--epochs", "1", "--out", "trained"], capsys)[0] == 0
+def test_the_checkpoint_of_another_run_is_one_clear_error(folder: Path, cli: Cli) -> None:
+    assert cli("train", "run", "--epochs", "1", "--out", "trained").status == 0
     shutil.copy("trained/checkpoint.pt", folder / "checkpoint.pt")
-    status, _, err = run(["search", "--resume", "run"], capsys)
-    assert status == 1
-    assert "the checkpoint in run is not of this run (it is of a train); put its own back" in err
+    ended = cli("search", "--resume", "run")
+    wanted = "the checkpoint in run is not of this run (it is of a train); put its own back"
+    assert ended.status == 1 and wanted in ended.err
 
 
 @pytest.mark.parametrize(
@@ -266,28 +242,19 @@ def test_what_is_no_fault_of_a_checkpoint_is_told_as_it_is(
     ],
 )
 def test_damaged_runs_are_one_line(
-    here: Path,
-    capsys: pytest.CaptureFixture[str],
-    name: str,
-    content: str,
-    argv: list[str],
-    told: str,
+    folder: Path, cli: Cli, name: str, content: str, argv: list[str], told: str
 ) -> None:
-    (quick_run(capsys) / name).write_text(content)
-    status, _, err = run(argv, capsys)
-    assert status == 2 and told in err and err.count("\n") == 1, err
+    (folder / name).write_text(content)
+    assert cli(*argv).is_refused(told)
 
 
-def test_a_record_that_does_not_fit_is_refused(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = quick_run(capsys) / "decisions.jsonl"
+def test_a_record_that_does_not_fit_is_refused(folder: Path, cli: Cli) -> None:
+    path = folder / "decisions.jsonl"
     lines = path.read_text().splitlines()
     record = json.loads(lines[0])
     record["score"].pop()
     path.write_text("\n".join([json.dumps(record), *lines[1:]]))
-    status, _, err = run(["replay", "run"], capsys)
-    assert status == 2 and "the lists of epoch 1 do not agree" in err
+    assert cli("replay", "run").is_refused("the lists of epoch 1 do not agree")
 
 
 @pytest.mark.parametrize(
@@ -300,61 +267,50 @@ def test_a_record_that_does_not_fit_is_refused(
         (["show", "run", "--preset", "none"], "unknown preset"),
     ],
 )
-def test_misused_runs(
-    here: Path, capsys: pytest.CaptureFixture[str], argv: list[str], told: str
-) -> None:
-    quick_run(capsys)
-    status, _, err = run(argv, capsys)
-    assert status == 2 and told in err and err.count("\n") == 1, err
+def test_misused_runs(folder: Path, cli: Cli, argv: list[str], told: str) -> None:
+    assert cli(*argv).is_refused(told)
 
 
-def test_a_second_search_takes_another_folder(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    quick = ["search", "--warmup_epochs", "0", "--decision_interval", "1", "--final_epochs", "0"]
+def test_a_second_search_takes_another_folder(here: Path, cli: Cli) -> None:
     for name in ("blobs-cri2-0", "blobs-cri2-0-2"):
-        assert run(quick, capsys)[0] == 0
+        assert cli("search", *QUICK_WORDS).status == 0
         assert (here / "runs" / name / "genotype.json").is_file()
 
 
-def test_presets_config_files_and_flags_win_in_that_order(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_presets_config_files_and_flags_win_in_that_order(here: Path, cli: Cli) -> None:
     (here / "mine.yaml").write_text("batch_size: 24\nfinal_epochs: 3\n")
-    argv = ["search", "--config", "mine.yaml", "--final_epochs", "4", "--print_config"]
-    status, out, err = run(argv, capsys)
-    assert status == 0, err
-    shown = dict(line.split(": ", 1) for line in out.splitlines() if ": " in line)
+    argv = ["search", "--config", "mine.yaml", "--final_epochs", "4"]
+    ended = cli(*argv, "--print_config")
+    assert ended.status == 0, ended.err
+    shown = dict(line.split(": ", 1) for line in ended.out.splitlines() if ": " in line)
     assert (shown["batch_size"], shown["final_epochs"], shown["batch_increase"]) == ("24", "4", "4")
-    status, out, err = run([*argv[:-1], "--print_config=skip_default"], capsys)
-    assert status == 0 and sorted(out.splitlines()) == ["batch_size: 24", "final_epochs: 4"]
+    ended = cli(*argv, "--print_config=skip_default")
+    assert sorted(ended.out.splitlines()) == ["batch_size: 24", "final_epochs: 4"], ended
     assert not (here / "runs").exists()
 
 
-def test_debug_shows_the_traceback(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status, _, err = run(["search", "--dataset", "nothing", "--debug"], capsys)
-    assert status == 2 and "Traceback" in err
+def test_debug_shows_the_traceback(here: Path, cli: Cli) -> None:
+    ended = cli("search", "--dataset", "nothing", "--debug")
+    assert ended.status == 2 and "Traceback" in ended.err
 
 
-@pytest.mark.parametrize(
-    "verb", [[], ["search"], ["train"], ["sweep"], ["show"], ["replay"], ["doctor"]]
-)
-def test_help_answers_fast_and_without_torch(verb: list[str]) -> None:
+def test_help_answers_without_torch() -> None:
+    verbs = ["", "search", "train", "sweep", "show", "replay", "doctor"]
     code = (
         "import sys, sgas_gcn.cli as cli\n"
-        f"sys.argv = ['sgas-gcn', *{verb!r}, '--help']\n"
-        "try: cli.main()\n"
-        "except SystemExit as leave: assert not leave.code, leave.code\n"
-        "assert not {'torch', 'numpy', 'torch_geometric', 'sklearn'} & set(sys.modules)\n"
+        f"for verb in {verbs}:\n"
+        "    sys.argv = ['sgas-gcn', *verb.split(), '--help']\n"
+        "    try: cli.main()\n"
+        "    except SystemExit as leave: assert not leave.code, leave.code\n"
+        "    assert not {'torch', 'numpy', 'torch_geometric', 'sklearn'} & set(sys.modules), verb\n"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
-    assert "usage: sgas-gcn" in ended.stdout
+    assert ended.stdout.count("usage: sgas-gcn") == len(verbs)
 
 
-def test_doctor(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, _ = run(["doctor", "--json"], capsys)
-    assert status == 0 and json.loads(out)["runs_writable"] is True
+def test_doctor(here: Path, cli: Cli) -> None:
+    assert cli("doctor", "--json").json["runs_writable"] is True
 
 
 @pytest.mark.parametrize("reason", [None, "Triton cannot be imported: pip install triton"])
@@ -373,11 +329,6 @@ def test_doctor_says_which_kernels_run_on_a_gpu_and_why(
     else:
         assert line == f"note  kernels on the GPU: torch: {reason}"
         assert found["kernels"]["cuda"] == "torch"
-
-
-def test_doctor_says_nothing_of_kernels_on_a_gpu_that_is_not_there(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     found = examine(FAMILY)
     assert not any("kernels on the GPU" in line for line in found["lines"])
@@ -393,16 +344,12 @@ def test_doctor_says_nothing_of_kernels_on_a_gpu_that_is_not_there(
     ],
 )
 def test_too_little_memory_is_one_line(
-    error: Exception,
-    verb: str,
-    told: str,
-    here: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    error: Exception, verb: str, told: str, monkeypatch: pytest.MonkeyPatch, cli: Cli
 ) -> None:
     def fail(*_: object) -> int:
         raise error
 
     monkeypatch.setattr(f"sgas.commands.{verb}.main", fail)
-    status, _, err = run([verb, "run"], capsys)
-    assert status == 1 and err.startswith("error: out of memory: lower batch_size") and told in err
+    ended = cli(verb, "run")
+    assert ended.is_refused(told, status=1)
+    assert ended.err.startswith("error: out of memory: lower batch_size")

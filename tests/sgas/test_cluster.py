@@ -29,7 +29,7 @@ THREE = ["--strategies", "cri1", "--seeds", "0-2", "--threads", "1"]
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
-    ended = sweep(folder, *THREE)
+    ended = sweep(folder, *THREE, "--seeds", "0")
     assert ended.status == 0, ended.err
     return folder / "study"
 
@@ -44,10 +44,9 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("importable")
 def test_the_local_cluster_takes_the_same_path(undisturbed: Path, tmp_path: Path) -> None:
-    ended = sweep(tmp_path, *THREE, "--seeds", "0-1", "--cluster", "local", "--jobs", "2")
+    ended = sweep(tmp_path, *THREE, "--seeds", "0", "--cluster", "local", "--jobs", "2")
     assert ended.status == 0, ended.err
-    found, wanted = figures(tmp_path / "study"), figures(undisturbed)
-    assert found == {name: wanted[name] for name in ("cri1-0", "cri1-1")}
+    assert figures(tmp_path / "study") == figures(undisturbed)
     numbers = {part.job for part in read_manifest(tmp_path / "study").parts.values()}
     assert all(number and number.startswith("local:") for number in numbers)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -139,11 +140,8 @@ def test_no_network_is_a_data_error(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_those_who_wait_take_what_the_first_has_fetched(server: Server, tmp_path: Path) -> None:
     path = tmp_path / "file.bin"
-    threads = [threading.Thread(target=download, args=(server.url, path)) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: download(server.url, path), range(4)))
     assert path.read_bytes() == BODY
     assert server.ranges == [None]
 

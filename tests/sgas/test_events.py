@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toy_family import FAMILY
+from toy_family import FAMILY, QUICK_WORDS
 
 from sgas.cli import main
 from sgas.deciding.records import EpochRecord
@@ -17,11 +17,10 @@ from sgas.running.runs import read_metrics, read_records
 
 pytest.importorskip("tensorboard", reason="tensorboard is an extra and not installed")
 TEXT = "decisions/text_summary"
-QUICK = ("--warmup_epochs", "1", "--decision_interval", "1", "--final_epochs", "0")
 
 
 def search(out: str, *more: str) -> None:
-    assert main(FAMILY, ["search", *QUICK, "--out", out, *more]) == 0
+    assert main(FAMILY, ["search", *QUICK_WORDS, "--out", out, *more]) == 0
 
 
 def events_of(folder: Path) -> Any:
@@ -34,12 +33,6 @@ def events_of(folder: Path) -> Any:
 
 def series(events: Any, tag_name: str) -> dict[int, float]:
     return {event.step: event.value for event in events.Scalars(tag_name)}
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +85,7 @@ def test_a_training_can_be_read_back(folder: Path, here: Path) -> None:
 def test_a_resumed_search_has_each_epoch_once(here: Path) -> None:
     from processes import command
 
-    stopped = command(["search", *QUICK, "--out", "run"], here, TOY_SIGNAL="SIGTERM@30")
+    stopped = command(["search", *QUICK_WORDS, "--out", "run"], here, TOY_SIGNAL="SIGTERM@30")
     assert stopped.status == 130, stopped.err
     assert main(FAMILY, ["search", "--resume", "run"]) == 0
     steps = [event.step for event in events_of(here / "run").Scalars("loss/train")]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import Cli
 from toy_family import FAMILY
 
 from sgas.cli import main
@@ -20,11 +21,9 @@ from sgas.running.runs import read_genotype, read_metrics, read_records
 OLD = Path(__file__).parents[1] / "old_runs"
 
 
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    shutil.copytree(OLD, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+@pytest.fixture(autouse=True)
+def old_runs(here: Path) -> None:
+    shutil.copytree(OLD, here, dirs_exist_ok=True)
 
 
 def without_seconds(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -51,9 +50,8 @@ def test_an_old_run_is_resumed_to_the_same_end(here: Path, verb: str) -> None:
         assert results[0] == pytest.approx(results[1], rel=1e-5)
 
 
-def test_an_old_search_is_replayed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(FAMILY, ["replay", "search", "--json"]) == 0
-    replayed = json.loads(capsys.readouterr().out)
+def test_an_old_search_is_replayed(here: Path, cli: Cli) -> None:
+    replayed = cli("replay", "search", "--json").json
     assert replayed["same"] is True and replayed["epochs"] == 3
     recorded = [record for record in read_records(here / "search") if record.edge is not None]
     assert [line["edge"] for line in replayed["decisions"]] == [r.edge for r in recorded]

@@ -7,25 +7,16 @@ import time
 from pathlib import Path
 
 import pytest
+from studies import study_info
 from toy_family import FAMILY
 
 from sgas.studies.overview import Overview, Watched
-from sgas.studies.study import PHASES, Part, State, StudyInfo
+from sgas.studies.study import PHASES, Part, State
 
-INFO = StudyInfo(
-    format=1,
-    family="toy",
-    home="toy_family",
-    dataset="blobs",
-    space="toy",
-    preset="tiny",
-    protocol="clean",
+INFO = study_info(
     strategies=["cri1"],
-    seeds=[0, 1],
     search={"loop": {"warmup_epochs": 0, "decision_interval": 1}, "model": {"num_steps": 2}},
     train={"loop": {"epochs": 4}},
-    command="",
-    environment={},
 )
 NAMES = ("cri1-0", "cri1-1")
 

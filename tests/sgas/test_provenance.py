@@ -4,38 +4,25 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
+from processes import Cli
 from small_models import FAMILIES
 from studies import write_study
 from sweeps import sweep
 from toy_family import FAMILY as TOY
+from toy_family import QUICK
 
 import sgas.interface
 from sgas.cells.genotype import Genotype
-from sgas.cli import main
-from sgas.family import Family
 from sgas.protocols import cell_in_words, cell_protocol, provenance, worst
 from sgas.running.trained import read_result
 from sgas.studies.results import results_of
 from sgas.studies.study import read_study
 
 
-def said(family: Family, capsys: pytest.CaptureFixture[str], *argv: str) -> dict[str, Any]:
-    """What a command prints as JSON."""
-    capsys.readouterr()
-    assert main(family, [*argv, "--json"]) == 0
-    return dict(json.loads(capsys.readouterr().out))
-
-
-def test_pasted_text_and_cells_without_notes_are_unknown(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    searched = sgas.interface.search(
-        TOY, quiet=True, warmup_epochs=1, decision_interval=1, final_epochs=0, protocol="paper"
-    )
+def test_pasted_text_and_cells_without_notes_are_unknown(here: Path, cli: Cli) -> None:
+    searched = sgas.interface.search(TOY, quiet=True, protocol="paper", **QUICK)
     assert cell_protocol(searched.genotype.meta) == "paper"
     text = searched.genotype.to_text()
     Path("cell.txt").write_text(text)
@@ -46,16 +33,12 @@ def test_pasted_text_and_cells_without_notes_are_unknown(
     of_result = sgas.interface.train(TOY, searched, epochs=1, quiet=True, protocol="clean")
     of_object = sgas.interface.train(TOY, searched.genotype, epochs=1, quiet=True, protocol="clean")
     assert of_result.result["protocol"] == of_object.result["protocol"] == "paper"
-    assert said(TOY, capsys, "show", str(of_result.folder))["protocol"] == "paper"
+    assert cli("show", str(of_result.folder), "--json").json["protocol"] == "paper"
 
 
-def test_files_of_before_are_called_what_made_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_of_before_are_called_what_made_them(here: Path) -> None:
     """Results used to hold the protocol of the training alone."""
-    monkeypatch.chdir(tmp_path)
-    quick = {"warmup_epochs": 1, "decision_interval": 1, "final_epochs": 0}
-    searched = sgas.interface.search(TOY, quiet=True, protocol="paper", **quick)
+    searched = sgas.interface.search(TOY, quiet=True, protocol="paper", **QUICK)
     trained = sgas.interface.train(TOY, searched, epochs=1, quiet=True, protocol="clean")
     trained.evaluate()
     for name in ("config.json", "result.json", "evaluation.json"):
@@ -73,49 +56,41 @@ def test_every_published_cell_is_of_protocol_paper(name: str) -> None:
     for cell in family.published_names():
         notes = family.load_published(cell).meta
         assert notes["protocol"] == "paper" and notes["dataset"] in family.datasets
-    best = {"gcn": "cri2-modelnet-best", "cnn": "cri2-cifar-best"}[name]
-    words = cell_in_words(family.load_published(best).meta)
-    assert (
-        words
-        == {
-            "gcn": "cell searched on modelnet10 with its test split (protocol paper)",
-            "cnn": "cell searched on cifar10 (protocol paper)",
-        }[name]
-    )
+    best, words = {
+        "gcn": ("cri2-modelnet-best", "modelnet10 with its test split"),
+        "cnn": ("cri2-cifar-best", "cifar10"),
+    }[name]
+    notes = family.load_published(best).meta
+    assert cell_in_words(notes) == f"cell searched on {words} (protocol paper)"
 
 
-def test_a_study_is_called_by_its_worst_part(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_study_is_called_by_its_worst_part(here: Path, cli: Cli) -> None:
     def figure(strategy: str, seed: int) -> float:
         return 0.5 + seed / 100
 
     mixes = {"paper": {"searched_by": "paper"}, "unknown": {"searched_by": "nobody's"}}
     mixes["clean"] = {}
     for worst_of, given in mixes.items():
-        folder = write_study(tmp_path / worst_of, TOY, figure, **given)
+        folder = write_study(here / worst_of, TOY, figure, **given)
         results = results_of(read_study(folder))
         assert results.protocol == results.stamp["protocol"] == worst_of
-        table = said(TOY, capsys, "table", str(folder))
+        table = cli("table", str(folder), "--json").json
         assert table["protocol"] == worst_of
         warned = f"Protocol {worst_of}" in " ".join(table["warnings"])
         assert warned == (worst_of != "clean")
-        monkeypatch.chdir(tmp_path)
-        assert main(TOY, ["show", str(folder), "--out", f"page-{worst_of}"]) == 0
+        assert cli("show", str(folder), "--out", f"page-{worst_of}").status == 0
         (page,) = Path(f"page-{worst_of}").glob("*.html")
         assert f"<dd>{worst_of}</dd>" in page.read_text()
 
 
-def test_a_sweep_by_protocol_paper_is_paper_everywhere(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_sweep_by_protocol_paper_is_paper_everywhere(tmp_path: Path, cli: Cli) -> None:
     more = ("--protocol", "paper", "--seeds", "0", "--strategies", "random", "--threads", "1")
     assert sweep(tmp_path, *more).status == 0
     (entry,) = read_study(tmp_path / "study").entries
     assert results_of(read_study(tmp_path / "study")).stamp["machine"].endswith("threads 1")
     assert entry.genotype is not None and entry.result is not None
     assert cell_protocol(entry.genotype.meta) == entry.result["protocol"] == "paper"
-    assert said(TOY, capsys, "table", str(tmp_path / "study"))["protocol"] == "paper"
+    assert cli("table", str(tmp_path / "study"), "--json").json["protocol"] == "paper"
 
 
 def test_the_worst_of_all() -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 import pytest
-from toy_family import FAMILY
+from processes import Cli
+from toy_family import FAMILY, QUICK, QUICK_WORDS
 
 import sgas.registry
-from sgas.cli import main
 from sgas.config import STRATEGIES
 from sgas.errors import PluginError
 from sgas.interface import load, search, train
@@ -19,8 +20,6 @@ from sgas.registry import plugged, recorded_in
 from sgas_cnn.family import FAMILY as IMAGES
 from sgas_gcn.family import FAMILY as GRAPHS
 
-QUICK = {"warmup_epochs": 1, "decision_interval": 1, "final_epochs": 0}
-SHORT = [f"--{name}={value}" for name, value in QUICK.items()]
 STRATEGY = """from sgas.deciding.scoring import edge_importance
 from sgas.registry import strategy
 
@@ -41,10 +40,7 @@ OF_CLOUDS = {"package": "sgas_gcn", "space": "point", "more": ", neighbors", "st
 OF_IMAGES = {"package": "sgas_cnn", "space": "image", "more": "", "strided": True}
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("here")
 
 
 @pytest.fixture
@@ -54,38 +50,26 @@ def plugin(here: Path) -> Path:
     return here / "own.py"
 
 
-def told(capsys: pytest.CaptureFixture[str], *words: str, status: int = 2) -> str:
-    """What a command prints that ends with a status."""
-    assert main(FAMILY, list(words)) == status
-    return capsys.readouterr().err
-
-
-def test_help_and_choices_know_an_addition_where_it_is_given(
-    plugin: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(FAMILY, ["search", "--help", "--plugin", "own.py"]) == 0
-    shown = capsys.readouterr().out
+def test_help_and_choices_know_an_addition_where_it_is_given(plugin: Path, cli: Cli) -> None:
+    shown = cli("search", "--help", "--plugin", "own.py").out
     assert "darts,random,mine}" in shown and "mine: importance alone" in " ".join(shown.split())
     assert "--plugin" in shown
-    assert "unknown value of --strategy 'mine'" in told(capsys, "search", "--strategy=mine")
+    assert "unknown value of --strategy 'mine'" in cli("search", "--strategy=mine").err
     assert "mine" not in STRATEGIES
 
 
 @pytest.mark.parametrize(
     "verb", ["search", "train", "evaluate", "sweep", "show", "table", "replay"]
 )
-def test_every_verb_that_may_need_one_takes_a_plugin(
-    verb: str, plugin: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(FAMILY, [verb, "--plugin", "own.py", "--help"]) == 0
-    assert "--plugin PLUGIN" in capsys.readouterr().out
+def test_every_verb_that_may_need_one_takes_a_plugin(verb: str, plugin: Path, cli: Cli) -> None:
+    assert "--plugin PLUGIN" in cli(verb, "--plugin", "own.py", "--help").out
 
 
 def test_a_run_finds_its_plugin_again(
-    plugin: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    plugin: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ["search", "--plugin", "own.py", "--strategy=mine", "--out=run", *SHORT]
-    assert main(FAMILY, words) == 0
+    words = ["search", "--plugin", "own.py", "--strategy=mine", "--out=run", *QUICK_WORDS]
+    assert cli(*words).status == 0
     assert Path("run/plugins/own.py").read_text() == STRATEGY
     ((name, source, sha256),) = recorded_in(Path("run"))
     assert (name, source, len(sha256)) == ("own.py", str(plugin), 64)
@@ -98,82 +82,69 @@ def test_a_run_finds_its_plugin_again(
         ["show", "trained"],
     ):
         monkeypatch.setattr(sgas.registry, "_loaded", {})
-        assert main(FAMILY, follower) == 0
-    assert "same decisions as recorded (mine)" in capsys.readouterr().out
+        ended = cli(*follower)
+        assert ended.status == 0, ended.err
+        assert follower[0] != "replay" or "same decisions as recorded (mine)" in ended.out
     assert Path("run/decisions.jsonl").read_text() == records
     assert recorded_in(Path("trained")) == [(name, source, sha256)]
 
 
-VERBS = [["search", "--resume"], ["train"], ["evaluate"]]
+@pytest.fixture(params=["search --resume", "train", "evaluate"])
+def follower(request: pytest.FixtureRequest, plugin: Path) -> Iterator[tuple[str, list[str]]]:
+    """A run of a plug-in that is not loaded any more, and the words of what follows it."""
+    search(FAMILY, plugins=[plugin], strategy="mine", out="run", quiet=True, **QUICK)
+    train(FAMILY, "run", plugins=[plugin], epochs=1, out="trained", quiet=True)
+    run = "trained" if request.param == "evaluate" else "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sgas.registry, "_loaded", {})
+        yield run, [*request.param.split(), run]
 
 
 @pytest.mark.parametrize("is_named", [True, False])
-@pytest.mark.parametrize("words", VERBS, ids=str)
 def test_another_text_is_refused_in_one_line(
-    words: list[str],
-    is_named: bool,
-    plugin: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    follower: tuple[str, list[str]], is_named: bool, plugin: Path, cli: Cli
 ) -> None:
-    search(FAMILY, plugins=[plugin], strategy="mine", out="run", **QUICK)
-    train(FAMILY, "run", plugins=[plugin], epochs=1, out="trained")
+    run, words = follower
     plugin.write_text(STRATEGY.replace("alphas)\n", "-alphas)\n"))
-    monkeypatch.setattr(sgas.registry, "_loaded", {})
-    run = "trained" if words == ["evaluate"] else "run"
-    capsys.readouterr()
-    message = told(capsys, *words, run, *(["--plugin", "own.py"] if is_named else []))
+    message = cli(*words, *(["--plugin", "own.py"] if is_named else [])).err
     where = "given" if is_named else f"at {plugin}"
     assert message.startswith(f"error: {run} was begun with another own.py than that {where}: its ")
     assert f"differ from line 6 on; --plugin {run}/plugins/own.py names the one it" in message
     assert message.count("\n") == 1
-    assert main(FAMILY, [*words, run, "--plugin", f"{run}/plugins/own.py"]) == 0
+    assert cli(*words, "--plugin", f"{run}/plugins/own.py").status == 0
 
 
-@pytest.mark.parametrize("words", VERBS, ids=str)
 def test_no_text_of_a_run_folder_runs_where_it_is_not_named(
-    words: list[str],
-    plugin: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    follower: tuple[str, list[str]], plugin: Path, cli: Cli
 ) -> None:
-    search(FAMILY, plugins=[plugin], strategy="mine", out="run", **QUICK)
-    train(FAMILY, "run", plugins=[plugin], epochs=1, out="trained")
+    run, words = follower
     plugin.unlink()
-    monkeypatch.setattr(sgas.registry, "_loaded", {})
-    run = "trained" if words == ["evaluate"] else "run"
     kept, config = Path(run, "plugins/own.py"), Path(run, "config.json")
-    capsys.readouterr()
-    message = told(capsys, *words, run)
+    message = cli(*words).err
     assert message.startswith(f"error: {run} was begun with plug-in own.py, and the plug-in file ")
     assert message.endswith(f"does not exist; name it: --plugin PATH (its text is in {kept})\n")
     config.write_text(config.read_text().replace(str(plugin), str(kept)))
-    message = told(capsys, *words, run)
+    message = cli(*words).err
     assert message == f"error: {kept} runs where it is named only: give --plugin {kept}\n"
     assert not sgas.registry._loaded
-    assert main(FAMILY, [*words, run, "--plugin", str(kept)]) == 0
+    assert cli(*words, "--plugin", str(kept)).status == 0
 
 
-def test_the_same_command_with_another_text_is_another_run(
-    plugin: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = ["search", "--plugin=own.py", "--strategy=mine", "--out=run", *SHORT]
-    assert main(FAMILY, words) == 0
+def test_the_same_command_with_another_text_is_another_run(plugin: Path, cli: Cli) -> None:
+    words = ["search", "--plugin=own.py", "--strategy=mine", "--out=run", *QUICK_WORDS]
+    assert cli(*words).status == 0
     plugin.write_text(STRATEGY + "# changed\n")
-    message = told(capsys, *words)
-    assert "run was begun with other options: plugins was ['own.py " in message
+    assert cli(*words).is_refused("run was begun with other options: plugins was ['own.py ")
     other = search(FAMILY, plugins=[plugin], strategy="random", out="other", **QUICK)
-    assert main(FAMILY, ["search", "--resume", str(other.folder), "--plugin=own.py"]) == 0
+    assert cli("search", "--resume", str(other.folder), "--plugin=own.py").status == 0
 
 
-def test_a_run_without_plugins_refuses_one_at_resume(
-    plugin: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_without_plugins_refuses_one_at_resume(plugin: Path, cli: Cli) -> None:
     search(FAMILY, out="run", **QUICK)
     assert "plugins" not in json.loads(Path("run/config.json").read_text())
-    message = told(capsys, "search", "--resume", "run", "--plugin", "own.py")
-    assert "run was begun with no plug-in, and given are own.py " in message
-    assert main(FAMILY, ["replay", "run", "--plugin=own.py", "--strategy=mine"]) == 0
+    ended = cli("search", "--resume", "run", "--plugin", "own.py")
+    assert ended.is_refused("run was begun with no plug-in, and given are own.py ")
+    assert cli("replay", "run", "--plugin=own.py", "--strategy=mine").status == 0
 
 
 @pytest.mark.parametrize(
@@ -200,11 +171,11 @@ def test_a_run_without_plugins_refuses_one_at_resume(
     ],
 )
 def test_a_plugin_that_cannot_be_used_is_told_in_one_line(
-    plugin: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
+    plugin: Path, cli: Cli, text: str, message: str
 ) -> None:
     plugin.write_text(text)
-    shown = told(capsys, "search", "--plugin", "own.py")
-    assert shown.startswith("error: plug-in ") and message in shown and shown.count("\n") == 1
+    ended = cli("search", "--plugin", "own.py")
+    assert ended.is_refused(message) and ended.err.startswith("error: plug-in ")
     assert not Path("runs").exists() and "mine" not in STRATEGIES
     with pytest.raises(PluginError, match="plug-in"):
         search(FAMILY, plugins=["own.py"])
@@ -278,7 +249,7 @@ def test_an_operation_of_a_run_is_there_when_its_result_is_opened(plugin: Path) 
 
 
 def test_an_installed_plugin_goes_by_its_name(
-    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    here: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli
 ) -> None:
     package = here / "their_package"
     package.mkdir()
@@ -291,25 +262,20 @@ def test_an_installed_plugin_goes_by_its_name(
     monkeypatch.setattr(sgas.registry, "entry_points", lambda group: [point])
     assert search(FAMILY, plugins=["theirs"], strategy="mine", out="run", **QUICK).decisions
     assert Path("run/plugins/additions.py").read_text() == text
-    assert "unknown plug-in 'thiers': did you mean theirs?" in told(
-        capsys, "search", "--plugin=thiers"
-    )
+    wrong = cli("search", "--plugin=thiers")
+    assert wrong.is_refused("unknown plug-in 'thiers': did you mean theirs?")
 
 
-def test_a_study_has_its_plugins_in_all_parts(
-    plugin: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = ["sweep", "--plugin=own.py", "--strategies=mine,random", "--seeds=0", "--out=study"]
-    words += [f"--search.{word[2:]}" for word in SHORT] + ["--train.epochs=1"]
-    assert main(FAMILY, words) == 0
+def test_a_study_has_its_plugins_in_all_parts(plugin: Path, cli: Cli) -> None:
+    words = ["sweep", "--plugin=own.py", "--strategies=mine", "--seeds=0", "--out=study"]
+    words += [f"--search.{word[2:]}" for word in QUICK_WORDS] + ["--train.epochs=1"]
+    assert cli(*words).status == 0
     assert Path("study/plugins/own.py").read_text() == STRATEGY
     assert Path("study/mine-0/train/plugins/own.py").read_text() == STRATEGY
-    assert main(FAMILY, words) == 0
-    capsys.readouterr()
-    assert main(FAMILY, ["table", "study"]) == 0
-    assert "mine" in capsys.readouterr().out
-    assert main(FAMILY, ["show", "study"]) == 0
+    assert cli(*words).status == 0
+    assert "mine" in cli("table", "study").out
+    assert cli("show", "study").status == 0
     plugin.write_text(STRATEGY + "# changed\n")
-    assert "plugins was ['own.py " in told(capsys, *words)
+    assert "plugins was ['own.py " in cli(*words).err
     jobs_of = Path("study/mine-0/search/config.json").read_text()
     assert str(plugin) in jobs_of

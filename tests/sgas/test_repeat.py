@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from processes import command
+from toy_family import QUICK_WORDS
 
-QUICK = ["search", "--warmup_epochs", "1", "--decision_interval", "1", "--final_epochs", "1"]
+QUICK = ["search", *QUICK_WORDS]
 TRAIN = ["train", "runs/blobs-cri2-0", "--epochs", "4"]
 KEPT = ("decisions.jsonl", "genotype.json", "weights.safetensors")
 

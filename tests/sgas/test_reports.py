@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 
 import pytest
 from drawn_searches import SEARCHES, SVG, parse, searched
@@ -101,9 +99,3 @@ def test_a_report_that_fails_leaves_the_old_one(tmp_path):
         write_report(path, ReportData(title="x", cells=3))  # type: ignore[arg-type]
     assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
     assert path.read_text() == "old"
-
-
-def test_importing_the_reports_imports_neither_torch_nor_jinja2():
-    code = "import sys, sgas.reports; print(sorted({'torch', 'jinja2'} & set(sys.modules)))"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"

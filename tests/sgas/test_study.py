@@ -3,39 +3,25 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from studies import study_info
 
 from sgas.errors import RunError
 from sgas.files import write_text
 from sgas.studies.study import (
     Part,
     State,
-    StudyInfo,
     change_parts,
     read_manifest,
     read_study,
     write_info,
 )
 
-INFO = StudyInfo(
-    format=1,
-    family="toy",
-    home="toy_family",
-    dataset="blobs",
-    space="toy",
-    preset="tiny",
-    protocol="clean",
-    strategies=["cri2"],
-    seeds=[0, 1],
-    search={"loop": {"batch_size": 8}},
-    train={"loop": {"batch_size": 8}},
-    command="sgas-toy sweep",
-    environment={"torch": "2"},
-)
+INFO = study_info()
 CELL = {"edges": [{"op": "skip", "source": 0}, {"op": "skip", "source": 1}], "concat": [1, 2]}
 GENOTYPE = {"format": 1, "space": "toy", "cells": {"normal": CELL, "reduce": CELL}, "meta": {}}
 DONE = Part(State.DONE)
@@ -68,18 +54,9 @@ def test_what_is_not_there_yet_is_none(folder: Path) -> None:
     assert [(entry.strategy, entry.seed) for entry in study.entries] == [("cri2", 0), ("cri2", 1)]
     entry = study.entries[0]
     assert entry.name == "cri2-0" and entry.parts["train"].state is State.WAITING
-    assert {
-        entry.search_folder,
-        entry.train_folder,
-        entry.genotype,
-        entry.validation,
-        entry.test,
-        entry.parameters,
-        entry.flops,
-        entry.search_seconds,
-        entry.train_seconds,
-        entry.failure,
-    } == {None}
+    missing = "search_folder train_folder genotype validation test parameters flops failure"
+    names = [*missing.split(), "search_seconds", "train_seconds"]
+    assert {getattr(entry, name) for name in names} == {None}
 
 
 def test_a_running_search_has_a_folder_and_no_figures(folder: Path) -> None:
@@ -119,11 +96,8 @@ def test_changes_of_many_at_once_are_all_kept(folder: Path) -> None:
         for turn in range(5):
             change_parts(folder, {f"random-{number}/search": Part(job=str(turn))})
 
-    threads = [threading.Thread(target=change, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(change, range(4)))
     parts = read_manifest(folder).parts
     assert [parts[f"random-{number}/search"].job for number in range(4)] == ["4"] * 4
     assert len(parts) == 10
@@ -133,11 +107,8 @@ def test_changes_may_follow_from_the_parts_as_they_are(folder: Path) -> None:
     def count(parts: Mapping[str, Part]) -> dict[str, Part]:
         return {"cri2-0/search": Part(job=str(int(parts["cri2-0/search"].job or 0) + 1))}
 
-    threads = [threading.Thread(target=change_parts, args=(folder, count)) for _ in range(12)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(lambda _: change_parts(folder, count), range(12)))
     assert read_manifest(folder).parts["cri2-0/search"].job == "12"
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 import statistics
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
+from processes import Cli
 from studies import drawn_genotype, write_study
 from toy_family import FAMILY, SPACE
 
@@ -38,25 +38,13 @@ def of_search(strategy: str, seed: int) -> float:
 
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
-    return write_study(
-        tmp_path / "study", FAMILY, accuracy, validation=of_search, seeds=range(10), num_steps=2
-    )
+    """Ten seeds of three strategies."""
+    of = {"validation": of_search, "seeds": range(10), "num_steps": 2}
+    return write_study(tmp_path / "study", FAMILY, accuracy, **of)
 
 
-def run(argv: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    status = main(FAMILY, argv)
-    printed = capsys.readouterr()
-    return status, printed.out, printed.err
-
-
-def table_json(argv: list[str], capsys: pytest.CaptureFixture[str]) -> dict:
-    status, out, err = run(["table", *argv, "--json"], capsys)
-    assert status == 0, err
-    return json.loads(out)
-
-
-def test_the_figures_are_those_of_the_runs(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = table_json([str(study)], capsys)
+def test_the_figures_are_those_of_the_runs(study: Path, cli: Cli) -> None:
+    found = cli("table", str(study), "--json").json
     by_name = {row["strategy"]: row for row in found["strategies"]}
     values = [100 * accuracy("cri2", seed) for seed in range(10)]
     test = by_name["cri2"]["test"]
@@ -78,15 +66,14 @@ def test_the_figures_are_those_of_the_runs(study: Path, capsys: pytest.CaptureFi
     assert "best mean of 3 strategies" in found["verdict"] and "cri2" in found["verdict"]
 
 
-def test_every_form_names_what_it_rests_on(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_form_names_what_it_rests_on(study: Path, cli: Cli) -> None:
     named = ("sgas-toy sweep --dataset blobs", "clean", "torch 2.13.0", "0, 1, 2, 3", "cpu")
     for shape in ("text", "markdown", "json"):
-        status, out, err = run(["table", str(study), "--format", shape], capsys)
-        assert status == 0, err
-        assert all(word in out for word in named), (shape, out)
-        assert "85.45" in out  # the mean of cri2, in percent
-    status, out, _ = run(["table", str(study), "--format", "csv"], capsys)
-    rows = list(csv.DictReader(io.StringIO(out)))
+        ended = cli("table", str(study), "--format", shape)
+        assert ended.status == 0, ended.err
+        assert all(word in ended.out for word in named), (shape, ended.out)
+        assert "85.45" in ended.out  # the mean of cri2, in percent
+    rows = list(csv.DictReader(io.StringIO(cli("table", str(study), "--format", "csv").out)))
     assert [row["name"] for row in rows if row["row"] == "strategy"] == ["cri1", "cri2", "random"]
     cri2 = next(row for row in rows if row["name"] == "cri2" and row["row"] == "strategy")
     assert float(cri2["mean"]) == pytest.approx(85.45) and cri2["seeds"] == "0 1 2 3 4 5 6 7 8 9"
@@ -95,42 +82,36 @@ def test_every_form_names_what_it_rests_on(study: Path, capsys: pytest.CaptureFi
 
 
 def test_a_file_takes_the_table_and_the_picture_lies_in_the_study(
-    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    study: Path, tmp_path: Path, cli: Cli
 ) -> None:
     out_file = tmp_path / "new" / "table.md"
-    argv = ["table", str(study), "--format", "markdown", "--out", str(out_file)]
-    status, out, err = run(argv, capsys)
-    assert status == 0, err
-    assert out == f"picture  {study / 'ranks.svg'}\n"
+    ended = cli("table", str(study), "--format", "markdown", "--out", str(out_file))
+    assert ended.status == 0, ended.err
+    assert ended.out == f"picture  {study / 'ranks.svg'}\n"
     assert "| cri2 | 10 | 85.45 ± 0.30 |" in out_file.read_text()
     assert (study / "ranks.svg").read_text().startswith("<svg")
 
 
 def test_where_the_picture_cannot_be_written_the_table_is_printed_all_the_same(
-    study: Path, capsys: pytest.CaptureFixture[str]
+    study: Path, cli: Cli
 ) -> None:
     (study / "ranks.svg").mkdir()
-    status, out, err = run(["table", str(study)], capsys)
-    assert status == 0 and "85.45" in out and "picture" not in out, err
-    status, out, err = run(["table", str(study), "--picture", str(study / "ranks.svg")], capsys)
-    assert status == 2 and "cannot write" in err and err.count("\n") == 1
+    ended = cli("table", str(study))
+    assert ended.status == 0 and "85.45" in ended.out and "picture" not in ended.out, ended.err
+    ended = cli("table", str(study), "--picture", str(study / "ranks.svg"))
+    assert ended.status == 2 and "cannot write" in ended.err and ended.err.count("\n") == 1
 
 
-def test_few_seeds_and_no_random_baseline_are_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = write_study(
-        tmp_path / "few", FAMILY, accuracy, strategies=("cri1", "cri2"), seeds=(0, 1, 2)
-    )
-    found = table_json([str(folder)], capsys)
+def test_few_seeds_and_no_random_baseline_are_told(tmp_path: Path, cli: Cli) -> None:
+    few = {"strategies": ("cri1", "cri2"), "seeds": (0, 1, 2)}
+    folder = write_study(tmp_path / "few", FAMILY, accuracy, **few)
+    found = cli("table", str(folder), "--json").json
     told = " ".join(found["warnings"])
     assert "Fewer than ten seeds (cri1 3, cri2 3)" in told
     assert "No random baseline stands beside" in told
-    verdict = found["comparisons"][0]["verdict"]
-    assert verdict == (
-        "n = 3 is too small to tell cri1 from cri2: no outcome could have given p below 0.25."
-    )
-    ten = table_json([str(folder), "--metric", "error"], capsys)
+    small = "n = 3 is too small to tell cri1 from cri2: no outcome could have given p below 0.25."
+    assert found["comparisons"][0]["verdict"] == small
+    ten = cli("table", str(folder), "--metric", "error", "--json").json
     assert ten["strategies"][1]["test"]["mean"] == pytest.approx(14.6, abs=0.2)
     assert ten["verdict"].startswith("error in %: cri1 16.")
     assert ten["verdict"].endswith("too few seeds to name a best.")
@@ -170,13 +151,8 @@ def test_three_seeds_have_no_best(tmp_path: Path) -> None:
 
 
 def test_protocol_paper_is_labelled_and_has_its_best_epoch(tmp_path: Path) -> None:
-    folder = write_study(
-        tmp_path / "paper",
-        FAMILY,
-        accuracy,
-        protocol="paper",
-        result={"best_test_epoch_accuracy": 0.91},
-    )
+    of = {"protocol": "paper", "result": {"best_test_epoch_accuracy": 0.91}}
+    folder = write_study(tmp_path / "paper", FAMILY, accuracy, **of)
     summary = summarise(results_of(read_study(folder)))
     assert any("Protocol paper" in warning for warning in summary.warnings)
     assert summary.strategies[0].best_epoch.mean == pytest.approx(91.0)
@@ -184,12 +160,10 @@ def test_protocol_paper_is_labelled_and_has_its_best_epoch(tmp_path: Path) -> No
     assert "best test epoch" in header
 
 
-def test_failed_and_unfinished_runs_are_told_and_left_out(
-    study: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_failed_and_unfinished_runs_are_told_and_left_out(study: Path, cli: Cli) -> None:
     failed = Part(State.FAILED, log="cri1-0/train.log", error="out of memory")
     change_parts(study, {"cri1-0/train": failed, "cri1-0/evaluate": Part()})
-    found = table_json([str(study)], capsys)
+    found = cli("table", str(study), "--json").json
     by_name = {row["strategy"]: row for row in found["strategies"]}
     assert by_name["cri1"]["test"]["n"] == 9 and by_name["cri1"]["asked"] == 10
     told = " ".join(found["warnings"])
@@ -199,17 +173,14 @@ def test_failed_and_unfinished_runs_are_told_and_left_out(
     assert pair["difference"]["n"] == 9 and 0 not in pair["seeds"]
 
 
-def test_a_study_without_any_figure_has_a_table(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_study_without_any_figure_has_a_table(tmp_path: Path, cli: Cli) -> None:
     folder = write_study(tmp_path / "empty", FAMILY, accuracy, seeds=(0,))
     waiting = {f"{s}-0/{p}": Part() for s in GAIN for p in ("search", "train", "evaluate")}
     change_parts(folder, waiting)
-    status, out, err = run(["table", str(folder)], capsys)
-    assert status == 0, err
-    assert "No run has been evaluated on the test split yet." in out
-    status, out, err = run(["show", str(folder)], capsys)
-    assert status == 0 and (folder / "report.html").is_file(), err
+    ended = cli("table", str(folder))
+    assert "No run has been evaluated on the test split yet." in ended.out, ended.err
+    ended = cli("show", str(folder))
+    assert ended.status == 0 and (folder / "report.html").is_file(), ended.err
 
 
 @pytest.mark.parametrize(
@@ -228,7 +199,7 @@ def test_a_study_without_any_figure_has_a_table(
 )
 def test_bad_input_is_one_line(
     study: Path,
-    capsys: pytest.CaptureFixture[str],
+    cli: Cli,
     monkeypatch: pytest.MonkeyPatch,
     argv: list[str],
     told: str,
@@ -239,17 +210,11 @@ def test_bad_input_is_one_line(
     other.mkdir()
     (other / "study.json").write_text(info)
     (other / "manifest.json").write_bytes((study / "manifest.json").read_bytes())
-    status, out, err = run(argv, capsys)
-    assert status == 2 and not out, out
-    assert told in err and err.count("\n") == 1, err
+    assert cli(*argv).is_refused(told)
 
 
-def test_the_page_holds_everything_and_asks_no_network(
-    study: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    status, out, err = run(["show", str(study), "--json"], capsys)
-    assert status == 0, err
-    pictures = json.loads(out)["pictures"]
+def test_the_page_holds_everything_and_asks_no_network(study: Path, cli: Cli) -> None:
+    pictures = cli("show", str(study), "--json").json["pictures"]
     assert {Path(path).name for path in pictures} >= {
         "report.html", "ranks.svg", "agreement-cri2-normal.svg", "agreement-cri2-reduce.svg"
     }  # fmt: skip

@@ -6,25 +6,23 @@ import json
 from pathlib import Path
 
 import pytest
+from processes import Cli
 
-from sgas.cli import main
 from sgas.studies.results import published_datasets, published_results
 from sgas.studies.summary import summarise
 from sgas_cnn.family import FAMILY
 
 
-def test_the_table_prints_the_papers_figures(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(FAMILY, ["table", "--published", "cifar10"]) == 0
-    printed = capsys.readouterr().out
+def test_the_table_prints_the_papers_figures(cli: Cli) -> None:
+    printed = cli("table", "--published", "cifar10", family=FAMILY).out
     for figure in ("2.66 ± 0.24", "2.67 ± 0.21", "0.556", "0.422", "2.39", "2.44"):
         assert figure in printed
     assert "No random baseline" in printed and "Protocol paper" in printed
     assert "sgas-cnn table --published cifar10" in printed
 
 
-def test_json_has_the_same_figures(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(FAMILY, ["table", "--published", "cifar10", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
+def test_json_has_the_same_figures(cli: Cli) -> None:
+    found = cli("table", "--published", "cifar10", "--json", family=FAMILY).json
     taus = {row["strategy"]: row["correlation"] for row in found["ranks"] if row["of"] == "ranks"}
     assert taus["cri1"]["tau"] == pytest.approx(5 / 9) and taus["cri1"]["n"] == 10
     assert taus["cri2"]["tau"] == pytest.approx(19 / 45)
@@ -88,8 +86,8 @@ def test_graph_networks_are_those_of_the_authors_files(
         assert ([] if trial.test is None else [trial.test]) == accuracy
 
 
-def test_names_of_published_results(capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_of_published_results(cli: Cli) -> None:
     assert published_datasets("sgas_cnn") == ["cifar10", "imagenet"]
     assert published_datasets("sgas_gcn") == ["modelnet40", "ppi"]
-    assert main(FAMILY, ["table", "--published", "cifar"]) == 2
-    assert "did you mean cifar10?" in capsys.readouterr().err
+    wrong = cli("table", "--published", "cifar", family=FAMILY)
+    assert wrong.is_refused("did you mean cifar10?")
