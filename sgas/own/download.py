@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sgas.errors import DataError, option
-from sgas.files import sync_folder
+from sgas.files import sync_folder, write_text
 
 CHUNK = 1 << 20  # bytes
 TIMEOUT = 30  # seconds without an answer
@@ -34,7 +34,8 @@ def download(url: str, path: Path, checksum: str | None = None, hint: str = "") 
     """`path`, holding what `url` offers; returns at once where the file is there already.
 
     What has arrived lies in `path` + ".part" until it is complete and, where `checksum` is given
-    ("sha256:…" or "md5:…"), agrees with it; the next call asks for the rest. Two processes do not
+    ("sha256:…" or "md5:…"), agrees with it; the next call asks for the rest. Where no checksum is
+    given, that of the first call holds for all later ones. Two processes do not
     download the same file at once. DataError where the network, the server, the disk or the
     checksum fails: it says which file to put where, followed by `hint`.
     """
@@ -55,9 +56,28 @@ def download(url: str, path: Path, checksum: str | None = None, hint: str = "") 
     except (OSError, http.client.HTTPException) as error:
         reason = str(getattr(error, "reason", "") or error) or type(error).__name__
         raise DataError(f"cannot download {url} ({reason}): {advice}") from error
-    if wrong := _wrong_checksum(path, checksum):
-        raise DataError(f"{path} {wrong}: delete it and run the command again")
+    if wrong := _wrong_checksum(path, checksum or _first_seen(path)):
+        kept = "" if checksum else f" and {_kept(path).name}"
+        raise DataError(f"{path} {wrong}: delete it{kept} and run the command again")
     return path
+
+
+def _first_seen(path: Path) -> str | None:
+    """The checksum that a file had when it was first opened, kept beside it; None: not kept.
+
+    It stands in where none is published: what changes later is not taken for what was downloaded.
+    """
+    beside = _kept(path)
+    try:
+        if not beside.exists():
+            write_text(beside, f"{checksum_of(path)}\n")
+        return beside.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):  # a folder of others, to read alone
+        return None
+
+
+def _kept(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
 
 
 def _complete(url: str, path: Path, checksum: str | None, advice: str) -> None:
@@ -69,6 +89,7 @@ def _complete(url: str, path: Path, checksum: str | None, advice: str) -> None:
     if wrong := _wrong_checksum(part, checksum):
         part.unlink()
         raise DataError(f"what came from {url} {wrong}: {advice}")
+    _kept(path).unlink(missing_ok=True)  # of a file that was here before
     os.replace(part, path)
     sync_folder(path.parent)
 

@@ -149,7 +149,10 @@ def test_those_who_wait_take_what_the_first_has_fetched(server: Server, tmp_path
 def test_a_file_that_is_there_needs_no_writable_folder(tmp_path: Path) -> None:
     (tmp_path / "file.bin").write_bytes(b"here")
     download("http://127.0.0.1:9/file.bin", tmp_path / "file.bin")
-    assert [path.name for path in tmp_path.iterdir()] == ["file.bin"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file.bin", "file.bin.sha256"]
+    (tmp_path / "file.bin").write_bytes(b"changed")  # no checksum is given: that of before holds
+    with pytest.raises(DataError, match=r"delete it and file\.bin\.sha256"):
+        download("http://127.0.0.1:9/file.bin", tmp_path / "file.bin")
 
 
 def test_a_folder_that_cannot_be_written_is_told_as_that(server: Server, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from sgas.errors import DataError
-from sgas_gcn.datasets import graph_file
+from sgas_gcn.datasets import graph_file, planetoid, ppi
 from sgas_gcn.datasets.graph_arrays import GraphSplit
 from sgas_gcn.datasets.graph_folder import describe_graph_file
 from sgas_gcn.datasets.graphs import GRAPH_DATASETS, SPLITS, load_graphs
@@ -159,6 +160,14 @@ def write_ppi(root: Path) -> None:
     archive.close()
 
 
+@pytest.fixture
+def small_ppi(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ppi, "SIZES", dict.fromkeys(SPLITS, (2, 5)))
+    monkeypatch.setattr(ppi, "NUM_FEATURES", 2)
+    monkeypatch.setattr(ppi, "NUM_LABELS", 3)
+
+
+@pytest.mark.usefixtures("small_ppi")
 def test_ppi_is_read_from_an_archive_put_in_place(tmp_path: Path) -> None:
     (tmp_path / "ppi").mkdir()
     write_ppi(tmp_path / "ppi")
@@ -169,16 +178,35 @@ def test_ppi_is_read_from_an_archive_put_in_place(tmp_path: Path) -> None:
     assert sorted(map(tuple, split.graphs[1].edges.T)) == [(0, 1), (1, 0), (1, 2), (2, 1)]
 
 
-def test_a_damaged_ppi_archive_is_refused(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("small_ppi")
+def test_a_damaged_ppi_archive_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "ppi").mkdir()
-    (tmp_path / "ppi" / "ppi.zip").write_bytes(b"no archive")
+    archive = tmp_path / "ppi" / "ppi.zip"
+    archive.write_bytes(b"no archive")
     with pytest.raises(DataError, match=r"ppi\.zip is damaged .*delete it"):
+        load("ppi", root=tmp_path)
+    write_ppi(archive.parent)
+    with pytest.raises(DataError, match=r"ppi\.zip has the checksum .*delete it"):
+        load("ppi", root=tmp_path)  # it has changed since it was first opened
+    archive.with_name("ppi.zip.sha256").unlink()
+    monkeypatch.setattr(ppi, "NUM_LABELS", 4)
+    with pytest.raises(DataError, match="other sizes than published"):
         load("ppi", root=tmp_path)
 
 
-def test_planetoid_is_read_from_files_put_in_place(tmp_path: Path) -> None:
+class _Program:
+    """What a pickle may ask for: here, to end the process."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"kill {os.getpid()}",)
+
+
+def test_planetoid_is_read_from_files_put_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import scipy.sparse
 
+    monkeypatch.setitem(planetoid.SIZES, "Cora", (600, 1200, 5, 2))
     raw = tmp_path / "Cora" / "raw"
     raw.mkdir(parents=True)
     nodes, train, test = 600, 4, np.arange(597, 600)
@@ -198,10 +226,13 @@ def test_planetoid_is_read_from_files_put_in_place(tmp_path: Path) -> None:
     assert graph.x.shape == (nodes, 5) and graph.edges.shape == (2, 2 * nodes)
     (tested,) = load("cora", "test", tmp_path).graphs
     assert tested.nodes is not None and tested.nodes.tolist() == test.tolist()
-    (raw / "ind.cora.y").write_bytes(b"rubbish")
-    for processed in (tmp_path / "Cora" / "processed").glob("*"):
-        processed.unlink()
-    with pytest.raises(DataError, match="Cora cannot be read"):
+    (raw / "ind.cora.tx.sha256").unlink()
+    (raw / "ind.cora.tx").write_bytes(pickle.dumps(x[596:]))
+    with pytest.raises(DataError, match="cannot be read"):
+        load("cora", "train", tmp_path)
+    (raw / "ind.cora.tx.sha256").unlink()
+    (raw / "ind.cora.tx").write_bytes(pickle.dumps(_Program()))
+    with pytest.raises(DataError, match=r"it asks for posix\.system, which no array needs"):
         load("cora", "train", tmp_path)
 
 
