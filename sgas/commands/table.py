@@ -13,10 +13,10 @@ from sgas.files import write_text
 from sgas.options import PLUGIN, Flag, Positional, Words, parse, parser_for
 
 if TYPE_CHECKING:
-    from sgas.studies.summary import Summary
+    from sgas.studies.summary import GivenRow, Summary
 
 STUDY = Positional("study", "study folder that sweep wrote; none with --published")
-FORMATS = ("text", "markdown", "csv", "json")
+FORMATS = ("text", "markdown", "latex", "csv", "json")
 FLAGS = [
     PLUGIN,
     Flag("json", "print one JSON object, as --format json"),
@@ -24,6 +24,11 @@ FLAGS = [
     Flag("out", "file for the table instead of standard output", is_switch=False),
     Flag("metric", "figure to compare: accuracy, micro_f1, …, error, loss", is_switch=False),
     Flag("picture", "SVG file for the two ranks (default: ranks.svg in the study)", False),
+    Flag(
+        "add",
+        "row of your own, marked as given: NAME,MEAN or NAME,MEAN,SD,N; may be given several times",
+        is_switch=False,
+    ),
     Flag("published", "the paper's runs on this data set instead of a study", is_switch=False),
 ]
 
@@ -41,15 +46,16 @@ def main(family: Family, argv: Sequence[str]) -> int:
     from sgas.studies.results import published_results, results_of
     from sgas.studies.summary import summarise
 
+    given = [_row(text) for name, text in Words.of(argv).options if name == "add" and text]
     picture = Path(values["picture"]) if values["picture"] else None
     if values["published"]:
         if values["metric"]:
             raise ConfigError("--metric has no meaning with --published: the paper chose its own")
         command = command_of(family, "table", argv)
-        summary = summarise(published_results(family.package, values["published"], command))
+        summary = summarise(published_results(family.package, values["published"], command), given)
     else:
         study = open_study(family, Path(values["study"]))
-        summary = summarise(results_of(study, values["metric"]))
+        summary = summarise(results_of(study, values["metric"]), given)
         picture = picture or study.folder / "ranks.svg"
     text = _TEXTS[shape](summary)
     if values["out"]:
@@ -60,6 +66,23 @@ def main(family: Family, argv: Sequence[str]) -> int:
     if drawn and (shape == "text" or values["out"]):
         print(f"picture  {drawn}")
     return 0
+
+
+def _row(text: str) -> GivenRow:
+    """The row that `--add` gives; ConfigError where it is none."""
+    from sgas.studies.summary import GivenRow
+
+    name, *figures = (part.strip() for part in text.split(","))
+    try:
+        if not name or len(figures) not in (1, 3):
+            raise ValueError
+        if len(figures) == 1:
+            return GivenRow(name, float(figures[0]))
+        return GivenRow(name, float(figures[0]), float(figures[1]), int(figures[2]))
+    except ValueError:
+        raise ConfigError(
+            f"--add is {text!r}: give NAME,MEAN or NAME,MEAN,SD,N, such as DGCNN,92.9,0.2,10"
+        ) from None
 
 
 def _format(values: dict[str, Any]) -> str:
@@ -136,6 +159,12 @@ def _markdown(summary: Summary) -> str:
     return to_markdown(summary)
 
 
+def _latex(summary: Summary) -> str:
+    from sgas.studies.standings import to_latex
+
+    return to_latex(summary)
+
+
 def _csv(summary: Summary) -> str:
     from sgas.studies.standings import to_csv
 
@@ -153,6 +182,7 @@ def _json(summary: Summary) -> str:
 _TEXTS: dict[str, Callable[[Summary], str]] = {
     "text": _plain,
     "markdown": _markdown,
+    "latex": _latex,
     "csv": _csv,
     "json": _json,
 }

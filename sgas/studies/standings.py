@@ -1,4 +1,4 @@
-"""A summary as tables of texts, and these as Markdown and CSV.
+"""A summary as tables of texts, and these as Markdown, LaTeX and CSV.
 
 The tables' texts are made once, so that terminal, Markdown and page show the same.
 """
@@ -18,12 +18,14 @@ from sgas.studies.summary import (
     RankRow,
     StrategySummary,
     Summary,
+    mean_text,
     spread_text,
     stamp_of,
 )
 
 MISSING = "–"
 IN_WORDS = "in words"
+GIVEN = " (given)"  # after the name of a row of the user's own
 CSV_COLUMNS = (
     "row", "name", "n", "seeds", "metric", "unit", "mean", "sd", "best", "worst",
     "best_epoch_mean", "search_mean", "search_sd", "tau", "low", "high", "p_value", "p_holm",
@@ -85,6 +87,9 @@ def to_csv(summary: Summary) -> str:
     warnings = " ".join(summary.warnings)
     for strategy in summary.strategies:
         writer.writerow({**common, **_strategy_values(strategy), "says": warnings})
+    for row in summary.given:
+        figures = {"n": row.n, "mean": row.mean, "sd": row.sd}
+        writer.writerow({"row": "given", "name": row.name, **figures})
     for rank in summary.ranks:
         writer.writerow({**common, **_rank_values(rank)})
     for comparison in summary.comparisons:
@@ -115,7 +120,69 @@ def _strategies(summary: Summary) -> Table:
                 _whole(row.search_seconds),
             ]
         )
+    for given in summary.given:
+        known = [_known(given.n), mean_text(given.mean, given.sd)]
+        rows.append([given.name + GIVEN, *known, *[MISSING] * (len(header) - 3)])
     return Table(header, rows)
+
+
+def _known(n: int | None) -> str:
+    return MISSING if n is None else str(n)
+
+
+def to_latex(summary: Summary) -> str:
+    """The strategies as a LaTeX table of booktabs, the best mean in bold; rows given are marked.
+
+    What it rests on stands above as comments and below as the caption.
+    """
+    results = summary.results
+    named: list[tuple[str, float, float | None, str]] = [
+        (_latex(row.strategy), row.test.mean, row.test.sd, str(row.test.n))
+        for row in summary.strategies
+        if row.test is not None
+    ]
+    for given in summary.given:
+        n = "--" if given.n is None else str(given.n)
+        named.append((_latex(given.name) + "$^\\dagger$", given.mean, given.sd, n))
+    means = [mean for _, mean, _, _ in named]
+    best = (max if results.higher_is_better else min)(means, default=None)
+    rows = []
+    for name, mean, sd, n in named:
+        figure = f"{mean:.2f}"
+        figure = f"\\mathbf{{{figure}}}" if mean == best else figure
+        figure += "" if sd is None else f" \\pm {sd:.2f}"
+        rows.append(f"    {name} & ${figure}$ & {n} \\\\")
+    metric = f"{results.metric} ({results.unit})" if results.unit else results.metric
+    caption = f"Mean $\\pm$ SD over $n$ seeds, test split, protocol {results.protocol}."
+    caption += " $^\\dagger$Given, not run here." if summary.given else ""
+    lines = [
+        *(f"% {name}: {value}" for name, value in stamp_of(summary).items()),
+        *(f"% note: {warning}" for warning in summary.warnings),
+        "\\begin{table}",
+        "  \\centering",
+        f"  \\caption{{{_latex(results.title)}. {caption}}}",
+        "  \\begin{tabular}{lrr}",
+        "    \\toprule",
+        f"    strategy & {_latex(metric)} & $n$ \\\\",
+        "    \\midrule",
+        *rows,
+        "    \\bottomrule",
+        "  \\end{tabular}",
+        "\\end{table}",
+    ]
+    return "\n".join(" ".join(line.splitlines()) for line in lines) + "\n"
+
+
+def _latex(text: str) -> str:
+    """A text with the characters escaped that mean something to LaTeX."""
+    named = {
+        "\\": "\\textbackslash{}",
+        "~": "\\textasciitilde{}",
+        "^": "\\textasciicircum{}",
+        "·": "$\\cdot$",
+        **{character: f"\\{character}" for character in "&%$#_{}"},
+    }
+    return "".join(named.get(character, character) for character in text)
 
 
 def _runs(summary: Summary) -> Table:

@@ -52,6 +52,16 @@ class StrategySummary:
 
 
 @dataclass(frozen=True)
+class GivenRow:
+    """A row of the user's own, such as a figure of a paper: nothing of it was run here."""
+
+    name: str
+    mean: float
+    sd: float | None = None
+    n: int | None = None
+
+
+@dataclass(frozen=True)
 class RankRow:
     """How far the order in the search is the order after training, for one strategy or all.
 
@@ -88,6 +98,7 @@ class Summary:
     comparisons: tuple[ComparisonRow, ...]
     verdict: str
     warnings: tuple[str, ...]
+    given: tuple[GivenRow, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -97,8 +108,11 @@ class Summary:
         return {**results, **plain, "runs": list(runs)}
 
 
-def summarise(results: Results) -> Summary:
-    """The summary of results; the same results always give the same numbers."""
+def summarise(results: Results, given: Sequence[GivenRow] = ()) -> Summary:
+    """The summary of results; the same results always give the same numbers.
+
+    Rows that are `given` stand beside the strategies and are compared with nothing.
+    """
     strategies = tuple(_strategy(results, name) for name in results.strategies)
     ranks = tuple(_ranks(results))
     return Summary(
@@ -108,6 +122,7 @@ def summarise(results: Results) -> Summary:
         _comparisons(results),
         _verdict(results, strategies),
         tuple(_warnings(results, strategies, ranks)),
+        tuple(given),
     )
 
 
@@ -303,8 +318,12 @@ def _more_warnings(
 
 def spread_text(spread: Spread, digits: int = 2) -> str:
     """mean ± SD, or the mean alone for a single run."""
-    mean = f"{spread.mean:.{digits}f}"
-    return mean if spread.sd is None else f"{mean} ± {spread.sd:.{digits}f}"
+    return mean_text(spread.mean, spread.sd, digits)
+
+
+def mean_text(mean: float, sd: float | None, digits: int = 2) -> str:
+    """mean ± SD, or the mean alone where no SD is known."""
+    return f"{mean:.{digits}f}" if sd is None else f"{mean:.{digits}f} ± {sd:.{digits}f}"
 
 
 def stamp_of(summary: Summary) -> Mapping[str, str]:

@@ -291,3 +291,20 @@ def test_agreement_needs_cells_of_one_size() -> None:
     mixed = [drawn_genotype(SPACE, steps, 0) for steps in (2, 3)]
     with pytest.raises(InputError, match=r"got \[2, 3\]"):
         draw_agreement(mixed, SPACE, "normal", "cri2")
+
+
+def test_a_table_for_a_paper_has_the_best_in_bold_and_marks_what_was_given(
+    study: Path, cli: Cli
+) -> None:
+    rows = ["--add", "DG_CNN,92.9,0.2,10", "--add", "GCN,81.5"]
+    text = cli("table", str(study), "--format", "latex", *rows).out
+    assert r"    cri2 & $85.45 \pm 0.30$ & 10 \\" in text
+    assert r"    DG\_CNN$^\dagger$ & $\mathbf{92.90} \pm 0.20$ & 10 \\" in text
+    assert r"    GCN$^\dagger$ & $81.50$ & -- \\" in text and r"$^\dagger$Given, not run" in text
+    assert text.count(r"\mathbf") == 1 and "% command: sgas-toy sweep" in text
+    by_error = cli("table", str(study), "--format", "latex", "--metric", "error").out
+    assert r"cri2 & $\mathbf{14.55} \pm 0.30$" in by_error
+    assert "| GCN (given) | – | 81.50 |" in cli("table", str(study), "--format=markdown", *rows).out
+    assert cli("table", str(study), "--json", *rows).json["given"][1]["mean"] == 81.5
+    ended = cli("table", str(study), "--add", "GCN,81.5,0.1")
+    assert ended.status == 2 and "--add is 'GCN,81.5,0.1': give NAME,MEAN or" in ended.err
