@@ -76,8 +76,9 @@ def train(
 ) -> TrainResult:
     """Trains the network of a genotype from scratch and returns it.
 
-    `genotype` is what a search returned (whose data set is then the default), a Genotype, a
-    published name, a file or a run folder. All else is as for `search`.
+    `genotype` is what a search returned, a Genotype, a published name, a file or a run folder; the
+    data set that it was searched on, if it says so and is not published, is the default. All else
+    is as for `search`.
     """
     _check_family(family)
     source = None
@@ -95,7 +96,7 @@ def train(
         if not isinstance(genotype, Genotype):
             genotype = load_genotype(family, word)
         label = genotype_label(word, genotype)
-        chosen = _options_of(family, "train", dataset, test, options, source)
+        chosen = _options_of(family, "train", dataset, test, options, source, genotype)
         settings = resolve(family, "train", chosen, source=source, genotype=genotype)
         command = _command(family, "train", chosen, plugins, word)
         folder = begin(family, settings, label, command, Output(quiet, listener))
@@ -148,6 +149,7 @@ def _options_of(
     test: Any,
     options: Mapping[str, Any],
     source: Path | None = None,
+    genotype: Genotype | None = None,
 ) -> dict[str, Any]:
     """The options that a call gives; ConfigError for one that there is none of."""
     _check_family(family)
@@ -160,7 +162,8 @@ def _options_of(
     if dataset is not None and not in_memory:
         chosen["dataset"] = str(dataset)
     # Of data in memory, whose space is not known yet, the names of all spaces count.
-    spaces = family.spaces if in_memory else [where_of(family, verb, chosen, source)[1]]
+    where = None if in_memory else where_of(family, verb, chosen, source, genotype)
+    spaces = family.spaces if where is None else [where[1]]
     names = [name for space in spaces for name in option_names(family, verb, space)]
     refuse_unknown(chosen, dict.fromkeys(names), otherwise=_no_such_option(family, verb))
     if in_memory:

@@ -10,6 +10,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
+from sgas.cells.genotype import Genotype
 from sgas.errors import ConfigError, RunError
 from sgas.family import Family
 from sgas.options import PLUGIN, Flag, Positional, Words, parser_for
@@ -31,12 +32,13 @@ def run_parser(
     argv: Sequence[str],
     about: str,
     positionals: Sequence[Positional] = (),
+    genotype: Genotype | None = None,
 ) -> ArgumentParser:
-    """The parser of `search` or `train` for the data set, or the run, that a command names."""
+    """The parser of `search` or `train` for the data set, run or cell that a command names."""
     words = Words.of(argv)
     named = {name: words.value(name) for name in ("dataset", "space")}
     source = Path(words.positionals[0]) if positionals and words.positionals else None
-    dataset, space = where_of(family, verb, named, source)
+    dataset, space = where_of(family, verb, named, source, genotype)
     sections = {
         TITLES[part].format(verb="training" if verb == "train" else verb, space=space): config
         for part, config in sections_of(family, verb, space).items()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sgas.commands.common import command_of, run_parser, run_to_resume
 from sgas.family import Family
-from sgas.options import Positional, parse, print_config
+from sgas.options import Positional, Words, parse, print_config
 from sgas.running.genotype_files import genotype_label, load_genotype
 from sgas.running.session import begin, resume
 from sgas.running.settings import resolve
@@ -32,10 +32,14 @@ def main(family: Family, argv: Sequence[str]) -> int:
 
 def _begin(family: Family, argv: Sequence[str]) -> Path:
     """The folder of the training that a command asks for, run to its end."""
-    parser = run_parser(family, "train", argv, ABOUT, [GENOTYPE])
+    words = Words.of(argv)
+    # Where no data set is named, the cell's own says which options there are.
+    own = words.value("dataset") is None and not {"--help", "-h"} & set(argv)
+    genotype = load_genotype(family, words.positionals[0]) if own and words.positionals else None
+    parser = run_parser(family, "train", argv, ABOUT, [GENOTYPE], genotype)
     values = parse(parser, argv)
     name = values["genotype"]
-    genotype = load_genotype(family, name)
+    genotype = genotype or load_genotype(family, name)
     settings = resolve(family, "train", values, source=Path(name), genotype=genotype)
     print_config(parser, argv, settings.values())
     label, command = genotype_label(name, genotype), command_of(family, "train", argv)

@@ -364,6 +364,7 @@ def _config_json(
         "dimensions": opened.task.dimensions,
         "sizes": opened.sizes,
         "epochs_from": 0,
+        **({} if settings.asked is None else {"asked": list(settings.asked)}),
         **opened.facts,
         **({"plugins": records()} if records() else {}),
         "environment": environment(device),

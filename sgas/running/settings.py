@@ -37,7 +37,9 @@ SECTIONS = ("run", "loop", "model", "data")
 class Settings:
     """The resolved configuration of one run; a training has a genotype.
 
-    `origin` says what a training took from the run that it is of; empty where it took nothing.
+    `origin` says what a training took from the run or the cell that it is of; empty where it took
+    nothing. `asked` names the options of the data that were given, or taken from a run; None where
+    that is not known, as of runs of before.
     """
 
     verb: str
@@ -47,6 +49,7 @@ class Settings:
     data: Any
     genotype: Genotype | None = None
     origin: str = ""
+    asked: tuple[str, ...] | None = None
 
     def defaults(self, section: str) -> dict[str, Any]:
         """The defaults of a section's options: what a run had before an option was there."""
@@ -70,20 +73,32 @@ def sections_of(family: Family, verb: str, space: str) -> dict[str, type]:
 
 
 def where_of(
-    family: Family, verb: str, options: Mapping[str, Any], source: Path | None = None
+    family: Family,
+    verb: str,
+    options: Mapping[str, Any],
+    source: Path | None = None,
+    genotype: Genotype | None = None,
 ) -> tuple[str, str]:
-    """Data set and search space that options name, or else the run that a training is of."""
+    """Data set and search space that options name, or else the run or cell of a training."""
     if options.get("dataset") == "":
         name = option("dataset")
         raise ConfigError(f"dataset is empty; give a name or a path, or leave {name} out")
-    known = known_from(source)
+    known = known_from(source, None if options.get("dataset") else genotype)
     dataset = options.get("dataset") or known.get("dataset") or family.default_dataset
     return dataset, family.space_of(dataset, options.get("space") or known.get("space"))
 
 
-def known_from(source: Path | None) -> dict[str, Any]:
-    """The section `run` of a run's config.json, empty where the path is no run."""
-    return dict(read_config(source)["run"]) if source is not None and is_run(source) else {}
+def known_from(source: Path | None, genotype: Genotype | None = None) -> dict[str, Any]:
+    """The section `run` of a run's config.json; where there is no run, what a cell says itself.
+
+    A published cell is for any data, whatever it was searched on.
+    """
+    if source is not None and is_run(source):
+        return dict(read_config(source)["run"])
+    notes = {} if genotype is None else genotype.meta
+    if genotype is None or not notes.get("dataset") or "published_name" in notes:
+        return {}
+    return {"dataset": str(notes["dataset"]), "space": genotype.space}
 
 
 def resolve(
@@ -97,30 +112,40 @@ def resolve(
     """The settings of a verb: options before the preset's values, these before the defaults.
 
     Of `options` those that the verb has count. `source` is the run that a training is of, if any:
-    its data set, its protocol and what was asked of its data are the defaults. InputError for what
-    cannot be used.
+    its data set, its protocol and what was asked of its data are the defaults. A cell of no run may
+    name its data set. InputError for what cannot be used.
     """
-    there = known_from(source)
-    if not options.get("dataset") and not there and genotype and "published_name" in genotype.meta:
-        raise ConfigError(
-            f"a published cell can be trained on any data set of its space: give "
-            f"{option('dataset')}, one of {', '.join(family.datasets)} or a folder"
-        )
-    dataset, space = where_of(family, verb, options, source)
+    there = known_from(source, None if options.get("dataset") else genotype)
+    if not options.get("dataset") and not there and genotype is not None:
+        raise _no_dataset(family, genotype)
+    dataset, space = where_of(family, verb, options, source, genotype)
     preset = options.get("preset") or default_preset(family, dataset, space)
     values = load_preset(family, space, preset, verb)
     refuse_unknown(values, option_names(family, verb, space), "unknown key {} in the preset")
-    taken = _taken_from(family, source, space, options) if there and source else {}
+    of_run = source is not None and is_run(source)
+    taken = _taken_from(family, source, space, options) if of_run and source else {}
     if "data_root" in there and options.get("dataset") in (None, there.get("dataset")):
         values["data_root"] = there["data_root"]
     values |= {**taken, **options, "dataset": dataset, "space": space, "preset": preset}
     made = {n: make(config, values) for n, config in sections_of(family, verb, space).items()}
     origin = ""
-    if taken:
+    if taken or (there and not of_run):
         kept = [name for name in ("dataset", "space") if options.get(name) in (None, there[name])]
-        of_run = {name: there[name] for name in kept} | taken
-        origin = f"{source}: {' · '.join(f'{name} {value}' for name, value in of_run.items())}"
-    return Settings(verb, **made, genotype=genotype, origin=origin)
+        told = {name: there[name] for name in kept} | taken
+        words = " · ".join(f"{name} {value}" for name, value in told.items())
+        origin = f"{source if of_run else 'the cell'}: {words}"
+    given = {*taken, *(name for name, value in options.items() if value is not None)}
+    asked = tuple(name for name in _of_data(made["model"], made["data"]) if name in given)
+    return Settings(verb, **made, genotype=genotype, origin=origin, asked=asked)
+
+
+def _no_dataset(family: Family, genotype: Genotype) -> ConfigError:
+    published = "published_name" in genotype.meta
+    return ConfigError(
+        f"{'a published cell' if published else 'a cell without its data'} can be trained on any "
+        f"data set of its space: give {option('dataset')}, one of {', '.join(family.datasets)} or "
+        "a folder"
+    )
 
 
 def _taken_from(
@@ -135,17 +160,28 @@ def _taken_from(
 
 
 def data_options(family: Family, settings: Settings) -> dict[str, Any]:
-    """What a run was asked about its data: the options that are not as its preset has them."""
-    run = settings.run
-    preset = load_preset(family, str(run.space), str(run.preset), settings.verb)
-    asked = {}
-    for config in (settings.model, settings.data):
-        usual = make(type(config), preset)
-        for name, (spec, _) in fields_of(type(config), "train").items():
-            of_data = config is settings.data or spec.metadata.get("of_data")
-            if of_data and getattr(config, name) != getattr(usual, name):
-                asked[name] = getattr(config, name)
-    return asked
+    """What a run was asked about its data.
+
+    Of a run that does not say what it was asked, the options that are not as its preset has them.
+    """
+    configs = settings.model, settings.data
+    values, asked = _of_data(*configs), settings.asked
+    if asked is None:
+        run = settings.run
+        preset = load_preset(family, str(run.space), str(run.preset), settings.verb)
+        usual = _of_data(*(make(type(config), preset) for config in configs))
+        asked = tuple(name for name in values if values[name] != usual[name])
+    return {name: values[name] for name in asked if name in values}
+
+
+def _of_data(model: Any, data: Any) -> dict[str, Any]:
+    """The options that say how the data are taken, as far as a training has them."""
+    return {
+        name: getattr(config, name)
+        for config in (model, data)
+        for name, (spec, _) in fields_of(type(config), "train").items()
+        if config is data or spec.metadata.get("of_data")
+    }
 
 
 def option_names(family: Family, verb: str, space: str) -> list[str]:
@@ -215,7 +251,8 @@ def open_settings(
     sections = sections_of(family, config["verb"], space).items()
     kept = {name: rebuild(kind, config[name], where) for name, kind in sections}
     genotype = msgspec.convert(config["genotype"], Genotype) if "genotype" in config else None
-    settings = Settings(config["verb"], **kept, genotype=genotype)
+    asked = tuple(config["asked"]) if "asked" in config else None
+    settings = Settings(config["verb"], **kept, genotype=genotype, asked=asked)
     if verb not in (None, settings.verb):
         raise RunError(
             f"{folder} is a run of {family.command} {settings.verb}; a run of {family.command} "

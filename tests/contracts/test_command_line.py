@@ -339,7 +339,7 @@ def test_what_a_search_was_asked_of_its_clouds_goes_to_the_training(
     training = "--preset demo --epochs 1 --batch_size 8 --out t".split()
     ended = entry.run(tmp_path, "train", "s", *training)
     assert ended.status == 0, ended.err
-    assert "protocol clean · num_points 24 · k 3\n" in ended.err
+    assert "protocol clean · num_points 24 · k 3 · resample True\n" in ended.err
     config = json.loads((tmp_path / "t" / "config.json").read_text())
     assert (config["model"]["num_points"], config["model"]["k"]) == (24, 3)
     assert config["model"]["channels"] != 4

@@ -10,11 +10,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from processes import Cli
 from toy_family import FAMILY, QUICK_WORDS
 
+from sgas.cells.genotype import Genotype
 from sgas.cli import main
 from sgas.commands.doctor import examine
 from sgas.errors import DamagedRunError, DataError
@@ -166,6 +168,11 @@ def test_a_training_says_what_it_took_from_its_search(here: Path, cli: Cli) -> N
     assert f"net   preset tiny: channels 4 · dropout 0.1 · {params} parameters\n" in ended.err
     config = read("t/config.json")
     assert config["run"]["protocol"] == "paper" and config["data"]["noise"] == 0.3
+    assert cli("search", *QUICK_WORDS, "--noise", "0.1", "--out", "own").status == 0  # the default
+    for source, out in (("own", "v"), ("v", "w")):
+        ended = cli("train", source, "--epochs", "1", "--out", out)
+        told = f"from  {source}: dataset blobs · space toy · protocol clean · noise 0.1\n"
+        assert ended.status == 0 and told in ended.err
     again = ["--noise", "0.1", "--protocol", "clean", "--channels", "6"]
     ended = cli("train", "s", "--epochs", "1", "--out", "u", *again)
     assert ended.status == 0 and "from  s" not in ended.err
@@ -174,6 +181,22 @@ def test_a_training_says_what_it_took_from_its_search(here: Path, cli: Cli) -> N
     assert config["run"]["protocol"] == "clean" and config["data"]["noise"] == 0.1
     ended = cli("train", "--resume", "u")
     assert ended.status == 0 and "net   preset tiny: channels 6" in ended.err
+
+
+def test_a_cell_is_trained_on_its_own_data_or_asks_for_some(folder: Path, cli: Cli) -> None:
+    cell = Genotype.from_json((folder / "genotype.json").read_text())
+    Path("own.json").write_text(cell.to_json())
+    ended = cli("train", "own.json", "--epochs", "1")
+    assert ended.status == 0 and "from  the cell: dataset blobs · space toy\n" in ended.err
+    Path("bare.json").write_text(msgspec.structs.replace(cell, meta={}).to_json())
+    for bare in ("bare.json", cell.to_text()):
+        ended = cli("train", bare, "--epochs", "1", "--out", "no")
+        assert ended.is_refused(
+            "a cell without its data can be trained on any data set of its space: give --dataset, "
+            "one of blobs or a folder"
+        )
+        assert not Path("no").exists()
+        assert cli("train", bare, "--dataset", "blobs", "--epochs", "1").status == 0
 
 
 @pytest.mark.parametrize("verb", ["search", "train"])

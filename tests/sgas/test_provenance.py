@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def test_pasted_text_and_cells_without_notes_are_unknown(here: Path, cli: Cli) -
     text = searched.genotype.to_text()
     Path("cell.txt").write_text(text)
     for cell in (Genotype.from_text(text, "toy"), "cell.txt", text):
-        trained = sgas.interface.train(TOY, cell, epochs=1, quiet=True)
+        trained = sgas.interface.train(TOY, cell, "blobs", epochs=1, quiet=True)
         assert trained.result["protocol"] == trained.evaluate()["protocol"] == "unknown"
         assert "cell of unknown origin" in trained.result["provenance"]
     of_result = sgas.interface.train(TOY, searched, epochs=1, quiet=True, protocol="clean")
@@ -81,6 +82,26 @@ def test_a_study_is_called_by_its_worst_part(here: Path, cli: Cli) -> None:
         assert cli("show", str(folder), "--out", f"page-{worst_of}").status == 0
         (page,) = Path(f"page-{worst_of}").glob("*.html")
         assert f"<dd>{worst_of}</dd>" in page.read_text()
+
+
+def test_a_published_cell_is_paper_from_its_training_to_the_page(here: Path, cli: Cli) -> None:
+    family, name = FAMILIES["cnn"], "cri2-cifar-best"
+    small = "--num_cells 3 --channels 2 --epochs 1 --batch_size 256 --threads 1".split()
+    argv = ["train", name, "--dataset", "digits", *small, "--protocol", "clean", "--out", "trained"]
+    words = "cell searched on cifar10 (protocol paper); network trained on digits (protocol clean)"
+    assert f"data  {words} · protocol paper" in cli(*argv, family=family).err
+    for verb in ("evaluate", "show"):
+        figures = cli(verb, "trained", "--json", family=family).json
+        assert (figures["protocol"], figures["provenance"]) == ("paper", words)
+    # The same run in a study: the figures make it paper, whatever the study itself says.
+    folder = write_study(here / "study", family, lambda *_: 0.5, strategies=["cri2"], seeds=[0])
+    shutil.rmtree(folder / "cri2-0" / "train")
+    Path("trained").rename(folder / "cri2-0" / "train")
+    table = cli("table", "study", "--json", family=family).json
+    assert table["protocol"] == "paper" and "Protocol paper" in " ".join(table["warnings"])
+    assert cli("show", "study", "--out", "page", family=family).status == 0
+    (page,) = (path.read_text() for path in Path("page").glob("*.html"))
+    assert "<dd>paper</dd>" in page and "Protocol paper" in page
 
 
 def test_a_sweep_by_protocol_paper_is_paper_everywhere(tmp_path: Path, cli: Cli) -> None:

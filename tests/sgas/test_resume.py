@@ -15,7 +15,7 @@ from sgas.running.runs import read_checkpoint
 
 SEARCH = ["search", "--out", "run", "--seed", "3"]
 TRAIN = ["train", "genotype.json", "--out", "run", "--seed", "3", "--auxiliary", "true"]
-TRAIN += ["--kept_epoch", "best"]
+TRAIN += ["--dataset", "blobs", "--kept_epoch", "best"]
 GENOTYPE = {
     "format": 1,
     "space": "toy",
