@@ -77,7 +77,8 @@ FACTS: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
     "gcn/gcn_point/train_search.py": {
-        "no scale, shift or jitter in the search": {"scale": 1.0, "shift": 0.0, "jitter": 0.0}
+        "no scale, shift or jitter in the search": {"scale": 1.0, "shift": 0.0, "jitter": 0.0},
+        "points are drawn anew on the mesh at every access": {"resample": True},
     },
     "gcn/gcn_point/main_modelnet.py": {
         "scaled per axis by U(2/3, 3/2), shifted per axis by U(-0.2, 0.2)": {
