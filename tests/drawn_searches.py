@@ -9,16 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sgas.cells.decisions import CellDecisions, Choice
+from sgas.cells.decisions import CellDecisions
 from sgas.cells.space import SearchSpace
 from sgas.deciding.records import EpochRecord
-from sgas.deciding.scoring import (
-    criterion_2,
-    edge_importance,
-    operation_probs,
-    selection_certainty,
-    selection_stability,
-)
+from sgas.deciding.replay import empty_history, extend_history, score_epoch
+from sgas.deciding.schedule import Schedule
+from sgas.deciding.strategies import EpochView, strategy_named
 from sgas.reports import draw_alphas, draw_cell, draw_margin, draw_replay, draw_timeline
 from sgas.reports.svg import text_width
 
@@ -66,36 +62,14 @@ def search_records(
     warmup_epochs: int = 9,
 ) -> list[EpochRecord]:
     """The records of a search by criterion 2 over given alphas `[epochs, E, O]`."""
-    cell, history, records = CellDecisions.none_yet(space.topology(num_steps)), [], []
+    topology, records = space.topology(num_steps), list[EpochRecord]()
+    schedule = Schedule(topology.num_decisions, warmup_epochs, interval, 5)
+    cell, history = CellDecisions.none_yet(topology), empty_history(*alphas.shape[1:])
     for epoch, row in enumerate(torch.as_tensor(np.asarray(alphas, dtype=np.float64))):
-        probs = operation_probs(row)
-        past = torch.stack(history[-4:]) if history else row.new_zeros(0, *probs.shape)
-        score = criterion_2(row, past).tolist()
-        due = epoch >= warmup_epochs and (epoch - warmup_epochs) % interval == 0
-        chosen: dict = {}
-        if due and not cell.complete:
-            best, *rest = sorted(cell.undecided, key=lambda edge: -score[edge])
-            op = space.operations[1 + int(probs[best].argmax())]
-            after = cell.decide(Choice(best, op))
-            chosen = {"edge": best, "op": op, "pruned": list(after.pruned_since(cell))}
-            if rest:
-                chosen |= {"runner_up": rest[0], "margin": score[best] - score[rest[0]]}
-            cell = after
-        records.append(
-            EpochRecord(
-                epoch,
-                kind,
-                due,
-                row.tolist(),
-                edge_importance(row).tolist(),
-                selection_certainty(probs).tolist(),
-                selection_stability(probs, past).tolist(),
-                score,
-                cell.to_strings(),
-                **chosen,
-            )
-        )
-        history.append(probs)
+        view = EpochView(epoch, kind, row, history, cell, space.operations, schedule, 0)
+        made, cell = score_epoch(view, strategy_named("cri2"))
+        records += made
+        history = extend_history(history, row, 4)
     return records
 
 

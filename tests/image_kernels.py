@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sgas_cnn.kernels.cpu_operators import described
 from sgas_cnn.kernels.protocol import Convolutions
@@ -74,6 +75,20 @@ def bank(
     return Convolutions(
         inputs, scales, shifts, taps, dilations, offsets, pointwise, first_rows, stride
     )
+
+
+def results_of_cell(
+    cell: nn.Module, run: Callable[[], list[Tensor]], leaves: list[Tensor]
+) -> list[Tensor]:
+    """The states of a cell, the gradients by all leaves, and the running statistics thereafter."""
+    for name, tensor in cell.named_buffers():
+        tensor.fill_(0.7 if name.endswith("var") else 0.1)
+    states = run()
+    loss = sum(
+        (x * torch.arange(x.numel(), device=x.device).view(x.shape).cos()).sum() for x in states
+    )
+    gradients = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
+    return [*states, *gradients, *(buffer.clone() for buffer in cell.buffers())]
 
 
 def tensors_of(*values: Any) -> list[Tensor]:

@@ -53,7 +53,8 @@ def gradients(out: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
     torch.manual_seed(99)
     if not out.requires_grad:
         return [torch.zeros_like(x) for x in inputs]
-    grads = torch.autograd.grad(out, inputs, torch.randn_like(out), allow_unused=True)
+    by = torch.randn(out.shape, dtype=out.dtype)  # randn_like would follow the layout in memory
+    grads = torch.autograd.grad(out, inputs, by, allow_unused=True)
     return [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, grads, strict=True)]
 
 

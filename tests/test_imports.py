@@ -168,14 +168,11 @@ if TYPE_CHECKING:
 def late() -> None:
     import sgas.running.runs
 """
-    modules = {"sgas.reports.config", "sgas.cli", "sgas.running.search", "sgas.running.runs"}
+    above = ["sgas.cli", "sgas.running.runs", "sgas.running.search"]
+    modules = {"sgas.reports.config", *above}
     found = imports_in(source, "sgas.reports.svg", False, modules)
     assert found == {"typing", *modules}
-    assert upward_imports("sgas.reports.svg", found) == [
-        "sgas.cli",
-        "sgas.running.runs",
-        "sgas.running.search",
-    ]
+    assert upward_imports("sgas.reports.svg", found) == above
     with pytest.raises(AssertionError, match="put 'nowhere' into LAYERS"):
         level("sgas.nowhere")
     assert imports_in("from .svg import draw", "sgas.reports", True, set()) == {"sgas.reports.svg"}

@@ -80,11 +80,13 @@ def test_a_genotype_of_another_space_is_refused(small: SmallSpace) -> None:
 
 
 def test_samples_do_not_mix_in_evaluation_mode(small: SmallSpace) -> None:
-    net, samples = small.network(), small.samples(4)
-    net(small.joined(samples))
-    net.eval()
-    one_by_one = torch.cat([net(sample) for sample in samples])
-    torch.testing.assert_close(net(small.joined(samples)), one_by_one)
+    samples = small.samples(4)
+    for net in (small.network(), small.supernet()):
+        net(small.joined(samples)).sum().backward()
+        net.eval()
+        for order in (samples, samples[::-1]):
+            one_by_one = torch.cat([net(sample) for sample in order])
+            torch.testing.assert_close(net(small.joined(order)), one_by_one)
 
 
 ONES = torch.ones(400, 5, 2, 3)  # samples, rows of each, edges, channels

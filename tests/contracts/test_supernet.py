@@ -167,16 +167,6 @@ def test_other_sizes(name: str, options: dict[str, int]) -> None:
     assert rows == [SPACES[name].space.topology(options["num_steps"]).num_edges] * len(rows)
 
 
-def test_samples_do_not_mix_in_evaluation_mode(small: SmallSpace) -> None:
-    net, samples = small.supernet(), small.samples(4)
-    loss_of(net, small.joined(samples))
-    net.eval()
-    one_by_one = torch.cat([net(sample) for sample in samples])
-    torch.testing.assert_close(net(small.joined(samples)), one_by_one)
-    backwards = torch.cat([net(sample) for sample in samples[::-1]])
-    torch.testing.assert_close(net(small.joined(samples[::-1])), backwards)
-
-
 # The size of an input, and the words of its refusal by the supernet and by the network.
 TOO_SMALL = {
     "point": ((7, 3), r"cell 1 .*4 · 2 = 8 nearest points.* has 7; lower k"),

@@ -39,17 +39,6 @@ def test_states_are_sums_over_incoming_edges(num_steps: int, num_inputs: int) ->
         torch.testing.assert_close(state, wanted)
 
 
-def test_each_state_but_the_last_extends_once_in_order() -> None:
-    seen = []
-
-    def extend(source: int, state: Tensor, sums: Mapping[int, Tensor]) -> dict[int, Tensor]:
-        seen.append((source, state.item()))
-        return {step: sums.get(step, 0) + state for step in range(max(0, source - 1), 3)}
-
-    dag_extend([torch.tensor(1.0), torch.tensor(2.0)], 3, extend)
-    assert seen == [(0, 1), (1, 2), (2, 3), (3, 6)]
-
-
 def test_a_step_that_nothing_enters_is_refused() -> None:
     with pytest.raises(AssertionError, match="no edge enters step 1"):
         dag_extend([torch.ones(1)] * 2, 2, lambda n, state, _: {0: state} if n < 2 else {})

@@ -17,10 +17,12 @@ from torch_geometric.data import Data, HeteroData
 from toy_family import FAMILY, QUICK
 
 import sgas_cnn
+import sgas_cnn.keywords as of_images
 import sgas_gcn
+import sgas_gcn.keywords as of_graphs
 from sgas.cli import main
 from sgas.config import fields_of
-from sgas.errors import ConfigError, DataError, InputError
+from sgas.errors import ConfigError, DataError, InputError, Interrupted
 from sgas.interface import evaluate, load, search, train
 from sgas.protocols import train_parts
 from sgas.running.listeners import Silent
@@ -28,7 +30,10 @@ from sgas.running.loop import measure
 from sgas.running.run_results import SearchResult
 from sgas.running.runs import is_run, read_config
 from sgas.running.settings import open_settings, sections_of
+from sgas_cnn.datasets import load_images
 from sgas_cnn.family import FAMILY as IMAGES
+from sgas_gcn.datasets import load_points
+from sgas_gcn.datasets.graphs import load_graphs
 from sgas_gcn.family import FAMILY as GRAPHS
 from sgas_gcn.own_data import keep_own
 
@@ -180,9 +185,6 @@ def typed(config: type, verb: str) -> dict[str, Any]:
 @pytest.mark.parametrize("family", [GRAPHS, IMAGES], ids=lambda family: family.name)
 @pytest.mark.parametrize("verb", ["search", "train"])
 def test_typed_keywords_are_the_options(family: Any, verb: str) -> None:
-    from sgas_cnn import keywords as of_images
-    from sgas_gcn import keywords as of_graphs
-
     keywords = of_graphs if family is GRAPHS else of_images
     options = keywords.SearchOptions if verb == "search" else keywords.TrainOptions
     wanted: dict[str, Any] = {}
@@ -317,8 +319,6 @@ def test_one_sample_is_no_batch(here: Path) -> None:
 
 @pytest.mark.parametrize("form", ["float tensors", "bytes", "pair of arrays"])
 def test_images_in_memory_keep_their_values(form: str) -> None:
-    from sgas_cnn.datasets import load_images
-
     draw = np.random.default_rng(0)
     images = draw.integers(0, 256, (12, 8, 9, 3), dtype=np.uint8)
     labels = np.arange(12) % 3
@@ -343,8 +343,6 @@ def graph(nodes: int, **more: Any) -> Data:
 
 
 def test_graphs_in_memory_keep_nodes_edges_and_splits() -> None:
-    from sgas_gcn.datasets.graphs import load_graphs
-
     folder = GRAPHS.keep_own([graph(6), graph(9), graph(5)], [graph(7)], "data")
     split = load_graphs(str(folder), "train", "data", 0)
     assert [len(one.x) for one in split.graphs] == [6, 9, 5] and not split.multi_label
@@ -355,8 +353,6 @@ def test_graphs_in_memory_keep_nodes_edges_and_splits() -> None:
 
 
 def test_one_graph_in_memory_keeps_its_masks() -> None:
-    from sgas_gcn.datasets.graphs import load_graphs
-
     masks = {
         name: torch.isin(torch.arange(30) // 3 % 3, torch.tensor(number))
         for number, name in enumerate(("train_mask", "val_mask", "test_mask"))
@@ -370,8 +366,6 @@ def test_one_graph_in_memory_keeps_its_masks() -> None:
 
 
 def test_pygs_clouds_are_clouds() -> None:
-    from sgas_gcn.datasets import load_points
-
     clouds = [Data(pos=torch.full((4, 3), float(n)), y=torch.tensor([n % 2])) for n in range(8)]
     folder = GRAPHS.keep_own(clouds, None, "data")
     arrays = load_points(str(folder), "train", "data", None, 0)
@@ -404,8 +398,6 @@ def test_data_that_cannot_be_kept_is_one_clear_error(
 
 
 def test_an_interrupted_call_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sgas.errors import Interrupted
-
     with monkeypatch.context() as patched:
         patched.setenv("TOY_SIGNAL", "SIGTERM@20")
         with pytest.raises(Interrupted, match="go on with: sgas-toy search --resume"):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from sgas.errors import DeviceError, InputError
 from sgas.native import library as native
@@ -98,8 +99,6 @@ def test_a_damaged_or_foreign_library_is_built_again(tmp_path: Path, cache: Path
 def test_without_a_compiler_the_reason_is_told_once(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    import torch
-
     monkeypatch.setenv("CXX", "no-such-compiler")
     source = library(tmp_path, "sgas_test_no_compiler")
     with caplog.at_level(logging.WARNING, "sgas"):
@@ -141,8 +140,6 @@ def test_all_sources_may_share_a_unit(library: Library, tmp_path: Path) -> None:
 def test_kernels_that_cannot_run_are_an_error_with_a_way_out(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import torch
-
     monkeypatch.setenv("CXX", "no-such-compiler")
     source = library(tmp_path, "sgas_test_forced")
     use_kernels("cpu")
@@ -208,8 +205,6 @@ def test_a_level_of_processors_says_how_wide_vectors_are(
 def test_auto_leaves_kernels_alone_that_were_not_shown_to_be_faster(
     tmp_path: Path, cache: Path, levels: Callable[[str], None]
 ) -> None:
-    import torch
-
     source = library(tmp_path, "sgas_test_not_shown")
     levels("x86-64")
     assert "not shown to be faster than torch: --kernels cpu" in str(source.why_not_shown())
@@ -241,8 +236,6 @@ def test_auto_goes_by_what_was_measured_on_this_machine(
 def test_processors_that_the_compiler_does_not_know_are_told(
     tmp_path: Path, cache: Path, levels: Callable[[str], None]
 ) -> None:
-    import torch
-
     source = library(tmp_path, "sgas_test_unknown")
     levels("no-such-processor")
     assert "does not work with SGAS_MARCH=no-such-processor: " in str(source.load())

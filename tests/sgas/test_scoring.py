@@ -92,16 +92,13 @@ def test_float32_alphas_are_scored_in_float64() -> None:
     torch.testing.assert_close(score, criterion_1(alphas.double(), empty_history(9, 10)))
 
 
-def test_scores_stay_finite_where_none_takes_all() -> None:
+def test_scores_stay_finite_where_none_takes_all_or_all_are_equal() -> None:
     alphas = torch.zeros(4, 5)
     alphas[0, 0], alphas[1, 2] = 1e4, 1e4
     probs = operation_probs(alphas)
     assert torch.isfinite(probs).all()
     assert torch.isfinite(criterion_2(alphas, probs[None])).all()
     torch.testing.assert_close(selection_certainty(probs)[1], torch.tensor(1.0).double())
-
-
-def test_min_max_of_equal_scores_is_zero() -> None:
     assert min_max(torch.full((5,), 0.3, dtype=torch.float64)).tolist() == [0.0] * 5
 
 

@@ -42,13 +42,11 @@ def run(name: str, topology: CellTopology, seed: int = 0):
 @pytest.mark.parametrize("topology", TOPOLOGIES.values(), ids=TOPOLOGIES)
 def test_contract(name: str, topology: CellTopology) -> None:
     records, cell, cuts, schedule = run(name, topology)
-    assert cell.complete and cell.num_decided == topology.num_decisions
     for step in range(topology.num_steps):
         states = [cell.states[edge.index].status for edge in topology.edges_into(step)]
         assert states.count(Status.DECIDED) == topology.kept_into(step)
     decided = [record for record in records if record.edge is not None]
     assert len(decided) == topology.num_decisions
-    assert all(record.op in OPERATIONS[1:] for record in decided)
     assert all(cut.complete for cut in cuts) and cuts[-1] == cell
     if strategy_named(name).frees_edges:
         assert tuple(record.epoch for record in decided) == schedule.decision_epochs

@@ -19,12 +19,9 @@ def test_every_step_reads_all_earlier_states(num_steps: int, num_edges: int) -> 
     assert topology.num_decisions == 2 * num_steps
 
 
-def test_output_is_the_last_four_states() -> None:
+def test_output_is_the_last_four_states_and_without_a_limit_all_edges_are_kept() -> None:
     assert CellTopology(3).concat == (1, 2, 3, 4)
     assert CellTopology(4).concat == (2, 3, 4, 5)
-
-
-def test_a_cell_with_one_input_and_no_limit_keeps_all_edges() -> None:
     topology = CellTopology(3, num_inputs=1, in_degree=None, num_outputs=1)
     assert (topology.num_edges, topology.num_decisions, topology.concat) == (6, 6, (3,))
     assert topology.state_name(0) == "in"

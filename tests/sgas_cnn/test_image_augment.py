@@ -61,10 +61,6 @@ def test_statistics_are_those_of_all_pixels(monkeypatch: pytest.MonkeyPatch) -> 
     assert channel_statistics(np.full((3, 4, 4, 1), 9, np.uint8)) == ((9.0,), (1.0,))
 
 
-def test_without_options_training_sees_what_evaluation_sees() -> None:
-    assert torch.equal(augmented(PLAIN), augmentation(PLAIN).prepare(images()))
-
-
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("padding", [0, 3, 9])
 def test_each_image_is_a_window_of_the_padded_one_mirrored_or_not(padding: int, flip: bool) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 import torch.nn.functional as F
+from image_kernels import results_of_cell
 from torch import Tensor, nn
 
 from sgas.cells.edges import CellEdge, CellLayout
@@ -74,23 +75,12 @@ def one_by_one(edges: CellEdges, x: Tensor, weights: Tensor) -> list[Tensor]:
     return states
 
 
-def results(
-    edges: CellEdges, run: Callable[[], list[Tensor]], leaves: list[Tensor]
-) -> list[Tensor]:
-    """The states, the gradients by all leaves, and the running statistics thereafter."""
-    for norm in edges.modules():
-        if isinstance(norm, BatchNorm):
-            norm.running_mean.fill_(0.1)
-            norm.running_var.fill_(0.7)
-    states = run()
-    loss = sum(
-        (state * torch.arange(state.numel()).view(state.shape).cos()).sum() for state in states[1:]
-    )
-    gradients = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
-    return [*states, *gradients, *(buffer.clone() for buffer in edges.buffers())]
-
-
-@pytest.mark.parametrize("size", [(6, 7, 8), (16, 6, 5)], ids=str)
+@pytest.mark.parametrize(
+    ("kernels", "size"),
+    [("torch", (6, 7, 8)), ("cpu", (6, 7, 8)), ("cpu", (16, 6, 5))],  # whole vectors, and not
+    indirect=["kernels"],
+    ids=str,
+)
 @pytest.mark.parametrize(
     ("name", "stride"), [("image", 1), ("image", 2), ("nasbench201", 1), ("own", 2)]
 )
@@ -106,8 +96,8 @@ def test_a_cell_is_the_weighted_sum_of_plain_forward_passes(
     x = torch.randn(3, channels, height, width, dtype=torch.float64, requires_grad=True)
     weights = torch.randn(3, len(ops), dtype=torch.float64, requires_grad=True)
     leaves = [x, weights, *edges.parameters()]
-    ours = results(edges, lambda: edges([x], weights), leaves)
-    plain = results(edges, lambda: one_by_one(edges, x, weights), leaves)
+    ours = results_of_cell(edges, lambda: edges([x], weights), leaves)
+    plain = results_of_cell(edges, lambda: one_by_one(edges, x, weights), leaves)
     for a, b in zip(ours, plain, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10 * float(b.detach().abs().max()))
 

@@ -11,10 +11,8 @@ import torch.nn.functional as F
 from image_kernels import (
     AT_ALL_SIZES,
     DTYPES,
-    SMALL,
     STRIDES,
     Size,
-    bank,
     close_to_scale,
     image,
     needs_library,
@@ -254,37 +252,38 @@ def test_a_number_that_is_none_is_not_hidden(backend: Any) -> None:
         assert out[0, :3, :3, 0].isnan().all() and not out[..., 1].isnan().any()
 
 
+X, TAPS, THROUGH = torch.zeros(1, 4, 4, 2), torch.zeros(2, 1, 3, 3), torch.zeros(2, 2, 1, 1)
+NOTHING = torch.zeros(1, 4, 4, 0)
+
+
+def separable(taps: Tensor, pointwise: Tensor, row: int = 0, stride: int = 1) -> tuple[Any, ...]:
+    return [X], None, None, [taps], [1], [0], [pointwise], [row], stride, False
+
+
 @pytest.mark.compiled
-def test_wrong_arguments_are_refused() -> None:
+@pytest.mark.parametrize(
+    ("operator", "arguments", "message"),
+    [
+        ("separable", separable(torch.zeros(2, 1, 4, 4), THROUGH), "4 taps a side"),
+        ("separable", separable(TAPS, THROUGH, stride=3), "stride is 3, not 1 or 2"),
+        ("separable", separable(TAPS.double(), THROUGH), "takes tensors of one dtype"),
+        ("pool", (NOTHING, 1, True, True), "with a channel or more"),
+        ("projection", (NOTHING, torch.zeros(2, 0, 1, 1), None, True), "with a channel or more"),
+        ("projection", (X, THROUGH[:0], None, True), "gives no channel"),
+        ("separable", separable(TAPS[:1], THROUGH), "a weight has shape"),
+        ("separable", separable(torch.zeros(0), TAPS[:1, [0, 0]]), "a dense weight has shape"),
+        ("separable", separable(TAPS, TAPS[:, [0, 0]]), "a dense convolution has no taps"),
+        ("separable", separable(TAPS, THROUGH, row=1), "a pointwise weight has rows beyond 2"),
+        (
+            "separable_sum",
+            (*separable(TAPS, THROUGH)[:-1], [], [], [0], torch.ones(1, 2), torch.ones(2, 2)),
+            "a slot of 2 has no convolution",
+        ),
+    ],
+)
+def test_wrong_arguments_are_refused(
+    operator: str, arguments: tuple[Any, ...], message: str
+) -> None:
     needs_library()
-    x, weight, through = torch.zeros(1, 4, 4, 2), torch.zeros(2, 1, 3, 3), torch.zeros(2, 2, 1, 1)
-
-    def run(taps: Tensor, pointwise: Tensor, row: int, stride: int) -> None:
-        torch.ops.sgas_cnn.separable(
-            [x], None, None, [taps], [1], [0], [pointwise], [row], stride, False
-        )
-
-    with pytest.raises(RuntimeError, match="4 taps a side"):
-        run(torch.zeros(2, 1, 4, 4), through, 0, 1)
-    with pytest.raises(RuntimeError, match="stride is 3, not 1 or 2"):
-        run(weight, through, 0, 3)
-    with pytest.raises(RuntimeError, match="takes tensors of one dtype"):
-        run(weight.double(), through, 0, 1)
-    with pytest.raises(RuntimeError, match="with a channel or more"):
-        torch.ops.sgas_cnn.pool(torch.zeros(1, 4, 4, 0), 1, True, True)
-    with pytest.raises(RuntimeError, match="with a channel or more"):
-        torch.ops.sgas_cnn.projection(torch.zeros(1, 4, 4, 0), torch.zeros(2, 0, 1, 1), None, True)
-    with pytest.raises(RuntimeError, match="gives no channel"):
-        torch.ops.sgas_cnn.projection(x, through[:0], None, True)
-    with pytest.raises(RuntimeError, match="a weight has shape"):
-        run(weight[:1], through, 0, 1)
-    with pytest.raises(RuntimeError, match="a dense weight has shape"):
-        run(torch.zeros(0), torch.zeros(1, 2, 3, 3), 0, 1)
-    with pytest.raises(RuntimeError, match="a dense convolution has no taps"):
-        run(weight, torch.zeros(2, 2, 3, 3), 0, 1)
-    with pytest.raises(RuntimeError, match="a pointwise weight has rows beyond 2"):
-        run(weight, through, 1, 1)
-    with pytest.raises(RuntimeError, match="a slot of 3 has no convolution"):
-        convolutions, of = bank(SMALL, torch.float64, 2, False), torch.ones(8, 3).double()
-        arguments = *convolutions, [], [], [i % 2 for i in range(8)], of, of[:3]
-        torch.ops.sgas_cnn.separable_sum(*arguments)
+    with pytest.raises(RuntimeError, match=message):
+        getattr(torch.ops.sgas_cnn, operator)(*arguments)

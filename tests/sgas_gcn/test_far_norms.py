@@ -41,27 +41,11 @@ def worst(result: Tensor, truth: Tensor) -> float:
     return float((result.double() - truth).abs().max() / truth.abs().max().clamp_min(1e-30))
 
 
-def plain_run(x: Tensor, grad: Tensor) -> dict[str, Tensor]:
-    """Output, gradients and running statistics of torch's norm in the type of `x`."""
-    norm = nn.BatchNorm1d(COLUMNS).to(x.dtype)
-    own = x.clone().requires_grad_()
-    out = norm(own)
-    out.backward(grad.to(x.dtype))
-    assert own.grad is not None and norm.weight.grad is not None
-    assert norm.running_mean is not None and norm.running_var is not None
-    found = {"out": out.detach(), "grad": own.grad, "weight": norm.weight.grad}
-    norm.eval()
-    return {**found, "mean": norm.running_mean, "var": norm.running_var, "eval": norm(x).detach()}
-
-
-def our_run(x: Tensor, grad: Tensor) -> dict[str, Tensor]:
-    """The same of a layer whose map is the identity."""
-    layer = LinearNorm(COLUMNS, COLUMNS)
-    nn.init.eye_(layer.lin.weight)
+def run(layer: nn.Module, norm: nn.Module, x: Tensor, grad: Tensor) -> dict[str, Tensor]:
+    """Output, gradients and running statistics, by the norm of a layer."""
     own = x.clone().requires_grad_()
     out = layer(own)
-    out.backward(grad)
-    norm = layer.norm
+    out.backward(grad.to(x.dtype))
     assert own.grad is not None and norm.weight.grad is not None
     found = {"out": out.detach(), "grad": own.grad, "weight": norm.weight.grad}
     layer.eval()
@@ -73,7 +57,11 @@ def our_run(x: Tensor, grad: Tensor) -> dict[str, Tensor]:
 def test_a_layer_s_norm_is_as_good_as_torch_s(ratio: float) -> None:
     x = far_features(ratio)
     grad = torch.randn(ROWS, COLUMNS, generator=torch.Generator().manual_seed(1))
-    truth, torch_s, ours = plain_run(x.double(), grad), plain_run(x, grad), our_run(x, grad)
+    exact, plain = nn.BatchNorm1d(COLUMNS).double(), nn.BatchNorm1d(COLUMNS)
+    layer = LinearNorm(COLUMNS, COLUMNS)
+    nn.init.eye_(layer.lin.weight)
+    truth, torch_s = run(exact, exact, x.double(), grad), run(plain, plain, x, grad)
+    ours = run(layer, layer.norm, x, grad)
     for name, value in truth.items():
         error, allowed = worst(ours[name], value), worst(torch_s[name], value)
         assert error <= TIMES * allowed + ROUNDING, f"{name}: {error}, torch {allowed}"
