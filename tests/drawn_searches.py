@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ElementTree
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,7 +18,6 @@ from sgas.reports import draw_alphas, draw_cell, draw_margin, draw_replay, draw_
 from sgas.reports.svg import text_width
 
 SVG = "{http://www.w3.org/2000/svg}"
-GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden" / "scores.npz"
 
 POINT_ATTENTION_AND_SUMS = ("gat", "semi_gcn", "gin", "sage", "rel_sage")
 POINT = SearchSpace(

@@ -1,8 +1,7 @@
 """A real Slurm of one node in a folder of its own: munge, controller and node, stopped at the end.
 
 Nothing of the system is changed: keys, sockets, ports, logs and state are all in the folder. The
-programs are Debian's packages slurmctld, slurmd, slurm-client and munge. They are never installed
-unasked: SGAS_SLURM_TEST=1 installs them where they are missing and this is root on Debian.
+programs are Debian's packages slurmctld, slurmd, slurm-client and munge, to be installed before.
 """
 
 from __future__ import annotations
@@ -55,23 +54,9 @@ def find(program: str) -> str | None:
 def why_not() -> str | None:
     """Why no Slurm is to be started here, or None where one is wanted and can be."""
     if os.environ.get("SGAS_SLURM_TEST") != "1":
-        return (
-            "starts a Slurm node of its own and takes minutes: set SGAS_SLURM_TEST=1; as root on "
-            "Debian that installs what is missing"
-        )
+        return "starts a Slurm node of its own and takes minutes: set SGAS_SLURM_TEST=1"
     missing = [program for program in PROGRAMS if find(program) is None]
-    if missing and os.geteuid() == 0:
-        install()
-        missing = [program for program in PROGRAMS if find(program) is None]
     return f"no {', '.join(missing)} here: install {' '.join(PACKAGES)}" if missing else None
-
-
-def install() -> None:
-    """Installs Debian's packages, without starting their services."""
-    environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-    subprocess.run(["apt-get", "update", "-qq"], env=environ, check=False)
-    command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *PACKAGES]
-    subprocess.run(command, env=environ, check=False)
 
 
 def free_port() -> int:

@@ -26,6 +26,18 @@ CAN_BE_CAPTURED = ("linalg_vector_norm",)  # other functions of linalg call solv
 UNDECLARED = {"native_batch_norm": (3, 4)}  # its schema does not say that it writes to these
 
 
+class Calls(TorchDispatchMode):
+    """Lists the operators that run inside by name, with their arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, Any]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.found.append((func.overloadpacket.__name__, args))
+        return func(*args, **(kwargs or {}))
+
+
 @dataclass
 class Called:
     """An operator, its arguments, and the tensors that it returned in memory of their own."""

@@ -71,10 +71,9 @@ class Small:
     write: Callable[..., Path]
     search: str
     train: str
-    pictures: tuple[str, ...]
     samples: int
-    figure: str
     sizes: dict[str, Any]
+    figure: str = "accuracy"
 
     def run(self, folder: Path, *argv: str) -> Ended:
         return command(argv, folder, family=f"{self.family}.family")
@@ -92,19 +91,16 @@ ENTRIES = {
         write_clouds,
         f"{POINTS} --resample true",
         f"{POINTS} --num_cells 2 --epochs 4 --drop_path 0.3 --auxiliary true",
-        ("normal",),
         24,
-        "balanced_accuracy",
         {"in_channels": 3, "num_classes": 3},
+        "balanced_accuracy",
     ),
     "graph": Small(
         "sgas_gcn",
         write_graph,
         "--channels 4",
         "--channels 4 --num_cells 2 --epochs 2 --drop_path 0.3 --auxiliary true",
-        ("normal",),
         1,
-        "accuracy",
         {"in_channels": 5, "num_outputs": 3},
     ),
     "image": Small(
@@ -113,9 +109,7 @@ ENTRIES = {
         f"--channels 2 {IMAGES} --crop_padding 1",
         f"--channels 4 {IMAGES} --epochs 2 --drop_path 0.2 --auxiliary true --cutout 2 "
         "--label_smoothing 0.1 --learning_rate_schedule linear --learning_rate_warmup 1",
-        ("normal", "reduce"),
         12,
-        "accuracy",
         {"channels": 4, "image_size": 8},
     ),
     "nasbench201": Small(
@@ -123,9 +117,7 @@ ENTRIES = {
         write_images,
         "--space nasbench201 --channels 2 --num_cells 1 --batch_size 16",
         "--channels 2 --num_cells 1 --batch_size 16 --epochs 1",
-        ("normal",),
         12,
-        "accuracy",
         {"channels": 2, "image_size": 8},
     ),
 }
@@ -145,7 +137,7 @@ def test_the_whole_way(tmp_path: Path, own: dict[str, Path], space: str) -> None
     ended = entry.run(tmp_path, "search", "--dataset", "./own", *entry.search_options, "--out", "s")
     assert ended.status == 0, ended.err
     assert "s/genotype.json" in ended.out
-    for kind in entry.pictures:
+    for kind in SPACES[space].space.cell_kinds:
         assert (tmp_path / "s" / f"cell-{kind}.svg").exists()
     ended = entry.run(tmp_path, "train", "s", *entry.train.split(), "--out", "t")
     assert ended.status == 0, ended.err

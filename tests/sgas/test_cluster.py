@@ -1,7 +1,7 @@
 """Jobs on a cluster: submitit's local executor, and a real Slurm of one node where there is one.
 
-The Slurm test runs where SGAS_SLURM_TEST=1 asks for it, which also installs what is missing
-(`slurm_node.py`); elsewhere it skips with its reason.
+The Slurm test runs where SGAS_SLURM_TEST=1 asks for it (`slurm_node.py`); elsewhere it skips with
+its reason.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ import pytest
 import torch
 from drawn_searches import (
     BENCH,
-    GOLDEN,
     HOSTILE,
     IMAGE,
     POINT,
@@ -24,7 +23,6 @@ from drawn_searches import (
     words,
 )
 
-from sgas.cells.decisions import CellDecisions, genotype_of
 from sgas.cells.genotype import FORMAT, CellGene, EdgeGene, Genotype
 from sgas.deciding.records import EpochRecord
 from sgas.deciding.scoring import operation_probs
@@ -166,12 +164,6 @@ def test_genotype_draws_its_edges_duplicates_included():
         draw_genotype(genotype, POINT, "reduce")
 
 
-def test_genotype_of_a_finished_search_can_be_drawn():
-    space, records = searched("bench")
-    cell = CellDecisions.from_strings(space.topology(3), records[-1].states)
-    assert_inside(draw_genotype(genotype_of(space, {"normal": cell}), space, "normal"))
-
-
 def test_hostile_names_are_escaped_everywhere():
     alphas = drifting_alphas(HOSTILE, 3, 50)
     records = search_records(alphas, HOSTILE, 3, 7, kind="<b>&kind</b>")
@@ -279,15 +271,3 @@ def test_chart_helpers():
     assert thin(list(range(100)), 5) == [0, 25, 50, 74, 99]
     points = [(x, 0.0) for x in range(50)] + [(50, 9.0), (51, 0.0)]
     assert simplify(points, 0.5) == [(0, 0.0), (49, 0.0), (50, 9.0), (51, 0.0)]
-
-
-@pytest.mark.skipif(not GOLDEN.exists(), reason="the golden figures are not beside this checkout")
-@pytest.mark.parametrize("family, name", [("gcn", "point"), ("cnn", "image")])
-def test_golden_searches_can_be_drawn(family, name):
-    space, num_steps, interval = SEARCHES[name]
-    with np.load(GOLDEN, allow_pickle=False) as arrays:
-        trajectories = arrays[f"{family}.alpha"][::8]
-    for alphas in trajectories:
-        records = search_records(alphas, space, num_steps, interval)
-        for svg in all_pictures(space, records).values():
-            assert_inside(svg)

@@ -12,8 +12,7 @@ from unittest.mock import patch
 import pytest
 import torch
 from small_searches import SPACES, small_search, small_training, training_batches
-from tape import FROM_PYTHON, WAITING
-from torch.utils._python_dispatch import TorchDispatchMode
+from tape import FROM_PYTHON, WAITING, Calls
 from triton_runs import run_alone
 
 from sgas.running.loop import run_network
@@ -22,31 +21,9 @@ spaces = pytest.mark.parametrize("space", SPACES)
 stages = pytest.mark.parametrize("decided", [0, 2], ids=["undecided", "half decided"])
 
 
-class Counting(TorchDispatchMode):
-    """Counts the operators that wait, and tensors of numbers from Python."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.waits: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.overloadpacket.__name__
-        if name in (*WAITING, FROM_PYTHON):
-            self.waits[name] += 1
-        return func(*args, **(kwargs or {}))
-
-
-class Products(TorchDispatchMode):
-    """Counts the products and convolutions inside that have factors of bfloat16."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.narrow = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.overloadpacket.__name__ in ("mm", "addmm", "convolution"):
-            self.narrow += args[-1 if len(args) == 2 else 1].dtype == torch.bfloat16
-        return func(*args, **(kwargs or {}))
+def waits(calls: Calls) -> Counter[str]:
+    """How often each operator ran that waits, or begins a tensor of numbers from Python."""
+    return Counter(name for name, _ in calls.found if name in (*WAITING, FROM_PYTHON))
 
 
 @spaces
@@ -75,11 +52,13 @@ def test_bf16_stays_close_and_keeps_alphas_weights_and_losses_float32(
 def test_bf16_multiplies_in_bfloat16_and_hands_out_float32(space: str, tmp_path: Path) -> None:
     small = small_search(space, precision="bf16")
     inputs, _ = small.batches[0]
-    with Products() as products:
+    with Calls() as calls:
         out = run_network(small.search.network, inputs, "bf16", torch.device("cpu"))
     assert out.dtype == torch.float32
+    products = [args for name, args in calls.found if name in ("mm", "addmm", "convolution")]
+    narrow = [args[-1 if len(args) == 2 else 1].dtype == torch.bfloat16 for args in products]
     # The first layers of the cells and the stem at least, beside the classifier.
-    assert products.narrow > small.search.task.model.num_cells
+    assert sum(narrow) > small.search.task.model.num_cells
 
 
 @spaces
@@ -88,11 +67,11 @@ def test_no_step_waits_for_the_device(space: str, decided: int, tmp_path: Path) 
     small = small_search(space, steps=3, decided=decided)
     small.step(0)  # what is made once, such as the state of the optimisers
     parts, generator = small.search.parts, small.search.random.augment
-    with Counting() as counting:
+    with Calls() as calls:
         parts.weights.batch(torch.arange(3), generator)
         small.step(1)
         small.step(2)
-    assert not counting.waits
+    assert not waits(calls)
 
 
 @spaces
@@ -100,19 +79,19 @@ def test_no_step_of_a_training_waits_for_the_device(space: str, tmp_path: Path) 
     training = small_training(space)
     first, *others = training_batches(training, 3)
     training.train_step(*first)
-    with Counting() as counting:
+    with Calls() as calls:
         for batch in others:
             training.train_step(*batch)
     # The sizes of the graphs of a batch go along, by a copy that nothing waits for.
-    assert counting.waits == ({FROM_PYTHON: len(others)} if space == "graph" else {})
+    assert waits(calls) == ({FROM_PYTHON: len(others)} if space == "graph" else {})
 
 
 def test_the_count_of_waits_counts() -> None:
-    with Counting() as counting:
+    with Calls() as calls:
         torch.ones(1).item()
         torch.ones(2).nonzero()
         torch.ones(2)[[1]]
-    assert counting.waits == {"_local_scalar_dense": 1, "nonzero": 1, "lift_fresh": 1}
+    assert waits(calls) == {"_local_scalar_dense": 1, "nonzero": 1, "lift_fresh": 1}
 
 
 @pytest.mark.gpu

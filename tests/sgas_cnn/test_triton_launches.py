@@ -5,14 +5,13 @@ On a GPU the number of launches is the time of a step of small tensors.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 from image_kernels import SMALL, bank
-from torch.utils._python_dispatch import TorchDispatchMode
+from tape import Calls
 from triton_images import backward_of, cell, mixing, moved, some_of
 from triton_runs import DEVICE, triton_kernels
 
@@ -36,34 +35,21 @@ FREE = {
 }  # fmt: skip
 
 
-class Launches(TorchDispatchMode):
-    """Counts by name the operators of torch that launch kernels."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.overloadpacket.__name__
-        self.found[name] += name not in FREE
-        return func(*args, **(kwargs or {}))
-
-
 def launches(run: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> tuple[Any, int]:
     """What comes back, and how many kernels were launched; Triton's are counted, not run."""
     from sgas_cnn.kernels import cuda_backend
     from sgas_cnn.kernels.triton.sums import _added_kernel
 
-    counter = Launches()
+    kernels: list[str] = []
 
     def count(kernel: Any, *args: Any, **named: Any) -> None:
-        counter.found[kernel.fn.__name__] += 1
+        kernels.append(kernel.fn.__name__)
 
-    with monkeypatch.context() as patched, counter:
+    with monkeypatch.context() as patched, Calls() as calls:
         patched.setattr(type(_added_kernel), "run", count)
         patched.setattr(cuda_backend, "is_looked_at", lambda *_: False)
         back = run()
-    return back, counter.found.total()
+    return back, len(kernels) + sum(name not in FREE for name, _ in calls.found)
 
 
 @pytest.mark.parametrize("num_edges", [2, 4])

@@ -29,7 +29,7 @@ def test_equals_its_twin(case: str, rows: int, channels: int, dtype: torch.dtype
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_says_the_truth_about_shapes_and_what_it_writes(case: str) -> None:
+def test_torch_finds_the_truth_about_shapes_and_what_it_writes(case: str) -> None:
     name, make = CASES[case]
     operator = compiled_operator(name).default
     checks = ("test_schema", "test_faketensor")
