@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import all as every
 import cifar10
 import imagenet
 import modelnet40
+import msgspec
 import pytest
 import reproduction
 from paper import DATA, Reproduction
@@ -22,6 +22,7 @@ from reproduction import main
 from studies import write_study
 
 from sgas.family import Family
+from sgas.running.runs import RunFacts
 
 FIGURES = {"cri1": 0.90, "cri2": 0.92, "darts": 0.89, "random": 0.88}
 RESULT = {"parameters": 5, "flops": 7, "protocol": "clean"}
@@ -62,9 +63,8 @@ class Commands:
     def train(self, family: Family, values: dict[str, str]) -> None:
         folder = Path(values.get("--resume") or values["--out"])
         folder.mkdir(parents=True, exist_ok=True)
-        keys = "family", "verb", "run", "loop", "model", "data", "dimensions"
-        config: dict[str, Any] = {**dict.fromkeys(keys), "environment": {"torch": "2.13.0"}}
-        (folder / "config.json").write_text(json.dumps(config))
+        facts = RunFacts("cnn", "train", {}, {}, {}, {}, {}, environment={"torch": "2.13.0"})
+        (folder / "config.json").write_bytes(msgspec.json.encode(facts))
         (folder / "result.json").write_text(json.dumps(RESULT))
 
     def evaluate(self, family: Family, values: dict[str, str]) -> None:

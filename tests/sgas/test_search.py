@@ -9,17 +9,18 @@ from typing import Any
 import msgspec
 import pytest
 import torch
-from small_searches import small_training
+from small_models import SPACES
 from toy_family import ToyDataConfig, ToyModelConfig, ToyTask
 
 from sgas.cells.decisions import CellDecisions, Choice
-from sgas.config import RunConfig, SearchConfig
+from sgas.config import RunConfig, SearchConfig, TrainConfig
 from sgas.errors import RunError, SgasError
-from sgas.protocols import search_parts
+from sgas.protocols import search_parts, train_parts
 from sgas.running.loop import Loop
 from sgas.running.optimizers import AlphaOptimizer
 from sgas.running.runs import Run, RunFacts, read_records
 from sgas.running.search import Search
+from sgas.running.train import Training
 
 CPU = torch.device("cpu")
 FAST = {
@@ -36,6 +37,13 @@ def make(protocol: str = "clean", **loop: object) -> Any:
     parts = search_parts(task, protocol, 0, 0.1, CPU)
     config = SearchConfig(**{**FAST, **loop})
     return Search(task, config, parts=parts, seed=0, device=CPU, notes={"dataset": "blobs"})
+
+
+def make_training() -> Training:
+    task = ToyTask(RunConfig(dataset="blobs"), ToyModelConfig(), ToyDataConfig())
+    parts = train_parts(task, "clean", 0, 0.1, CPU)
+    genotype, config = SPACES["toy"].genotype(0), TrainConfig(batch_size=16, epochs=1)
+    return Training(task, genotype, config, parts=parts, seed=0, device=CPU)
 
 
 def loop_of(body: Any, folder: Path, listener: Any = None) -> Loop:
@@ -182,7 +190,7 @@ def test_a_network_that_gives_no_numbers_is_not_recorded(
         return {"loss": loss, "accuracy": 0.0}
 
     monkeypatch.setattr("sgas.running.loop.measure", measure)
-    loop = loop_of(make() if verb == "search" else small_training("point"), tmp_path)
+    loop = loop_of(make() if verb == "search" else make_training(), tmp_path)
     with pytest.raises(SgasError, match=message):
         loop.execute()
     assert loop.run.metrics == []
