@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sgas.data import LabelledArrays, stream_seed
+from sgas.data import LabelledArrays
 from sgas.errors import DataError, option
 from sgas.own.folders import (
     SPLITS,
@@ -55,7 +55,7 @@ def load_folder(folder: Path, split: str, num_points: int | None, seed: int) -> 
     """One split: inputs float32 `[N, num_points, C]` (None: all points), labels int64 `[N]`.
 
     Where clouds have more than `num_points` points, each gives a random choice of its own that
-    depends on `seed` and the file's name, because the order of points may mean anything. The test
+    depends on `seed` and its points alone, because their order may mean anything. The test
     files are opened for split "test" alone; the training files always, since they say which
     classes there are. DataError with the first problem: of the folder, the files, the labels or
     the values of the points.
@@ -71,8 +71,7 @@ def load_folder(folder: Path, split: str, num_points: int | None, seed: int) -> 
     start = 0
     for file in files:
         stop = start + len(file)
-        generator = np.random.default_rng(stream_seed(seed, "points", split, file.path.name))
-        _fill(inputs[start:stop], file, generator)
+        _fill(inputs[start:stop], file, seed)
         start = stop
     return LabelledArrays(inputs, np.concatenate([file.labels for file in files]), scan.classes)
 
@@ -108,17 +107,19 @@ def not_finite_problem(path: Path, bad: np.ndarray) -> str:
     return f"{path}: {count} NaN or infinite points, first cloud {bad[0]}: correct or remove"
 
 
-def _fill(inputs: np.ndarray, file: SampleFile, generator: np.random.Generator) -> None:
+def _fill(inputs: np.ndarray, file: SampleFile, seed: int) -> None:
     """Writes a file's clouds into `inputs` `[N, num_points, C]`; DataError for NaN or infinity."""
+    import torch
+
+    from sgas_gcn.drawing import chosen_points
+
     num_stored, num_points = file.sample_shape[0], inputs.shape[1]
     bad: list[int] = []
     for start, block in blocks(read_array(file.path, "points")):
         finite = np.isfinite(block).all(axis=(1, 2))
         bad += (start + np.flatnonzero(~finite)).tolist()
         if num_points < num_stored:
-            draw = generator.random((len(block), num_stored), np.float32)
-            chosen = np.argpartition(draw, num_points - 1, axis=1)[:, :num_points]
-            block = np.take_along_axis(block, chosen[..., None], axis=1)
+            block = chosen_points(torch.from_numpy(block), num_points, seed).numpy()
         inputs[start : start + len(block)] = block
     if bad:
         raise DataError(not_finite_problem(file.path, np.array(bad)))
