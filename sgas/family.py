@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from sgas.cells.genotype import Genotype
 from sgas.cells.space import SearchSpace
@@ -94,15 +94,67 @@ class Searchable(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Samples:
+    """What a network is asked: `items`, as `Preparation.batches` takes them, and their `names`.
+
+    `alone` says that one was given by itself, not a list of one. `targets` `[R]` or `[R, L]` are
+    of all rows of answers, numbers of `classes`; None where they are not known.
+    """
+
+    items: Sequence[Any]
+    names: Sequence[str]
+    alone: bool = False
+    targets: Tensor | None = None
+    classes: tuple[str, ...] = ()
+
+
+class Preparation(Protocol):
+    """How a trained network's inputs are made of what a user has; its run keeps the fields.
+
+    A frozen dataclass of JSON values. A sample has one row of logits, or with `many_rows` any
+    number of them (the nodes of a graph).
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    many_rows: ClassVar[bool]
+
+    @property
+    def labels(self) -> Labels:
+        """How logits become predictions."""
+        ...
+
+    def read(self, data: Any, run: RunConfig) -> Samples:
+        """The samples in arrays, lists, data sets or files.
+
+        A data set by name, or a folder of one's own, gives its test part; `run` says where data
+        lie. DataError where the network cannot take them.
+        """
+        ...
+
+    def batches(
+        self, items: Sequence[Any], batch_size: int, device: torch.device
+    ) -> Iterator[tuple[Sequence[int], Any, Sequence[int]]]:
+        """Inputs of a network, each with the numbers of its samples and their counts of rows."""
+        ...
+
+
 class Task(Models, Searchable, Splits, Protocol):
     """One data set, its splits, and the models for it.
 
-    `dimensions` are the sizes that the data settle; `smallest_batch` how many samples a training
-    batch needs at least (batch norm over single rows cannot train).
+    `dimensions` are the sizes that the data settle, `classes` the names of the classes or labels;
+    `smallest_batch` how many samples a training batch needs at least (batch norm over single rows
+    cannot train).
     """
 
     dimensions: dict[str, int]
+    classes: tuple[str, ...]
     smallest_batch: int
+
+    @property
+    def preparation(self) -> Preparation:
+        """How inputs are made where the data are not there any more."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -149,7 +201,8 @@ class Space:
 
     The fields of `model_config` and `data_config` become options. `open_task` loads the training
     part of a data set and may raise DataError or ConfigError; `models` are the networks for inputs
-    and outputs of known size, as of `paper_dimensions`. `operations` imports what its entries need.
+    and outputs of known size, as of `paper_dimensions`; `preparation` makes that of a task again
+    from its fields. `operations` imports what its entries need.
 
     `datasets` are entries with `name`, `help` and `load`, made by `dataset_entry` of these, and
     `task` what they are called together. `like` is the space whose data sets another space takes.
@@ -162,6 +215,7 @@ class Space:
     data_config: type
     open_task: Callable[[RunConfig, Any, Any], Task]
     models: Callable[[Any, Mapping[str, int]], Models]
+    preparation: Callable[[Mapping[str, Any]], Preparation]
     paper_dimensions: Mapping[str, int]
     operations: Callable[[], Operations]
     datasets: dict[str, Any] = field(default_factory=dict)

@@ -119,7 +119,7 @@ def evaluate(
 def load(
     family: Family, run: TrainResult | str | Path, *, plugins: Sequence[str | Path] = ()
 ) -> TrainResult:
-    """A trained run: its network, genotype, config and figures.
+    """A trained run, which predicts: its classes, network, genotype, config and figures.
 
     RunError where it is a search, or was not trained to its end; PluginError where `plugins` are
     not those that it had.

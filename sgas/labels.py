@@ -27,6 +27,10 @@ class Labels(Protocol):
         """What the logits predict, in the form of the targets."""
         ...
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """The probability of each class or label, `[R, L]`."""
+        ...
+
     def metrics(
         self, predictions: Tensor, targets: Tensor, rows: Sequence[int] = ()
     ) -> dict[str, float]:
@@ -49,6 +53,10 @@ class ManyLabels:
     def predictions(self, logits: Tensor) -> Tensor:
         """The labels that are more likely on than off."""
         return logits > 0
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Of each label by itself."""
+        return logits.sigmoid()
 
     def metrics(
         self, predictions: Tensor, targets: Tensor, rows: Sequence[int] = ()
@@ -92,6 +100,10 @@ class OneClass:
     def predictions(self, logits: Tensor) -> Tensor:
         """The most likely class."""
         return logits.argmax(-1)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Of the classes, which add up to 1."""
+        return logits.softmax(-1)
 
     def metrics(
         self, predictions: Tensor, targets: Tensor, rows: Sequence[int] = ()

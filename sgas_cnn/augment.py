@@ -48,8 +48,7 @@ class ImageAugmentation:
 
     def prepare(self, images: Tensor) -> Tensor:
         """The images as they are, normalised."""
-        pixels = images.permute(0, 3, 1, 2).float()
-        return (pixels - _constant(self.mean, pixels.device)) / _constant(self.std, pixels.device)
+        return normalized(images, self.mean, self.std)
 
     def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """A window of each padded image, half of them mirrored, normalised, a square blanked."""
@@ -87,6 +86,12 @@ class ImageAugmentation:
             return (place >= 0) & (place < side)  # [B, size]
 
         return images.masked_fill_(band(height)[:, None, :, None] & band(width)[:, None, None], 0.0)
+
+
+def normalized(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Images uint8 `[B, H, W, C]` as float32 `[B, C, H, W]`, less `mean` and over `std`."""
+    pixels = images.permute(0, 3, 1, 2).float()
+    return (pixels - _constant(mean, pixels.device)) / _constant(std, pixels.device)
 
 
 @cache

@@ -8,7 +8,7 @@ from typing import Any
 
 from sgas.config import RunConfig
 from sgas.errors import unknown_name
-from sgas.family import Family, Models, Operations, Space, Task
+from sgas.family import Family, Models, Operations, Preparation, Space, Task
 from sgas_cnn.config import (
     IMAGE_SPACE,
     NASBENCH201_SPACE,
@@ -63,6 +63,13 @@ def _models(model: Any, dimensions: Mapping[str, int]) -> Models:
     return models(model, dimensions)
 
 
+def _preparation(fields: Mapping[str, Any]) -> Preparation:
+    from sgas_cnn.preparation import ImagePreparation
+
+    lists = {name: tuple(fields[name]) for name in ("mean", "std")}  # JSON knows no tuples
+    return ImagePreparation(**{**fields, **lists})
+
+
 def _image_operations() -> Operations:
     from sgas_cnn.ops.cases import image_cases
     from sgas_cnn.ops.image import IMAGE_OPERATIONS
@@ -101,6 +108,7 @@ SPACES = {
         ImageDataConfig,
         _open_task,
         _models,
+        _preparation,
         CIFAR10,
         operations,
         DATASETS,

@@ -107,7 +107,7 @@ class BatchReader:
             try:
                 image = self._image(name, epoch)
                 return image, int(self.files.labels[place % len(self.files)])
-            except _unreadable() as error:
+            except unreadable() as error:
                 damaged.append((name, " ".join(str(error).split()) or type(error).__name__))
         return None
 
@@ -245,7 +245,7 @@ def _end_readers(loader: weakref.ref[Any]) -> None:
         process.kill()
 
 
-def _unreadable() -> tuple[type[Exception], ...]:
+def unreadable() -> tuple[type[Exception], ...]:
     """What Pillow raises for damaged files."""
     from PIL import Image
 

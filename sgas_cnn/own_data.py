@@ -30,12 +30,12 @@ def keep_own(dataset: Any, test: Any | None, root: str) -> Path:
 def _images(dataset: Any) -> Arrays:
     images, labels = [], []
     for number, (sample, label) in enumerate(pairs(dataset, "image")):
-        images.append(_as_bytes(sample, number))
+        images.append(as_bytes(sample, number))
         labels.append(label)
     return labelled("image", stacked(images, "image"), labels, dataset)
 
 
-def _as_bytes(sample: Any, number: int) -> np.ndarray:
+def as_bytes(sample: Any, number: int) -> np.ndarray:
     """An image as uint8 `[H, W, C]` or `[H, W]`."""
     image = as_array(sample)
     first, last = (image.shape[0], image.shape[-1]) if image.ndim == 3 else (0, 0)

@@ -29,11 +29,12 @@ from sgas_cnn.config import (
 from sgas_cnn.datasets import load_images
 from sgas_cnn.datasets.imagenet import ImageFiles
 from sgas_cnn.edges import OperationTable
-from sgas_cnn.file_source import IMAGE_SIZE, FileSource
+from sgas_cnn.file_source import IMAGE_SIZE, MEAN, STD, FileSource
 from sgas_cnn.nasbench201 import NasBench201Network, NasBench201Supernet
 from sgas_cnn.network import ImageNetwork
 from sgas_cnn.ops.image import IMAGE_OPERATIONS
 from sgas_cnn.ops.nasbench201 import NASBENCH201_TABLE
+from sgas_cnn.preparation import ImagePreparation
 from sgas_cnn.supernet import ImageSupernet
 
 
@@ -128,6 +129,13 @@ class ImageTask(ImageModels):
                 f"stem is imagenet, which needs images of at least 64 pixels a side; those of "
                 f"{dataset} have {side}: give {option('stem', 'cifar')}"
             )
+
+    @property
+    def preparation(self) -> ImagePreparation:
+        """Images of the size and the normalisation of training."""
+        files = isinstance(self._training, ImageFiles)
+        mean, std = (MEAN, STD) if files else (self._augmentation.mean, self._augmentation.std)
+        return ImagePreparation(self.in_channels, *self.sides, mean, std, files)
 
     def _part(self, split: LabelledArrays | ImageFiles, part: np.ndarray, device: Any) -> Source:
         if isinstance(split, ImageFiles):

@@ -100,9 +100,10 @@ def evaluate(
 
 
 def load(run: TrainResult | str | Path, *, plugins: Sequence[str | Path] = ()) -> TrainResult:
-    """A trained run: its `network`, `genotype`, `config`, and figures (`result`, `evaluation`).
+    """A trained run: `predict`, `predict_proba` and `classes`, without its data.
 
-    RunError where it is a search, or was not trained to its end.
+    Beside them `network`, `genotype`, `config`, and figures (`result`, `evaluation`). RunError
+    where it is a search, or was not trained to its end.
     """
     from sgas import interface
     from sgas_gcn.family import FAMILY

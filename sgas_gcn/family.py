@@ -8,7 +8,7 @@ from typing import Any
 
 from sgas.config import RunConfig
 from sgas.errors import DataError, InputError, unknown_name
-from sgas.family import Family, Models, Operations, Space, Task
+from sgas.family import Family, Models, Operations, Preparation, Space, Task
 from sgas_gcn.config import (
     GRAPH_SPACE,
     POINT_SPACE,
@@ -87,6 +87,18 @@ def _graph_models(model: Any, dimensions: Mapping[str, int]) -> Models:
     return graph_task.models(model, dimensions)
 
 
+def _cloud_preparation(fields: Mapping[str, Any]) -> Preparation:
+    from sgas_gcn.preparation import CloudPreparation
+
+    return CloudPreparation(**fields)
+
+
+def _graph_preparation(fields: Mapping[str, Any]) -> Preparation:
+    from sgas_gcn.preparation import GraphPreparation
+
+    return GraphPreparation(**fields)
+
+
 def _point_operations() -> Operations:
     from sgas_gcn.ops.cases import point_cases
     from sgas_gcn.ops.operation import Operation
@@ -127,6 +139,7 @@ SPACES = {
         PointDataConfig,
         _open_points,
         _point_models,
+        _cloud_preparation,
         {"in_channels": 3, "num_classes": 40},
         _point_operations,
         DATASETS,
@@ -139,6 +152,7 @@ SPACES = {
         GraphDataConfig,
         _open_graphs,
         _graph_models,
+        _graph_preparation,
         {"in_channels": 50, "num_outputs": 121},
         _graph_operations,
         GRAPH_DATASETS,

@@ -28,6 +28,7 @@ from sgas_gcn.datasets.graphs import load_graphs
 from sgas_gcn.graph_batch import GraphBatch
 from sgas_gcn.network import GraphNetwork
 from sgas_gcn.ops.graph import GRAPH_OPERATIONS
+from sgas_gcn.preparation import GraphPreparation, graph_batch_of
 from sgas_gcn.supernet import GraphSupernet
 
 # The mean training graph of PPI, for counting operations and time.
@@ -159,13 +160,15 @@ class GraphTask(GraphModels):
                     "takes 2: leave it out"
                 )
 
+    @property
+    def preparation(self) -> GraphPreparation:
+        """Graphs as they are."""
+        by_graph = isinstance(self.labels, ManyLabelsByGraph)
+        return GraphPreparation(self.in_channels, self._training.multi_label, by_graph)
+
     def _source(self, split: GraphSplit, device: torch.device) -> GraphSource:
         """The graphs of a split on the device, their edges sorted."""
-        batches = []
-        for graph in split.graphs:
-            asked = None if graph.nodes is None else torch.from_numpy(graph.nodes)
-            edges = torch.from_numpy(np.ascontiguousarray(graph.edges))
-            batches.append(GraphBatch.of_graph(torch.from_numpy(graph.x), edges, asked).to(device))
+        batches = [graph_batch_of(graph).to(device) for graph in split.graphs]
         targets = [torch.from_numpy(graph.targets).to(device) for graph in split.graphs]
         return GraphSource(batches, targets, self._data.feature_dropout)
 

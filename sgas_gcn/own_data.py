@@ -26,16 +26,16 @@ def keep_own(dataset: Any, test: Any | None, root: str) -> Path:
     where it is none of these.
     """
     for part in (dataset, test):
-        _refuse_hetero(part)
-    if _is_graph(dataset):
+        refuse_hetero(part)
+    if is_graph(dataset):
         if test is not None:
             raise DataError("one graph holds its test nodes in test_mask: leave test out")
         return keep(root, name_of(dataset), {"graph": _one_graph(dataset)})
     row: Any = dataset if isinstance(dataset, Sequence | _pyg_dataset()) else ()
-    if len(row) and _is_graph(row[0]):
+    if len(row) and is_graph(row[0]):
         if row[0].edge_index is not None:
             return keep(root, name_of(dataset), {"graphs": _graphs(dataset, test)})
-        dataset, test = _Clouds(dataset), None if test is None else _Clouds(test)
+        dataset, test = Clouds(dataset), None if test is None else Clouds(test)
     files = {"train": _clouds(dataset)}
     if test is not None:
         files["test"] = _clouds(test)
@@ -48,7 +48,7 @@ def _pyg_dataset() -> Any:
     return Dataset
 
 
-def _refuse_hetero(dataset: Any) -> None:
+def refuse_hetero(dataset: Any) -> None:
     """DataError for a graph of several kinds of nodes, alone or first in a list."""
     from torch_geometric.data import HeteroData
 
@@ -60,12 +60,12 @@ def _refuse_hetero(dataset: Any) -> None:
         )
 
 
-def _is_graph(value: Any) -> bool:
+def is_graph(value: Any) -> bool:
     """Whether a value is PyG's: it alone has all of these."""
     return all(hasattr(value, name) for name in ("edge_index", "num_nodes", "to_dict"))
 
 
-class _Clouds:
+class Clouds:
     """PyG's clouds as pairs of points (with the features of x after pos) and label."""
 
     def __init__(self, graphs: Sequence[Any]) -> None:
@@ -75,9 +75,15 @@ class _Clouds:
         return len(self.graphs)
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, Any]:
+        return self.points(number), self.graphs[number].y
+
+    def points(self, number: int) -> np.ndarray:
+        """One cloud `[P, C]`; DataError where a graph is none."""
         graph = self.graphs[number]
+        if graph.pos is None:
+            raise DataError(f"graph {number} has no pos: it is no cloud")
         parts = [as_array(part) for part in (graph.pos, graph.x) if part is not None]
-        return np.concatenate(parts, axis=1), graph.y
+        return np.concatenate(parts, axis=1)
 
 
 def _clouds(dataset: Any) -> Arrays:

@@ -19,9 +19,10 @@ from sgas.protocols import AlphasOn
 from sgas_gcn.augment import CloudAugmentation, have_normals
 from sgas_gcn.cells import Operations
 from sgas_gcn.config import POINT_SPACE, PointDataConfig, PointModelConfig
-from sgas_gcn.datasets import load_points
+from sgas_gcn.datasets import DATASETS, load_points
 from sgas_gcn.network import PointNetwork
 from sgas_gcn.ops.point import POINT_OPERATIONS
+from sgas_gcn.preparation import CHOSEN, FIRST, CloudPreparation
 from sgas_gcn.supernet import PointSupernet
 
 
@@ -87,7 +88,7 @@ class PointTask(PointModels):
         run: RunConfig,
         **cells: Any,
     ) -> None:
-        self.dataset = dataset
+        self.dataset, self._seed = dataset, run.seed
         self._load = partial(load_points, dataset, data_root=run.data_root, seed=run.seed)
         wanted = None if data.resample else model.num_points
         self._training = self._load(split="train", num_points=wanted)
@@ -102,6 +103,14 @@ class PointTask(PointModels):
         self._augmentation = CloudAugmentation(
             data, model.num_points, have_normals(self._training.inputs)
         )
+
+    @property
+    def preparation(self) -> CloudPreparation:
+        """Clouds of any size; the loader of a data set with a name takes the first points."""
+        model = self.model
+        drawn = FIRST if self.dataset in DATASETS else CHOSEN
+        least = model.k * model.num_cells
+        return CloudPreparation(self.in_channels, model.num_points, least, drawn, self._seed)
 
     def _source(self, arrays: LabelledArrays, device: torch.device) -> DeviceSource:
         return DeviceSource(

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -36,8 +36,9 @@ from sgas.cells.space import SearchSpace
 from sgas.config import RunConfig, option, validate
 from sgas.data import DeviceSource, Source, SubsetSource, stratified_parts
 from sgas.errors import unknown_name
-from sgas.family import DatasetInfo, Family, OperationCase, Operations, Space
+from sgas.family import DatasetInfo, Family, OperationCase, Operations, Samples, Space
 from sgas.labels import OneClass
+from sgas.own.samples import samples_of
 from sgas.protocols import AlphasOn
 
 OPERATIONS = ("none", "skip", "linear", "tanh", "gate")
@@ -182,10 +183,32 @@ def send(number: signal.Signals, process: int) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, stops)
 
 
+@dataclass(frozen=True)
+class ToyPreparation:
+    """Vectors `[D]`, as lists or arrays."""
+
+    num_features: int
+    labels: ClassVar[OneClass] = OneClass()
+    many_rows: ClassVar[bool] = False
+
+    def read(self, data: Any, run: RunConfig) -> Samples:
+        if isinstance(data, str):
+            source = ToyTask(run, ToyModelConfig(), ToyDataConfig()).test_part(torch.device("cpu"))
+            names = [str(number) for number in range(len(source))]
+            return Samples(source.inputs, names, False, source.targets, ToyTask.classes)
+        vectors, alone = samples_of(data, "vector", lambda one: np.ndim(one) == 1)
+        return Samples(torch.tensor(np.array(vectors)).float(), range(len(vectors)), alone)
+
+    def batches(self, items: Tensor, batch_size: int, device: torch.device) -> Any:
+        for numbers in torch.arange(len(items)).split(batch_size):
+            yield numbers.tolist(), items[numbers].to(device), [1] * len(numbers)
+
+
 class ToyTask:
     dataset, samples, paper_alphas_on = "blobs", "vectors", AlphasOn.TEST
     space = SPACE
     labels = OneClass()
+    classes = ("0", "1", "2")
     smallest_batch = 2
 
     def __init__(self, run: RunConfig, model: ToyModelConfig, data: ToyDataConfig) -> None:
@@ -195,6 +218,10 @@ class ToyTask:
         self.dimensions = {"num_features": NUM_FEATURES, "num_classes": NUM_CLASSES}
         self.opened: list[str] = []
         self.drawn = 0
+
+    @property
+    def preparation(self) -> ToyPreparation:
+        return ToyPreparation(NUM_FEATURES)
 
     def _arrays(self, split: str, device: torch.device) -> tuple[DeviceSource, np.ndarray]:
         self.opened.append(split)
@@ -271,6 +298,7 @@ SPACES = {
         ToyDataConfig,
         open_task,
         models,
+        lambda fields: ToyPreparation(**fields),
         {"num_features": NUM_FEATURES, "num_classes": NUM_CLASSES},
         operations,
         {"blobs": DatasetInfo("blobs", "vectors", "three blobs of vectors")},

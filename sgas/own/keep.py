@@ -64,7 +64,7 @@ def pairs(dataset: Any, what: str) -> Iterator[tuple[Any, int]]:
     label, or a pair of arrays or tensors, samples `[N, ...]` and labels `[N]`. DataError where it
     is neither; `what` is what a sample is called.
     """
-    _refuse_kinds(dataset, what)
+    refuse_kinds(dataset, what)
     if isinstance(dataset, tuple) and len(dataset) == 2:
         samples, labels = as_array(dataset[0]), as_array(dataset[1])
         if samples.shape[:1] != labels.shape or not len(labels):
@@ -93,7 +93,7 @@ def pairs(dataset: Any, what: str) -> Iterator[tuple[Any, int]]:
         yield item[0], _label(item[1], number)
 
 
-def _refuse_kinds(dataset: Any, what: str) -> None:
+def refuse_kinds(dataset: Any, what: str) -> None:
     """DataError for what is often at hand, but is no data set of samples."""
     from torch.utils.data import DataLoader
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, cast
 from sgas.cells.genotype import Genotype
 from sgas.deciding.records import EpochRecord
 from sgas.deciding.schedule import shown_epoch
-from sgas.family import Family
+from sgas.family import Family, Preparation
 from sgas.registry import plugged
+from sgas.running.predict import Answers, answer, is_own_data, kept_inputs
 from sgas.running.runs import read_genotype, read_metrics, read_records
 from sgas.running.settings import open_settings
 from sgas.running.trained import (
@@ -114,7 +115,7 @@ class SearchResult:
 
 @dataclass(frozen=True, repr=False)
 class TrainResult:
-    """A trained network, read from its run folder.
+    """A trained network, read from its run folder: it predicts, without the data.
 
     `config` and `history` are as those of a search; `result` has the figures of the epoch that was
     kept, parameters and FLOPs.
@@ -142,6 +143,42 @@ class TrainResult:
         """The trained network, on the CPU in evaluation mode at first; takes a prepared batch."""
         with plugged(self.family, folders=[self.folder]):
             return cast("nn.Module", trained_network(self.family, self.folder))
+
+    @cached_property
+    def _inputs(self) -> tuple[tuple[str, ...], Preparation]:
+        with plugged(self.family, folders=[self.folder]):
+            return kept_inputs(self.family, self.folder)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes or labels, in the order of their numbers."""
+        return self._inputs[0]
+
+    def answers(self, data: Any) -> Answers:
+        """The logits for what `predict` takes, with names of the samples and targets if known."""
+        classes, preparation = self._inputs
+        with plugged(self.family, folders=[self.folder]):
+            settings, _ = open_trained(self.family, self.folder)
+            if is_own_data(self.family, settings.run, data):
+                self.evaluate()  # a look at the test part is an evaluation, and is kept as one
+            return answer(self.network, preparation, classes, data, settings)
+
+    def predict(self, data: Any) -> Any:
+        """The number of the class of each sample, int64 `[N]`, or of a single one.
+
+        `data` is one sample or several: an array or tensor, a list (of clouds of any sizes), PyG's
+        data, a map-style `torch.utils.data.Dataset`, the path of files or of a folder of one's own,
+        or the name of a data set; of the last two, the test part. Samples are as in the data, not
+        normalised. Of many labels bool `[N, L]`; of graphs an array for each, with a row a node.
+        The network runs where its parameters are. DataError where it cannot take them.
+        """
+        answers = self.answers(data)
+        return answers.collected(answers.labels.predictions)
+
+    def predict_proba(self, data: Any) -> Any:
+        """The probabilities of all `classes`, float32 `[N, L]`; all else is as for `predict`."""
+        answers = self.answers(data)
+        return answers.collected(answers.labels.probabilities)
 
     @property
     def evaluation(self) -> dict[str, Any] | None:

@@ -172,6 +172,8 @@ def _open_training(family: Family, settings: Settings, task: Task, device: torch
     sizes = [_size(part) for part in (parts.training, *(parts.measured.values() or (None,)))]
     facts = {
         "genotype": msgspec.to_builtins(genotype),
+        "classes": list(task.classes),
+        "inputs": dataclasses.asdict(task.preparation),
         **provenance(dataclasses.asdict(run), genotype.meta),
     }
     return Opened(task, training, {"training part": parts.training}, sizes, facts)

@@ -77,14 +77,17 @@ def _graph(file: GraphFile, number: int) -> GraphArrays:
     """One graph of a file; nodes without a known class are not asked."""
     nodes = slice(*file.node_ptr[number : number + 2])
     edges = file.edge[slice(*file.edge_ptr[number : number + 2])].astype(np.int64).T
-    if not file.directed:
-        back = edges[::-1, edges[0] != edges[1]]
-        edges = np.concatenate([edges, back], axis=1)
+    edges = edges if file.directed else both_ways(edges)
     targets = file.targets[nodes]
     if file.multi_label or (targets >= 0).all():
         return GraphArrays(file.x[nodes], edges, targets)
     known = np.flatnonzero(targets >= 0)
     return GraphArrays(file.x[nodes], edges, targets[known], known)
+
+
+def both_ways(edges: np.ndarray) -> np.ndarray:
+    """Edges `[2, E]` and after them those that lead back, of self-loops none."""
+    return np.concatenate([edges, edges[::-1, edges[0] != edges[1]]], axis=1)
 
 
 def describe_graph_file(path: str | Path) -> dict[str, Any]:

@@ -1,0 +1,77 @@
+"""`predict RUN DATA`: what a trained network says of new data, as a table."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from sgas.family import Family
+from sgas.files import write_text
+from sgas.options import PLUGIN, Flag, Positional, parse, parser_for
+from sgas.running.machine import resolve_device
+from sgas.running.predict import Answers
+from sgas.running.run_results import TrainResult
+
+RUN = Positional("run", "run folder of a training that has ended")
+DATA = Positional(
+    "data", "file of samples, folder of your own, or name of a data set (its test part)"
+)
+FLAGS = [
+    PLUGIN,
+    Flag("out", "CSV file to write (default: standard output)", is_switch=False),
+    Flag("device", "auto, cpu, cuda or cuda:N (default: auto)", is_switch=False),
+]
+
+
+def main(family: Family, argv: Sequence[str]) -> int:
+    """Runs `predict` and returns 0; errors are raised."""
+    about = (
+        "Predict classes by a trained network, which needs nothing of its data. One row of CSV a "
+        "sample, or a node of a graph: the predicted class, the true one where it is known, and "
+        "the probability of each. Figures are told where the truth is known."
+    )
+    parser = parser_for(family.command, "predict", about, {}, [RUN, DATA], FLAGS)
+    values = parse(parser, argv)
+    trained = TrainResult.from_run(family, values["run"])
+    trained.network.to(resolve_device(values["device"] or "auto"))
+    answers = trained.answers(values["data"])
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(_rows(answers, trained.classes))
+    if values["out"]:
+        write_text(Path(values["out"]), text.getvalue())
+        print(f"wrote    {values['out']}")
+    else:
+        print(text.getvalue(), end="")
+    told = {"samples": len(answers.logits), **answers.figures()}
+    for name, value in told.items():
+        shown = f"{value:.4f}" if isinstance(value, float) else value
+        print(f"{name:<18} {shown}", file=sys.stdout if values["out"] else sys.stderr)
+    return 0
+
+
+def _rows(answers: Answers, classes: Sequence[str]) -> Iterator[list[Any]]:
+    """The header, and a row for each row of logits."""
+    samples, labels = answers.samples, answers.labels
+    known = samples.targets is not None
+    yield ["sample", *(["node"] if answers.many_rows else []), "predicted",
+           *(["true"] if known else []), *classes]  # fmt: skip
+    row = 0
+    for name, logits in zip(samples.names, answers.logits, strict=True):
+        predictions, shares = labels.predictions(logits), labels.probabilities(logits)
+        for node, (predicted, probs) in enumerate(zip(predictions, shares.tolist(), strict=True)):
+            cells = [name, *([node] if answers.many_rows else []), _words(predicted, classes)]
+            if samples.targets is not None:
+                cells.append(_words(samples.targets[row], classes))
+            yield [*cells, *(f"{share:.6g}" for share in probs)]
+            row += 1
+
+
+def _words(prediction: Any, classes: Sequence[str]) -> str:
+    """The name of a class, or the names of the labels that are on."""
+    if prediction.ndim == 0:
+        return classes[int(prediction)]
+    return "|".join(name for name, on in zip(classes, prediction.tolist(), strict=True) if on)

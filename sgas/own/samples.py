@@ -1,0 +1,41 @@
+"""Samples that a program holds in memory, without labels: one, an array, a list or a data set.
+
+Dimensions: N samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from sgas.errors import DataError
+from sgas.own.keep import refuse_kinds
+
+
+def samples_of(data: Any, what: str, is_one: Callable[[Any], bool]) -> tuple[list[Any], bool]:
+    """The samples in what a user gives, and whether it is one alone, as `is_one` tells.
+
+    Several are an array `[N, ...]`, a list, or a map-style `torch.utils.data.Dataset`, whose items
+    may be (sample, label). DataError where it is none of these; `what` is what a sample is called.
+    """
+    refuse_kinds(data, what)
+    if is_one(data):
+        return [data], True
+    try:
+        count = len(data)
+    except TypeError:
+        raise DataError(
+            f"the data are of type {type(data).__name__}; give one {what}, an array or a list of "
+            "them, a torch.utils.data.Dataset, or a path"
+        ) from None
+    if count == 0:
+        raise DataError(f"there is no {what} to predict: the data are empty")
+    items = [data[number] for number in range(count)]  # some data sets never end an iteration
+    labelled = [isinstance(item, tuple) and not is_one(item) for item in items]
+    return [i[0] if pair else i for i, pair in zip(items, labelled, strict=True)], False
+
+
+def in_chunks(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    """The numbers in rows of `size`, the last shorter."""
+    for start in range(0, len(numbers), size):
+        yield numbers[start : start + size]

@@ -1,0 +1,228 @@
+"""How the inputs of trained networks of clouds and of graphs are made of what a user has.
+
+Dimensions: B clouds, P points of a cloud, C channels, N nodes of a graph, D features, E edges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sgas.data import LabelledArrays
+from sgas.errors import DataError
+from sgas.family import Samples
+from sgas.labels import Labels, ManyLabels, ManyLabelsByGraph, OneClass
+from sgas.own.keep import as_array
+from sgas.own.npz import read_array, read_headers
+from sgas.own.samples import in_chunks, samples_of
+from sgas_gcn.datasets.graph_folder import both_ways
+from sgas_gcn.drawing import chosen_points
+from sgas_gcn.graph_batch import GraphBatch
+from sgas_gcn.own_data import Clouds, is_graph, refuse_hetero
+
+if TYPE_CHECKING:
+    from sgas.config import RunConfig
+    from sgas_gcn.datasets.graph_arrays import GraphArrays
+
+CHOSEN, FIRST = "chosen", "first"
+
+
+@dataclass(frozen=True)
+class CloudPreparation:
+    """Clouds `[P, in_channels]`, each of any size from `least_points` on.
+
+    Of more than `num_points` points so many are taken: the first (`drawn` FIRST), or a choice by
+    chance (CHOSEN) that follows from the cloud and `seed` (`sgas_gcn.drawing`).
+    """
+
+    in_channels: int
+    num_points: int
+    least_points: int
+    drawn: str
+    seed: int
+
+    many_rows: ClassVar[bool] = False
+
+    @property
+    def labels(self) -> Labels:
+        """One class a cloud."""
+        return OneClass()
+
+    def read(self, data: Any, run: RunConfig) -> Samples:
+        """Clouds from arrays, lists, data sets, PyG's data with `pos`, `.npy` or `.npz` files."""
+        if isinstance(data, str | Path) and Path(data).suffix not in (".npy", ".npz"):
+            return self._test_part(str(data), run)
+        if isinstance(data, str | Path):
+            data = _array_of(Path(data), "points")
+        data = _without_graphs(data)
+        clouds, alone = samples_of(data, "cloud", lambda one: getattr(one, "ndim", 0) == 2)
+        items = [self._checked(number, cloud) for number, cloud in enumerate(clouds)]
+        return Samples(items, [str(number) for number in range(len(items))], alone)
+
+    def _test_part(self, dataset: str, run: RunConfig) -> Samples:
+        from sgas_gcn.datasets import load_points
+
+        arrays: LabelledArrays = load_points(
+            dataset, "test", run.data_root, self.num_points, self.seed
+        )
+        items = [self._checked(number, cloud) for number, cloud in enumerate(arrays.inputs)]
+        names = [str(number) for number in range(len(items))]
+        return Samples(items, names, False, torch.from_numpy(arrays.labels), arrays.classes)
+
+    def _checked(self, number: int, cloud: Any) -> Tensor:
+        """A cloud float32 `[P, C]` of at most `num_points` points."""
+        array = as_array(cloud)
+        if array.ndim != 2 or array.shape[1] != self.in_channels:
+            raise DataError(
+                f"cloud {number} has shape {list(array.shape)}; the network takes "
+                f"[points, {self.in_channels}]"
+            )
+        if len(array) < self.least_points:
+            raise DataError(
+                f"cloud {number} has {len(array)} points; the network looks at the "
+                f"{self.least_points} nearest of a point: give as many at least"
+            )
+        points = torch.from_numpy(np.array(array, np.float32))
+        if not points.isfinite().all():
+            raise DataError(f"cloud {number} has NaN or infinite points: correct or remove it")
+        if len(points) <= self.num_points:
+            return points
+        if self.drawn == FIRST:
+            return points[: self.num_points]
+        return chosen_points(points.unsqueeze(0), self.num_points, self.seed)[0]
+
+    def batches(
+        self, items: Sequence[Tensor], batch_size: int, device: torch.device
+    ) -> Iterator[tuple[Sequence[int], Tensor, Sequence[int]]]:
+        """Clouds of one size together, `[B, P, C]`."""
+        for size in dict.fromkeys(map(len, items)):
+            same = [number for number, item in enumerate(items) if len(item) == size]
+            for numbers in in_chunks(same, batch_size):
+                inputs = torch.stack([items[number] for number in numbers]).to(device)
+                yield numbers, inputs, [1] * len(numbers)
+
+
+def _without_graphs(data: Any) -> Any:
+    """PyG's clouds as arrays of points; everything else as it is."""
+    if is_graph(data):
+        return Clouds([data]).points(0)
+    if isinstance(data, Sequence) and len(data) and is_graph(data[0]):
+        clouds = Clouds(data)
+        return [clouds.points(number) for number in range(len(clouds))]
+    return data
+
+
+def _array_of(path: Path, name: str) -> Any:
+    """The array of a `.npy` file, or of this name in an `.npz` file; DataError if there is none."""
+    if path.suffix == ".npz":
+        return read_array(path, name)
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as an array ({error})") from None
+
+
+@dataclass(frozen=True)
+class GraphPreparation:
+    """Graphs of nodes with `in_channels` features, all of whose nodes are asked.
+
+    Figures of many labels are over all nodes, or a graph at a time (`by_graph`).
+    """
+
+    in_channels: int
+    many_labels: bool
+    by_graph: bool
+
+    many_rows: ClassVar[bool] = True
+
+    @property
+    def labels(self) -> Labels:
+        """One class a node, or any number of labels."""
+        many = ManyLabelsByGraph if self.by_graph else ManyLabels
+        return many() if self.many_labels else OneClass()
+
+    def read(self, data: Any, run: RunConfig) -> Samples:
+        """Graphs from PyG's data, a pair (x `[N, D]`, edge_index `[2, E]`), lists, or files."""
+        if isinstance(data, str | Path):
+            unlabelled = _unlabelled_graph(Path(data))
+            if unlabelled is None:
+                return self._test_part(str(data), run)
+            data = unlabelled
+        refuse_hetero(data)
+        graphs, alone = samples_of(data, "graph", _is_one_graph)
+        items = [self._checked(number, graph) for number, graph in enumerate(graphs)]
+        return Samples(items, [str(number) for number in range(len(items))], alone)
+
+    def _test_part(self, dataset: str, run: RunConfig) -> Samples:
+        from sgas_gcn.datasets.graphs import load_graphs
+
+        split = load_graphs(dataset, "test", run.data_root, run.seed)
+        if not split.graphs:
+            raise DataError(f"{dataset} has no test graphs: add some")
+        items = [self._checked(n, graph_batch_of(graph)) for n, graph in enumerate(split.graphs)]
+        names = [str(number) for number in range(len(items))]
+        targets = torch.cat([torch.from_numpy(graph.targets) for graph in split.graphs])
+        same_kind = split.multi_label == self.many_labels
+        return Samples(items, names, False, targets if same_kind else None, split.label_names)
+
+    def _checked(self, number: int, graph: Any) -> GraphBatch:
+        """A graph as the network takes it."""
+        if not isinstance(graph, GraphBatch):
+            x, edge_index = (graph.x, graph.edge_index) if is_graph(graph) else graph
+            if x is None or edge_index is None:
+                raise DataError(f"graph {number} has no {'x' if x is None else 'edge_index'}")
+            features = torch.from_numpy(np.array(as_array(x), np.float32))
+            edges = torch.from_numpy(np.array(as_array(edge_index), np.int64))
+            if features.ndim != 2 or edges.ndim != 2 or len(edges) != 2:
+                raise DataError(
+                    f"graph {number} has x {list(features.shape)} and edge_index "
+                    f"{list(edges.shape)}; wanted are [nodes, features] and [2, edges]"
+                )
+            graph = GraphBatch.of_graph(features, edges)
+        if graph.x.shape[1] != self.in_channels:
+            raise DataError(
+                f"graph {number} has {graph.x.shape[1]} features a node; the network takes "
+                f"{self.in_channels}"
+            )
+        return graph
+
+    def batches(
+        self, items: Sequence[GraphBatch], batch_size: int, device: torch.device
+    ) -> Iterator[tuple[Sequence[int], GraphBatch, Sequence[int]]]:
+        """Graphs joined to one."""
+        for numbers in in_chunks(range(len(items)), batch_size):
+            graphs = [items[number] for number in numbers]
+            rows = [len(graph.x if graph.asked is None else graph.asked) for graph in graphs]
+            yield numbers, GraphBatch.join(graphs).to(device), rows
+
+
+def _is_one_graph(data: Any) -> bool:
+    """One of ours, one of PyG's, or a pair of features and edges."""
+    if isinstance(data, tuple) and len(data) == 2:
+        return not is_graph(data[0])
+    return isinstance(data, GraphBatch) or is_graph(data)
+
+
+def _unlabelled_graph(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
+    """Features and edges of an `.npz` file with one graph and no labels; None where it is none."""
+    if path.suffix != ".npz" or not path.is_file():
+        return None
+    headers = read_headers(path)
+    if "label" in headers or "y" in headers:
+        return None
+    edges = read_array(path, "edge").astype(np.int64).T
+    directed = "directed" in headers and read_array(path, "directed").any()
+    return read_array(path, "x"), edges if directed else both_ways(edges)
+
+
+def graph_batch_of(graph: GraphArrays) -> GraphBatch:
+    """A graph of a data set, on the CPU, with its edges sorted."""
+    asked = None if graph.nodes is None else torch.from_numpy(graph.nodes)
+    edges = torch.from_numpy(np.ascontiguousarray(graph.edges))
+    return GraphBatch.of_graph(torch.from_numpy(graph.x), edges, asked)

@@ -1,0 +1,268 @@
+"""A trained run of every space predicts without its data what `evaluate` found."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import Dataset, TensorDataset
+from torch_geometric.data import Data
+
+import sgas_cnn
+import sgas_gcn
+from sgas.cli import main
+from sgas.errors import DataError, RunError
+from sgas_cnn.family import FAMILY as IMAGES
+from sgas_cnn.nasbench201_text import from_nasbench201
+from sgas_gcn.family import FAMILY as GRAPHS
+
+LABELS = np.arange(24) % 3
+CLASSES = ("ball", "rod", "disc")
+
+
+class Named(TensorDataset):
+    """Samples and labels with names of classes."""
+
+    classes = CLASSES
+
+
+def clouds(seed: int) -> np.ndarray:
+    draw = np.random.default_rng(seed)
+    stretch = np.array([[1, 1, 1], [1, 1, 4], [3, 3, 0.3]])[LABELS][:, None]
+    return (draw.normal(size=(24, 32, 3)) * stretch).astype(np.float32)
+
+
+def images(seed: int) -> np.ndarray:
+    draw = np.random.default_rng(seed).integers(0, 80, (24, 8, 8, 3))
+    return (draw + 60 * LABELS[:, None, None, None]).astype(np.uint8)
+
+
+def named(samples: np.ndarray) -> Dataset[Any]:
+    return Named(torch.from_numpy(samples), torch.from_numpy(LABELS))
+
+
+def graph(seed: int) -> Data:
+    draw = torch.Generator().manual_seed(seed)
+    edges = torch.randint(24, (2, 60), generator=draw)
+    x = torch.randn(24, 5, generator=draw) + torch.from_numpy(LABELS)[:, None]
+    both = torch.cat([edges, edges.flip(0)], dim=1)
+    return Data(x=x, edge_index=both, y=torch.from_numpy(LABELS))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A space: what it is trained on and asked, and forms of that which give the same answers."""
+
+    package: Any
+    genotype: Any
+    data: Callable[[int], Any]
+    test: Any
+    asked: Any
+    forms: list[Callable[[Any], Any]]
+    options: dict[str, Any]
+
+    @property
+    def family(self) -> Any:
+        return GRAPHS if self.package is sgas_gcn else IMAGES
+
+
+FEW = {"epochs": 2, "batch_size": 8, "preset": "demo", "quiet": True}
+POINT = Trained(
+    sgas_gcn,
+    "random-modelnet-3",
+    lambda seed: named(clouds(seed)),
+    named(clouds(1)),
+    clouds(1),
+    [torch.from_numpy, list, named, lambda x: [Data(pos=torch.from_numpy(one)) for one in x]],
+    {"num_points": 24, "k": 3, "channels": 4, "num_cells": 2, "emb_dims": 8, **FEW},
+)
+GRAPH = Trained(
+    sgas_gcn,
+    "random-ppi-3",
+    lambda seed: [graph(seed + 7 * number) for number in range(4)],
+    [graph(1), graph(2)],
+    [graph(1), graph(2)],
+    [lambda x: [(one.x.numpy(), one.edge_index) for one in x]],
+    {"channels": 4, **FEW},
+)
+IMAGE = Trained(
+    sgas_cnn,
+    "cri2-cifar-best",
+    lambda seed: named(images(seed)),
+    named(images(1)),
+    images(1),
+    [lambda x: torch.from_numpy(x).permute(0, 3, 1, 2), list, named],
+    {"channels": 2, "num_cells": 3, **FEW},
+)
+CELL = from_nasbench201(
+    "|nor_conv_3x3~0|+|nor_conv_3x3~0|none~1|+|skip_connect~0|avg_pool_3x3~1|nor_conv_1x1~2|"
+)
+SPACES = {
+    "point": POINT,
+    "graph": GRAPH,
+    "image": IMAGE,
+    "nasbench201": Trained(
+        sgas_cnn, CELL, IMAGE.data, IMAGE.test, IMAGE.asked, IMAGE.forms,
+        {"channels": 2, "num_cells": 1, "space": "nasbench201", **FEW},
+    ),
+}  # fmt: skip
+
+
+@dataclass
+class Run:
+    """A run that was trained and evaluated, whose data are gone."""
+
+    entry: Trained
+    folder: Path
+    data: Path
+    evaluation: dict[str, Any]
+
+
+@pytest.fixture(scope="module", params=SPACES)
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    entry, root = SPACES[request.param], tmp_path_factory.mktemp(request.param)
+    where = {"out": root / "run", "data_root": root}
+    result = entry.package.train(
+        entry.genotype, entry.data(0), test=entry.test, **entry.options, **where
+    )
+    made = Run(entry, result.folder, root / "own", result.evaluate())
+    made.data.rename(root / "gone")
+    return made
+
+
+def rows(answers: Any) -> np.ndarray:
+    return np.concatenate(answers) if isinstance(answers, list) else answers
+
+
+def test_its_figures_on_the_test_part_are_those_of_evaluate(run: Run) -> None:
+    trained = run.entry.package.load(run.folder)
+    predicted = trained.predict(run.entry.asked)
+    accuracy = float((rows(predicted) == np.resize(LABELS, len(rows(predicted)))).mean())
+    assert accuracy == run.evaluation["accuracy"]
+    wanted = ("0", "1", "2") if run.entry is GRAPH else CLASSES
+    assert trained.classes == wanted
+    probs = rows(trained.predict_proba(run.entry.asked))
+    assert probs.shape == (len(rows(predicted)), 3) and probs.dtype == np.float32
+    assert np.allclose(probs.sum(1), 1) and (probs.argmax(1) == rows(predicted)).all()
+    assert not trained.network.training
+
+
+def test_samples_may_come_in_any_form(run: Run) -> None:
+    trained, asked = run.entry.package.load(run.folder), run.entry.asked
+    wanted = trained.predict_proba(asked)
+    for form in run.entry.forms:
+        answers = trained.predict_proba(form(asked))
+        assert type(answers) is type(wanted)
+        assert np.array_equal(rows(answers), rows(wanted))
+    alone = trained.predict_proba(asked[3 % len(asked)])
+    assert np.allclose(alone, wanted[3 % len(asked)], atol=1e-6)
+    assert alone.ndim == (2 if run.entry is GRAPH else 1)
+
+
+def test_the_command_says_the_same(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, out = run.data.parent / "gone", run.folder.parent / "out.csv"
+    (data,) = folder.iterdir()
+    trained = run.entry.package.load(run.folder)
+    argv = ["predict", str(run.folder), str(data)]
+    assert main(run.entry.family, [*argv, "--out", str(out)]) == 0
+    told = capsys.readouterr().out
+    assert f"accuracy           {run.evaluation['accuracy']:.4f}" in told
+    with open(out, newline="") as file:
+        table = list(csv.DictReader(file))
+    classes, predicted = trained.classes, rows(trained.predict(run.entry.asked))
+    assert [row["predicted"] for row in table] == [classes[number] for number in predicted]
+    assert [row["true"] for row in table] == [classes[n] for n in np.resize(LABELS, len(table))]
+    shares = np.array([[float(row[name]) for name in classes] for row in table])
+    assert np.allclose(shares, rows(trained.predict_proba(run.entry.asked)), atol=1e-5)
+    assert main(run.entry.family, argv) == 0
+    assert capsys.readouterr().out == out.read_text()
+
+
+def test_a_run_of_before_finds_its_classes_in_its_data_or_says_that_they_are_gone(
+    run: Run, tmp_path: Path
+) -> None:
+    shutil.copytree(run.folder, tmp_path / "old")
+    config = json.loads((tmp_path / "old" / "config.json").read_text())
+    del config["classes"], config["inputs"]
+    (tmp_path / "old" / "config.json").write_text(json.dumps(config))
+    old = run.entry.package.load(tmp_path / "old")
+    assert sum(map(torch.numel, old.network.parameters())) == old.result["parameters"]
+    with pytest.raises(RunError, match="kept no classes and no preprocessing, and its data"):
+        old.predict(run.entry.asked)
+    gone = run.data.parent / "gone"
+    gone.rename(run.data)
+    try:
+        wanted = run.entry.package.load(run.folder).predict(run.entry.asked)
+        assert np.array_equal(rows(old.predict(run.entry.asked)), rows(wanted))
+    finally:
+        run.data.rename(gone)
+
+
+@pytest.fixture(scope="module")
+def point(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    root = tmp_path_factory.mktemp("point")
+    where = {"out": root / "run", "data_root": root}
+    return sgas_gcn.train(POINT.genotype, POINT.data(0), **POINT.options, **where)
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    root = tmp_path_factory.mktemp("image")
+    where = {"out": root / "run", "data_root": root}
+    return sgas_cnn.train(IMAGE.genotype, IMAGE.data(0), **IMAGE.options, **where)
+
+
+def test_clouds_of_different_sizes(point: Any, tmp_path: Path) -> None:
+    x = clouds(2)
+    sizes = [x[0], x[1, :9], x[2], x[3, :9], x[4, :20]]
+    together, alone = point.predict_proba(sizes), [point.predict_proba(cloud) for cloud in sizes]
+    assert np.allclose(together, np.stack(alone), atol=1e-6)
+    np.save(tmp_path / "one.npy", x[0])
+    assert np.allclose(point.predict_proba(tmp_path / "one.npy"), alone[0])
+
+
+def test_files_of_pictures(image: Any, tmp_path: Path) -> None:
+    pillow = pytest.importorskip("PIL.Image")
+    x = images(3)
+    for number, pixels in enumerate(x[:4]):
+        pillow.fromarray(pixels).save(tmp_path / f"{number}.png")
+    wanted = image.predict_proba(x[:4])
+    assert np.array_equal(image.predict_proba(tmp_path), wanted)
+    files = [tmp_path / f"{number}.png" for number in range(4)]
+    assert np.array_equal(image.predict_proba(files), wanted)
+    assert np.allclose(image.predict_proba(files[2]), wanted[2], atol=1e-6)
+    assert np.allclose(image.predict_proba(pillow.open(files[2])), wanted[2], atol=1e-6)
+    large = pillow.fromarray(x[0]).resize((24, 16), pillow.Resampling.NEAREST)
+    large.save(tmp_path / "large.png")
+    assert image.predict(tmp_path / "large.png") in (0, 1, 2)
+
+
+BAD = [
+    ("point", np.zeros((4, 24, 2)), r"cloud 0 has shape \[24, 2\]; the network takes \[points, 3"),
+    ("point", [np.zeros((24, 3)), np.zeros((5, 3))], "cloud 1 has 5 points.*give as many"),
+    ("point", np.full((24, 3), np.nan), "cloud 0 has NaN"),
+    ("point", [], "there is no cloud to predict"),
+    ("point", 3, "the data are of type int; give one cloud"),
+    ("point", "nowhere.npz", "nowhere.npz"),
+    ("point", "modelnet30", "did you mean modelnet"),
+    ("image", np.zeros((2, 9, 8, 3), np.uint8), "image 0 is .9, 8, 3.*scale it, or give it as"),
+    ("image", np.zeros((2, 8, 8, 3)) - 1, "give uint8, or floats from 0 to 1"),
+    ("image", {"x": 1}, "the data set is a dict"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("space", "data", "told"), BAD)
+def test_what_it_cannot_take_is_one_clear_line(
+    point: Any, image: Any, space: str, data: Any, told: str
+) -> None:
+    with pytest.raises(DataError, match=told) as raised:
+        (point if space == "point" else image).predict(data)
+    assert "\n" not in str(raised.value)
