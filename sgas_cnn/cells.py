@@ -46,10 +46,15 @@ class ImageCell(nn.Module):
         operations: OperationTable,
     ) -> None:
         super().__init__()
+        self.in_channels, self.channels, self.after_reduction = (
+            in_channels,
+            channels,
+            after_reduction,
+        )
         self.kind, self.concat = kind, layout.concat
         self.out_channels = len(layout.concat) * channels
         first_input = HalvingConvNorm if after_reduction else ConvNorm
-        self.pre0: nn.Module = first_input(in_channels[0], channels, affine=affine)
+        self.pre0: HalvingConvNorm | ConvNorm = first_input(in_channels[0], channels, affine=affine)
         self.pre1 = ConvNorm(in_channels[1], channels, affine=affine)
         strides = [2 if kind == REDUCE else 1] * NUM_INPUTS + [1] * layout.num_steps
         self.edges = CellEdges(
@@ -71,21 +76,32 @@ class ImageCell(nn.Module):
         states = self.edges([self.pre0(s0), self.pre1(s1)], weights, drop_path)
         return torch.cat([states[state] for state in self.concat], dim=1)
 
+    def plain(self, s0: Tensor, s1: Tensor) -> Tensor:
+        """The output in plain torch, of a cell that is decided."""
+        states = self.edges.plain([self.pre0.plain(s0), self.pre1.plain(s1)])
+        return torch.cat([states[state] for state in self.concat], dim=1)
+
 
 class CifarStem(nn.Module):
     """Both inputs of the first cell, BN(W * x) `[B, 3C, H, W]`: a 3 × 3 convolution."""
 
     reduces = False
 
-    def __init__(self, config: ImageModelConfig, in_channels: int) -> None:
+    def __init__(self, channels: int, in_channels: int) -> None:
         super().__init__()
-        self.out_channels = STEM_MULTIPLE * config.channels
+        self.channels, self.in_channels = channels, in_channels
+        self.out_channels = STEM_MULTIPLE * channels
         self.lin = conv(in_channels, self.out_channels, 3)
         self.norm = BatchNorm(self.out_channels)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The two inputs, which are one."""
         x = conv_norm(images, self.lin, self.norm)
+        return x, x
+
+    def plain(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The two inputs, in plain torch."""
+        x = self.norm(self.lin(images))
         return x, x
 
 
@@ -97,23 +113,28 @@ class ImageNetStem(nn.Module):
 
     reduces = True
 
-    def __init__(self, config: ImageModelConfig, in_channels: int) -> None:
+    def __init__(self, channels: int, in_channels: int) -> None:
         super().__init__()
-        self.out_channels = config.channels
-        half = config.channels // 2
-        self.first = ConvNorm(in_channels, half, 3, 2, relu=False)
-        self.second = ConvNorm(half, config.channels, 3, 2)
-        self.third = ConvNorm(config.channels, config.channels, 3, 2)
+        self.channels, self.in_channels = channels, in_channels
+        self.out_channels = channels
+        self.first = ConvNorm(in_channels, channels // 2, 3, 2, relu=False)
+        self.second = ConvNorm(channels // 2, channels, 3, 2)
+        self.third = ConvNorm(channels, channels, 3, 2)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The two inputs."""
         x = self.second(self.first(images))
         return x, self.third(x)
 
+    def plain(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The two inputs, in plain torch."""
+        x = self.second.plain(self.first.plain(images))
+        return x, self.third.plain(x)
+
 
 def build_stem(config: ImageModelConfig, in_channels: int) -> CifarStem | ImageNetStem:
     """The layers before the first cell."""
-    return (ImageNetStem if config.stem == "imagenet" else CifarStem)(config, in_channels)
+    return (ImageNetStem if config.stem == "imagenet" else CifarStem)(config.channels, in_channels)
 
 
 def reduction_cells(num_cells: int) -> set[int]:

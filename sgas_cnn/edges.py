@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import cast
 
 import torch
@@ -130,6 +131,19 @@ class CellEdges(nn.ModuleList):
             return steps
 
         return dag_extend(inputs, self.layout.num_steps, extend)
+
+    def plain(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """All states in plain torch, of a cell that is decided: each edge by its definition."""
+        states = list(inputs)
+        for step in range(self.layout.num_steps):
+            outs = [
+                op(states[ends.source])
+                for edge, ends in enumerate(self.layout.edges)
+                if ends.step == step
+                for op in held(self, edge).values()
+            ]
+            states.append(reduce(torch.add, outs))
+        return states
 
     def _fused_outputs(
         self,

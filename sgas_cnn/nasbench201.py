@@ -21,6 +21,7 @@ from sgas.cells.edges import CellLayout, derived_layout, kept_operations, search
 from sgas.cells.genotype import Genotype
 from sgas.cells.space import SearchSpace
 from sgas.errors import GenotypeError
+from sgas.native.precision import runs_plain
 from sgas_cnn.cells import check_sides, classify
 from sgas_cnn.config import NASBENCH201_SPACE, NasBench201Config
 from sgas_cnn.edges import CellEdges, OperationTable
@@ -43,6 +44,7 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
+        self.in_channels, self.out_channels = in_channels, out_channels
         self.first = ConvNorm(in_channels, out_channels, 3, 2)
         self.second = ConvNorm(out_channels, out_channels, 3)
         self.shortcut = nn.Conv2d(in_channels, out_channels, 1, bias=False)
@@ -55,6 +57,11 @@ class ResidualBlock(nn.Module):
         smaller = F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
         first, shortcut = self.first(x), self.shortcut(smaller)
         return forward_source(self.plan, first, None, [shortcut], self.training)[0]
+
+    def plain(self, x: Tensor) -> Tensor:
+        """The sum of both ways, in plain torch."""
+        smaller = F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
+        return self.second.plain(self.first.plain(x)) + self.shortcut(smaller)
 
 
 class NasBench201Body(nn.Module):
@@ -87,9 +94,8 @@ class NasBench201Body(nn.Module):
             for _ in range(config.num_cells)
         )
         self.cells = cast("Sequence[CellEdges]", cells)  # nn.ModuleList hides what it holds
-        self.reductions = nn.ModuleList(
-            ResidualBlock(width, 2 * width) for width in widths[: NUM_STAGES - 1]
-        )
+        reductions = (ResidualBlock(width, 2 * width) for width in widths[: NUM_STAGES - 1])
+        self.reductions = cast("Sequence[ResidualBlock]", nn.ModuleList(reductions))
         self.norm = BatchNorm(widths[-1])
         self.classifier = nn.Linear(widths[-1], num_classes)
 
@@ -103,6 +109,15 @@ class NasBench201Body(nn.Module):
             if number and number % self.num_cells == 0:
                 x = self.reductions[number // self.num_cells - 1](x)
             x = cell([x], weights, drop_path)[-1]
+        return classify(self.classifier, F.relu(self.norm(x)))
+
+    def plain(self, images: Tensor) -> Tensor:
+        """Logits `[B, num_classes]` for images `[B, in_channels, H, W]`, in plain torch."""
+        x = self.stem.plain(images.contiguous(memory_format=torch.channels_last))
+        for number, cell in enumerate(self.cells):
+            if number and number % self.num_cells == 0:
+                x = self.reductions[number // self.num_cells - 1].plain(x)
+            x = cell.plain([x])[-1]
         return classify(self.classifier, F.relu(self.norm(x)))
 
 
@@ -195,4 +210,12 @@ class NasBench201Network(nn.Module):
 
         ConfigError where the images are too small for the reductions.
         """
-        return self.body(images, drop_path=self.drop_path)
+        return (
+            self.plain(images)
+            if runs_plain(self, images)
+            else self.body(images, drop_path=self.drop_path)
+        )
+
+    def plain(self, images: Tensor) -> Tensor:
+        """The logits in plain torch."""
+        return self.body.plain(images)

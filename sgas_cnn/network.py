@@ -7,6 +7,7 @@ Dimensions: B images, H × W pixels, C channels.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -14,6 +15,7 @@ from sgas.cells.edges import CellLayout, derived_layout
 from sgas.cells.genotype import CellGene, Genotype
 from sgas.cells.space import SearchSpace
 from sgas.errors import GenotypeError
+from sgas.native.precision import runs_plain
 from sgas_cnn.cells import (
     NUM_INPUTS,
     REDUCE,
@@ -104,6 +106,8 @@ class ImageNetwork(nn.Module):
         ConfigError where the images are too small for the reductions.
         """
         check_size(images, self.config)
+        if runs_plain(self, images):
+            return self.plain(images)
         outputs = forward_cells(
             self.cells,
             self.stem,
@@ -114,6 +118,13 @@ class ImageNetwork(nn.Module):
         if self.auxiliary is None or not self.training:
             return logits
         return logits, self.auxiliary(outputs[self.auxiliary_cell])
+
+    def plain(self, images: Tensor) -> Tensor:
+        """Logits `[B, num_classes]` for images `[B, in_channels, H, W]`, in plain torch."""
+        s0, s1 = self.stem.plain(images.contiguous(memory_format=torch.channels_last))
+        for cell in self.cells:
+            s0, s1 = s1, cell.plain(s0, s1)
+        return classify(self.classifier, s1)
 
 
 def layout_of(space: SearchSpace, kind: str, gene: CellGene) -> CellLayout:

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, TypeVar, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sgas.cells.edges import CellLayout, held, restrict
@@ -25,6 +27,7 @@ from sgas_gcn.features import Affine, Features, reduced, with_ones
 from sgas_gcn.fused.layer import linear_norm
 from sgas_gcn.fused.state import FusedEdges, FusedGroup
 from sgas_gcn.ops.operation import BatchNorm, Operation, runs_fused
+from sgas_gcn.ops.plain import PlainNeighbors
 
 DropPath = Callable[[Tensor], Tensor]
 Operations = Mapping[str, type[Operation]]
@@ -50,14 +53,19 @@ class LinearNorm(nn.Module):
         bias: bool = False,
     ) -> None:
         super().__init__()
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.negative_slope, self.bias = negative_slope, bias
         self.lin = nn.Linear(in_channels, out_channels, bias=bias)
         self.norm = BatchNorm(out_channels)
-        self.negative_slope = negative_slope
 
     def forward(self, x: Features) -> Tensor:
         """The normalised `[N, out_channels]`."""
         matrix, weight = reduced(x, self.lin.weight)
         return linear_norm(matrix, weight, self.lin.bias, self.norm, self.negative_slope)
+
+    def plain(self, x: Tensor) -> Tensor:
+        """The normalised `[N, out_channels]`, in plain torch."""
+        return self.norm(F.leaky_relu(self.lin(x), self.negative_slope))
 
 
 @dataclass(frozen=True)
@@ -140,8 +148,8 @@ class Cell(nn.Module):
     ) -> None:
         super().__init__()
         self.operations = dict(operations)
-        self.concat = layout.concat
-        self.num_steps = layout.num_steps
+        self.in_channels, self.channels, self.layout = in_channels, channels, layout
+        self.concat, self.num_steps = layout.concat, layout.num_steps
         self.out_channels = len(self.concat) * channels
         self.pre0 = LinearNorm(in_channels[0], channels, RELU)
         self.pre1 = LinearNorm(in_channels[1], channels, RELU)
@@ -242,6 +250,19 @@ class Cell(nn.Module):
             return outgoing.by_step(outgoing.dropped(outputs, drop_path), sums)
 
         states = dag_extend([self.pre0(s0), self.pre1(s1)], self.num_steps, extend)
+        return torch.cat([states[state] for state in self.concat], dim=1)
+
+    def plain(self, s0: Tensor, s1: Tensor, neighbors: PlainNeighbors) -> Tensor:
+        """The output in plain torch, of a cell that is decided: each edge by its definition."""
+        states = [self.pre0.plain(s0), self.pre1.plain(s1)]
+        for step in range(self.num_steps):
+            outs = [
+                operation(states[source], neighbors)
+                for edge, (source, end) in enumerate(self.links)
+                if end == step
+                for operation in held(self.edges, edge).values()
+            ]
+            states.append(reduce(torch.add, outs))
         return torch.cat([states[state] for state in self.concat], dim=1)
 
 

@@ -76,12 +76,16 @@ class NodeClassifier(nn.Module):
 
     def __init__(self, in_channels: int, num_outputs: int, dropout: float) -> None:
         super().__init__()
+        self.in_channels, self.num_outputs = in_channels, num_outputs
         self.lin = nn.Linear(1 + in_channels, num_outputs)
         self.dropout = dropout
 
     def forward(self, x: Tensor, batch: GraphBatch) -> Tensor:
         """The logits of the asked nodes."""
-        x = batch.answers(x)
+        return self.plain(batch.answers(x))
+
+    def plain(self, x: Tensor) -> Tensor:
+        """Logits `[R, num_outputs]` for nodes `[R, in_channels]`."""
         x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1)
         return self.lin(F.dropout(x, self.dropout, self.training))
 

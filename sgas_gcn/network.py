@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sgas.cells.edges import derived_layout
 from sgas.cells.genotype import Genotype
 from sgas.cells.space import SearchSpace
+from sgas.native.precision import runs_plain
 from sgas_gcn.cells import (
     DropPath,
     Operations,
@@ -28,7 +31,9 @@ from sgas_gcn.graph_batch import GraphBatch
 from sgas_gcn.heads import AuxiliaryHead, NodeAuxiliaryHead, NodeClassifier, build_heads, classify
 from sgas_gcn.neighbors import CellNeighbors
 from sgas_gcn.ops.graph import GRAPH_OPERATIONS
+from sgas_gcn.ops.plain import given_edges, nearest_points
 from sgas_gcn.ops.point import POINT_OPERATIONS
+from sgas_gcn.pooling import pool_clouds
 
 KIND = "normal"
 
@@ -76,6 +81,8 @@ class PointNetwork(nn.Module):
         `neighbors`, int `[B, P, k]` for each cell with the point itself first, replaces the
         searches among features. ConfigError where the clouds have too few points for the last cell.
         """
+        if neighbors is None and runs_plain(self, points):
+            return self.plain(points)
         config, num_clouds = self.config, points.shape[0]
         inputs = points.flatten(0, 1)
         search = CellNeighbors(
@@ -99,6 +106,21 @@ class PointNetwork(nn.Module):
         if self.auxiliary is None or not self.training:
             return logits
         return logits, self.auxiliary(outputs[self.auxiliary_cell + 1], num_clouds)
+
+    def plain(self, points: Tensor) -> Tensor:
+        """Logits `[B, num_classes]` for clouds `[B, P, in_channels]`, in plain torch."""
+        num_clouds = points.shape[0]
+        s0 = s1 = self.stem.plain(points.flatten(0, 1))
+        outputs = [s0]
+        for number, cell in enumerate(self.cells):
+            clouds = s0.unflatten(0, (num_clouds, -1))
+            neighbors = nearest_points(clouds, self.config.k, dilation=number + 1)
+            s0, s1 = s1, cell.plain(s0, s1, neighbors)
+            outputs.append(s1)
+        x = pool_clouds(self.fusion.plain(torch.cat(outputs, dim=1)), num_clouds)
+        x = F.dropout(self.head0.plain(x), self.config.dropout, self.training)
+        x = F.dropout(self.head1.plain(x), self.config.dropout, self.training)
+        return self.head2(x)
 
 
 class GraphNetwork(nn.Module):
@@ -161,3 +183,14 @@ class GraphNetwork(nn.Module):
         if self.auxiliary is None or not self.training:
             return logits
         return logits, self.auxiliary(outputs[self.auxiliary_cell + 1], batch)
+
+    def plain(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        """Logits `[N, num_outputs]` of all nodes `[N, in_channels]`, in plain torch.
+
+        Edges are int64 `[2, E]`, sources above targets; an undirected one is there both ways.
+        """
+        neighbors = given_edges(edge_index, len(x))
+        s0 = s1 = self.stem.plain(x)
+        for cell in self.cells:
+            s0, s1 = s1, cell.plain(s0, s1, neighbors)
+        return self.classifier.plain(s1)

@@ -13,7 +13,7 @@ from functools import wraps
 from typing import Any, TypeVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Pass = TypeVar("Pass", bound=Callable[..., Any])
 
@@ -41,6 +41,15 @@ def widened(value: Any) -> Any:
     """A tensor of 16 bits as float32; everything else as it is."""
     is_narrow = isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16)
     return value.float() if is_narrow else value
+
+
+def runs_plain(network: nn.Module, x: Tensor) -> bool:
+    """Whether a network in evaluation mode runs by its definition, in plain torch alone.
+
+    So it does in 16 bits, and while it is exported or traced, since nothing of ours may be in that.
+    """
+    traced = torch.compiler.is_exporting() or torch.jit.is_tracing()
+    return not network.training and (traced or x.element_size() < 4)
 
 
 def without_autocast(function: Pass) -> Pass:

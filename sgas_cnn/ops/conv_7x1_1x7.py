@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sgas_cnn.ops.layers import BatchNorm, conv_norm
+from sgas_cnn.ops.layers import BatchNorm
 from sgas_cnn.ops.operation import Operation
 
 
@@ -27,4 +27,4 @@ class FactorizedConv7x7(Operation):
 
     def forward(self, x: Tensor) -> Tensor:
         """The output `[B, C, H/S, W/S]`."""
-        return conv_norm(self.row(F.relu(x)), self.column, self.norm)
+        return self.norm(self.column(self.row(F.relu(x))))

@@ -24,6 +24,7 @@ class DilConv(Operation):
 
     def __init__(self, channels: int, stride: int, affine: bool, *, kernel: int) -> None:
         super().__init__(channels, stride, affine)
+        self.kernel = kernel
         self.dw = depthwise(channels, kernel, stride, dilation=2)
         self.pw = conv(channels, channels)
         self.norm = BatchNorm(channels, affine)

@@ -25,6 +25,7 @@ class BatchNorm(nn.Module):
 
     def __init__(self, channels: int, affine: bool = True) -> None:
         super().__init__()
+        self.channels, self.affine = channels, affine
         self.weight = nn.Parameter(torch.ones(channels)) if affine else None
         self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
         self.register_buffer("running_mean", torch.zeros(channels))
@@ -98,9 +99,10 @@ class ConvNorm(nn.Module):
         affine: bool = True,
     ) -> None:
         super().__init__()
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.kernel, self.stride, self.relu, self.affine = kernel, stride, relu, affine
         self.lin = conv(in_channels, out_channels, kernel, stride)
         self.norm = BatchNorm(out_channels, affine)
-        self.relu = relu
 
     def forward(self, x: Tensor) -> Tensor:
         """The normalised `[B, out_channels, H/S, W/S]`."""
@@ -109,6 +111,10 @@ class ConvNorm(nn.Module):
         if self.norm.at_inference:
             return relu_conv_bias(x, *self.norm.folded(self.lin.weight))
         return relu_conv_norm(x, self.lin.weight, self.norm)
+
+    def plain(self, x: Tensor) -> Tensor:
+        """The normalised `[B, out_channels, H/S, W/S]`, in plain torch."""
+        return self.norm(self.lin(F.relu(x) if self.relu else x))
 
 
 class HalvingConvNorm(nn.Module):
@@ -132,3 +138,9 @@ class HalvingConvNorm(nn.Module):
         weight, bias = self.norm.folded(torch.cat([self.even.weight, self.odd.weight]))
         (w0, w1), (b0, b1) = weight.chunk(2), bias.chunk(2)
         return torch.cat([relu_conv_bias(even, w0, b0), relu_conv_bias(odd, w1, b1)], dim=1)
+
+    def plain(self, x: Tensor) -> Tensor:
+        """The normalised `[B, out_channels, H/2, W/2]`, in plain torch."""
+        x = F.relu(x)
+        halves = self.even(even_pixels(x)), self.odd(odd_pixels(x))
+        return self.norm(torch.cat(halves, dim=1))

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sgas_cnn.fused.parts import Part, SeparableConv
-from sgas_cnn.ops.layers import BatchNorm, conv, conv_norm
+from sgas_cnn.ops.layers import BatchNorm, conv
 from sgas_cnn.ops.operation import Operation
 
 
@@ -23,12 +23,13 @@ class NorConv(Operation):
 
     def __init__(self, channels: int, stride: int, affine: bool, *, kernel: int) -> None:
         super().__init__(channels, stride, affine)
+        self.kernel = kernel
         self.lin = conv(channels, channels, kernel)
         self.norm = BatchNorm(channels, affine)
 
     def forward(self, x: Tensor) -> Tensor:
         """The output `[B, C, H, W]`."""
-        return conv_norm(F.relu(x), self.lin, self.norm)
+        return self.norm(self.lin(F.relu(x)))
 
     def parts(self) -> Sequence[Part]:
         """The convolution of the pixels, without taps of their own."""

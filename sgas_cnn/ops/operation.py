@@ -28,7 +28,7 @@ class Operation(nn.Module):
 
     def __init__(self, channels: int, stride: int, affine: bool) -> None:
         super().__init__()
-        self.channels, self.stride = channels, stride
+        self.channels, self.stride, self.affine = channels, stride, affine
 
     def forward(self, x: Tensor) -> Tensor:
         """The output `[B, C, H/S, W/S]` on a state `[B, C, H, W]`; odd sides are rounded up."""

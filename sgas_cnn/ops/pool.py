@@ -27,7 +27,7 @@ class Pool(Operation):
         self, channels: int, stride: int, affine: bool, *, pooling: Pooling, normed: bool = True
     ) -> None:
         super().__init__(channels, stride, affine)
-        self.pooling = pooling
+        self.pooling, self.normed = pooling, normed
         self.norm = BatchNorm(channels, affine=False) if normed and not affine else None
 
     def forward(self, x: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ class SepConv(Operation):
 
     def __init__(self, channels: int, stride: int, affine: bool, *, kernel: int) -> None:
         super().__init__(channels, stride, affine)
+        self.kernel = kernel
         self.dw1 = depthwise(channels, kernel, stride)
         self.pw1 = conv(channels, channels)
         self.norm1 = BatchNorm(channels, affine)

@@ -5,11 +5,72 @@ Tensors of edges are made here, which fused forms avoid. Dimensions: N nodes, E 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
 from sgas_gcn.constants import LEAKY_SLOPE, NORM_FLOOR
 from sgas_gcn.kernels.protocol import Graph
+
+
+@dataclass(frozen=True, eq=False)
+class PlainGraph:
+    """Edges from `sources` to `targets`, int64 `[E]` each."""
+
+    sources: Tensor
+    targets: Tensor
+    num_nodes: int
+
+    @property
+    def ends(self) -> tuple[Tensor, Tensor]:
+        """The sources and the targets of all edges."""
+        return self.sources, self.targets
+
+    @property
+    def degrees(self) -> Tensor:
+        """How many edges enter each node, int64 `[N, 1]`."""
+        none = torch.zeros(self.num_nodes, dtype=torch.int64, device=self.targets.device)
+        return none.index_add(0, self.targets, torch.ones_like(self.targets)).unsqueeze(1)
+
+
+@dataclass(frozen=True, eq=False)
+class PlainNeighbors:
+    """The `edges` of a graph, and with one from each node to itself."""
+
+    edges: PlainGraph
+    with_self: PlainGraph
+
+
+def nearest_points(x: Tensor, k: int, dilation: int) -> PlainNeighbors:
+    """Edges into each point of clouds `[B, P, C]` from the nearest: every `dilation`-th, k of them.
+
+    A point is its own nearest. Distances are squared Euclidean, less each point's own constant.
+    """
+    (num_clouds, num_points, _), device = x.shape, x.device
+    x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
+    norms = x.square().sum(-1).unsqueeze(1)  # [B, 1, P]
+    distances = torch.baddbmm(norms, x, x.transpose(1, 2), alpha=-2)  # [B, P, P]
+    itself = torch.eye(num_points, dtype=torch.bool, device=device)
+    width = (k - 1) * dilation + 1
+    nearest = distances.masked_fill(itself, -torch.inf).topk(width, largest=False).indices
+    first = torch.arange(num_clouds, device=device).view(-1, 1, 1) * num_points
+    sources = (nearest[:, :, ::dilation] + first).flatten(0, 1)  # [N, k]
+    num_nodes = num_clouds * num_points
+    nodes = torch.arange(num_nodes, device=device)
+    others = PlainGraph(sources[:, 1:].flatten(), nodes.repeat_interleave(k - 1), num_nodes)
+    with_self = PlainGraph(sources.flatten(), nodes.repeat_interleave(k), num_nodes)
+    return PlainNeighbors(others, with_self)
+
+
+def given_edges(edge_index: Tensor, num_nodes: int) -> PlainNeighbors:
+    """The edges of a graph, int64 `[2, E]` with sources above targets; self-loops are renewed."""
+    sources, targets = edge_index
+    kept = sources != targets
+    nodes = torch.arange(num_nodes, device=edge_index.device)
+    with_self = torch.cat([sources[kept], nodes]), torch.cat([targets[kept], nodes])
+    edges = PlainGraph(sources, targets, num_nodes)
+    return PlainNeighbors(edges, PlainGraph(*with_self, num_nodes))
 
 
 def sums(messages: Tensor, graph: Graph) -> Tensor:
