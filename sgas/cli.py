@@ -38,6 +38,7 @@ VERBS: dict[str, VerbInfo] = {
     "train": VerbInfo("train", "train the network of a genotype from scratch"),
     "evaluate": VerbInfo("evaluate", "open the test split, once, for a trained run"),
     "predict": VerbInfo("predict", "what a trained run says of new data"),
+    "export": VerbInfo("export", "write a network as files that need torch alone"),
     "sweep": VerbInfo("sweep", "strategies x seeds: search, train, evaluate, in one study"),
     "show": VerbInfo("show", "draw a genotype, a run or a study; parameters, FLOPs, latency"),
     "table": VerbInfo("table", "compare the strategies of a study; print the paper's runs"),

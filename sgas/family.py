@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from sgas.cells.decisions import CellDecisions
+    from sgas.exporting.forms import NetworkForm
     from sgas.labels import Labels
 
 
@@ -207,6 +208,8 @@ class Space:
     `datasets` are entries with `name`, `help` and `load`, made by `dataset_entry` of these, and
     `task` what they are called together. `like` is the space whose data sets another space takes.
     `presets` are values by name and verb, for a space that no file of the package has any for.
+    `form` says of a network, with its preparation if known and an example of its input, how it is
+    written as a file of its own.
     """
 
     search_space: SearchSpace
@@ -222,6 +225,7 @@ class Space:
     dataset_entry: Callable[..., Any] | None = None
     like: str | None = None
     presets: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    form: Callable[[Any, Any, Any], NetworkForm] | None = None
 
 
 @dataclass(frozen=True)

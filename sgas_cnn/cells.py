@@ -78,7 +78,7 @@ class ImageCell(nn.Module):
 
     def plain(self, s0: Tensor, s1: Tensor) -> Tensor:
         """The output in plain torch, of a cell that is decided."""
-        states = self.edges.plain([self.pre0.plain(s0), self.pre1.plain(s1)])
+        states = self.edges.plain_states([self.pre0.plain(s0), self.pre1.plain(s1)])
         return torch.cat([states[state] for state in self.concat], dim=1)
 
 
@@ -195,7 +195,7 @@ def check_size(images: Tensor, config: ImageModelConfig) -> None:
 def check_sides(images: Tensor, smallest: int, what: str) -> None:
     """ConfigError where images `[B, in_channels, H, W]` have a side below `smallest` pixels."""
     height, width = images.shape[-2:]
-    if min(height, width) < smallest:
+    if not torch.jit.is_tracing() and min(height, width) < smallest:  # traced, sizes are tensors
         raise ConfigError(
             f"images have {height} × {width} pixels; {what} needs at least {smallest} a side: give "
             "larger images"

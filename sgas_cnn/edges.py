@@ -65,7 +65,7 @@ class CellEdges(nn.ModuleList):
             )
             for edge in layout.edges
         )
-        self.layout, self.strides = layout, tuple(strides)
+        self.layout, self.channels, self.strides = layout, channels, tuple(strides)
         self.candidates = tuple(candidates)
         self._group()
 
@@ -132,7 +132,7 @@ class CellEdges(nn.ModuleList):
 
         return dag_extend(inputs, self.layout.num_steps, extend)
 
-    def plain(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+    def plain_states(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """All states in plain torch, of a cell that is decided: each edge by its definition."""
         states = list(inputs)
         for step in range(self.layout.num_steps):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sgas.config import RunConfig
 from sgas.errors import unknown_name
@@ -19,6 +19,9 @@ from sgas_cnn.config import (
 from sgas_cnn.datasets import DATASETS, DatasetEntry
 from sgas_cnn.library import LIBRARY
 from sgas_cnn.published import load_published, published_names
+
+if TYPE_CHECKING:
+    from sgas.exporting.forms import NetworkForm
 
 OPERATION_GROUPS = {
     "skip_connect": "skip",
@@ -70,6 +73,18 @@ def _preparation(fields: Mapping[str, Any]) -> Preparation:
     return ImagePreparation(**{**fields, **lists})
 
 
+def _image_form(network: Any, preparation: Any, example: Any) -> NetworkForm:
+    from sgas_cnn.export import image_form
+
+    return image_form(network, preparation, example)
+
+
+def _nasbench201_form(network: Any, preparation: Any, example: Any) -> NetworkForm:
+    from sgas_cnn.export import nasbench201_form
+
+    return nasbench201_form(network, preparation, example)
+
+
 def _image_operations() -> Operations:
     from sgas_cnn.ops.cases import image_cases
     from sgas_cnn.ops.image import IMAGE_OPERATIONS
@@ -113,10 +128,11 @@ SPACES = {
         operations,
         DATASETS,
         DatasetEntry,
+        form=form,
     )
-    for space, model_config, operations in (
-        (IMAGE_SPACE, ImageModelConfig, _image_operations),
-        (NASBENCH201_SPACE, NasBench201Config, _nasbench201_operations),
+    for space, model_config, operations, form in (
+        (IMAGE_SPACE, ImageModelConfig, _image_operations, _image_form),
+        (NASBENCH201_SPACE, NasBench201Config, _nasbench201_operations, _nasbench201_form),
     )
 }
 

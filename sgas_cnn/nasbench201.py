@@ -9,6 +9,7 @@ output. Dimensions: B images, H × W pixels, C channels, E edges of a cell, O ca
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import cast
 
 import torch
@@ -48,8 +49,12 @@ class ResidualBlock(nn.Module):
         self.first = ConvNorm(in_channels, out_channels, 3, 2)
         self.second = ConvNorm(out_channels, out_channels, 3)
         self.shortcut = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+
+    @cached_property
+    def plan(self) -> SourcePlan:
+        """How the second convolution is added to the shortcut."""
         last = SeparableConv(None, self.second.lin, self.second.norm)
-        self.plan = SourcePlan([Use(0, None, last)], 1, 1)
+        return SourcePlan([Use(0, None, last)], 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """The sum of both ways."""
@@ -62,6 +67,14 @@ class ResidualBlock(nn.Module):
         """The sum of both ways, in plain torch."""
         smaller = F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
         return self.second.plain(self.first.plain(x)) + self.shortcut(smaller)
+
+
+class Cell(CellEdges):
+    """A cell, which is nothing but its edges; its last state is its output."""
+
+    def plain(self, x: Tensor) -> Tensor:
+        """The output `[B, C, H, W]`, in plain torch, of a cell that is decided."""
+        return self.plain_states([x])[-1]
 
 
 class NasBench201Body(nn.Module):
@@ -82,7 +95,7 @@ class NasBench201Body(nn.Module):
         self.num_cells, self.name = config.num_cells, space.name
         self.stem = ConvNorm(in_channels, widths[0], 3, relu=False)
         cells = nn.ModuleList(
-            CellEdges(
+            Cell(
                 layout,
                 width,
                 [1] * (layout.num_steps + 1),
@@ -93,7 +106,7 @@ class NasBench201Body(nn.Module):
             for width in widths
             for _ in range(config.num_cells)
         )
-        self.cells = cast("Sequence[CellEdges]", cells)  # nn.ModuleList hides what it holds
+        self.cells = cast("Sequence[Cell]", cells)  # nn.ModuleList hides what it holds
         reductions = (ResidualBlock(width, 2 * width) for width in widths[: NUM_STAGES - 1])
         self.reductions = cast("Sequence[ResidualBlock]", nn.ModuleList(reductions))
         self.norm = BatchNorm(widths[-1])
@@ -117,7 +130,7 @@ class NasBench201Body(nn.Module):
         for number, cell in enumerate(self.cells):
             if number and number % self.num_cells == 0:
                 x = self.reductions[number // self.num_cells - 1].plain(x)
-            x = cell.plain([x])[-1]
+            x = cell.plain(x)
         return classify(self.classifier, F.relu(self.norm(x)))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sgas.config import RunConfig
 from sgas.errors import DataError, InputError, unknown_name
@@ -22,6 +22,9 @@ from sgas_gcn.datasets.graphs import GRAPH_DATASETS, GraphEntry
 from sgas_gcn.datasets.kind import GRAPH, POINT, kind_of, looks_like_path
 from sgas_gcn.library import LIBRARY
 from sgas_gcn.published import load_published, published_names
+
+if TYPE_CHECKING:
+    from sgas.exporting.forms import NetworkForm
 
 OPERATION_GROUPS = {
     "skip_connect": "skip",
@@ -99,6 +102,18 @@ def _graph_preparation(fields: Mapping[str, Any]) -> Preparation:
     return GraphPreparation(**fields)
 
 
+def _cloud_form(network: Any, preparation: Any, example: Any) -> NetworkForm:
+    from sgas_gcn.export import cloud_form
+
+    return cloud_form(network, preparation, example)
+
+
+def _graph_form(network: Any, preparation: Any, example: Any) -> NetworkForm:
+    from sgas_gcn.export import graph_form
+
+    return graph_form(network, preparation, example)
+
+
 def _point_operations() -> Operations:
     from sgas_gcn.ops.cases import point_cases
     from sgas_gcn.ops.operation import Operation
@@ -144,6 +159,7 @@ SPACES = {
         _point_operations,
         DATASETS,
         DatasetEntry,
+        form=_cloud_form,
     ),
     GRAPH: Space(
         GRAPH_SPACE,
@@ -157,6 +173,7 @@ SPACES = {
         _graph_operations,
         GRAPH_DATASETS,
         GraphEntry,
+        form=_graph_form,
     ),
 }
 

@@ -26,6 +26,7 @@ LAYERS = (
     ("files",),
     ("config", "data", "labels", "keywords"),
     ("options", "native", "own", "cells", "protocols"),
+    ("exporting",),
     ("deciding", "family"),
     ("registry",),
     ("reports",),

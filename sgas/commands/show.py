@@ -11,7 +11,7 @@ from sgas.cells.genotype import Genotype
 from sgas.commands.common import print_json
 from sgas.config import fields_of, make
 from sgas.errors import ConfigError, RunError
-from sgas.family import Family
+from sgas.family import Family, Models
 from sgas.files import write_text
 from sgas.options import PLUGIN, Flag, Positional, Words, parse, parser_for
 from sgas.protocols import cell_in_words, cell_protocol, provenance
@@ -45,18 +45,15 @@ def main(family: Family, argv: Sequence[str]) -> int:
     genotype = None if asks else load_genotype(family, str(target))
     space = genotype.space if genotype else next(iter(family.spaces))
     sections = {f"network ({space})": family.spaces[space].model_config}
-    sizes = [
-        Flag(name, f"{name.replace('_', ' ')} (default: those of the run, or {value})", False)
-        for name, value in family.spaces[space].paper_dimensions.items()
-    ]
-    parser = parser_for(family.command, "show", about, sections, [TARGET], FLAGS + sizes)
+    flags = FLAGS + size_flags(family, space)
+    parser = parser_for(family.command, "show", about, sections, [TARGET], flags)
     values = parse(parser, argv)  # prints the help, or says that the target is missing
     if genotype is None:
         return 0
     folder = Path(values["target"])
     model = make(
         family.spaces[space].model_config,
-        {**_preset(family, genotype, values["preset"], folder), **values},
+        {**preset_sizes(family, genotype, values["preset"], folder), **values},
     )
     cost = _cost(family, genotype, model, values, folder)
     pictures = _draw(family, genotype, folder, Path(values["out"]) if values["out"] else None)
@@ -90,7 +87,17 @@ def _origin(folder: Path, genotype: Genotype) -> dict[str, str]:
     return {"protocol": cell_protocol(genotype.meta), "provenance": cell_in_words(genotype.meta)}
 
 
-def _preset(family: Family, genotype: Genotype, preset: str | None, folder: Path) -> dict[str, Any]:
+def size_flags(family: Family, space: str) -> list[Flag]:
+    """Options for the sizes that data settle."""
+    return [
+        Flag(name, f"{name.replace('_', ' ')} (default: those of the run, or {value})", False)
+        for name, value in family.spaces[space].paper_dimensions.items()
+    ]
+
+
+def preset_sizes(
+    family: Family, genotype: Genotype, preset: str | None, folder: Path
+) -> dict[str, Any]:
     """Sizes: those that a trained run has, or that `train` would take of a search; the preset's.
 
     The preset is that which is given, else for a run the one that `train` would take, or
@@ -115,13 +122,7 @@ def _cost(
 ) -> dict[str, Any]:
     from sgas.running.complexity import latency, num_flops, num_parameters
 
-    dimensions = dict(family.spaces[genotype.space].paper_dimensions)
-    if is_run(folder):
-        dimensions = dict(open_settings(family, folder)[1]["dimensions"])
-    for name in dimensions:
-        if values.get(name) is not None:
-            dimensions[name] = _whole(name, values[name])
-    models = family.spaces[genotype.space].models(model, dimensions)
+    models, sizes = models_of(family, genotype, model, values, folder)
     network = models.build_network(genotype, False)
     example = models.example_input()
     flops = num_flops(network, example)
@@ -132,8 +133,22 @@ def _cost(
         "flops": flops,
         "latency_ms": round(1000 * measured.median, 3),
         "latency": shown,
-        "sizes": {**model.__dict__, **dimensions},
+        "sizes": sizes,
     }
+
+
+def models_of(
+    family: Family, genotype: Genotype, model: Any, values: dict[str, Any], folder: Path
+) -> tuple[Models, dict[str, Any]]:
+    """The networks of the sizes that a command gives, or else of a run or the paper; the sizes."""
+    dimensions = dict(family.spaces[genotype.space].paper_dimensions)
+    if is_run(folder):
+        dimensions = dict(open_settings(family, folder)[1]["dimensions"])
+    for name in dimensions:
+        if values.get(name) is not None:
+            dimensions[name] = _whole(name, values[name])
+    models = family.spaces[genotype.space].models(model, dimensions)
+    return models, {**model.__dict__, **dimensions}
 
 
 def _whole(name: str, text: str) -> int:

@@ -28,6 +28,8 @@ from sgas.running.trained import (
 if TYPE_CHECKING:
     from torch import nn
 
+    from sgas.exporting.export import Exported
+
 
 def _described(result: SearchResult | TrainResult) -> str:
     """A few lines: the run, its data, its last epoch, its genotype."""
@@ -179,6 +181,28 @@ class TrainResult:
         """The probabilities of all `classes`, float32 `[N, L]`; all else is as for `predict`."""
         answers = self.answers(data)
         return answers.collected(answers.labels.probabilities)
+
+    def export(self, path: str | Path, format: str = "python") -> Exported:
+        """Writes the network as files that need torch alone, and what was checked of them.
+
+        `format` is `python`, one readable file with its weights beside it, or `torch`, a program
+        of torch.export. InputError where it cannot be exported so; nothing is left then.
+        """
+        from sgas.exporting.python_file import About
+        from sgas.running.export import export_network
+
+        classes, preparation = self._inputs
+        with plugged(self.family, folders=[self.folder]):
+            settings, config = open_trained(self.family, self.folder)
+            space = str(settings.run.space)
+            models = self.family.spaces[space].models(settings.model, config["dimensions"])
+            network = trained_network(self.family, self.folder)
+            name, origin = Path(path).stem, self.result["provenance"]
+            about = About(name, origin, self.genotype, True, classes)
+            example = models.example_input()
+            return export_network(
+                self.family, space, network, preparation, example, about, path, format
+            )
 
     @property
     def evaluation(self) -> dict[str, Any] | None:

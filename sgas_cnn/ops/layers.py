@@ -120,7 +120,7 @@ class ConvNorm(nn.Module):
 class HalvingConvNorm(nn.Module):
     """BN([W x₀, W' x₁]) with the even and the odd pixels of R(x), which halves the image.
 
-    `FactorizedReduce` (skip_connect.py) between any numbers of channels, in products of matrices.
+    The odd pixels of an image with an odd side end in zeros.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, affine: bool = True) -> None:

@@ -1,0 +1,221 @@
+"""Networks of every space as files that need torch alone, tried in fresh processes."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import io
+import pickle
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from small_models import SPACES as SMALL
+from small_models import SmallSpace
+
+import sgas_gcn
+from sgas.cli import main
+from sgas.errors import InputError
+from sgas.exporting.python_file import About, python_file
+from sgas.running.export import export_network
+from sgas_gcn.family import FAMILY as GRAPHS
+
+ROOT = Path(__file__).parents[2]
+SPACES = {name: small for name, small in SMALL.items() if small.family.spaces[name].form}
+OF_TENSORS = [name for name in SPACES if name != "graph"]
+
+
+def moved(small: SmallSpace, number: int = 0) -> torch.nn.Module:
+    """A network in float32 whose running statistics are not those of a fresh one."""
+    network = small.network(small.genotype(number), auxiliary=small.name != "nasbench201")
+    network(small.batch())
+    return network.float().eval()
+
+
+def written(small: SmallSpace, network: torch.nn.Module, path: Path, format: str, number: int = 0):  # type: ignore[no-untyped-def]
+    about = About("net", "made up", small.genotype(number), True, tuple("abcde"))
+    example = small.models().example_input()
+    return export_network(small.family, small.name, network, None, example, about, path, format)
+
+
+CASES = [(name, number) for name, small in SPACES.items() for number in range(len(small.genotypes))]
+
+
+@pytest.mark.parametrize(("name", "number"), CASES)
+def test_a_python_file_agrees_and_reads_well(tmp_path: Path, name: str, number: int) -> None:
+    small = SPACES[name]
+    exported = written(small, moved(small, number), tmp_path / "net.py", "python", number)
+    assert exported.to_plain == 0 and exported.to_kernels < 1e-4
+    assert [file.name for file in exported.files] == ["net.py", "net.safetensors"]
+    text = (tmp_path / "net.py").read_text()
+    imports = re.findall(r"^ *(?:from|import) (\w+)", text, re.MULTILINE)
+    own = set(imports) - {"torch", "safetensors", *sys.stdlib_module_names}
+    assert own == {"net"} and "n1 = self.edge0(" in text and "Fused" not in text
+    genotype = text.partition("Genotype: ")[2].partition("\n\n")[0]
+    assert genotype.replace("\n", " ") == small.genotype(number).to_text()
+    for check in (["check"], ["format", "--check"]):
+        command = [sys.executable, "-m", "ruff", *check, "--config", str(ROOT / "pyproject.toml")]
+        done = subprocess.run(
+            [*command, "--no-cache", str(tmp_path / "net.py")], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", OF_TENSORS)
+def test_a_program_of_torch_agrees_for_other_batches_and_sizes(tmp_path: Path, name: str) -> None:
+    small = SPACES[name]
+    network = moved(small)
+    assert written(small, network, tmp_path / "net.pt2", "torch").to_plain < 1e-5
+    program = torch.export.load(tmp_path / "net.pt2").module()
+    inputs = small.batch(3).float()
+    inputs = inputs[:, :11] if name == "point" else inputs
+    assert torch.allclose(program(inputs), network.plain(inputs), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_network_is_copied_pickled_traced_and_put_in_16_bits_before_its_first_call(
+    name: str,
+) -> None:
+    small = SPACES[name]
+    batch = small.batch()
+    batch = batch.float() if name in OF_TENSORS else batch.with_features(batch.x.float())
+    wanted = moved(small)(batch)
+    content = io.BytesIO()
+    torch.save(moved(small), content)
+    content.seek(0)
+    for network in (
+        copy.deepcopy(moved(small)),
+        pickle.loads(pickle.dumps(moved(small))),
+        torch.load(content, weights_only=False),
+    ):
+        assert torch.equal(network(batch), wanted)
+    if name in OF_TENSORS:
+        traced = torch.jit.trace(moved(small), (batch,))
+        assert torch.equal(traced(batch), moved(small).plain(batch))
+    for dtype in (torch.float16, torch.bfloat16):
+        narrow = batch.to(dtype) if name in OF_TENSORS else batch.with_features(batch.x.to(dtype))
+        logits = moved(small).to(dtype)(narrow)
+        assert logits.dtype == dtype and torch.isfinite(logits).all()
+
+
+def test_graphs_are_no_program_and_nothing_is_left(tmp_path: Path) -> None:
+    small = SPACES["graph"]
+    with pytest.raises(InputError, match="give --format python"):
+        written(small, moved(small), tmp_path / "net.pt2", "torch")
+    assert list(tmp_path.iterdir()) == []
+
+
+PLUGIN = """
+import numpy
+import torch
+from torch import nn
+from sgas.registry import operation
+from sgas_gcn.ops.operation import Operation
+
+
+@operation("twice", spaces=["point"])
+class Twice(Operation):
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.lin = nn.Linear(channels, channels)
+
+    def forward(self, x, neighbors):
+        return BODY
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "format", "told"),
+    [
+        ("self.lin(x) * 2", "python", None),
+        ("self.lin(x) * 2", "torch", None),
+        ("self.lin(x) * numpy.float32(2)", "python", "operation 'twice' cannot be.*uses numpy"),
+        (
+            "self.lin(x) * (2 if x.sum() > 0 else 3)",
+            "torch",
+            "operation 'twice' cannot be exported by torch",
+        ),
+    ],
+)
+def test_an_operation_of_ones_own_is_exported_or_named(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    body: str,
+    format: str,
+    told: str | None,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(PLUGIN.replace("BODY", body))
+    cell = "Genotype(normal=[('twice', 0), ('gat', 1)], normal_concat=range(0, 3))"
+    Path("cell.json").write_text(
+        '{"format": 1, "space": "point", "cells": {"normal": {"edges": [{"op": "twice", "source": '
+        '0}, {"op": "gat", "source": 1}], "concat": [0, 1, 2]}}}'
+    )
+    argv = ["export", "cell.json", "--plugin", "mine.py", "--format", format, "--out", "net"]
+    sizes = ["--num_points", "24", "--k", "4", "--channels", "4", "--num_cells", "2"]
+    status = main(GRAPHS, [*argv, *sizes, "--emb_dims", "8"])
+    out, err = capsys.readouterr()
+    if told is None:
+        assert status == 0, err
+        assert "largest difference 0.0 to plain torch" in out
+        return
+    assert status == 2 and re.search(told, err) and err.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cell.json", "mine.py"]
+    assert cell.startswith("Genotype")
+
+
+def test_a_run_is_exported_with_its_classes_and_preparation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    draw = torch.Generator().manual_seed(0)
+    clouds = torch.randn(24, 32, 3, generator=draw), torch.arange(24) % 3
+    sizes = {"num_points": 24, "k": 3, "channels": 4, "num_cells": 2, "emb_dims": 8}
+    trained = sgas_gcn.train(
+        "random-modelnet-3", clouds, preset="demo", epochs=1, batch_size=8, quiet=True, **sizes
+    )
+    print(trained.export("my_net"))
+    sys.path.insert(0, str(tmp_path))
+    try:
+        import my_net  # type: ignore[import-not-found]
+    finally:
+        sys.path.remove(str(tmp_path))
+        del sys.modules["my_net"]
+    assert my_net.CLASSES == ("0", "1", "2") == trained.classes
+    with torch.no_grad():
+        probs = my_net.load()(my_net.prepare(clouds[0])).softmax(1)
+    assert torch.allclose(probs, torch.from_numpy(trained.predict_proba(clouds[0])), atol=1e-5)
+    with pytest.raises(InputError, match=r"my_net\.py exists already"):
+        trained.export("my_net")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["point", "graph", "image"])
+def test_every_published_cell_is_written_as_it_is(tmp_path: Path, name: str) -> None:
+    small = SPACES[name]
+    make_form = small.family.spaces[name].form
+    inputs = None
+    for number, published in enumerate(small.family.published_names()):
+        genotype = small.family.load_published(published)
+        if genotype.space != name:
+            continue
+        network = small.network(genotype)
+        network(small.batch())
+        network.float().eval()
+        form = make_form(network, None, small.models().example_input())
+        path = tmp_path / f"net{number}.py"
+        path.write_text(python_file(form, About("net", "made up", genotype, True, None)))
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[path.stem] = module
+        spec.loader.exec_module(module)
+        del sys.modules[path.stem]
+        written = module.build()
+        written.load_state_dict(form.weights(network))
+        inputs = inputs or form.inputs(4)
+        with torch.no_grad():
+            assert torch.equal(written.eval()(*inputs), network.plain(*inputs)), published
