@@ -1,11 +1,18 @@
-"""Files: written whole or not at all, never through a link that someone laid there; JSON read."""
+"""Files: written whole or not at all, never through a link that someone laid there; JSON read.
+
+A folder of results may have a file of seals: the SHA-256 of each file's content, and of the one
+before it, by name. It is written before the files are: whenever a process ends, each of them is one
+of the two. What is neither was damaged later.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -14,6 +21,8 @@ import msgspec
 from sgas.errors import RunError
 
 T = TypeVar("T")
+SEALS = "seals.json"
+TRIES = 3  # to read a file while its writer goes on
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -39,9 +48,14 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     sync_folder(path.parent)
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Puts `content` into `path`, whole or not at all."""
+    write_atomically(path, lambda file: file.write(content))
+
+
 def write_text(path: Path, text: str) -> None:
     """Puts `text` into `path`, whole or not at all."""
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_bytes(path, text.encode())
 
 
 def temporary_beside(path: Path) -> Path:
@@ -84,8 +98,52 @@ def decode(content: bytes | str, kind: type[T]) -> T:
 def read_json(path: Path, kind: Any = dict[str, Any]) -> Any:
     """What a JSON file holds, of type `kind`; RunError where it cannot be read or is damaged."""
     try:
-        return decode(path.read_bytes(), kind)
+        return decode(read_sealed(path), kind)
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}") from None
+    except RunError:
+        raise
     except ValueError as error:
         raise RunError(f"{path} is damaged: {error}") from None
+
+
+def write_sealed(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Puts files into a folder by their names, each whole or not at all, after their seals."""
+    seals = read_seals(folder)
+    for name, content in contents.items():
+        path = folder / name
+        seals[name] = [_hash(content), *([_hash(path.read_bytes())] if path.exists() else [])]
+    write_text(folder / SEALS, json.dumps(seals, indent=1) + "\n")
+    for name, content in contents.items():
+        write_bytes(folder / name, content)
+
+
+def read_sealed(path: Path) -> bytes:
+    """The content of a file; RunError where the seal beside it says that it is another now."""
+    for _ in range(TRIES):
+        content, seals = path.read_bytes(), read_seals(path.parent)
+        if path.name not in seals or _hash(content) in seals[path.name]:
+            return content
+    whole = [
+        name
+        for name, hashes in seals.items()
+        if (path.parent / name).is_file() and _hash((path.parent / name).read_bytes()) in hashes
+    ]
+    raise RunError(
+        f"{path} is damaged: it is not what was written there (SHA-256); take it from a copy, or "
+        f"delete {SEALS} if you changed it yourself; whole are {', '.join(whole) or 'none'}"
+    )
+
+
+def read_seals(folder: Path) -> dict[str, list[str]]:
+    """The hashes by file; empty where a folder has none, as those of earlier versions."""
+    try:
+        return decode((folder / SEALS).read_bytes(), dict[str, list[str]])
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise RunError(f"{folder / SEALS} is damaged: {error}") from None
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

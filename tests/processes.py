@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from sgas.files import SEALS
 from sgas.studies.jobs import PRELOAD
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -71,3 +72,9 @@ def command(argv: Sequence[str], folder: Path, family: str = "toy_family", **env
         raise TimeoutError(f"{argv} did not end")
     out, err = ((folder / f".{name}").read_text() for name in ("out", "err"))
     return Ended(process.exitcode, out, err)
+
+
+def edit(path: Path, text: str) -> None:
+    """Writes into a file of a run by hand, as into one of a version that kept no seals."""
+    path.write_text(text)
+    path.with_name(SEALS).unlink(missing_ok=True)

@@ -7,6 +7,7 @@
     plugins/              the texts of the plug-ins that config.json names, if any
     checkpoint.pt         everything that resuming needs; checkpoint.previous.pt the one before
     cell-KIND.svg, weights.safetensors, result.json, evaluation.json, log.txt
+    seals.json            hashes of all that is read again; checkpoints hold their own
 
 All of these count epochs from 0 (`epochs_from` in config.json), but for log.txt and the pictures.
 
@@ -39,9 +40,11 @@ from sgas.files import (
     make_folder,
     no_link,
     read_json,
+    read_sealed,
     sync_folder,
     temporary_beside,
-    write_atomically,
+    write_bytes,
+    write_sealed,
     write_text,
 )
 
@@ -139,7 +142,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 def _read_lines(path: Path, kind: type[T]) -> list[T]:
     """What the lines of a file hold; RunError names the first that is damaged."""
     values = []
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+    for number, line in enumerate(read_sealed(path).splitlines(), 1):
         try:
             values.append(decode(line, kind))
         except ValueError as error:
@@ -153,7 +156,7 @@ def read_genotype(folder: Path) -> Genotype:
     if not path.is_file():
         raise RunError(f"{folder} has no genotype.json yet: no epoch has ended")
     try:
-        return Genotype.from_json(path.read_bytes())
+        return Genotype.from_json(read_sealed(path))
     except GenotypeError as error:
         raise GenotypeError(f"{path}: {error}") from None
 
@@ -183,9 +186,10 @@ class Run:
             make_folder(folder.parent)
             fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
             fresh.chmod(0o755)
-            for name, text in {**(texts or {}), CONFIG: _as_json(config)}.items():
+            for name, text in (texts or {}).items():
                 make_folder((fresh / name).parent)
                 write_text(fresh / name, text)
+            write_sealed(fresh, {CONFIG: _as_json(config).encode()})
             lock = _lock(fresh)
             os.rename(fresh, folder)
         except OSError as error:
@@ -202,7 +206,11 @@ class Run:
         lock = _lock(folder)
         for leftover in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
             leftover.unlink(missing_ok=True)
-        return cls(folder, lock)
+        try:
+            return cls(folder, lock)
+        except RunError:
+            lock.close()
+            raise
 
     def __enter__(self) -> Run:
         return self
@@ -225,13 +233,10 @@ class Run:
         """Puts a text file into the folder, whole or not at all."""
         write_text(self.folder / name, text)
 
-    def write_bytes(self, name: str, content: bytes) -> None:
-        """Puts a binary file into the folder, whole or not at all."""
-        write_atomically(self.folder / name, lambda file: file.write(content))
-
-    def write_json(self, name: str, value: Any) -> None:
-        """Puts a JSON file into the folder, whole or not at all."""
-        self.write_text(name, _as_json(value))
+    def write_result(self, name: str, content: bytes | Mapping[str, Any]) -> None:
+        """Puts what is read again into the folder, as it is or as JSON, and keeps its hash."""
+        raw = content if isinstance(content, bytes) else _as_json(content).encode()
+        write_sealed(self.folder, {name: raw})
 
     def add_epoch(
         self,
@@ -241,20 +246,16 @@ class Run:
     ) -> None:
         """Writes what one epoch gave: a line of metrics, its records, the genotype of now."""
         self.metrics.append(dict(metrics))
-        self._write_metrics()
-        if records:
-            self.records.extend(records)
-            self._write_records()
-        if genotype is not None:
-            self.write_text("genotype.json", genotype.to_json())
+        self.records.extend(records)
+        written = {} if genotype is None else {"genotype.json": genotype.to_json().encode()}
+        write_sealed(self.folder, {**self._lines(), **written})
 
     def forget_from(self, epoch: int) -> None:
         """Drops what was recorded for `epoch` and later: it will be made again."""
         self.metrics = [line for line in self.metrics if line["epoch"] < epoch]
-        self._write_metrics()
-        if self.records:
-            self.records = [record for record in self.records if record.epoch < epoch]
-            self._write_records()
+        before = len(self.records)
+        self.records = [record for record in self.records if record.epoch < epoch]
+        write_sealed(self.folder, self._lines(had_records=before > 0))
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Puts tensors and plain values into checkpoint.pt and keeps the one before."""
@@ -271,7 +272,7 @@ class Run:
         content = io.BytesIO()
         torch.save(dict(state), content)
         sealed = content.getvalue()
-        write_atomically(current, lambda file: file.write(sealed + _seal(sealed)))
+        write_bytes(current, sealed + _seal(sealed))
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         """The newest checkpoint that is whole; None where the run was killed before its first.
@@ -294,12 +295,13 @@ class Run:
             f"{self.folder} has no readable checkpoint; start again with another {option('out')}"
         )
 
-    def _write_metrics(self) -> None:
-        self.write_text("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.metrics))
-
-    def _write_records(self) -> None:
-        lines = (msgspec.json.encode(record).decode() + "\n" for record in self.records)
-        self.write_text("decisions.jsonl", "".join(lines))
+    def _lines(self, had_records: bool = False) -> dict[str, bytes]:
+        """The files of lines as they are now; a training has no records."""
+        files = {"metrics.jsonl": b"".join(json.dumps(m).encode() + b"\n" for m in self.metrics)}
+        if self.records or had_records:
+            lines = (msgspec.json.encode(record) + b"\n" for record in self.records)
+            files["decisions.jsonl"] = b"".join(lines)
+        return files
 
 
 def read_checkpoint(path: Path) -> dict[str, Any] | None:

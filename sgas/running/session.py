@@ -215,7 +215,7 @@ def _execute(
                 say(f"from  {settings.origin}")
             say(f"data  {opened.facts['provenance']} · protocol {opened.facts['protocol']}")
             say(f"net   {_network_in_words(settings, body.network)}")
-            run.write_text("genotype.json", settings.genotype.to_json())
+            run.write_result("genotype.json", settings.genotype.to_json().encode())
             if settings.genotype.meta.get("final") is False:
                 say("note  the genotype is of a search that has not ended")
         loop = Loop(body, run, listener)
@@ -304,12 +304,12 @@ def _write_trained(run: Run, training: Any, task: Task, settings: Settings) -> N
 
     epoch = training.keep()
     network = training.network.to(torch.device("cpu"))
-    run.write_bytes(WEIGHTS, to_safetensors(network.state_dict()))
+    run.write_result(WEIGHTS, to_safetensors(network.state_dict()))
     cost = {
         "parameters": num_parameters(network),
         "flops": num_flops(network, task.example_input()),
     }
-    run.write_json(RESULT, {**_result(run, task.labels.primary_metric, settings, epoch), **cost})
+    run.write_result(RESULT, {**_result(run, task.labels.primary_metric, settings, epoch), **cost})
 
 
 def _result(run: Run, metric: str, settings: Settings, epoch: int) -> dict[str, Any]:

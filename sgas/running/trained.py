@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sgas.config import LAST
 from sgas.errors import RunError
 from sgas.family import Family, Network
-from sgas.files import read_json
+from sgas.files import read_json, read_sealed
 from sgas.protocols import provenance
 from sgas.running.machine import resolve_device
 from sgas.running.runs import Run, read_config
@@ -47,10 +47,10 @@ def trained_network(family: Family, folder: Path) -> Network:
     assert settings.genotype is not None, "a training has a genotype"
     network = models.build_network(settings.genotype, settings.loop.auxiliary)
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load as from_safetensors
 
     try:
-        network.load_state_dict(load_file(folder / WEIGHTS))
+        network.load_state_dict(from_safetensors(read_sealed(folder / WEIGHTS)))
     except (SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise RunError(f"{folder / WEIGHTS} is damaged: {reason}") from None
@@ -113,5 +113,5 @@ def _open_test_split(family: Family, folder: Path, device: torch.device) -> dict
             "seed": settings.run.seed,
             "opened": opened,
         }
-        run.write_json(EVALUATION, evaluation)
+        run.write_result(EVALUATION, evaluation)
     return evaluation

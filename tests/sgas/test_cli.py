@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 import torch
-from processes import Cli
+from processes import Cli, edit
 from toy_family import FAMILY, QUICK_WORDS
 
 from sgas.cells.genotype import Genotype
@@ -151,7 +151,7 @@ def test_a_training_finds_the_data_of_its_search(
     config = read(folder / "config.json")
     assert config["run"]["data_root"] == str(searched.parent / "data")
     config["run"]["data_root"] = str(here / "elsewhere")
-    (folder / "config.json").write_text(json.dumps(config))
+    edit(folder / "config.json", json.dumps(config))
     for words, found in (([], "elsewhere"), (["--data_root", "mine"], "mine")):
         argv = ["train", "run", "--epochs", "1", "--out", f"from-{found}", *words]
         assert cli(*argv).status == 0
@@ -205,7 +205,7 @@ def test_a_run_whose_data_changed_does_not_go_on(folder: Path, cli: Cli, verb: s
         assert cli("train", "run", "--epochs", "1", "--out", "trained").status == 0
         folder = Path("trained")
     config = read(folder / "config.json")
-    (folder / "config.json").write_text(json.dumps({**config, "sizes": [9, 9]}))
+    edit(folder / "config.json", json.dumps({**config, "sizes": [9, 9]}))
     changed = f"the data of {folder} have changed: its parts had [9, 9] samples, and have ["
     assert changed in cli(verb, "--resume", str(folder)).err
 
@@ -267,8 +267,31 @@ def test_what_is_no_fault_of_a_checkpoint_is_told_as_it_is(
 def test_damaged_runs_are_one_line(
     folder: Path, cli: Cli, name: str, content: str, argv: list[str], told: str
 ) -> None:
-    (folder / name).write_text(content)
+    edit(folder / name, content)
     assert cli(*argv).is_refused(told)
+
+
+@pytest.mark.parametrize(
+    ("name", "argv"),
+    [
+        ("config.json", ["show", "run"]),
+        ("metrics.jsonl", ["search", "--resume", "run"]),
+        ("decisions.jsonl", ["replay", "run"]),
+        ("genotype.json", ["train", "run"]),
+        ("weights.safetensors", ["evaluate", "trained"]),
+    ],
+)
+def test_a_flipped_bit_is_told_whatever_it_means(
+    folder: Path, cli: Cli, name: str, argv: list[str]
+) -> None:
+    if argv[-1] == "trained":
+        assert cli("train", "run", "--epochs", "1", "--out", "trained").status == 0
+    path = Path(argv[-1], name)
+    content = bytearray(path.read_bytes())
+    place = content.rindex(b"1") if name.endswith("l") or name.endswith("n") else -1
+    content[place] ^= 1  # in text, another digit
+    path.write_bytes(content)
+    assert cli(*argv).is_refused(f"{path} is damaged: it is not what was written there")
 
 
 def test_a_record_that_does_not_fit_is_refused(folder: Path, cli: Cli) -> None:
@@ -276,7 +299,7 @@ def test_a_record_that_does_not_fit_is_refused(folder: Path, cli: Cli) -> None:
     lines = path.read_text().splitlines()
     record = json.loads(lines[0])
     record["score"].pop()
-    path.write_text("\n".join([json.dumps(record), *lines[1:]]))
+    edit(path, "\n".join([json.dumps(record), *lines[1:]]))
     assert cli("replay", "run").is_refused("the lists of epoch 1 do not agree")
 
 

@@ -10,8 +10,8 @@ import pytest
 from toy_family import SPACE
 
 from sgas.cells.genotype import CellGene, EdgeGene, Genotype
-from sgas.errors import SgasError
-from sgas.files import make_folder, no_link, write_atomically, write_text
+from sgas.errors import RunError, SgasError
+from sgas.files import make_folder, no_link, read_sealed, write_atomically, write_sealed, write_text
 from sgas.options import read_yaml
 from sgas.running.runs import read_config, read_genotype, read_metrics, read_records
 from sgas.running.trained import read_result
@@ -106,3 +106,37 @@ def test_a_genotype_of_any_length_is_told_at_once() -> None:
     cell = CellGene((EdgeGene("skip", 0),) * 100_000, (0,))
     with pytest.raises(SgasError, match="a cell lists 100000 edges; at most"):
         Genotype(1, SPACE.name, dict.fromkeys(SPACE.cell_kinds, cell)).validate(SPACE)
+
+
+def test_what_changed_after_it_was_written_is_told(tmp_path: Path) -> None:
+    write_sealed(tmp_path, {"a": b"1", "b": b"1"})
+    write_sealed(tmp_path, {"a": b"2"})
+    assert read_sealed(tmp_path / "a") == b"2"
+    (tmp_path / "a").write_bytes(b"3")
+    with pytest.raises(RunError, match=r"a is damaged: it is not what .*; whole are b$"):
+        read_sealed(tmp_path / "a")
+
+
+@pytest.mark.parametrize("ended_at", range(4))
+def test_a_process_that_ends_between_seals_and_files_damages_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended_at: int
+) -> None:
+    """Twice in turn: what lies there then is neither the last content nor the one before."""
+    write_sealed(tmp_path, {"a": b"1", "b": b"1"})
+    for content in (b"2", b"3"):
+        replaced = []
+
+        def replace(old: Path, new: Path, done: list[Path] = replaced) -> None:
+            if len(done) == ended_at:
+                raise KeyboardInterrupt
+            done.append(new)
+            os.rename(old, new)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "replace", replace)
+            if ended_at < 3:
+                with pytest.raises(KeyboardInterrupt):
+                    write_sealed(tmp_path, {"a": content, "b": content})
+            else:
+                write_sealed(tmp_path, {"a": content, "b": content})
+        assert {read_sealed(tmp_path / name) for name in "ab"} <= {b"1", b"2", b"3"}

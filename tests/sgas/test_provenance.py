@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from processes import Cli
+from processes import Cli, edit
 from small_models import FAMILIES
 from studies import write_study
 from sweeps import sweep
@@ -46,7 +46,7 @@ def test_files_of_before_are_called_what_made_them(here: Path) -> None:
         kept = json.loads((trained.folder / name).read_text())
         del kept["provenance"]
         kept["protocol"] = "clean"
-        (trained.folder / name).write_text(json.dumps(kept))
+        edit(trained.folder / name, json.dumps(kept))
     assert read_result(trained.folder)["protocol"] == "paper"
     assert sgas.interface.load(TOY, trained.folder).evaluate()["protocol"] == "paper"
 

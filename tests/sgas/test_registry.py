@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import Cli
+from processes import Cli, edit
 from toy_family import FAMILY, QUICK, QUICK_WORDS
 
 import sgas.registry
@@ -123,7 +123,7 @@ def test_no_text_of_a_run_folder_runs_where_it_is_not_named(
     message = cli(*words).err
     assert message.startswith(f"error: {run} was begun with plug-in own.py, and the plug-in file ")
     assert message.endswith(f"does not exist; name it: --plugin PATH (its text is in {kept})\n")
-    config.write_text(config.read_text().replace(str(plugin), str(kept)))
+    edit(config, config.read_text().replace(str(plugin), str(kept)))
     message = cli(*words).err
     assert message == f"error: {kept} runs where it is named only: give --plugin {kept}\n"
     assert not sgas.registry._loaded

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from processes import command
+from processes import command, edit
 from toy_family import QUICK_WORDS
 
 QUICK = ["search", *QUICK_WORDS]
@@ -58,7 +58,7 @@ def test_other_options_begin_another_run_or_are_refused(tmp_path: Path) -> None:
     older = tmp_path / "runs" / "blobs-cri2-0" / "config.json"
     config = json.loads(older.read_text())
     del config["run"]["cuda_graphs"]  # as if the run was begun before this option was there
-    older.write_text(json.dumps(config))
+    edit(older, json.dumps(config))
     ended = command([*QUICK, "--cuda_graphs", "false", "--out", "runs/blobs-cri2-0"], tmp_path)
     assert ended.status == 2 and "cuda_graphs was True, now False" in ended.err
     ended = command([*QUICK, "--out", "runs/blobs-cri2-0"], tmp_path)
