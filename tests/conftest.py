@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from processes import Cli, Ended
-from triton_runs import interpret
+from triton_runs import interpret, triton_kernels
 
 from sgas.native.backend import use_kernels
 from sgas_cnn.library import LIBRARY as IMAGES
@@ -65,6 +65,13 @@ def kernels(request: pytest.FixtureRequest) -> str:
     """Each choice of kernels on the CPU in turn, in force."""
     use_kernels(request.param)
     return str(request.param)
+
+
+@pytest.fixture
+def triton() -> Iterator[None]:
+    """Triton's kernels are in force; skips the test where Triton is not installed."""
+    with triton_kernels():
+        yield
 
 
 @pytest.fixture

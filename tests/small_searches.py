@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,7 +74,7 @@ def small_search(
     )
     search.network.train()
     if decided:
-        decide(search, decided)
+        decide(search, range(decided))
     order = search.weight_order.epoch(0, 4, steps)
     return SmallSearch(search, list(batches(parts.weights, order, 0, search.random.augment)))
 
@@ -120,10 +121,11 @@ def _task(space: str) -> Any:
     return family.open_task(run_config, model, data)
 
 
-def decide(search: Search, count: int) -> None:
-    """Gives the first edges of each kind of cell an operation, each another, and prunes."""
-    names = search.space.operations[::-1]
-    for kind in search.decisions:
-        for edge in range(count):
-            search.decisions[kind] = search.decisions[kind].decide(Choice(edge, names[edge]))
+def decide(search: Search, edges: Iterable[int]) -> None:
+    """Gives edges of each kind of cell an operation, neighbours another, and prunes."""
+    names = search.space.operations[:0:-1]
+    for edge in edges:
+        choice = Choice(edge, names[edge % len(names)])
+        for kind, cell in search.decisions.items():
+            search.decisions[kind] = cell.decide(choice)
     search.prune()

@@ -12,6 +12,7 @@ import pytest
 from triton_runs import pass_compiled, run_alone
 
 TESTS = {  # and which of them
+    "tests/sgas/test_capture.py": "replayed",  # by CUDA graphs
     "tests/sgas_gcn/test_kernels.py": "triton",
     "tests/sgas_gcn/test_triton_kernels.py": "",
     "tests/sgas_gcn/test_pointwise_triton.py": "",

@@ -5,7 +5,7 @@ On a GPU the number of launches is the time of a step of small tensors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,18 +13,13 @@ import torch
 from image_kernels import SMALL, bank
 from tape import Calls
 from triton_images import backward_of, cell, mixing, moved, some_of
-from triton_runs import DEVICE, triton_kernels
+from triton_runs import DEVICE
 
 from sgas_cnn.kernels.backend import backend_named
 from sgas_cnn.kernels.protocol import Pool, PoolBackward, Projection, ProjectionBackward, Separable
 
+pytestmark = pytest.mark.usefixtures("triton")
 SEPARABLE = ["sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5"]
-
-
-@pytest.fixture(autouse=True)
-def _triton() -> Iterator[None]:
-    with triton_kernels():
-        yield
 
 
 # No launches: views, empty tensors, and tables that are sent to the device once.

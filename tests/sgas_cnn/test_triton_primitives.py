@@ -6,7 +6,6 @@ a GPU, with more. The contract tests of the primitives run over this backend too
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -26,7 +25,7 @@ from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.utils import counters
 from torch.library import opcheck
 from triton_images import backward_of, cell, folding, mixing, moved, some_of
-from triton_runs import DEVICE, INTERPRETED, triton_kernels
+from triton_runs import DEVICE, INTERPRETED
 
 from sgas.native.backend import use_kernels
 from sgas_cnn.edges import CellEdges
@@ -46,6 +45,7 @@ from sgas_cnn.kernels.protocol import (
     flat,
 )
 
+pytestmark = pytest.mark.usefixtures("triton")
 DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["64", "32"])
 MAPPED = pytest.mark.parametrize("mapped", [False, True], ids=["shared", "mapped"])
 KINDS = [1, -1] if INTERPRETED else list(range(8))  # of `bank`: 3 × 3, dilated, and the last
@@ -58,12 +58,6 @@ SEPARABLES = [
     for mapped in (False, True)
     if not INTERPRETED or mapped == ((stride == 2) == (dtype == torch.float32))
 ]
-
-
-@pytest.fixture(autouse=True)
-def _triton() -> Iterator[None]:
-    with triton_kernels():
-        yield
 
 
 @pytest.fixture

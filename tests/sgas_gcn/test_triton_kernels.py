@@ -7,30 +7,24 @@ Interpreted on the CPU; tests/test_triton.py runs the file again on a GPU.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 import torch
 from neighbor_formulas import assert_same, inputs_of, plain_forms, run
-from neighbor_primitives import SLOPE, primitives, signs
+from neighbor_primitives import PRIMITIVES, SLOPE, primitives, signs
 from torch import Tensor
-from triton_runs import DEVICE, run_alone, triton_kernels
+from triton_runs import DEVICE, INTERPRETED
 
 from sgas_gcn.csr import CsrGraph
 from sgas_gcn.neighbors import NeighborGraph
+
+pytestmark = pytest.mark.usefixtures("triton")
 
 # Node 3 has no edges, 0 reads 1 twice, 4 reads itself, 2 reads 19 nodes (more than a tile holds).
 EDGES = [(1, 0), (1, 0), (2, 0), (4, 4), (0, 1), (3, 1), *[(n % 6, 2) for n in range(19)], (0, 5)]
 EDGE_INDEX = torch.tensor(EDGES).t()
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
-
-
-@pytest.fixture(autouse=True)
-def _triton() -> Iterator[None]:
-    with triton_kernels():
-        yield
 
 
 def csr_graph(dtype: torch.dtype = torch.int64) -> CsrGraph:
@@ -111,29 +105,10 @@ def test_torch_knows_the_operator(name: str) -> None:
         torch.library.opcheck(backward, ways_back[name])
 
 
-@pytest.mark.gpu
-def test_two_runs_on_a_gpu_agree_to_the_bit() -> None:
-    program = """
-import sys
-sys.path[:0] = ["tests"]
-import torch
-from neighbor_primitives import primitives
-from sgas.native.backend import use_kernels
-from sgas_gcn.neighbors import NeighborGraph
-use_kernels("cuda")
-torch.manual_seed(0)
-graph = NeighborGraph(torch.randint(5000, (5000, 9), device="cuda"))
-x = torch.randn(5000, 3, 32, device="cuda", requires_grad=True)
-s = torch.randn(5000, 3, device="cuda", requires_grad=True)
-by = primitives(graph)
-def run():
-    flat = x.flatten(1)
-    outputs = [*by["sum"](flat), *by["max"](flat), *by["stats"](flat, flat)]
-    outputs += by["attention"](x, s, s)
-    grads = [torch.ones_like(out) for out in outputs]
-    return [*outputs, *torch.autograd.grad(outputs, (x, s), grads)]
-assert all(torch.equal(a, b) for a, b in zip(run(), run(), strict=True))
-"""
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device on this machine")
-    run_alone([sys.executable, "-c", program], {})
+@pytest.mark.parametrize("name", PRIMITIVES)
+def test_two_runs_agree_to_the_bit(name: str) -> None:
+    num_nodes, channels = (6, 3) if INTERPRETED else (5000, 96)
+    function = primitives(neighbor_graph(num_nodes))[name]
+    inputs = [x.to(DEVICE) for x in inputs_of(name, num_nodes, channels)]
+    first, second = (run(function, inputs) for _ in range(2))
+    assert all(map(torch.equal, first, second))
