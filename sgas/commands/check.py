@@ -36,7 +36,7 @@ def _print(content: dict[str, Any], indent: str = "") -> None:
         if isinstance(value, dict):
             print(f"{indent}{name}")
             _print(value, indent + "  ")
-        elif isinstance(value, list) and value and isinstance(value[0], str) and len(value) < 9:
+        elif isinstance(value, list) and value and isinstance(value[0], str) and _are_lines(value):
             print(f"{indent}{name}")
             for line in value:
                 print(f"{indent}  {line}")
@@ -49,6 +49,11 @@ def _print(content: dict[str, Any], indent: str = "") -> None:
                 print(f"{indent}  and {len(value) - SHOWN} more, which --json lists")
         else:
             print(f"{indent}{name:<16} {value if value != [] else 'none'}")
+
+
+def _are_lines(texts: list[str]) -> bool:
+    """Whether texts stand a line each: sentences, or a few words."""
+    return len(texts) < 9 or " " in texts[0]
 
 
 def _short(item: tuple[str, Any]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column
 
 from sgas.deciding.schedule import shown_epoch
 
@@ -21,21 +22,39 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+NARROW = 50  # columns: below, there is no room for a bar
+# What a line leaves out first where it is too long: from the last of these on.
+RANKS = ("place", "val", "test", "left", "decided", "train", "loss")
+
+
+def fitted(fields: Mapping[str, str], room: int) -> str:
+    """The fields beside each other in `room` columns: whole ones, those that matter most."""
+    kept = dict(fields)
+    for name in reversed(RANKS[1:]):
+        if len(" · ".join(kept.values())) <= room:
+            break
+        kept.pop(name, None)
+    return " · ".join(kept.values())
+
+
 class ShowProgress:
     """A `Listener` that prints to standard error. A context manager."""
 
     def __init__(self, verb: str, total_decisions: int = 0, metric: str = "accuracy") -> None:
         self.verb, self.total_decisions, self.metric = verb, total_decisions, metric
         self.console = Console(file=sys.stderr, highlight=False)
+        width = self.console.width
+        before = (TextColumn(f"{verb} "), BarColumn(min(40, width // 4)))
         self.bar = Progress(
-            TextColumn(f"{verb} "),
-            BarColumn(),
-            TextColumn("{task.description}"),
+            *(() if width < NARROW else before),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
             console=self.console,
             disable=not self.console.is_terminal,
         )
+        self.room = width if width < NARROW else width - len(verb) - min(40, width // 4) - 3
         self.costs: list[float] = []
-        self.done_before, self.began, self.summary = 0.0, 0.0, ""
+        self.done_before, self.began = 0.0, 0.0
+        self.figures: dict[str, str] = {}
 
     def __enter__(self) -> ShowProgress:
         self.bar.start()
@@ -66,13 +85,13 @@ class ShowProgress:
     def stepped(self, epoch: int, step: int, num_batches: int) -> None:
         """Moves the bar."""
         done = sum(self.costs[:epoch]) + self.costs[epoch] * step / num_batches
-        text = f"{self._place(epoch)}{self.summary} · left {self._left(done)}"
-        self.bar.update(self.row, completed=done, description=text)
+        fields = {"place": self._place(epoch), **self.figures, "left": f"left {self._left(done)}"}
+        self.bar.update(self.row, completed=done, description=fitted(fields, self.room))
 
     def epoch_ended(self, epoch: int, metrics: Mapping[str, Any], news: tuple[str, ...]) -> None:
         """Prints decisions; without a terminal also the epoch's figures."""
-        figures = " · ".join(
-            f"{label} {metrics[key]:.3f}"
+        self.figures = {
+            label: f"{label} {metrics[key]:.3f}"
             for key, label in (
                 ("train_loss", "loss"),
                 (f"train_{self.metric}", "train"),
@@ -80,14 +99,14 @@ class ShowProgress:
                 (f"test_{self.metric}", "test"),
             )
             if key in metrics
-        )
+        }
         decided = metrics.get("decided")
         if decided is not None and self.total_decisions:
-            figures += f" · {decided}/{self.total_decisions} decided"
-        self.summary = f" · {figures}"
+            self.figures["decided"] = f"{decided}/{self.total_decisions} decided"
         if not self.console.is_terminal:
-            left = self._left(sum(self.costs[: epoch + 1]))
-            self.console.print(f"{self._place(epoch)} · {figures} · left {left}", soft_wrap=True)
+            left = f"left {self._left(sum(self.costs[: epoch + 1]))}"
+            line = " · ".join([self._place(epoch), *self.figures.values(), left])
+            self.console.print(line, soft_wrap=True)
         for line in news:
             told = f"  decision after epoch {shown_epoch(epoch)}: {line}"
             self.console.print(told, soft_wrap=True)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from studies import study_info
 from toy_family import FAMILY
 
+from sgas.running.progress import ShowProgress
 from sgas.studies.overview import Overview, Watched
 from sgas.studies.study import PHASES, Part, State
 
@@ -74,3 +77,29 @@ def test_a_part_that_goes_on_says_from_which_epoch(
         overview.show(parts(cri1_0_search=State.FAILED), 0, 1)
         overview.show(parts(cri1_0_search=State.RUNNING), 1, 1)
     assert "cri1-0/search runs, from epoch 3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("width", "line"),
+    [
+        (30, "epoch 13/50 · val 0.512"),
+        (39, "epoch 13/50 · val 0.512 · left 5:07"),
+        (80, "epoch 13/50 · val 0.512 · 3/8 decided · left 5:07"),
+        (120, "epoch 13/50 · loss 1.200 · train 0.500 · val 0.512 · 3/8 decided · left 5:07"),
+    ],
+)
+def test_a_narrow_bar_drops_fields_and_cuts_no_word(
+    monkeypatch: pytest.MonkeyPatch, width: int, line: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr("sgas.running.progress.time.monotonic", lambda: 100.0)
+    shown = ShowProgress("search", total_decisions=8)
+    shown.started(0, [1.0] * 50)
+    figures = {"train_loss": 1.2, "train_accuracy": 0.5, "validation_accuracy": 0.512, "decided": 3}
+    shown.epoch_ended(11, figures, ())
+    monkeypatch.setattr("sgas.running.progress.time.monotonic", lambda: 200.0)
+    shown.stepped(12, 3, 10)
+    page = Console(file=io.StringIO(), width=width)
+    page.print(shown.bar.get_renderable())
+    (text,) = page.file.getvalue().splitlines()
+    assert text.endswith(line) and ("━" in text) == (width > 40)
