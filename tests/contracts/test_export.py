@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -41,6 +42,17 @@ def written(small: SmallSpace, network: torch.nn.Module, path: Path, format: str
     return export_network(small.family, small.name, network, None, example, about, path, format)
 
 
+def imported(path: Path) -> ModuleType:
+    """An exported file as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # where dataclasses look for the names of types
+    spec.loader.exec_module(module)
+    del sys.modules[path.stem]
+    return module
+
+
 CASES = [(name, number) for name, small in SPACES.items() for number in range(len(small.genotypes))]
 
 
@@ -62,6 +74,18 @@ def test_a_python_file_agrees_and_reads_well(tmp_path: Path, name: str, number: 
             [*command, "--no-cache", str(tmp_path / "net.py")], capture_output=True, text=True
         )
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["point", "image"])
+def test_the_layers_of_a_python_file_can_be_quantised(tmp_path: Path, name: str) -> None:
+    small = SPACES[name]
+    written(small, moved(small), tmp_path / "net.py", "python")
+    network = imported(tmp_path / "net.py").load()
+    narrow = torch.ao.quantization.quantize_dynamic(network, {torch.nn.Linear}, torch.qint8)
+    inputs = small.batch().float()
+    with torch.no_grad():
+        wanted, logits = network(inputs), narrow(inputs)
+    assert 0 < (logits - wanted).abs().max() < 0.2 * wanted.abs().max()
 
 
 @pytest.mark.parametrize("name", OF_TENSORS)
@@ -179,12 +203,7 @@ def test_a_run_is_exported_with_its_classes_and_preparation(
         "random-modelnet-3", clouds, preset="demo", epochs=1, batch_size=8, quiet=True, **sizes
     )
     print(trained.export("my_net"))
-    sys.path.insert(0, str(tmp_path))
-    try:
-        import my_net  # type: ignore[import-not-found]
-    finally:
-        sys.path.remove(str(tmp_path))
-        del sys.modules["my_net"]
+    my_net = imported(tmp_path / "my_net.py")
     assert my_net.CLASSES == ("0", "1", "2") == trained.classes
     with torch.no_grad():
         probs = my_net.load()(my_net.prepare(clouds[0])).softmax(1)
@@ -209,12 +228,7 @@ def test_every_published_cell_is_written_as_it_is(tmp_path: Path, name: str) -> 
         form = make_form(network, None, small.models().example_input())
         path = tmp_path / f"net{number}.py"
         path.write_text(python_file(form, About("net", "made up", genotype, True, None)))
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[path.stem] = module
-        spec.loader.exec_module(module)
-        del sys.modules[path.stem]
-        written = module.build()
+        written = imported(path).build()
         written.load_state_dict(form.weights(network))
         inputs = inputs or form.inputs(4)
         with torch.no_grad():
