@@ -313,6 +313,10 @@ class TrainConfig:
     validation_fraction: float = option(
         0.1, "part of the training set kept for reporting (protocol clean)", low=0, high=0.5
     )
+    weights: str | None = option(
+        None,
+        "run folder of a training whose weights are the start; the head is new for other classes",
+    )
     kept_epoch: str = option(
         LAST,
         "the epoch whose network is kept: the last, or the best by its validation figure",

@@ -64,4 +64,5 @@ class TrainLoopOptions(TypedDict, total=False):
     auxiliary: bool
     auxiliary_weight: float
     validation_fraction: float
+    weights: str | None
     kept_epoch: Literal["last", "best"]

@@ -202,14 +202,21 @@ def cell_in_words(notes: Mapping[str, Any]) -> str:
     return f"cell searched{on}{f' with its {split}' if own else ''} (protocol {protocol})"
 
 
-def provenance(run: Mapping[str, Any], notes: Mapping[str, Any]) -> dict[str, str]:
+def provenance(
+    run: Mapping[str, Any], notes: Mapping[str, Any], weights: Mapping[str, Any] | None = None
+) -> dict[str, str]:
     """What the figures of a trained network may be called, and why in words.
 
-    `run` has `dataset` and `protocol` of the training, `notes` are those of its genotype.
+    `run` has `dataset` and `protocol` of the training, `notes` are those of its genotype; `weights`
+    has both of the training whose weights it started from, if any.
     """
     trained = f"network trained on {_short(run['dataset'])} (protocol {run['protocol']})"
+    made_by = [run["protocol"], cell_protocol(notes)]
+    if weights:
+        trained += f" from weights of {_short(weights['dataset'])} (protocol {weights['protocol']})"
+        made_by.append(weights["protocol"])
     return {
-        "protocol": worst(run["protocol"], cell_protocol(notes)),
+        "protocol": worst(*made_by),
         "provenance": f"{cell_in_words(notes)}; {trained}",
     }
 

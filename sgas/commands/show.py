@@ -83,7 +83,7 @@ def _origin(folder: Path, genotype: Genotype) -> dict[str, str]:
     """The protocol of a cell or, of a training, that of its figures; and where it comes from."""
     config = read_config(folder) if is_run(folder) else None
     if config is not None and config["verb"] == "train":
-        return provenance(config["run"], genotype.meta)
+        return provenance(config["run"], genotype.meta, config.get("weights"))
     return {"protocol": cell_protocol(genotype.meta), "provenance": cell_in_words(genotype.meta)}
 
 

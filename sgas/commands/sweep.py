@@ -140,7 +140,9 @@ def _parser(family: Family, dataset: str, space: str) -> ArgumentParser:
     }
     for verb in VERBS:
         own = {n: config for n, config in sections_of(family, verb, space).items() if n != "run"}
-        sections[f"{verb} ({space})"] = Nested(verb, tuple(own.values()), without=("strategy",))
+        sections[f"{verb} ({space})"] = Nested(
+            verb, tuple(own.values()), without=("strategy", "weights")
+        )
     end = epilog(family, "sweep", dataset, space)
     return parser_for(family.command, "sweep", about, sections, flags=[PLUGIN], epilog=end)
 

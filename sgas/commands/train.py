@@ -33,6 +33,10 @@ def main(family: Family, argv: Sequence[str]) -> int:
 def _begin(family: Family, argv: Sequence[str]) -> Path:
     """The folder of the training that a command asks for, run to its end."""
     words = Words.of(argv)
+    start = words.value("weights")
+    if start and not words.positionals:
+        argv = [start, *argv]  # the cell of the run that it starts from
+        words = Words.of(argv)
     # Where no data set is named, the cell's own says which options there are.
     own = words.value("dataset") is None and not {"--help", "-h"} & set(argv)
     genotype = load_genotype(family, words.positionals[0]) if own and words.positionals else None

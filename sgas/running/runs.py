@@ -49,6 +49,7 @@ from sgas.files import (
 )
 
 CONFIG = "config.json"
+WEIGHTS, RESULT = "weights.safetensors", "result.json"  # of a training that has ended
 CHECKPOINT = "checkpoint.pt"
 PREVIOUS = "checkpoint.previous.pt"
 LOCK = ".lock"

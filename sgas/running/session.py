@@ -33,6 +33,8 @@ from sgas.running.checks import (
 )
 from sgas.running.machine import environment, prepare, recorder_on, resolve_device
 from sgas.running.runs import (
+    RESULT,
+    WEIGHTS,
     Run,
     free_folder,
     is_held,
@@ -49,7 +51,6 @@ if TYPE_CHECKING:
     from sgas.running.listeners import Listener
     from sgas.running.loop import Body, Loop
 
-WEIGHTS, RESULT = "weights.safetensors", "result.json"
 SHOWN, LONGEST = 4, 120  # differences that a refusal names, and letters of each
 
 
@@ -98,6 +99,7 @@ def start(
         require_trained_alphas(family, settings, settings.loop.strategy)
     device = _prepared(family, settings, None)
     opened = _open(family, settings, device)
+    _take_weights(family, settings, opened)
     rehearse(opened.body.network, opened.task.example_input().to(device))
     out = settings.run.out
     folder = Path(out) if out else free_folder(Path("runs"), name)
@@ -110,7 +112,7 @@ def resume(family: Family, folder: Path, verb: str, output: Output | None = None
     settings, config = open_settings(family, folder, verb)
     require_same_plugins(folder, config)
     device = _prepared(family, settings, config)
-    opened = _open(family, settings, device)
+    opened = _open(family, settings, device, config.get("weights"))
     require_same_sizes(folder, config, opened.sizes)
     return _execute(family, settings, opened, Run.open(folder), output, resumed=True)
 
@@ -121,8 +123,25 @@ def _prepared(family: Family, settings: Settings, config: Mapping[str, Any] | No
     return device
 
 
-def _open(family: Family, settings: Settings, device: torch.device) -> Opened:
-    """The task and the body of a run, checked as far as the data allow."""
+def _take_weights(family: Family, settings: Settings, opened: Opened) -> None:
+    """Gives a training the weights that it starts from, if any."""
+    if settings.verb == "train" and settings.loop.weights:
+        from sgas.running.finetune import start_from
+
+        folder = Path(settings.loop.weights)
+        start_from(family, folder, opened.body.network, opened.task.classes)
+
+
+def _open(
+    family: Family,
+    settings: Settings,
+    device: torch.device,
+    weights: Mapping[str, Any] | None = None,
+) -> Opened:
+    """The task and the body of a run, checked as far as the data allow.
+
+    `weights` is what a run that is resumed says of those that it started from.
+    """
     genotype, space = settings.genotype, settings.run.space
     if genotype is not None and genotype.space != space:
         raise ConfigError(
@@ -131,8 +150,14 @@ def _open(family: Family, settings: Settings, device: torch.device) -> Opened:
         )
     task = family.open_task(settings.run, settings.model, settings.data)
     require_batch(settings.loop.batch_size, task.smallest_batch)
-    opener = _open_search if settings.verb == "search" else _open_training
-    opened = opener(family, settings, task, device)
+    if settings.verb == "search":
+        opened = _open_search(family, settings, task, device)
+    else:
+        if settings.loop.weights and weights is None:
+            from sgas.running.finetune import origin_of
+
+            weights = origin_of(family, Path(settings.loop.weights))
+        opened = _open_training(settings, task, device, weights)
     require_samples(opened.trained_on, task.smallest_batch)
     return opened
 
@@ -161,7 +186,9 @@ def _open_search(family: Family, settings: Settings, task: Task, device: torch.d
     return Opened(task, search, trained_on, sizes, {"parts": parts.label})
 
 
-def _open_training(family: Family, settings: Settings, task: Task, device: torch.device) -> Opened:
+def _open_training(
+    settings: Settings, task: Task, device: torch.device, weights: Mapping[str, Any] | None
+) -> Opened:
     from sgas.running.train import Training
 
     run, loop, genotype = settings.run, settings.loop, settings.genotype
@@ -174,7 +201,8 @@ def _open_training(family: Family, settings: Settings, task: Task, device: torch
         "genotype": msgspec.to_builtins(genotype),
         "classes": list(task.classes),
         "inputs": dataclasses.asdict(task.preparation),
-        **provenance(dataclasses.asdict(run), genotype.meta),
+        **({"weights": weights} if weights else {}),
+        **provenance(dataclasses.asdict(run), genotype.meta, weights),
     }
     return Opened(task, training, {"training part": parts.training}, sizes, facts)
 
@@ -219,8 +247,8 @@ def _execute(
             if settings.genotype.meta.get("final") is False:
                 say("note  the genotype is of a search that has not ended")
         loop = Loop(body, run, listener)
-        if resumed:
-            restore(loop)
+        if resumed and not restore(loop):
+            _take_weights(family, settings, opened)
         for notice in run.notices:
             say(f"note  {notice}")
         try:
@@ -233,7 +261,7 @@ def _execute(
 
             draw_run(family, run.folder, run.folder)
         else:
-            _write_trained(run, body, task, settings)
+            _write_trained(run, body, opened, settings)
     return run.folder
 
 
@@ -273,16 +301,16 @@ def _listening(
         )
 
 
-def restore(loop: Loop) -> None:
-    """Gives a loop the newest checkpoint of its run, if there is one; a DamagedRunError if not its.
+def restore(loop: Loop) -> bool:
+    """Gives a loop the newest checkpoint of its run, and says whether there is one.
 
-    The checkpoint of another run is whole, but does not fit.
+    DamagedRunError for the checkpoint of another run, which is whole, but does not fit.
     """
     import torch
 
     state = loop.run.load_checkpoint()
     if state is None:
-        return
+        return False
     try:
         loop.restore(state)
     except (SgasError, torch.OutOfMemoryError):
@@ -293,9 +321,10 @@ def restore(loop: Loop) -> None:
             f"the checkpoint in {loop.run.folder} is not of this run ({reason}); put its own back, "
             f"or start again with another {option('out')}"
         ) from None
+    return True
 
 
-def _write_trained(run: Run, training: Any, task: Task, settings: Settings) -> None:
+def _write_trained(run: Run, training: Any, opened: Opened, settings: Settings) -> None:
     """The weights, and the figures of the epoch that is kept with what the network costs."""
     import torch
     from safetensors.torch import save as to_safetensors
@@ -307,21 +336,21 @@ def _write_trained(run: Run, training: Any, task: Task, settings: Settings) -> N
     run.write_result(WEIGHTS, to_safetensors(network.state_dict()))
     cost = {
         "parameters": num_parameters(network),
-        "flops": num_flops(network, task.example_input()),
+        "flops": num_flops(network, opened.task.example_input()),
     }
-    run.write_result(RESULT, {**_result(run, task.labels.primary_metric, settings, epoch), **cost})
+    run.write_result(RESULT, {**_result(run, opened, settings, epoch), **cost})
 
 
-def _result(run: Run, metric: str, settings: Settings, epoch: int) -> dict[str, Any]:
+def _result(run: Run, opened: Opened, settings: Settings, epoch: int) -> dict[str, Any]:
     """The figures of the epoch that is kept; in protocol `paper` also the best test figure."""
-    assert settings.genotype is not None, "a training has a genotype"
+    metric = opened.task.labels.primary_metric
     (kept,) = [line for line in run.metrics if line["epoch"] == epoch]
     result = {
         key: kept[key]
         for key in kept
         if key.startswith(("train_", "validation_", "test_")) and not key.endswith("loss")
     }
-    result |= provenance(dataclasses.asdict(settings.run), settings.genotype.meta)
+    result |= {name: opened.facts[name] for name in ("protocol", "provenance")}
     if settings.loop.kept_epoch == BEST:
         result["epoch"] = f"{shown_epoch(epoch)} of {settings.loop.epochs}, best on validation"
     if f"test_{metric}" in kept:

@@ -112,8 +112,9 @@ def resolve(
     """The settings of a verb: options before the preset's values, these before the defaults.
 
     Of `options` those that the verb has count. `source` is the run that a training is of, if any:
-    its data set, its protocol and what was asked of its data are the defaults. A cell of no run may
-    name its data set. InputError for what cannot be used.
+    its data set, its protocol and what was asked of its data are the defaults; so are the sizes of
+    the network of the run whose `weights` it starts from. A cell of no run may name its data set.
+    InputError for what cannot be used.
     """
     there = known_from(source, None if options.get("dataset") else genotype)
     if not options.get("dataset") and not there and genotype is not None:
@@ -126,6 +127,13 @@ def resolve(
     taken = _taken_from(family, source, space, options) if of_run and source else {}
     if "data_root" in there and options.get("dataset") in (None, there.get("dataset")):
         values["data_root"] = there["data_root"]
+    if verb == "train" and options.get("weights"):
+        folder = Path(str(options["weights"])).expanduser().resolve()
+        start, _ = open_settings(family, folder, "train")
+        if start.run.space == space:
+            names = fields_of(type(start.model), "train")
+            values |= {name: getattr(start.model, name) for name in names}
+        options = {**options, "weights": str(folder)}
     values |= {**taken, **options, "dataset": dataset, "space": space, "preset": preset}
     made = {n: make(config, values) for n, config in sections_of(family, verb, space).items()}
     origin = ""

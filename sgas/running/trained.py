@@ -13,12 +13,12 @@ from sgas.family import Family, Network
 from sgas.files import read_json, read_sealed
 from sgas.protocols import provenance
 from sgas.running.machine import resolve_device
-from sgas.running.runs import Run, read_config
-from sgas.running.session import RESULT, WEIGHTS
+from sgas.running.runs import RESULT, WEIGHTS, Run, read_config
 from sgas.running.settings import Settings, open_settings
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
 EVALUATION = "evaluation.json"
 
@@ -46,16 +46,27 @@ def trained_network(family: Family, folder: Path) -> Network:
     models = space.models(settings.model, config["dimensions"])
     assert settings.genotype is not None, "a training has a genotype"
     network = models.build_network(settings.genotype, settings.loop.auxiliary)
+    try:
+        network.load_state_dict(trained_weights(folder))
+    except RuntimeError as error:
+        raise RunError(f"{folder / WEIGHTS} is damaged: {_reason(error)}") from None
+    network.eval()
+    return network
+
+
+def trained_weights(folder: Path) -> dict[str, Tensor]:
+    """The tensors of a trained run by name; RunError where the file is damaged."""
     from safetensors import SafetensorError
     from safetensors.torch import load as from_safetensors
 
     try:
-        network.load_state_dict(from_safetensors(read_sealed(folder / WEIGHTS)))
-    except (SafetensorError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise RunError(f"{folder / WEIGHTS} is damaged: {reason}") from None
-    network.eval()
-    return network
+        return from_safetensors(read_sealed(folder / WEIGHTS))
+    except SafetensorError as error:
+        raise RunError(f"{folder / WEIGHTS} is damaged: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def read_result(folder: Path) -> dict[str, Any]:
@@ -75,7 +86,9 @@ def _read(folder: Path, name: str) -> dict[str, Any]:
     """
     figures: dict[str, Any] = read_json(folder / name)
     config = read_config(folder)
-    return figures | provenance(config["run"], config["genotype"].get("meta", {}))
+    return figures | provenance(
+        config["run"], config["genotype"].get("meta", {}), config.get("weights")
+    )
 
 
 def evaluate_run(family: Family, folder: Path, device_name: str = "auto") -> dict[str, Any]:
@@ -92,7 +105,7 @@ def _open_test_split(family: Family, folder: Path, device: torch.device) -> dict
     """Measures the network on the test split, writes evaluation.json and returns what it holds."""
     from sgas.running.loop import measure
 
-    settings, _ = open_trained(family, folder)
+    settings, config = open_trained(family, folder)
     genotype = settings.genotype
     assert genotype is not None, "a training has a genotype"
     network = trained_network(family, folder)
@@ -108,7 +121,7 @@ def _open_test_split(family: Family, folder: Path, device: torch.device) -> dict
             **figures,
             "samples": len(source),
             "epoch": LAST if settings.loop.kept_epoch == LAST else read_result(folder)["epoch"],
-            **provenance(dataclasses.asdict(settings.run), genotype.meta),
+            **provenance(dataclasses.asdict(settings.run), genotype.meta, config.get("weights")),
             "dataset": settings.run.dataset,
             "seed": settings.run.seed,
             "opened": opened,

@@ -186,6 +186,44 @@ def test_the_command_says_the_same(run: Run, capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out == out.read_text()
 
 
+def test_a_training_starts_from_its_weights_with_another_head(run: Run, tmp_path: Path) -> None:
+    options = {**run.entry.options, "epochs": 1, "learning_rate": 1e-9, "learning_rate_min": 0.0}
+    sizes = ("channels", "num_cells", "emb_dims")  # are those of the run
+    options = {name: value for name, value in options.items() if name not in sizes}
+    common: dict[str, Any] = {"weights": run.folder, "data_root": tmp_path, **options}
+    before = dict(run.entry.package.load(run.folder).network.named_parameters())
+
+    def changed(trained: Any) -> set[str]:
+        after = dict(trained.network.named_parameters())
+        apart = {n for n, p in after.items() if p.shape != before[n].shape}
+        return apart | {
+            n for n in after.keys() - apart if (after[n] - before[n]).abs().max() > 1e-5
+        }
+
+    train = run.entry.package.train
+    same = train(run.folder, run.entry.data(0), out=tmp_path / "same", **common)
+    assert changed(same) == set()
+    words = (
+        f"trained on {Path(same.config['run']['dataset']).name} (protocol clean) from weights of"
+    )
+    assert words in same.result["provenance"]
+    other = train(run.folder, of_two(run.entry.data(0)), out=tmp_path / "other", **common)
+    (layer,) = {name.rpartition(".")[0] for name in changed(other)}
+    assert isinstance(other.network.get_submodule(layer), torch.nn.Linear)
+    assert len(other.classes) == other.network.get_submodule(layer).out_features == 2
+    with pytest.raises(RunError, match=r"are of another network: .* here; give the genotype"):
+        train(run.folder, run.entry.data(0), out=tmp_path / "wider", channels=6, **common)
+    assert not (tmp_path / "wider").exists()
+    assert main(run.entry.family, ["train", "--resume", str(tmp_path / "other")]) == 0
+
+
+def of_two(dataset: Any) -> Any:
+    """The same samples in two classes."""
+    if isinstance(dataset, list):
+        return [Data(x=one.x, edge_index=one.edge_index, y=one.y % 2) for one in dataset]
+    return TensorDataset(dataset.tensors[0], dataset.tensors[1] % 2)
+
+
 def test_a_run_of_before_finds_its_classes_in_its_data_or_says_that_they_are_gone(
     run: Run, tmp_path: Path
 ) -> None:

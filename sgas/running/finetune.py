@@ -1,0 +1,49 @@
+"""Fine-tuning: a training that starts from the weights of another, with another head if need be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sgas.errors import RunError
+from sgas.family import Family
+from sgas.running.predict import kept_inputs
+from sgas.running.trained import open_trained, read_result, trained_weights
+
+
+def origin_of(family: Family, folder: Path) -> dict[str, Any]:
+    """What the figures of a training from these weights have to name: their data and protocol."""
+    settings, _ = open_trained(family, folder)
+    return {"dataset": settings.run.dataset, "protocol": read_result(folder)["protocol"]}
+
+
+def start_from(family: Family, folder: Path, network: Any, classes: tuple[str, ...]) -> None:
+    """Gives a network the trained weights of a run.
+
+    Its last linear layer and its auxiliary head stay as they are where the classes are others.
+    RunError where the weights are those of another network.
+    """
+    weights = trained_weights(folder)
+    same = kept_inputs(family, folder)[0] == classes
+    head = _head_of(network)
+    taken = {}
+    for name, own in network.state_dict().items():
+        fits = name in weights and weights[name].shape == own.shape
+        auxiliary = name.startswith("auxiliary.")
+        if fits and (same or not (auxiliary or name.startswith(f"{head}."))):
+            taken[name] = weights[name]
+        elif not auxiliary and (same or not name.startswith(f"{head}.")):
+            there = list(weights[name].shape) if name in weights else "missing"
+            raise RunError(
+                f"the weights of {folder} are of another network: {name} is {there} there and "
+                f"{list(own.shape)} here; give the genotype and the sizes of that run"
+            )
+    network.load_state_dict(taken, strict=False)
+
+
+def _head_of(network: Any) -> str:
+    """The name of the layer that gives the logits: the last linear one."""
+    from torch import nn
+
+    linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    return [name for name in linear if not name.startswith("auxiliary.")][-1]
