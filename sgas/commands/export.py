@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sgas.commands.show import models_of, preset_sizes, size_flags
-from sgas.config import make
+from sgas.config import fields_of, make
 from sgas.errors import ConfigError, option
 from sgas.family import Family
 from sgas.options import PLUGIN, Flag, Positional, Words, parse, parser_for
@@ -17,7 +17,6 @@ from sgas.running.run_results import TrainResult
 from sgas.running.runs import is_run
 from sgas.running.settings import open_settings
 
-FORMAT_NAMES = ("python", "torch")
 TARGET = Positional("target", "run folder, published name or genotype file")
 FLAGS = [
     PLUGIN,
@@ -49,13 +48,12 @@ def main(family: Family, argv: Sequence[str]) -> int:
     if genotype is None:
         return 0
     folder, format = Path(values["target"]), values["format"] or "python"
-    if format not in FORMAT_NAMES:
-        raise ConfigError(f"format is {format!r}; choose from {', '.join(FORMAT_NAMES)}")
     label = re.sub(r"\W+", "_", genotype_label(str(target), genotype)).strip("_")
     out = values["out"] or f"{label if label.isidentifier() else f'net_{label}'}"
     if is_run(folder) and open_settings(family, folder)[0].verb == "train":
-        sizes = [name for name, value in values.items() if value is not None and name in
-                 {*preset_names(family, space), "preset"}]  # fmt: skip
+        names = {"preset", *fields_of(family.spaces[space].model_config, "show")}
+        names |= set(family.spaces[space].paper_dimensions)
+        sizes = [name for name, value in values.items() if value is not None and name in names]
         if sizes:
             raise ConfigError(
                 f"{option(sizes[0])} is for networks that are not trained: leave it out"
@@ -75,11 +73,3 @@ def main(family: Family, argv: Sequence[str]) -> int:
     network = models.build_network(genotype, False)
     print(export_network(family, space, network, None, models.example_input(), words, out, format))
     return 0
-
-
-def preset_names(family: Family, space: str) -> set[str]:
-    """The names of all options for sizes."""
-    from sgas.config import fields_of
-
-    known = fields_of(family.spaces[space].model_config, "show")
-    return {*known, *family.spaces[space].paper_dimensions}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sgas.errors import ConfigError, InputError, SgasError, option
+from sgas.errors import ConfigError, InputError, SgasError, option, unknown_name
 from sgas.exporting.check import outputs_elsewhere
 from sgas.exporting.forms import NetworkForm
 from sgas.exporting.python_file import About, python_file
@@ -58,6 +57,8 @@ def export(
 
     InputError where it cannot be exported so or a file is there already; nothing is left then.
     """
+    if format not in FORMATS:
+        raise unknown_name("format", format, FORMATS, ConfigError)
     suffix, write = FORMATS[format]
     targets = [path, *([path.with_suffix(".safetensors")] if suffix == ".py" else [])]
     if path.suffix != suffix or not path.stem.isidentifier():
@@ -70,24 +71,16 @@ def export(
         if not about.trained:
             _settle(network, form)
         write(network, form, about, made)
-        weights = made[1] if len(made) > 1 else None
-        checked = _checked(network, form, made[0], weights, library)
-        kept = list(zip(targets, made, strict=True))
-        kept = kept if about.trained else kept[:1]
-        for target, source in kept:
+        checked = _checked(network, form, made, targets if about.trained else [path], library)
+        allowed = 0.0 if suffix == ".py" else CLOSE * checked.largest
+        if not checked.to_plain <= allowed:  # nor where it is no number
+            raise SgasError(
+                "the exported file gives other logits than the network, by up to "
+                f"{checked.to_plain}: nothing was written; please report it"
+            )
+        for target, source in zip(checked.files, made, strict=False):
             _put(source.read_bytes(), target)
-    files = tuple(target for target, _ in kept)
-    largest = max(float(output.abs().max()) for output in checked.outputs)
-    allowed = 0.0 if suffix == ".py" else CLOSE * largest
-    if not checked.to_plain <= allowed:
-        for file in files:
-            os.unlink(file)
-        raise SgasError(
-            f"the exported file gives other logits than the network, by up to {checked.to_plain}: "
-            "nothing was written; please report it"
-        )
-    differences = checked.to_plain, checked.to_kernels, checked.kernels
-    return Exported(files, sum(SAMPLES), largest, *differences)
+    return checked
 
 
 @torch.no_grad()
@@ -110,25 +103,21 @@ def _put(content: bytes, target: Path) -> None:
     write_atomically(target, lambda file: file.write(content))
 
 
-@dataclass(frozen=True)
-class _Checked:
-    outputs: list[torch.Tensor]
-    to_plain: float
-    to_kernels: float
-    kernels: str
-
-
 @torch.no_grad()
 def _checked(
-    network: Any, form: NetworkForm, file: Path, weights: Path | None, library: Library | None
-) -> _Checked:
-    """What a file's logits are beside those of the network, in plain torch and as it runs here."""
+    network: Any, form: NetworkForm, made: list[Path], targets: list[Path], library: Library | None
+) -> Exported:
+    """What the logits of a file are beside those of the network, in plain torch and as it runs."""
     inputs = [form.inputs(count) for count in SAMPLES]
-    outputs = outputs_elsewhere(file, weights, inputs)
-    plain = [network.plain(*each) for each in inputs]
-    fast = [form.run(network, *each) for each in inputs]
-    kernels = backend_for(torch.device("cpu"), library)
-    return _Checked(outputs, _apart(outputs, plain), _apart(outputs, fast), kernels)
+    outputs = outputs_elsewhere(made[0], made[1] if len(made) > 1 else None, inputs)
+    return Exported(
+        tuple(targets),
+        sum(SAMPLES),
+        max(float(output.abs().max()) for output in outputs),
+        _apart(outputs, [network.plain(*each) for each in inputs]),
+        _apart(outputs, [form.run(network, *each) for each in inputs]),
+        backend_for(torch.device("cpu"), library),
+    )
 
 
 def _apart(first: list[torch.Tensor], second: list[torch.Tensor]) -> float:

@@ -84,7 +84,8 @@ def _docstring(form: NetworkForm, about: About) -> str:
     known = ["CLASSES"] if about.classes is not None else []
     names = ", ".join([*known, made[:-2], *(["prepare"] if form.prepare else [])])
     usage = f"    from {about.name} import {names}\n\n    network = {made}\n    {form.usage}"
-    needs = "It needs torch alone; load() reads its weights with safetensors:"
+    weights = "load() reads its weights with safetensors" if about.trained else "it has no weights"
+    needs = f"It needs torch alone; {weights}:"
     return '"""' + "\n\n".join([wrapped[0], needs, usage, *wrapped[1:]]) + '\n"""'
 
 

@@ -24,7 +24,9 @@ from torch import nn
 
 from sgas.errors import InputError
 
-OURS = re.compile(r"sgas(_\w+)?")
+OURS = re.compile(
+    r"sgas(_\w+)?(\.|$)|.*\.sgas_plugin_"
+)  # of modules; the last: plug-ins of packages
 WIDTH = 100
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -109,7 +111,7 @@ class Sources:
             source = importlib.util.resolve_name(
                 "." * node.level + (node.module or ""), sys.modules[module].__package__
             )
-            if OURS.match(source.partition(".")[0]):
+            if OURS.match(source):
                 self.need(source, alias.name)
                 return
             if (source, alias.name) == ("torch.nn", "functional"):
@@ -139,6 +141,10 @@ class Sources:
         if not issubclass(cls, nn.Module):
             self._need_whole_class(cls)
             return cls.__name__
+        if _owner(cls, definition_of(cls)) is None:
+            raise InputError(
+                f"{cls.__name__} is of {cls.__module__}, whose text is not ours to copy"
+            )
         wanted, done = ["__init__", definition_of(cls)], set[str]()
         while wanted:
             name = wanted.pop()
@@ -237,7 +243,7 @@ def definition_of(cls: type) -> str:
 def _owner(cls: type, name: str) -> type | None:
     """The class of ours that defines a member of a class; None where none does."""
     owner = next((base for base in cls.__mro__ if name in vars(base)), None)
-    ours = owner is not None and OURS.match(owner.__module__.partition(".")[0])
+    ours = owner is not None and OURS.match(owner.__module__)
     return owner if ours else None
 
 
