@@ -100,7 +100,8 @@ class Samples:
     """What a network is asked: `items`, as `Preparation.batches` takes them, and their `names`.
 
     `alone` says that one was given by itself, not a list of one. `targets` `[R]` or `[R, L]` are
-    of all rows of answers, numbers of `classes`; None where they are not known.
+    of all rows of answers, numbers of `classes`; None where they are not known. `rows` are the
+    numbers of the rows of each sample, where these are not all that it has.
     """
 
     items: Sequence[Any]
@@ -108,6 +109,7 @@ class Samples:
     alone: bool = False
     targets: Tensor | None = None
     classes: tuple[str, ...] = ()
+    rows: Sequence[Sequence[int]] = ()
 
 
 class Preparation(Protocol):

@@ -168,8 +168,9 @@ class GraphPreparation:
         items = [self._checked(n, graph_batch_of(graph)) for n, graph in enumerate(split.graphs)]
         names = [str(number) for number in range(len(items))]
         targets = torch.cat([torch.from_numpy(graph.targets) for graph in split.graphs])
-        same_kind = split.multi_label == self.many_labels
-        return Samples(items, names, False, targets if same_kind else None, split.label_names)
+        rows = [graph.asked_nodes.tolist() for graph in items]
+        known = targets if split.multi_label == self.many_labels else None
+        return Samples(items, names, False, known, split.label_names, rows)
 
     def _checked(self, number: int, graph: Any) -> GraphBatch:
         """A graph as the network takes it."""

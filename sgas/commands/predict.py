@@ -60,9 +60,11 @@ def _rows(answers: Answers, classes: Sequence[str]) -> Iterator[list[Any]]:
     yield ["sample", *(["node"] if answers.many_rows else []), "predicted",
            *(["true"] if known else []), *classes]  # fmt: skip
     row = 0
-    for name, logits in zip(samples.names, answers.logits, strict=True):
-        predictions, shares = labels.predictions(logits), labels.probabilities(logits)
-        for node, (predicted, probs) in enumerate(zip(predictions, shares.tolist(), strict=True)):
+    for number, logits in enumerate(answers.logits):
+        name = samples.names[number]
+        predictions, shares = labels.predictions(logits), labels.probabilities(logits).tolist()
+        nodes = samples.rows[number] if samples.rows else range(len(logits))
+        for node, predicted, probs in zip(nodes, predictions, shares, strict=True):
             cells = [name, *([node] if answers.many_rows else []), _words(predicted, classes)]
             if samples.targets is not None:
                 cells.append(_words(samples.targets[row], classes))
