@@ -20,6 +20,7 @@ import sgas_cnn
 import sgas_gcn
 from sgas.cli import main
 from sgas.errors import DataError, RunError
+from sgas.files import SEALS
 from sgas_cnn.family import FAMILY as IMAGES
 from sgas_cnn.nasbench201_text import from_nasbench201
 from sgas_gcn.family import FAMILY as GRAPHS
@@ -230,6 +231,7 @@ def test_a_run_of_before_finds_its_classes_in_its_data_or_says_that_they_are_gon
     shutil.copytree(run.folder, tmp_path / "old")
     config = json.loads((tmp_path / "old" / "config.json").read_text())
     del config["classes"], config["inputs"]
+    (tmp_path / "old" / SEALS).unlink()
     (tmp_path / "old" / "config.json").write_text(json.dumps(config))
     old = run.entry.package.load(tmp_path / "old")
     assert sum(map(torch.numel, old.network.parameters())) == old.result["parameters"]
