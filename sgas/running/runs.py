@@ -9,7 +9,8 @@
     cell-KIND.svg, weights.safetensors, result.json, evaluation.json, log.txt
     seals.json            hashes of all that is read again; checkpoints hold their own
 
-All of these count epochs from 0 (`epochs_from` in config.json), but for log.txt and the pictures.
+Where a file has the number of an epoch it counts from 0 (`epochs_from` in config.json); words and
+pictures count from 1.
 
 Records of an epoch are written before its checkpoint, so that a checkpoint never knows more than
 the records; on resume, records that the checkpoint does not know yet are dropped and made again.
@@ -69,6 +70,7 @@ class RunFacts(msgspec.Struct):
     dimensions: dict[str, int]
     environment: dict[str, Any]
     genotype: Genotype | msgspec.UnsetType = msgspec.UNSET
+    asked: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
 def numbered_folders(parent: Path, name: str) -> Iterator[Path]:

@@ -46,6 +46,12 @@ class Watched:
         return sum(self.costs)
 
     @property
+    def place(self) -> list[str]:
+        """Which of its epochs it is in; nothing where it has none, as an evaluation."""
+        count = len(self.costs)
+        return [f"epoch {shown_epoch(min(self.epochs, count - 1))}/{count}"] if count else []
+
+    @property
     def left(self) -> float:
         """The work that is not done yet."""
         return 0.0 if self.state is State.DONE else sum(self.costs[self.epochs :])
@@ -163,9 +169,7 @@ class Overview:
             elif runs and name not in self.rows:
                 self.rows[name] = self.bar.add_task("", name=name, total=watched.units or 1)
             if runs:
-                text = " · ".join(
-                    [f"epoch {watched.epochs}/{len(watched.costs)}", *_figures(watched)]
-                )
+                text = " · ".join([*watched.place, *_figures(watched)])
                 completed = watched.units - watched.left
                 self.bar.update(self.rows[name], completed=completed, description=text)
 

@@ -69,6 +69,15 @@ def test_a_running_part_is_timed_from_where_it_went_on(tmp_path: Path) -> None:
     assert watched.pace() == (0.0, 0.0)
 
 
+@pytest.mark.parametrize(
+    ("count", "over", "place"), [(4, 0, ["epoch 1/4"]), (4, 4, ["epoch 4/4"]), (0, 0, [])]
+)
+def test_a_running_part_says_which_epoch_it_is_in(
+    tmp_path: Path, count: int, over: int, place: list[str]
+) -> None:
+    assert Watched(tmp_path, [1.0] * count, State.RUNNING, epochs=over).place == place
+
+
 def test_a_part_that_goes_on_says_from_which_epoch(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
