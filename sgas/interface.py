@@ -23,6 +23,7 @@ from sgas.errors import ConfigError, InputError
 from sgas.family import Family
 from sgas.registry import plugged
 from sgas.running.genotype_files import as_argument, genotype_label, load_genotype
+from sgas.running.process import undisturbed
 from sgas.running.run_results import SearchResult, TrainResult
 from sgas.running.session import Output, begin
 from sgas.running.settings import option_names, resolve, where_of
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 Trainable = SearchResult | TrainResult | Genotype | str | Path
 
 
+@undisturbed()
 def search(
     family: Family,
     dataset: Any = None,
@@ -63,6 +65,7 @@ def search(
         return SearchResult.from_run(family, folder)
 
 
+@undisturbed()
 def train(
     family: Family,
     genotype: Trainable,
@@ -103,6 +106,7 @@ def train(
         return TrainResult.from_run(family, folder)
 
 
+@undisturbed()
 def evaluate(
     family: Family,
     run: TrainResult | str | Path,
@@ -116,6 +120,7 @@ def evaluate(
         return load(family, run).evaluate(device)
 
 
+@undisturbed()
 def load(
     family: Family, run: TrainResult | str | Path, *, plugins: Sequence[str | Path] = ()
 ) -> TrainResult:

@@ -15,6 +15,7 @@ from sgas.deciding.schedule import shown_epoch
 from sgas.family import Family, Preparation
 from sgas.registry import plugged
 from sgas.running.predict import Answers, answer, is_own_data, kept_inputs
+from sgas.running.process import undisturbed
 from sgas.running.runs import read_genotype, read_metrics, read_records
 from sgas.running.settings import open_settings
 from sgas.running.trained import (
@@ -141,12 +142,14 @@ class TrainResult:
         return cls(family, path, settings.genotype, config, read_metrics(path), result)
 
     @cached_property
+    @undisturbed()
     def network(self) -> nn.Module:
         """The trained network, on the CPU in evaluation mode at first; takes a prepared batch."""
         with plugged(self.family, folders=[self.folder]):
             return cast("nn.Module", trained_network(self.family, self.folder))
 
     @cached_property
+    @undisturbed()
     def _inputs(self) -> tuple[tuple[str, ...], Preparation]:
         with plugged(self.family, folders=[self.folder]):
             return kept_inputs(self.family, self.folder)
@@ -156,6 +159,7 @@ class TrainResult:
         """The names of the classes or labels, in the order of their numbers."""
         return self._inputs[0]
 
+    @undisturbed()
     def answers(self, data: Any) -> Answers:
         """The logits for what `predict` takes, with names of the samples and targets if known."""
         classes, preparation = self._inputs
@@ -182,6 +186,7 @@ class TrainResult:
         answers = self.answers(data)
         return answers.collected(answers.labels.probabilities)
 
+    @undisturbed()
     def export(self, path: str | Path, format: str = "python") -> Exported:
         """Writes the network as files that need torch alone, and what was checked of them.
 
@@ -209,6 +214,7 @@ class TrainResult:
         """The figures on the test split; None where `evaluate` has not opened it yet."""
         return read_evaluation(self.folder)
 
+    @undisturbed()
     def evaluate(self, device: str = "auto") -> dict[str, Any]:
         """The figures on the test split, which is opened once; the next call reads them."""
         with plugged(self.family, folders=[self.folder]):
