@@ -29,6 +29,10 @@ MOST_THREADS = 1024  # many more, and OpenMP ends the process
 MAX_SEEDS = 10_000  # a range of more is a slip of the finger
 PRECISIONS = ("float32", "bf16")
 KERNELS = ("auto", "torch", "cpu", "cuda")
+NORM_BATCHES = (
+    "training batches, neither augmented nor dropped from, that norms take their statistics of "
+    "anew before a network is measured; 0: moving averages"
+)
 
 
 @dataclass(frozen=True)
@@ -273,6 +277,7 @@ class SearchConfig:
     alpha_start_epoch: int = option(0, "first epochs, in which the alphas stay as drawn", low=0)
     alpha_learning_rate: float = option(3e-4, "of Adam on the alphas", above=0)
     alpha_weight_decay: float = option(1e-3, "of the alphas", low=0)
+    norm_batches: int = option(20, NORM_BATCHES, low=0)
     validation_fraction: float = option(
         0.1, "part of the training set kept for reporting (protocol clean)", above=0, high=0.5
     )
@@ -310,6 +315,7 @@ class TrainConfig:
     )
     auxiliary: bool = option(False, "train with an auxiliary head at two thirds of the depth")
     auxiliary_weight: float = option(0.4, "weight of the auxiliary head's loss", low=0)
+    norm_batches: int = option(20, NORM_BATCHES, low=0)
     validation_fraction: float = option(
         0.1, "part of the training set kept for reporting (protocol clean)", low=0, high=0.5
     )

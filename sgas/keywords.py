@@ -43,6 +43,7 @@ class SearchLoopOptions(TypedDict, total=False):
     alpha_start_epoch: int
     alpha_learning_rate: float
     alpha_weight_decay: float
+    norm_batches: int
     validation_fraction: float
 
 
@@ -63,6 +64,7 @@ class TrainLoopOptions(TypedDict, total=False):
     drop_path: float
     auxiliary: bool
     auxiliary_weight: float
+    norm_batches: int
     validation_fraction: float
     weights: str | None
     kept_epoch: Literal["last", "best"]

@@ -22,7 +22,7 @@ from sgas.cells.forward import dag_extend
 from sgas.cells.space import NONE
 from sgas.native.precision import widened
 from sgas_gcn.config import GraphModelConfig, PointModelConfig
-from sgas_gcn.constants import EPS, MOMENTUM
+from sgas_gcn.constants import EPS
 from sgas_gcn.features import Affine, Features, reduced, with_ones
 from sgas_gcn.fused.layer import linear_norm
 from sgas_gcn.fused.state import FusedEdges, FusedGroup
@@ -323,10 +323,11 @@ class Stem(LinearNorm):
         """The output for `[N, in_channels]` as an affine map; moves the running statistics."""
         scale, shift, mean, variance = self._affine(x)
         if self.training:
+            norm = self.norm
             with torch.no_grad():
                 unbiased = variance * (len(x) / max(len(x) - 1, 1))
-                self.norm.running_mean.lerp_(mean.to(self.norm.running_mean), MOMENTUM)
-                self.norm.running_var.lerp_(unbiased.to(self.norm.running_var), MOMENTUM)
+                norm.running_mean.lerp_(mean.to(norm.running_mean), norm.momentum)
+                norm.running_var.lerp_(unbiased.to(norm.running_var), norm.momentum)
         matrix = torch.cat([self.lin.weight * scale.unsqueeze(1), shift.unsqueeze(1)], dim=1)
         return Affine(with_ones(x), matrix.to(x.dtype))
 

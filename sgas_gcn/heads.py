@@ -9,7 +9,6 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sgas_gcn.cells import RELU, STEM_MULTIPLE, Cell, LinearNorm
@@ -41,12 +40,12 @@ def classify(
     fusion: nn.Module,
     heads: Sequence[nn.Module],
     num_clouds: int,
-    dropout: float,
+    dropout: nn.Module,
 ) -> Tensor:
     """Logits `[B, num_classes]` from the outputs of stem and cells, dropout between the heads."""
     x = pool_layer(fusion, outputs, num_clouds, LEAKY_SLOPE)
     for head in heads[:-1]:
-        x = F.dropout(head(x), dropout, fusion.training)
+        x = dropout(head(x))
     return heads[-1](x)
 
 
@@ -78,7 +77,7 @@ class NodeClassifier(nn.Module):
         super().__init__()
         self.in_channels, self.num_outputs = in_channels, num_outputs
         self.lin = nn.Linear(1 + in_channels, num_outputs)
-        self.dropout = dropout
+        self.dropout, self.drop = dropout, nn.Dropout(dropout)
 
     def forward(self, x: Tensor, batch: GraphBatch) -> Tensor:
         """The logits of the asked nodes."""
@@ -87,7 +86,7 @@ class NodeClassifier(nn.Module):
     def plain(self, x: Tensor) -> Tensor:
         """Logits `[R, num_outputs]` for nodes `[R, in_channels]`."""
         x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1)
-        return self.lin(F.dropout(x, self.dropout, self.training))
+        return self.lin(self.drop(x))
 
 
 class NodeAuxiliaryHead(nn.Module):

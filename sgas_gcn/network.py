@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sgas.cells.edges import derived_layout
@@ -66,6 +65,7 @@ class PointNetwork(nn.Module):
         self.cells = build_cells(operations, config, layout)
         heads = build_heads(config, self.cells, num_classes)
         self.fusion, self.head0, self.head1, self.head2 = heads
+        self.dropout = nn.Dropout(config.dropout)
         self.auxiliary_cell = 2 * config.num_cells // 3
         self.auxiliary = None
         if auxiliary:
@@ -102,7 +102,7 @@ class PointNetwork(nn.Module):
             lambda cell, s0, s1, graph: cell(s0, s1, graph, drop_path=drop_path),
         )
         heads = (self.head0, self.head1, self.head2)
-        logits = classify(outputs, self.fusion, heads, num_clouds, config.dropout)
+        logits = classify(outputs, self.fusion, heads, num_clouds, self.dropout)
         if self.auxiliary is None or not self.training:
             return logits
         return logits, self.auxiliary(outputs[self.auxiliary_cell + 1], num_clouds)
@@ -118,8 +118,8 @@ class PointNetwork(nn.Module):
             s0, s1 = s1, cell.plain(s0, s1, neighbors)
             outputs.append(s1)
         x = pool_clouds(self.fusion.plain(torch.cat(outputs, dim=1)), num_clouds)
-        x = F.dropout(self.head0.plain(x), self.config.dropout, self.training)
-        x = F.dropout(self.head1.plain(x), self.config.dropout, self.training)
+        x = self.dropout(self.head0.plain(x))
+        x = self.dropout(self.head1.plain(x))
         return self.head2(x)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sgas_gcn.constants import EPS, MOMENTUM
+from sgas_gcn.constants import EPS
 from sgas_gcn.features import Features, reduced_parts
 from sgas_gcn.fused.layer import linear_norm
 from sgas_gcn.kernels.pools import pooled_activations
@@ -47,8 +47,8 @@ def pool_layer(
         var = (squares.sum(0) / num_points - mean.square()).clamp_min(0)
         with torch.no_grad():
             unbiased = var * (num_points / max(num_points - 1, 1))
-            norm.running_mean.lerp_(mean.to(norm.running_mean), MOMENTUM)
-            norm.running_var.lerp_(unbiased.to(norm.running_var), MOMENTUM)
+            norm.running_mean.lerp_(mean.to(norm.running_mean), norm.momentum)
+            norm.running_var.lerp_(unbiased.to(norm.running_var), norm.momentum)
     slope = norm.weight * (var + EPS).rsqrt()
     shift = norm.bias - slope * mean
     mean_activation = total * (num_clouds / num_points)

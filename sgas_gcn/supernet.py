@@ -102,6 +102,7 @@ class PointSupernet(Supernet):
         self.config = config
         heads = build_heads(config, self.cells, num_classes)
         self.fusion, self.head0, self.head1, self.head2 = heads
+        self.dropout = nn.Dropout(config.dropout)
         self.open_all_edges()
 
     def forward(self, points: Tensor, neighbors: Sequence[Tensor] | None = None) -> Tensor:
@@ -127,7 +128,7 @@ class PointSupernet(Supernet):
             lambda cell, s0, s1, graph: cell(s0, s1, graph, weights),
         )
         heads = (self.head0, self.head1, self.head2)
-        return classify(outputs, self.fusion, heads, num_clouds, config.dropout)
+        return classify(outputs, self.fusion, heads, num_clouds, self.dropout)
 
 
 class GraphSupernet(Supernet):

@@ -60,7 +60,7 @@ def small_search(
 
     The first `decided` edges of each kind of cell have their operation, each another.
     """
-    where, task = torch.device(device), _task(space)
+    where, task = torch.device(device), task_of(space)
     parts = search_parts(task, "clean", 0, 0.1, where)
     search = Search(
         task,
@@ -88,7 +88,7 @@ def small_training(
     recorder: Recorder | None = None,
 ) -> Training:
     """A training of a published genotype in training mode, with all that is drawn at random."""
-    family, task = SPACES[space][0], _task(space)
+    family, task = SPACES[space][0], task_of(space)
     config = TrainConfig(
         batch_size=4, optimizer=optimizer, auxiliary=space == "image", learning_rate=0.01
     )
@@ -114,10 +114,14 @@ def training_batches(training: Training, steps: int) -> list[tuple[Any, torch.Te
     return list(batches(training.parts.training, order, 0, training.random.augment))
 
 
-def _task(space: str) -> Any:
+def task_of(space: str, **options: Any) -> Any:
+    """The small task of a space, with other options of the model."""
     family, dataset, sizes = SPACES[space]
     run_config = RunConfig(dataset=dataset, space=space)
-    model, data = family.spaces[space].model_config(**sizes), family.spaces[space].data_config()
+    model, data = (
+        family.spaces[space].model_config(**{**sizes, **options}),
+        family.spaces[space].data_config(),
+    )
     return family.open_task(run_config, model, data)
 
 

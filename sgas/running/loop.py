@@ -28,6 +28,7 @@ from sgas.labels import Labels
 from sgas.native.precision import widened
 from sgas.running.capture import Step
 from sgas.running.listeners import Listener, Silent
+from sgas.running.norms import NormStatistics
 from sgas.running.runs import Run
 from sgas.running.signals import StopSignal
 
@@ -92,6 +93,7 @@ class Body(Protocol):
 
     verb: str
     network: Any
+    statistics: NormStatistics
     labels: Labels
     measured: Mapping[str, Source]
     device: torch.device
@@ -181,6 +183,9 @@ class Loop:
         began, body, epoch = time.perf_counter(), self.body, self.epoch
         figures = {"train": self.tally.figures(body.labels)}
         require_finite(epoch, figures["train"])
+        last = epoch == body.num_epochs - 1
+        if body.measured or last:
+            body.statistics.estimate(epoch, body.batch_size, last)
         for name, source in body.measured.items():
             figures[name] = measure(
                 body.network,

@@ -33,6 +33,7 @@ from sgas.running.loop import (
     frozen,
     run_network,
 )
+from sgas.running.norms import NormStatistics
 from sgas.running.optimizers import (
     AlphaOptimizer,
     keep_only,
@@ -76,6 +77,9 @@ class Search:
         self.history = {kind: history for kind in self.space.cell_kinds}
         self.random = RandomState(seed, device)
         self.network: Supernet = task.build_supernet().to(device)
+        self.statistics = NormStatistics(
+            self.network, self._logits, parts.weights, config.norm_batches, seed, recorder
+        )
         self.weight_order, self.alpha_order = (
             BatchOrder(len(part), seed, name, part.index_device)
             for name, part in (("weights", parts.weights), ("alphas", parts.alphas))
@@ -151,6 +155,7 @@ class Search:
     def release(self) -> None:
         """Lets go of captured steps: the next are others."""
         self._captured = None
+        self.statistics.release()
 
     def _learning_rate(self, epoch: int) -> float:
         config = self.config

@@ -246,6 +246,7 @@ def _execute(
             run.write_result("genotype.json", settings.genotype.to_json().encode())
             if settings.genotype.meta.get("final") is False:
                 say("note  the genotype is of a search that has not ended")
+        run.log(str(body.statistics))
         loop = Loop(body, run, listener)
         if resumed and not restore(loop):
             _take_weights(family, settings, opened)

@@ -28,6 +28,7 @@ from sgas.running.loop import (
     evaluation_step,
     run_network,
 )
+from sgas.running.norms import NormStatistics
 from sgas.running.optimizers import make_optimizer, restore_optimizer, set_learning_rate
 
 
@@ -58,6 +59,9 @@ class Training:
         self.num_epochs, self.batch_size = config.epochs, config.batch_size
         self.random = RandomState(seed, device)
         self.network: Network = task.build_network(genotype, config.auxiliary).to(device)
+        self.statistics = NormStatistics(
+            self.network, self._outputs, parts.training, config.norm_batches, seed, recorder
+        )
         where = parts.training.index_device
         self.order = BatchOrder(len(parts.training), seed, "training", where)
         self.optimizer = make_optimizer(
@@ -90,9 +94,12 @@ class Training:
             loss, predictions = train_step(inputs, targets)
             yield loss, predictions, targets
 
+    def _outputs(self, inputs: Any) -> Any:
+        return run_network(self.network, inputs, self.precision, self.device)
+
     def train_step(self, inputs: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
         """One update; returns the loss without the auxiliary one, a mean, and the predictions."""
-        output = run_network(self.network, inputs, self.precision, self.device)
+        output = self._outputs(inputs)
         logits, auxiliary = output if isinstance(output, tuple) else (output, None)
         loss = self.labels.loss(logits, targets, self.config.label_smoothing)
         total = loss
@@ -116,6 +123,7 @@ class Training:
     def release(self) -> None:
         """Lets go of captured steps: the next are others."""
         self._captured, self._evaluation = None, None
+        self.statistics.release()
 
     def end_epoch(self, epoch: int, figures: Figures) -> EpochEnd:
         """Nothing is decided but whether the epoch is the best; its learning rate is told."""

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sgas_cnn.fused.parts import EPS, MOMENTUM, Part, Pooled, Pooling, SeparableConv, stacked
+from sgas_cnn.fused.parts import EPS, Part, Pooled, Pooling, SeparableConv, stacked
 from sgas_cnn.kernels.protocol import Backend, Convolutions, Fold, Follow
 
 ONE, ZERO = -1, -2  # places that stand for weights of 1 and 0
@@ -248,6 +248,8 @@ class SourcePlan:
     def follow(self, backend: Backend, mean: Tensor, var: Tensor, pixels: int) -> None:
         """The running moments of all norms follow those of a batch of P `pixels`."""
         norms, row_of, first_channels, last_channels = self.followers
+        if not norms:
+            return
         buffers = [norm._buffers for norm in norms]  # a module's own look-up is slow
         means, variances = (
             [held[name] for held in buffers] for name in ("running_mean", "running_var")
@@ -256,7 +258,7 @@ class SourcePlan:
         backend.follow(
             Follow(
                 means, variances, mean, var, row_of, first_channels, last_channels, unbiased,
-                MOMENTUM,
+                norms[0].momentum,
             )
         )  # fmt: skip
 

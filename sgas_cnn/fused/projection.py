@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sgas.native.precision import narrowed, widened, without_autocast
-from sgas_cnn.fused.parts import EPS, MOMENTUM
+from sgas_cnn.fused.parts import EPS
 from sgas_cnn.fused.plan import ONE
 from sgas_cnn.kernels.backend import backend_of
 from sgas_cnn.kernels.protocol import (
@@ -102,7 +102,8 @@ class _ReluConvNorm(torch.autograd.Function):
         if training:
             unbiased = ctx.pixels / max(1, ctx.pixels - 1)
             running = [norm.running_mean], [norm.running_var]
-            backend.follow(Follow(*running, mean, var, [0], [0], [len(weight)], unbiased, MOMENTUM))
+            places = [0], [0], [len(weight)]
+            backend.follow(Follow(*running, mean, var, *places, unbiased, norm.momentum))
         ctx.save_for_backward(x, weight, gamma, beta, output, factors, centres, inverse)
         return out
 

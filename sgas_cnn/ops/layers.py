@@ -17,7 +17,7 @@ from sgas_cnn.fused.projection import relu_conv, relu_conv_bias, relu_conv_norm
 class BatchNorm(nn.Module):
     """Batch norm of `[B, C, H, W]`; in evaluation mode by running statistics.
 
-    While searching it has no weight and bias (`affine` False).
+    While searching it has no weight and bias (`affine` False). The statistics move by `momentum`.
     """
 
     running_mean: Tensor
@@ -26,6 +26,7 @@ class BatchNorm(nn.Module):
     def __init__(self, channels: int, affine: bool = True) -> None:
         super().__init__()
         self.channels, self.affine = channels, affine
+        self.momentum = MOMENTUM
         self.weight = nn.Parameter(torch.ones(channels)) if affine else None
         self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
         self.register_buffer("running_mean", torch.zeros(channels))
@@ -51,7 +52,7 @@ class BatchNorm(nn.Module):
         """The normalised `[B, C, H, W]`."""
         return F.batch_norm(
             x, self.running_mean, self.running_var, self.weight, self.bias, self.training,
-            MOMENTUM, EPS,
+            self.momentum, EPS,
         )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from sgas.native.precision import narrow_type, product, without_autocast
-from sgas_gcn.constants import EPS, MOMENTUM
+from sgas_gcn.constants import EPS
 from sgas_gcn.kernels.backend import backend_of
 from sgas_gcn.kernels.protocol import Normed, Norms, Term
 
@@ -56,7 +56,7 @@ class _LinearNorm(Function):
         beta: Tensor,
     ) -> Tensor:
         statistics = ([norm.running_mean], [norm.running_var])
-        norms = Norms([gamma], [beta], *statistics, norm.training, MOMENTUM, EPS)
+        norms = Norms([gamma], [beta], *statistics, norm.training, norm.momentum, EPS)
         backend = backend_of(x)
         if narrow is None:
             y, coefs = backend.linear_norm([x], weight, bias, negative_slope, norms)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sgas_gcn.constants import EPS, MOMENTUM
+from sgas_gcn.constants import EPS
 from sgas_gcn.fused.call import Aggregate, Call, Kept
 from sgas_gcn.kernels.protocol import Normed, Norms, Term
 
@@ -30,7 +30,7 @@ def norms_of(call: Call) -> Norms:
         [norm.running_mean for norm in norms],
         [norm.running_var for norm in norms],
         call.state.training,
-        MOMENTUM,
+        norms[0].momentum,
         EPS,
     )
 

@@ -72,7 +72,7 @@ def runs_fused(operation: type[Operation]) -> TypeGuard[type[FusedOperation]]:
 class BatchNorm(nn.Module):
     """Batch norm over the rows of `[R, C]`; in evaluation mode by running statistics.
 
-    Those stay as they are where there is no row to learn from.
+    Those stay as they are where there is no row to learn from; else they move by `momentum`.
     """
 
     running_mean: Tensor
@@ -80,6 +80,7 @@ class BatchNorm(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        self.momentum = MOMENTUM
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))
@@ -92,6 +93,6 @@ class BatchNorm(nn.Module):
             mean, var = x.mean(0), x.var(0, correction=0)
             with torch.no_grad():
                 unbiased = var * (len(x) / max(len(x) - 1, 1))
-                self.running_mean.lerp_(mean.to(self.running_mean), MOMENTUM)
-                self.running_var.lerp_(unbiased.to(self.running_var), MOMENTUM)
+                self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
+                self.running_var.lerp_(unbiased.to(self.running_var), self.momentum)
         return (x - mean) * (var + EPS).rsqrt() * self.weight + self.bias
