@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import importlib.util
 import io
 import pickle
@@ -54,6 +55,25 @@ def imported(path: Path) -> ModuleType:
 
 
 CASES = [(name, number) for name, small in SPACES.items() for number in range(len(small.genotypes))]
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_the_definition_is_what_the_network_computes(name: str) -> None:
+    """For every switch of its config, with buffers that a fresh network does not have."""
+    small = SPACES[name]
+    switches = dataclasses.fields(small.family.spaces[name].model_config)
+    for options in ({}, *({each.name: True} for each in switches if each.default is False)):
+        torch.manual_seed(0)
+        network = small.models(**options).build_network(small.genotype(0), False).double().eval()
+        for buffer in network.buffers():
+            if buffer.is_floating_point():
+                buffer.uniform_(0.5, 1.5)
+        batch = small.batch()
+        inputs = (batch,)
+        if name == "graph":
+            inputs = batch.x, torch.stack(batch.neighbors.edges.ends)
+        with torch.no_grad():
+            assert torch.allclose(network.plain(*inputs), network(batch), atol=1e-9), options
 
 
 @pytest.mark.parametrize(("name", "number"), CASES)
