@@ -97,9 +97,10 @@ def _imports(sources: Sources) -> str:
         plain = {f"import {name}" + (f" as {local}" if local != name else "")
                  for source, name, local in here if not source}  # fmt: skip
         modules: dict[str, set[str]] = {}
-        for source, name, _ in here:
+        for source, name, local in here:
             if source:
-                modules.setdefault(source, set()).add(name)
+                shown = name if local == name else f"{name} as {local}"
+                modules.setdefault(source, set()).add(shown)
         lines = [f"from {s} import {', '.join(sorted(n, key=_case))}" for s, n in modules.items()]
         if plain or lines:
             groups.append("\n".join([*sorted(plain), *sorted(lines)]))

@@ -28,6 +28,7 @@ OURS = re.compile(
     r"sgas(_\w+)?(\.|$)|.*\.sgas_plugin_"
 )  # of modules; the last: plug-ins of packages
 WIDTH = 100
+RESERVED = ("Cell", "NormalCell", "ReduceCell", "Network", "CLASSES", "prepare", "build", "load")
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -194,7 +195,12 @@ class Sources:
                     yield each.attr
 
     def texts(self) -> Iterator[str]:
-        """All texts in order, names changed."""
+        """All texts in order, names changed; InputError where two are of one name."""
+        names = [self.renamed.get(name, name) for _, name in self._order]
+        names += [name for name in RESERVED if name in names]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise InputError(f"two definitions in the file would be called {twice}: rename yours")
         classes = {(cls.__module__, cls.__name__): cls for cls in self._members}
         for key, text in self._order.items():
             yield self.changed(self._class_text(classes[key]) if key in classes else text)
