@@ -186,6 +186,7 @@ def _info(
         command=command,
         environment={},
         plugins=records(),
+        asked={verb: list(settings[verb].asked or ()) for verb in VERBS},
     )
 
 

@@ -96,7 +96,8 @@ def settings_for(task: EntryTask, verb: str) -> Settings:
     sections = sections_of(task.family, verb, task.info.space).items()
     made = {n: rebuild(kind, {**asked[n], **own.get(n, {})}, where) for n, kind in sections}
     genotype = read_genotype(task.folder / "search") if verb == "train" else None
-    return Settings(verb, **made, genotype=genotype)
+    named = task.info.asked.get(verb)
+    return Settings(verb, **made, genotype=genotype, asked=None if named is None else tuple(named))
 
 
 def _run(task: EntryTask, verb: str) -> None:

@@ -67,7 +67,8 @@ class StudyInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `search` and `train` are the resolved sections `run`, `loop`, `model` and `data` of a run's
     config.json, but for strategy and seed. `home` names the module whose FAMILY the study is of; it
     is not imported because it stands here. `plugins` are names, sources and hashes of the plug-ins,
-    whose texts are in `plugins/`.
+    whose texts are in `plugins/`. `asked` names by verb the options of the data that were given;
+    studies of before do not say.
     """
 
     format: int
@@ -84,6 +85,7 @@ class StudyInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     command: str
     environment: dict[str, Any]
     plugins: list[dict[str, str]] = []
+    asked: dict[str, list[str]] = {}
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from toy_family import FAMILY
 from sgas.cli import main
 from sgas.config import SweepConfig
 from sgas.errors import ConfigError
-from sgas.running.runs import read_metrics
+from sgas.running.runs import read_config, read_metrics
 from sgas.studies.jobs import gpu_of_slot
 from sgas.studies.study import PHASES, State, read_study
 
@@ -23,7 +23,7 @@ from sgas.studies.study import PHASES, State, read_study
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
-    ended = sweep(folder, "--jobs", "2")
+    ended = sweep(folder, "--jobs", "2", "--search.noise", "0.1")  # as it is by default
     assert ended.status == 0, ended.err
     assert "12 of 12 parts done" in ended.out and "next     sgas-toy table study" in ended.out
     assert "12/12  " in ended.err and "left 0:00" in ended.err
@@ -47,6 +47,7 @@ def test_a_study_holds_every_run_and_figure(undisturbed: Path) -> None:
         config = json.loads((entry.train_folder / "config.json").read_text())
         assert config["run"]["seed"] == entry.seed
         assert config["command"].startswith("sgas-toy sweep --strategies cri1,random ")
+        assert config["asked"] == [] and read_config(entry.search_folder)["asked"] == ["noise"]
         for phase in PHASES:
             assert (undisturbed / entry.name / f"{phase}.log").read_text()
 
