@@ -18,8 +18,7 @@ from sgas.data import LabelledArrays
 from sgas.errors import DataError
 from sgas.family import Samples
 from sgas.labels import Labels, OneClass
-from sgas.own.npz import read_array
-from sgas.own.samples import in_chunks, samples_of
+from sgas.own.samples import ARRAYS, array_of, in_chunks, samples_of
 from sgas_cnn.augment import normalized
 from sgas_cnn.datasets import DATASETS
 from sgas_cnn.datasets.imagenet import SUFFIXES, require_pillow
@@ -71,10 +70,10 @@ class ImagePreparation:
         return len(shape) == 2 or self.in_channels in channels
 
     def _of_path(self, path: Path, run: RunConfig) -> Samples:
-        if path.suffix.lower() in SUFFIXES and path.is_file():
+        if path.suffix.lower() in SUFFIXES:
             return self._of_files([path], True)
-        if path.suffix == ".npz" and path.is_file():
-            return self.read(read_array(path, "image"), run)
+        if path.suffix in ARRAYS:
+            return self.read(array_of(path, "image"), run)
         if str(path) not in DATASETS and path.is_dir() and not any(path.glob("*.npz")):
             pictures = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES)
             return self._of_files(pictures, False)

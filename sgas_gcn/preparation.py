@@ -20,7 +20,7 @@ from sgas.family import Samples
 from sgas.labels import Labels, ManyLabels, ManyLabelsByGraph, OneClass
 from sgas.own.keep import as_array
 from sgas.own.npz import read_array, read_headers
-from sgas.own.samples import in_chunks, samples_of
+from sgas.own.samples import ARRAYS, array_of, in_chunks, samples_of
 from sgas_gcn.datasets.graph_folder import both_ways
 from sgas_gcn.drawing import chosen_points
 from sgas_gcn.graph_batch import GraphBatch
@@ -56,10 +56,10 @@ class CloudPreparation:
 
     def read(self, data: Any, run: RunConfig) -> Samples:
         """Clouds from arrays, lists, data sets, PyG's data with `pos`, `.npy` or `.npz` files."""
-        if isinstance(data, str | Path) and Path(data).suffix not in (".npy", ".npz"):
+        if isinstance(data, str | Path) and Path(data).suffix not in ARRAYS:
             return self._test_part(str(data), run)
         if isinstance(data, str | Path):
-            data = _array_of(Path(data), "points")
+            data = array_of(Path(data), "points")
         data = _without_graphs(data)
         clouds, alone = samples_of(data, "cloud", lambda one: getattr(one, "ndim", 0) == 2)
         items = [self._checked(number, cloud) for number, cloud in enumerate(clouds)]
@@ -116,16 +116,6 @@ def _without_graphs(data: Any) -> Any:
         clouds = Clouds(data)
         return [clouds.points(number) for number in range(len(clouds))]
     return data
-
-
-def _array_of(path: Path, name: str) -> Any:
-    """The array of a `.npy` file, or of this name in an `.npz` file; DataError if there is none."""
-    if path.suffix == ".npz":
-        return read_array(path, name)
-    try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as an array ({error})") from None
 
 
 @dataclass(frozen=True)

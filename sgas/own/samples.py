@@ -6,10 +6,16 @@ Dimensions: N samples.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from sgas.errors import DataError
 from sgas.own.keep import refuse_kinds
+from sgas.own.npz import read_array
+
+ARRAYS = (".npy", ".npz")  # files of arrays
 
 
 def samples_of(data: Any, what: str, is_one: Callable[[Any], bool]) -> tuple[list[Any], bool]:
@@ -33,6 +39,16 @@ def samples_of(data: Any, what: str, is_one: Callable[[Any], bool]) -> tuple[lis
     items = [data[number] for number in range(count)]  # some data sets never end an iteration
     labelled = [isinstance(item, tuple) and not is_one(item) for item in items]
     return [i[0] if pair else i for i, pair in zip(items, labelled, strict=True)], False
+
+
+def array_of(path: Path, name: str) -> Any:
+    """The array of a `.npy` file, or of this name in an `.npz` file; DataError if there is none."""
+    if path.suffix == ".npz":
+        return read_array(path, name)
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as an array ({error})") from None
 
 
 def in_chunks(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:

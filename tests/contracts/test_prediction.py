@@ -276,6 +276,8 @@ def test_files_of_pictures(image: Any, tmp_path: Path) -> None:
         pillow.fromarray(pixels).save(tmp_path / f"{number}.png")
     wanted = image.predict_proba(x[:4])
     assert np.array_equal(image.predict_proba(tmp_path), wanted)
+    np.save(tmp_path / "four.npy", x[:4])
+    assert np.array_equal(image.predict_proba(tmp_path / "four.npy"), wanted)
     files = [tmp_path / f"{number}.png" for number in range(4)]
     assert np.array_equal(image.predict_proba(files), wanted)
     assert np.allclose(image.predict_proba(files[2]), wanted[2], atol=1e-6)
@@ -295,6 +297,8 @@ BAD = [
     ("point", "modelnet30", "did you mean modelnet"),
     ("image", np.zeros((2, 9, 8, 3), np.uint8), "image 0 is .9, 8, 3.*scale it, or give it as"),
     ("image", np.zeros((2, 8, 8, 3)) - 1, "give uint8, or floats from 0 to 1"),
+    ("image", "nowhere.png", "nowhere.png cannot be read as a picture"),
+    ("image", "nowhere.npy", "nowhere.npy cannot be read as an array"),
     ("image", {"x": 1}, "the data set is a dict"),
 ]  # fmt: skip
 
