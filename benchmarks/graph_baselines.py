@@ -64,8 +64,7 @@ class Baseline(nn.Module):
 
     def forward(self, batch: GraphBatch) -> Tensor:
         """The logits."""
-        graph, x = batch.neighbors.edges, batch.x
-        edge_index = torch.stack([graph.sources, graph.targets])
+        edge_index, x = batch.neighbors.edges.edge_index, batch.x
         if self.row_normalise:
             x = x / x.sum(1, keepdim=True).clamp_min(1)
         for number, layer in enumerate(self.layers):

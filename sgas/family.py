@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from sgas.cells.genotype import Genotype
 from sgas.cells.space import SearchSpace
 from sgas.config import RunConfig
+from sgas.errors import ConfigError
 from sgas.native.library import Library
 from sgas.protocols import Splits
 
@@ -69,6 +70,15 @@ class Supernet(Protocol):
     def to(self, device: torch.device) -> Any: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any: ...
+
+
+def refuse_auxiliary(auxiliary: bool, space: SearchSpace) -> None:
+    """ConfigError where a network of a space without auxiliary heads is to have one."""
+    if auxiliary:
+        raise ConfigError(
+            f"auxiliary is true, but networks of space {space.name} have no auxiliary head: leave "
+            "it out"
+        )
 
 
 class Models(Protocol):

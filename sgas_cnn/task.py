@@ -15,7 +15,7 @@ from sgas.cells.space import SearchSpace
 from sgas.config import RunConfig
 from sgas.data import DeviceSource, LabelledArrays, Source, SubsetSource, stratified_parts
 from sgas.errors import ConfigError, DataError, option
-from sgas.family import Network, Supernet
+from sgas.family import Network, Supernet, refuse_auxiliary
 from sgas.labels import Labels, OneClass
 from sgas.protocols import AlphasOn
 from sgas_cnn.augment import ImageAugmentation
@@ -83,11 +83,7 @@ class ImageModels:
         sizes = (self.in_channels, self.num_classes)
         cells: dict[str, Any] = {"space": self.space, "operations": self.operations}
         if isinstance(self.model, NasBench201Config):
-            if auxiliary:
-                raise ConfigError(
-                    f"auxiliary is true, but networks of space {self.space.name} have no auxiliary "
-                    "head: leave it out"
-                )
+            refuse_auxiliary(auxiliary, self.space)
             return NasBench201Network(genotype, self.model, *sizes, **cells)
         return ImageNetwork(genotype, self.model, *sizes, auxiliary=auxiliary, **cells)
 

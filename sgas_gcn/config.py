@@ -1,4 +1,4 @@
-"""Options of the supernets and networks of points and graphs, and the two search spaces."""
+"""Options of the supernets and networks of points and graphs, and their search spaces."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from sgas.cells.space import SearchSpace
 from sgas.config import option, validate
+from sgas.errors import ConfigError
 
 OPERATIONS = (
     "none",
@@ -23,6 +24,26 @@ OPERATIONS = (
 POINT_SPACE = SearchSpace("point", dict.fromkeys(OPERATIONS))
 GRAPH_SPACE = SearchSpace("graph", dict.fromkeys(OPERATIONS))
 
+NASBENCHGRAPH_OPERATIONS = (
+    "none",
+    "gat",
+    "gcn",
+    "gin",
+    "cheb",
+    "sage",
+    "arma",
+    "graph",
+    "fc",
+    "skip",
+)
+NASBENCHGRAPH_SPACE = SearchSpace(
+    "nasbenchgraph",
+    dict.fromkeys(NASBENCHGRAPH_OPERATIONS),
+    num_inputs=1,
+    in_degree=1,
+    num_outputs=None,
+)
+GAT_HEADS = 4
 
 DROP_PATHS = ("graph", "node")
 F1_BY = ("node", "graph")
@@ -87,6 +108,29 @@ class GraphModelConfig:
 
     def __post_init__(self) -> None:
         validate(self)
+
+
+@dataclass(frozen=True)
+class NasBenchGraphConfig:
+    """Size of a supernet or network of the NAS-Bench-Graph space."""
+
+    channels: int = option(128, "channels of a node of the cell (C)", low=GAT_HEADS)
+    num_steps: int = option(4, "computing nodes of the cell", low=1, high=16, verbs=("search",))
+    pre_layers: int = option(
+        1, "linear layers before the cell; a search has one", low=0, high=1, verbs=("train",)
+    )
+    post_layers: int = option(1, "linear layers after that on the joined leaves", low=0, high=1)
+    dropout: float = option(
+        0.5, "dropout of the features and before every operation", low=0, high=0.95
+    )
+
+    def __post_init__(self) -> None:
+        validate(self)
+        if self.channels % GAT_HEADS:
+            raise ConfigError(
+                f"channels is {self.channels}; {GAT_HEADS} heads of gat share them: give a "
+                f"multiple of {GAT_HEADS}"
+            )
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,11 @@ class CsrGraph:
         return self.sources, self.targets
 
     @cached_property
+    def edge_index(self) -> Tensor:
+        """All edges as operators of PyG take them: int64 `[2, E]`, sources above targets."""
+        return torch.stack(self.ends)
+
+    @cached_property
     def degrees(self) -> Tensor:
         """How many edges enter each node, int64 `[N, 1]`."""
         return self.offsets.diff().unsqueeze(1)

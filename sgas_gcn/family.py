@@ -11,9 +11,11 @@ from sgas.errors import DataError, InputError, unknown_name
 from sgas.family import Family, Models, Operations, Preparation, Space, Task
 from sgas_gcn.config import (
     GRAPH_SPACE,
+    NASBENCHGRAPH_SPACE,
     POINT_SPACE,
     GraphDataConfig,
     GraphModelConfig,
+    NasBenchGraphConfig,
     PointDataConfig,
     PointModelConfig,
 )
@@ -36,6 +38,12 @@ OPERATION_GROUPS = {
     "gin": "mean and sum",
     "sage": "sage",
     "rel_sage": "sage",
+    "gcn": "mean and sum",
+    "cheb": "spectral",
+    "arma": "spectral",
+    "graph": "mean and sum",
+    "fc": "point-wise",
+    "skip": "skip",
 }
 
 PRESETS = {
@@ -46,10 +54,13 @@ PRESETS = {
     "ppi": "paper",
     **dict.fromkeys(("cora", "citeseer", "pubmed"), "citation"),
 }
+NASBENCHGRAPH_PRESETS = {"tissues": "demo", "cora": "cora", "citeseer": "citeseer"}
 
 
 def default_preset(dataset: str, space: str) -> str:
     """`demo` for generated data, that of the data set where there is one, `small` for your own."""
+    if space == NASBENCHGRAPH_SPACE.name:
+        return NASBENCHGRAPH_PRESETS.get(dataset, "small")
     return PRESETS.get(dataset, "small")
 
 
@@ -130,6 +141,13 @@ def _graph_operations() -> Operations:
     return Operations(GRAPH_OPERATIONS, Operation, graph_cases)
 
 
+def _nasbenchgraph_operations() -> Operations:
+    from sgas_gcn.ops.cases import nasbenchgraph_cases
+    from sgas_gcn.ops.nasbenchgraph import NASBENCHGRAPH_TABLE, NodeOperation
+
+    return Operations(NASBENCHGRAPH_TABLE, NodeOperation, nasbenchgraph_cases)
+
+
 def _check_folder(folder: str) -> dict[str, Any]:
     if kind_of(folder) == GRAPH:
         from sgas_gcn.datasets.graph_folder import describe_graph_file
@@ -174,6 +192,20 @@ SPACES = {
         GRAPH_DATASETS,
         GraphEntry,
         form=_graph_form,
+    ),
+    NASBENCHGRAPH_SPACE.name: Space(
+        NASBENCHGRAPH_SPACE,
+        "graphs",
+        NasBenchGraphConfig,
+        GraphDataConfig,
+        _open_graphs,
+        _graph_models,
+        _graph_preparation,
+        {"in_channels": 1433, "num_outputs": 7},
+        _nasbenchgraph_operations,
+        GRAPH_DATASETS,
+        GraphEntry,
+        like=GRAPH,
     ),
 }
 

@@ -19,15 +19,20 @@ from sgas.cells.space import SearchSpace
 from sgas.config import RunConfig
 from sgas.data import Source, SubsetSource, stratified_parts
 from sgas.errors import DataError
+from sgas.family import Network, Supernet, refuse_auxiliary
 from sgas.labels import Labels, ManyLabels, ManyLabelsByGraph, OneClass
 from sgas.protocols import AlphasOn
-from sgas_gcn.cells import Operations
-from sgas_gcn.config import GRAPH_SPACE, GraphDataConfig, GraphModelConfig
+from sgas_gcn.config import (
+    GRAPH_SPACE,
+    NASBENCHGRAPH_SPACE,
+    GraphDataConfig,
+    GraphModelConfig,
+    NasBenchGraphConfig,
+)
 from sgas_gcn.datasets.graph_arrays import GraphArrays, GraphSplit
 from sgas_gcn.datasets.graphs import load_graphs
 from sgas_gcn.graph_batch import GraphBatch
 from sgas_gcn.network import GraphNetwork
-from sgas_gcn.ops.graph import GRAPH_OPERATIONS
 from sgas_gcn.preparation import GraphPreparation, graph_batch_of
 from sgas_gcn.supernet import GraphSupernet
 
@@ -37,39 +42,48 @@ EXAMPLE_DEGREE = 27
 
 
 class GraphModels:
-    """The supernet and the networks for nodes of `in_channels` features, `num_outputs` logits."""
+    """The supernet and the networks for nodes of `in_channels` features, `num_outputs` logits.
+
+    The space is the model's, unless another of the same layers is given with its operations.
+    """
 
     smallest_batch = 1
 
     def __init__(
         self,
-        model: GraphModelConfig,
+        model: GraphModelConfig | NasBenchGraphConfig,
         in_channels: int,
         num_outputs: int,
-        space: SearchSpace = GRAPH_SPACE,
-        operations: Operations = GRAPH_OPERATIONS,
+        space: SearchSpace | None = None,
+        operations: Mapping[str, Any] | None = None,
     ) -> None:
         self.model, self.num_steps = model, model.num_steps
-        self.space, self.operations = space, operations
+        own = isinstance(model, GraphModelConfig)
+        self.space = space or (GRAPH_SPACE if own else NASBENCHGRAPH_SPACE)
+        self._cells: dict[str, Any] = {"space": self.space}
+        if operations is not None:
+            self._cells["operations"] = operations
         self.in_channels, self.num_outputs = in_channels, num_outputs
         self.dimensions = {"in_channels": in_channels, "num_outputs": num_outputs}
 
-    def build_supernet(self) -> GraphSupernet:
+    def build_supernet(self) -> Supernet:
         """A supernet with nothing decided, on the CPU."""
         sizes = self.in_channels, self.num_outputs
-        return GraphSupernet(self.model, *sizes, self.space, self.operations)
+        if isinstance(self.model, NasBenchGraphConfig):
+            from sgas_gcn.nasbenchgraph import NasBenchGraphSupernet
 
-    def build_network(self, genotype: Genotype, auxiliary: bool) -> GraphNetwork:
+            return NasBenchGraphSupernet(self.model, *sizes, **self._cells)
+        return GraphSupernet(self.model, *sizes, **self._cells)
+
+    def build_network(self, genotype: Genotype, auxiliary: bool) -> Network:
         """The derived network of a genotype, on the CPU."""
-        return GraphNetwork(
-            genotype,
-            self.model,
-            self.in_channels,
-            self.num_outputs,
-            auxiliary=auxiliary,
-            space=self.space,
-            operations=self.operations,
-        )
+        sizes = self.in_channels, self.num_outputs
+        if isinstance(self.model, NasBenchGraphConfig):
+            from sgas_gcn.nasbenchgraph import NasBenchGraphNetwork
+
+            refuse_auxiliary(auxiliary, self.space)
+            return NasBenchGraphNetwork(genotype, self.model, *sizes, **self._cells)
+        return GraphNetwork(genotype, self.model, *sizes, auxiliary=auxiliary, **self._cells)
 
     def example_input(self) -> GraphBatch:
         """One random graph of the size of PPI's mean training graph."""
@@ -133,7 +147,7 @@ class GraphTask(GraphModels):
     def __init__(
         self,
         dataset: str,
-        model: GraphModelConfig,
+        model: GraphModelConfig | NasBenchGraphConfig,
         data: GraphDataConfig,
         run: RunConfig,
         **cells: Any,

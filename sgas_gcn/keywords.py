@@ -8,7 +8,7 @@ from sgas.keywords import RunOptions, SearchLoopOptions, TrainLoopOptions
 
 
 class NetworkOptions(TypedDict, total=False):
-    """Fields of the model and data configs of both spaces."""
+    """Fields of the model and data configs of all spaces."""
 
     num_points: int
     k: int
@@ -21,6 +21,7 @@ class NetworkOptions(TypedDict, total=False):
     shift: float
     jitter: float
     feature_dropout: float
+    post_layers: int
 
 
 class SearchOptions(RunOptions, SearchLoopOptions, NetworkOptions, total=False):
@@ -34,3 +35,4 @@ class TrainOptions(RunOptions, TrainLoopOptions, NetworkOptions, total=False):
 
     drop_path_by: Literal["graph", "node"]
     micro_f1_by: Literal["node", "graph"]
+    pre_layers: int

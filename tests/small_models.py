@@ -22,6 +22,7 @@ from sgas_cnn.family import FAMILY as CNN
 from sgas_cnn.nasbench201_text import from_nasbench201
 from sgas_gcn.family import FAMILY as GCN
 from sgas_gcn.graph_batch import GraphBatch
+from sgas_gcn.nasbenchgraph_text import from_nasbenchgraph
 
 FAMILIES = {family.name: family for family in (TOY, GCN, CNN)}
 
@@ -98,7 +99,10 @@ class SmallSpace:
 
     @property
     def stages(self) -> list[dict[str, CellDecisions]]:
-        """None decided, then one edge more each: the second ends the choice for a step."""
+        """None decided, then one edge more each: the second ends the choice for a step.
+
+        Where a step keeps one edge, the first has ended it, and there is no second.
+        """
         kinds, ops, stages = self.space.cell_kinds, self.space.operations, [self.none_decided]
         topology = stages[0][kinds[0]].topology
         *_, last = into = [edge.index for edge in topology.edges_into(1)]
@@ -109,6 +113,8 @@ class SmallSpace:
             (kinds[0], 0, ops[2]),
             (kinds[-1], topology.num_edges - 1, ops[-2]),
         ):
+            if edge not in stages[-1][kind].undecided:
+                continue
             cell = stages[-1][kind].decide(Choice(edge, op))
             stages.append({**stages[-1], kind: cell})
         return stages
@@ -173,6 +179,20 @@ ENTRIES = (
         graphs,
         ["gat", "edge_conv", "skip_connect", "gin", "rel_sage", "semi_gcn"],
         ["cri2-ppi-best", "cri1-ppi-10", "random-ppi-1", "random-ppi-8"],
+        GraphBatch.join,
+    ),
+    SmallSpace(
+        GCN,
+        "nasbenchgraph",
+        {"channels": 4, "dropout": 0.0},
+        [{"num_steps": 1, "channels": 8}, {"num_steps": 3, "dropout": 0.5, "post_layers": 0}],
+        {"in_channels": 6, "num_outputs": 5},
+        graphs,
+        ["gat", "arma", "skip", "cheb", "graph"],
+        [
+            from_nasbenchgraph([0, 1, 1, 2], ["gcn", "cheb", "gin", "fc"]),
+            from_nasbenchgraph([0, 0, 2, 3], ["gat", "sage", "arma", "graph"]),
+        ],
         GraphBatch.join,
     ),
     SmallSpace(

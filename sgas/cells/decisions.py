@@ -122,7 +122,7 @@ class CellDecisions:
             for edge, state in zip(self.topology.edges, self.states, strict=True)
             if state.op is not None
         )
-        return CellGene(edges, self.topology.concat)
+        return CellGene(edges, self.topology.outputs({edge.source for edge in edges}))
 
 
 def genotype_of(space: SearchSpace, cells: Mapping[str, CellDecisions], **meta: object) -> Genotype:

@@ -154,6 +154,12 @@ def _validate_cell(kind: str, cell: CellGene, space: SearchSpace) -> None:
             f"{kind} cell: concat is {list(cell.concat)}; it takes distinct states from 0 to "
             f"{topology.num_states - 1}"
         )
+    leaves = topology.outputs({edge.source for edge in cell.edges})
+    if topology.num_outputs is None and cell.concat != leaves:
+        raise GenotypeError(
+            f"{kind} cell: concat is {list(cell.concat)}; a cell of space {space.name!r} outputs "
+            f"the states that no edge leaves: give {list(leaves)}"
+        )
 
 
 def _concat_text(concat: tuple[int, ...]) -> str:

@@ -15,8 +15,9 @@ class SearchSpace:
     """Names of a search space: candidate operations (column 0 is `none`) and kinds of cell.
 
     `candidates` is a dict where operations can be added to the space (`sgas.registry`).
-    `in_degree` edges enter each step in the end (None: all). `published_only` are operations that
-    published cells use and no search offers.
+    `in_degree` edges enter each step in the end (None: all), and the last `num_outputs` states are
+    the output (None: those of the steps that no kept edge leaves). `published_only` are operations
+    that published cells use and no search offers.
     """
 
     name: str
@@ -24,7 +25,7 @@ class SearchSpace:
     cell_kinds: tuple[str, ...] = ("normal",)
     num_inputs: int = 2
     in_degree: int | None = 2
-    num_outputs: int = 4
+    num_outputs: int | None = 4
     published_only: tuple[str, ...] = ()
 
     @property
@@ -34,7 +35,7 @@ class SearchSpace:
 
     def topology(self, num_steps: int) -> CellTopology:
         """The complete cell of `num_steps` steps."""
-        num_outputs = min(self.num_outputs, self.num_inputs + num_steps)
+        num_outputs = self.num_outputs and min(self.num_outputs, self.num_inputs + num_steps)
         return CellTopology(num_steps, self.num_inputs, self.in_degree, num_outputs)
 
     def num_steps_of(self, num_edges: int) -> int | None:

@@ -7,6 +7,7 @@ numbered step by step, sources in order, as in DARTS (Liu et al., ICLR 2019) and
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -27,13 +28,14 @@ class CellTopology:
     """The complete graph of a cell before anything is decided.
 
     `in_degree` is how many edges each step keeps in the end (None: all of them); `num_outputs` how
-    many of the last states are concatenated into the cell's output.
+    many of the last states are concatenated into the cell's output (None: those of the steps that
+    no kept edge leaves).
     """
 
     num_steps: int
     num_inputs: int = 2
     in_degree: int | None = 2
-    num_outputs: int = 4
+    num_outputs: int | None = 4
 
     def __post_init__(self) -> None:
         if self.num_steps < 1:
@@ -42,7 +44,7 @@ class CellTopology:
             raise ConfigError(
                 f"in_degree is {self.in_degree}; the first step has {self.num_inputs} edges"
             )
-        if not 1 <= self.num_outputs <= self.num_states:
+        if self.num_outputs is not None and not 1 <= self.num_outputs <= self.num_states:
             raise ConfigError(
                 f"num_outputs is {self.num_outputs}; a cell of {self.num_steps} steps has "
                 f"{self.num_states} states"
@@ -90,8 +92,15 @@ class CellTopology:
 
     @property
     def concat(self) -> tuple[int, ...]:
-        """The states that make the output: the last `num_outputs`."""
-        return tuple(range(self.num_states - self.num_outputs, self.num_states))
+        """The states that can be part of the output: the last `num_outputs`, or all the steps'."""
+        num_outputs = self.num_steps if self.num_outputs is None else self.num_outputs
+        return tuple(range(self.num_states - num_outputs, self.num_states))
+
+    def outputs(self, sources: Collection[int]) -> tuple[int, ...]:
+        """The states that make the output of a cell whose kept edges leave the states `sources`."""
+        if self.num_outputs is not None:
+            return self.concat
+        return tuple(state for state in self.concat if state not in sources)
 
     def state_of(self, step: int) -> int:
         """The number of the state that a step computes."""

@@ -196,7 +196,8 @@ def _add_graph(picture: Picture, scene: _Scene) -> float:
         below = {index: curve for index, curve in below.items() if index not in above}
         top = max(height_of(above), 40.0)
     row_y = HEADER + top + NODE_HEIGHT / 2
-    add_nodes(picture, topology, topology.concat, row_y)
+    concat = topology.outputs({scene.stories[index].edge.source for index in decided})
+    add_nodes(picture, topology, concat, row_y)
     for index, link in enumerate(links):
         is_above = index in above
         curve = above[index] if is_above else below[index]

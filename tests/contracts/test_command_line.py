@@ -103,6 +103,14 @@ ENTRIES = {
         1,
         {"in_channels": 5, "num_outputs": 3},
     ),
+    "nasbenchgraph": Small(
+        "sgas_gcn",
+        write_graph,
+        "--space nasbenchgraph --channels 4",
+        "--channels 4 --pre_layers 0 --epochs 2 --drop_path 0.3",
+        1,
+        {"in_channels": 5, "num_outputs": 3},
+    ),
     "image": Small(
         "sgas_cnn",
         write_images,
@@ -291,7 +299,8 @@ def test_protocol_paper_is_labelled(tmp_path: Path, own: dict[str, Path]) -> Non
     assert "chosen by the test split" in result["note"]
 
 
-SPLITS = {"point": "test split", "graph": "validation split", "image": "", "nasbench201": ""}
+GRAPHS = dict.fromkeys(("graph", "nasbenchgraph"), "validation split")
+SPLITS = {"point": "test split", **GRAPHS, "image": "", "nasbench201": ""}
 
 
 @pytest.mark.parametrize("space", ENTRIES)
@@ -380,11 +389,15 @@ def test_a_pasted_genotype_is_called_by_its_hash(tmp_path: Path, own: dict[str, 
     assert ended.status == 2 and "is a run of sgas-cnn train; this is sgas-gcn" in ended.err
 
 
-def test_networks_of_nasbench201_have_no_auxiliary_head(tmp_path: Path) -> None:
-    genotype = SPACES["nasbench201"].genotype(0)
-    (tmp_path / "cell.json").write_text(genotype.to_json())
-    argv = ["cell.json", "--dataset", "digits", "--space", "nasbench201", "--auxiliary", "true"]
-    ended = ENTRIES["nasbench201"].run(tmp_path, "train", *argv, "--out", "no")
+@pytest.mark.parametrize(
+    ("space", "dataset"), [("nasbench201", "digits"), ("nasbenchgraph", "tissues")]
+)
+def test_networks_of_a_benchmark_have_no_auxiliary_head(
+    tmp_path: Path, space: str, dataset: str
+) -> None:
+    (tmp_path / "cell.json").write_text(SPACES[space].genotype(0).to_json())
+    argv = ["cell.json", "--dataset", dataset, "--space", space, "--auxiliary", "true"]
+    ended = ENTRIES[space].run(tmp_path, "train", *argv, "--out", "no")
     assert ended.status == 2 and "no auxiliary head" in ended.err
     assert not (tmp_path / "no").exists()
 

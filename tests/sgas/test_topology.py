@@ -27,6 +27,15 @@ def test_output_is_the_last_four_states_and_without_a_limit_all_edges_are_kept()
     assert topology.state_name(0) == "in"
 
 
+def test_a_cell_may_output_the_states_that_no_edge_leaves() -> None:
+    space = SearchSpace("x", ("none", "a"), num_inputs=1, in_degree=1, num_outputs=None)
+    topology = space.topology(4)
+    assert (topology.num_edges, topology.num_decisions) == (10, 4)
+    assert topology.concat == (1, 2, 3, 4)
+    assert topology.outputs({0, 1, 3}) == (2, 4)
+    assert CellTopology(3).outputs({0, 1, 2}) == CellTopology(3).concat
+
+
 def test_names_are_those_of_the_pictures() -> None:
     topology = CellTopology(3)
     names = [topology.edge_name(edge) for edge in topology.edges]
