@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 from search_quality import (
+    BENCHMARKS,
     NUM_EDGES,
     BenchmarkTask,
     load_small_images,
@@ -129,13 +130,14 @@ def search_with(
     began = time.process_time()
     kernels, nudged = VARIANTS[variant]
     use_kernels(kernels)
-    task = BenchmarkTask(images, labels, seed, permuted=False)
+    task = BenchmarkTask((images, labels), seed, permuted=False)
     if options.precision == "float64":
         augmentation = task.augmentation
         task.augmentation = Float64Augmentation(
             augmentation.config, augmentation.mean, augmentation.std
         )
-    with searching(task, strategy, seed) as (search, folder):
+    settings = BENCHMARKS["nasbench201"].settings()["search"]
+    with searching(task, strategy, seed, settings) as (search, folder):
         if nudged:
             nudge(list(search.network.weights()), 1000 * options.nudge + seed)
         trace = Trace(search)

@@ -1,15 +1,20 @@
 """How good the cells are that each strategy finds, where the truth of every cell is published.
 
-The space is that of NAS-Bench-201 (Dong and Yang, ICLR 2020): 15,625 cells, each trained and tested
-by its authors. A search here sees real images and nothing else; only when all searches of a
-strategy have ended are their cells looked up in a table that the user supplies. A percentile is the
-share of all cells with a higher test accuracy, in per cent: 0 is the best cell.
+The spaces are those of NAS-Bench-201 (Dong and Yang, ICLR 2020; 15,625 cells) and NAS-Bench-Graph
+(Qin et al., NeurIPS 2022; 26,206 cells), each cell trained and tested by the authors. A search here
+sees real data and nothing else; only when all searches of a strategy have ended are their cells
+looked up in a table that the user supplies. A percentile is the share of all cells with a higher
+test accuracy, in per cent: 0 is the best cell.
 
     python benchmarks/search_quality.py --table TABLE.csv --images cifar10_small --seeds 0-9
+    python benchmarks/search_quality.py --space nasbenchgraph --table nasbench_graph_cora.npz \
+        --graph cora.npz --seeds 0-9
 
-TABLE: CSV with a column of architecture strings and one of test accuracies in per cent (a header
-names them `arch` and `test`; without one they are the first two), or npz with two such arrays.
-IMAGES: a folder with train*.npz as `sgas-cnn` takes it. The settings are frozen in SEARCH below.
+TABLE: of NAS-Bench-201, CSV with a column of architecture strings and one of test accuracies in per
+cent (a header names them `arch` and `test`; without one they are the first two), or npz with two
+such arrays; of NAS-Bench-Graph, npz with `hash` and `test` (0 to 1). IMAGES: a folder with
+train*.npz as `sgas-cnn` takes it. GRAPH: one graph as `sgas-gcn` takes it. The settings are frozen
+in SEARCH below and in `nasbenchgraph.py`.
 """
 
 from __future__ import annotations
@@ -27,10 +32,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import nasbenchgraph
 import numpy as np
 import torch
 from reporting import report
 
+from sgas.cells.genotype import Genotype
 from sgas.config import STRATEGIES, SearchConfig
 from sgas.data import DeviceSource, SubsetSource, stratified_parts, stream_seed
 from sgas.errors import DataError, InputError, unknown_name
@@ -68,7 +75,8 @@ NUM_EDGES = 6
 class BenchmarkTask(ImageModels):
     """The images of one seed: 1,000 for the weights, 1,000 for the alphas, 200 to report on."""
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray, seed: int, permuted: bool) -> None:
+    def __init__(self, data: tuple[np.ndarray, np.ndarray], seed: int, permuted: bool) -> None:
+        images, labels = data
         super().__init__(MODEL, images.shape[3], int(labels.max()) + 1, SIDE)
         wanted = 2 * IMAGES_A_PART + VALIDATION_IMAGES
         if len(labels) < wanted:
@@ -106,8 +114,25 @@ def load_small_images(folder: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 @dataclass(frozen=True)
+class Benchmark:
+    """A space whose every cell was trained and tested: its searches, and what judges them.
+
+    `load` reads the data of `option`, `task` opens them for a seed (with permuted labels or not),
+    `cell` names a genotype as `read_table` does, and `controls` are figures of other cells.
+    """
+
+    option: str
+    settings: Callable[[], dict[str, Any]]
+    load: Callable[[str], Any]
+    task: Callable[[Any, int, bool], Any]
+    cell: Callable[[Genotype], str]
+    read_table: Callable[[Path], dict[str, float]]
+    controls: Callable[[Mapping[str, float]], dict[str, Any]]
+
+
+@dataclass(frozen=True)
 class Found:
-    """A search that ended: its seed, its cell as a string of NAS-Bench-201, CPU seconds."""
+    """A search that ended: its seed, its cell as its benchmark names it, CPU seconds."""
 
     seed: int
     cell: str
@@ -115,25 +140,25 @@ class Found:
 
 
 @contextmanager
-def searching(task: BenchmarkTask, strategy: str, seed: int) -> Iterator[tuple[Search, Run]]:
+def searching(
+    task: Any, strategy: str, seed: int, settings: Mapping[str, Any]
+) -> Iterator[tuple[Search, Run]]:
     """A search that is ready to begin, and its run folder, which goes when this ends."""
     device = torch.device("cpu")
     with tempfile.TemporaryDirectory() as folder:
-        config = SearchConfig(strategy=strategy, **SEARCH)
+        config = SearchConfig(strategy=strategy, **settings)
         parts = task.search_parts(device)
         with Run.create(Path(folder) / "run", {"search": asdict(config), "seed": seed}) as run:
             yield Search(task, config, parts=parts, seed=seed, device=device, notes={}), run
 
 
-def search_once(
-    images: np.ndarray, labels: np.ndarray, strategy: str, seed: int, permuted: bool
-) -> Found:
-    """One search. Nothing in here, or below it, knows of a table."""
+def search_once(benchmark: Benchmark, data: Any, strategy: str, seed: int, permuted: bool) -> Found:
+    """One search. Nothing in here, or below it, looks into a table."""
     began = time.process_time()
-    task = BenchmarkTask(images, labels, seed, permuted)
-    with searching(task, strategy, seed) as (search, run):
+    task = benchmark.task(data, seed, permuted)
+    with searching(task, strategy, seed, benchmark.settings()["search"]) as (search, run):
         Loop(search, run).execute()
-    return Found(seed, to_nasbench201(search.genotype()), time.process_time() - began)
+    return Found(seed, benchmark.cell(search.genotype()), time.process_time() - began)
 
 
 def read_table(path: Path) -> dict[str, float]:
@@ -233,13 +258,18 @@ def paired(
 
 def random_cells(table: Mapping[str, float], operations: Sequence[str]) -> dict[str, float]:
     """Exact figures of uniformly random cells of some operations, from the whole table."""
-    values = np.sort(np.fromiter(table.values(), float))
     tests = []
     for ops in itertools.product(operations, repeat=NUM_EDGES):
         text = f"|{ops[0]}~0|+|{ops[1]}~0|{ops[2]}~1|+|{ops[3]}~0|{ops[4]}~1|{ops[5]}~2|"
         if text not in table:
             raise DataError(f"the table has no cell {text}; is it whole?")
         tests.append(table[text])
+    return of_cells(table, tests)
+
+
+def of_cells(table: Mapping[str, float], tests: Sequence[float]) -> dict[str, float]:
+    """Exact figures of cells of these test accuracies, each as likely as the others."""
+    values = np.sort(np.fromiter(table.values(), float))
     above = 100 * (1 - np.searchsorted(values, tests, side="right") / len(values))
     return {
         "cells": len(tests),
@@ -247,6 +277,48 @@ def random_cells(table: Mapping[str, float], operations: Sequence[str]) -> dict[
         "median_percentile": float(np.median(above)),
         "mean_test": float(np.mean(tests)),
     }
+
+
+def _controls_of_nasbench201(table: Mapping[str, float]) -> dict[str, Any]:
+    return {
+        "random_without_none": random_cells(table, NASBENCH201_OPERATIONS[1:]),
+        "random_convolutions": random_cells(table, ["nor_conv_1x1", "nor_conv_3x3"]),
+    }
+
+
+def _controls_of_nasbenchgraph(table: Mapping[str, float]) -> dict[str, Any]:
+    gcn = table[nasbenchgraph.cell_name(nasbenchgraph.TWO_GCN)]
+    return {
+        "random_cells_of_the_table": of_cells(table, list(table.values())),
+        "gcn_of_two_layers": of_cells(table, [gcn]),
+    }
+
+
+BENCHMARKS = {
+    "nasbench201": Benchmark(
+        "images",
+        lambda: {
+            "search": SEARCH,
+            "model": asdict(MODEL),
+            "images_a_part": IMAGES_A_PART,
+            "side": SIDE,
+        },
+        load_small_images,
+        BenchmarkTask,
+        to_nasbench201,
+        read_table,
+        _controls_of_nasbench201,
+    ),
+    "nasbenchgraph": Benchmark(
+        "graph",
+        lambda: {"search": nasbenchgraph.SEARCH, "model": asdict(nasbenchgraph.MODEL)},
+        Path,
+        nasbenchgraph.BenchmarkTask,
+        nasbenchgraph.cell_name,
+        nasbenchgraph.named_table,
+        _controls_of_nasbenchgraph,
+    ),
+}
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -275,30 +347,32 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """All searches, then the figures."""
     strategies = parse_strategies(options.strategies)
     seeds = parse_seeds(options.seeds)
+    benchmark = BENCHMARKS[options.space]
+    source = getattr(options, benchmark.option)
+    if source is None:
+        raise InputError(f"--space {options.space} takes its data by --{benchmark.option} PATH")
     if not Path(options.table).is_file():  # told now, not after an hour; read after the searches
         raise DataError(f"table {options.table} does not exist")
-    images, labels = load_small_images(options.images)
+    data = benchmark.load(source)
     runs = [(name, False) for name in strategies]
     runs += [(name, True) for name in strategies if options.control == "permuted_labels"]
     found: dict[tuple[str, bool], list[Found]] = {}
     for name, permuted in runs:
         found[name, permuted] = []
         for seed in seeds:
-            found[name, permuted].append(search_once(images, labels, name, seed, permuted))
+            found[name, permuted].append(search_once(benchmark, data, name, seed, permuted))
             last = found[name, permuted][-1]
             note = " (permuted labels)" if permuted else ""
             took = f"{last.seconds:.0f} CPU s"
             print(f"{name}{note} seed {seed}: {last.cell}  {took}", file=sys.stderr, flush=True)
-    table = read_table(Path(options.table))
+    table = benchmark.read_table(Path(options.table))
     judged = {key: judge(table, searches) for key, searches in found.items()}
     result: dict[str, Any] = {
         "strategies": {name: summary(judged[name, False]) for name in strategies},
-        "controls": {
-            "random_without_none": random_cells(table, NASBENCH201_OPERATIONS[1:]),
-            "random_convolutions": random_cells(table, ["nor_conv_1x1", "nor_conv_3x3"]),
-        },
+        "controls": benchmark.controls(table),
         "paired_with_darts": {},
-        "settings": {**SEARCH, **asdict(MODEL), "images_a_part": IMAGES_A_PART, "side": SIDE},
+        "space": options.space,
+        "settings": benchmark.settings(),
         "n": len(seeds),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
@@ -327,8 +401,9 @@ def print_table(result: Mapping[str, Any]) -> None:
             f"{figures['median_percentile']:>8.1f}{figures['worst_percentile']:>8.1f}"
             f"{figures['mean_test']:>8.2f}{figures['mean_regret']:>8.2f}"
         )
-    for name in ("random_without_none", "random_convolutions"):
-        figures = result["controls"][name]
+    for name, figures in result["controls"].items():
+        if name in CONTROLS:
+            continue
         print(
             f"{name:<28}{figures['mean_percentile']:>8.1f}  {'exact':>15}"
             f"{figures['median_percentile']:>8.1f}{'':>8}{figures['mean_test']:>8.2f}"
@@ -346,8 +421,10 @@ def print_table(result: Mapping[str, Any]) -> None:
 def main() -> int:
     """Runs the benchmark; 2 for wrong input."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
+    parser.add_argument("--space", choices=BENCHMARKS, default="nasbench201")
     parser.add_argument("--table", required=True, help="CSV or npz: architecture, test accuracy")
-    parser.add_argument("--images", required=True, help="folder with train*.npz")
+    parser.add_argument("--images", help="of nasbench201: folder with train*.npz")
+    parser.add_argument("--graph", help="of nasbenchgraph: npz of one graph")
     parser.add_argument("--seeds", default="0-9", help="for example 0-9 or 0,3,7")
     parser.add_argument("--strategies", default="cri1,cri2,darts,random")
     parser.add_argument("--control", choices=CONTROLS, help="searches more: on permuted labels")

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks import search_quality
-from sgas.errors import DataError
+from sgas.errors import DataError, InputError
 from sgas_cnn.config import NASBENCH201_OPERATIONS
+from sgas_gcn.config import NasBenchGraphConfig
 
 
 def cells() -> list[str]:
@@ -42,6 +44,7 @@ def test_the_searches_are_judged_by_the_table(table: Path, images: Path) -> None
         seeds="0,3",
         strategies="cri2,darts",
         control="permuted_labels",
+        space="nasbench201",
     )
     result = search_quality.run(options)
     assert set(result["strategies"]) == {"cri2", "darts"}
@@ -60,6 +63,85 @@ def test_the_searches_are_judged_by_the_table(table: Path, images: Path) -> None
     assert controls["random_without_none"]["cells"] == 4**6
     assert set(controls["permuted_labels"]) == set(result["strategies"])
     assert set(result["paired_with_darts"]) == {"cri2"}
+
+
+@pytest.fixture
+def graph(tmp_path: Path) -> Path:
+    """One graph without a split, of two classes of 60 nodes and a node apart."""
+    draw, label = np.random.default_rng(0), np.arange(121) % 2
+    x = draw.normal(size=(121, 5)) + label[:, None]
+    ring = np.stack([np.arange(120), (np.arange(120) + 1) % 120], 1)
+    np.savez(tmp_path / "graph.npz", x=x.astype(np.float32), label=label, edge=ring)
+    return tmp_path / "graph.npz"
+
+
+@pytest.fixture
+def graph_table(tmp_path: Path) -> Path:
+    """A table of all links and operations, in which fewer skips are better."""
+    keys = [int("".join(digits)) for digits in itertools.product("012345678", repeat=5)]
+    tests = [0.9 - 0.1 * f"{key:05d}"[1:].count("8") for key in keys[:-1]]
+    np.savez(tmp_path / "table.npz", hash=keys[:-1], test=np.float32(tests))
+    return tmp_path / "table.npz"
+
+
+def test_searches_in_nasbenchgraph_are_judged_by_its_table(
+    graph: Path, graph_table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = search_quality.nasbenchgraph
+    quick = {"warmup_epochs": 0, "decision_interval": 1}
+    monkeypatch.setattr(module, "SEARCH", {**module.SEARCH, **quick})
+    monkeypatch.setattr(module, "MODEL", NasBenchGraphConfig(channels=4))
+    options = argparse.Namespace(
+        space="nasbenchgraph",
+        table=str(graph_table),
+        graph=str(graph),
+        seeds="0,3",
+        strategies="cri2",
+        control="permuted_labels",
+    )
+    result = search_quality.run(options)
+    for row in result["strategies"]["cri2"]["seeds"]:
+        skips = row["cell"][1:].count("8")
+        assert row["test"] == pytest.approx(90 - 10 * skips if skips < 4 else 0)
+    controls = result["controls"]
+    assert set(controls["permuted_labels"]) == {"cri2"}
+    assert controls["gcn_of_two_layers"]["mean_test"] == pytest.approx(70)
+    task = module.BenchmarkTask(graph, 0, False)
+    parts = task.search_parts(module.DEVICE)
+    assert (parts.weights.num_asked, parts.alphas.num_asked) == (40, 60)
+    assert 120 not in parts.alphas.graphs[0].asked_nodes  # it is no part of the largest component
+    mixed = module.BenchmarkTask(graph, 0, True).search_parts(module.DEVICE)
+    assert not torch.equal(mixed.weights.targets[0], parts.weights.targets[0])
+
+
+def test_what_a_space_needs_is_said() -> None:
+    options = argparse.Namespace(
+        space="nasbenchgraph", table="t", images="x", graph=None, seeds="0", strategies="cri2"
+    )
+    with pytest.raises(InputError, match="takes its data by --graph PATH"):
+        search_quality.run(options)
+
+
+def test_networks_are_taken_at_even_ranks_and_trained_once(
+    graph: Path, graph_table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, out = search_quality.nasbenchgraph, tmp_path / "networks.jsonl"
+    table = module.read_table(graph_table)
+    first = module.chosen_keys(table, 8)
+    assert len(set(first)) == 8
+    assert table[first[1]] > table[first[0]]
+    quick = {"epochs": 2, "channels": 4, "learning_rate": 0.1, "learning_rate_min": 0.1}
+    preset = module.load_preset(module.FAMILY, "nasbenchgraph", "cora", "train")
+    monkeypatch.setattr(module, "load_preset", lambda *names: {**preset, **quick})
+    options = argparse.Namespace(
+        table=str(graph_table), graph=str(graph), out=str(out), preset="cora", count=3, seed=0
+    )
+    result = module.compare(options)
+    assert result["n"] == 3 and len(out.read_text().splitlines()) == 3
+    differences = [line["test"] - line["table"] for line in result["networks"]]
+    assert result["mean_difference"] == pytest.approx(np.mean(differences))
+    monkeypatch.delattr(module, "train_network")
+    assert module.compare(options) == result
 
 
 def test_an_incomplete_table_is_refused(table: Path) -> None:
