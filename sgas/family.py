@@ -157,12 +157,13 @@ class Task(Models, Searchable, Splits, Protocol):
 
     `dimensions` are the sizes that the data settle, `classes` the names of the classes or labels;
     `smallest_batch` how many samples a training batch needs at least (batch norm over single rows
-    cannot train).
+    cannot train); `warnings` what looks wrong with the training set, a line each.
     """
 
     dimensions: dict[str, int]
     classes: tuple[str, ...]
     smallest_batch: int
+    warnings: Sequence[str]
 
     @property
     def preparation(self) -> Preparation:

@@ -99,6 +99,11 @@ class GraphModelConfig:
     num_cells: int = option(1, "cells", low=1)
     num_steps: int = option(3, "steps of a cell", low=1, high=16, verbs=("search",))
     dropout: float = option(0.0, "dropout before the classifier", low=0, high=0.95)
+    standardize: bool = option(
+        False,
+        "take features less their mean, over their deviation, of the training nodes",
+        of_data=True,
+    )
     drop_path_by: str = option(
         "graph",
         "what an edge of the cell is dropped for at once: a whole graph, or a node alone",

@@ -31,9 +31,11 @@ from sgas_gcn.config import (
 )
 from sgas_gcn.datasets.graph_arrays import GraphArrays, GraphSplit
 from sgas_gcn.datasets.graphs import load_graphs
+from sgas_gcn.datasets.moments import ADVICE, Moments
 from sgas_gcn.graph_batch import GraphBatch
 from sgas_gcn.network import GraphNetwork
 from sgas_gcn.preparation import GraphPreparation, graph_batch_of
+from sgas_gcn.standardize import Standardize
 from sgas_gcn.supernet import GraphSupernet
 
 # The mean training graph of PPI, for counting operations and time.
@@ -48,6 +50,7 @@ class GraphModels:
     """
 
     smallest_batch = 1
+    warnings: Sequence[str] = ()
 
     def __init__(
         self,
@@ -99,12 +102,14 @@ class GraphModels:
 class GraphSource:
     """Whole graphs on the device, each with its rows of targets; a sample is a graph.
 
-    Their edges were sorted once; a batch joins them. In training, features are zeroed by chance.
+    Their edges were sorted once; a batch joins them. In training, features are put to `centre`
+    `[D]`, or zero, by chance.
     """
 
     graphs: Sequence[GraphBatch]
     targets: Sequence[Tensor]
     feature_dropout: float = 0.0
+    centre: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.graphs)
@@ -123,7 +128,9 @@ class GraphSource:
             return batch, targets
         keep, x = 1 - self.feature_dropout, batch.x
         kept = torch.rand(x.shape, generator=generator, device=x.device) < keep
-        return batch.with_features(x * kept / keep), targets
+        if self.centre is None:
+            return batch.with_features(x * kept / keep), targets
+        return batch.with_features(self.centre + (x - self.centre) * kept / keep), targets
 
     @property
     def num_asked(self) -> int:
@@ -164,6 +171,26 @@ class GraphTask(GraphModels):
         many = ManyLabelsByGraph if data.micro_f1_by == "graph" else ManyLabels
         self.labels: Labels = many() if self._training.multi_label else OneClass()
         super().__init__(model, self._training.num_features, len(self.classes), **cells)
+        answered = [g.x if g.nodes is None else g.x[g.nodes] for g in self._training.graphs]
+        self._moments = Moments.of(answered)
+        can_standardize = isinstance(model, GraphModelConfig)
+        self._standardizes = isinstance(model, GraphModelConfig) and model.standardize
+        advice = ADVICE if can_standardize else "standardise them in the data"
+        self.warnings = [] if self._standardizes else self._moments.warnings(advice)
+
+    def build_supernet(self) -> Supernet:
+        """A supernet with nothing decided, on the CPU, that knows the training set's moments."""
+        return self._standardizing(super().build_supernet())
+
+    def build_network(self, genotype: Genotype, auxiliary: bool) -> Network:
+        """The derived network of a genotype, on the CPU, that knows the training set's moments."""
+        return self._standardizing(super().build_network(genotype, auxiliary))
+
+    def _standardizing(self, network: Any) -> Any:
+        for module in network.modules():
+            if isinstance(module, Standardize):
+                module.take(self._moments)
+        return network
 
     def _check_sizes(self, graphs: Sequence[GraphArrays]) -> None:
         """DataError where a batch could be of a single node, which batch norm cannot train on."""
@@ -184,7 +211,10 @@ class GraphTask(GraphModels):
         """The graphs of a split on the device, their edges sorted."""
         batches = [graph_batch_of(graph).to(device) for graph in split.graphs]
         targets = [torch.from_numpy(graph.targets).to(device) for graph in split.graphs]
-        return GraphSource(batches, targets, self._data.feature_dropout)
+        centre = None
+        if self._standardizes:
+            centre = torch.from_numpy(self._moments.mean.astype(np.float32)).to(device)
+        return GraphSource(batches, targets, self._data.feature_dropout, centre)
 
     def parts_of_training(
         self, fractions: tuple[float, ...], seed: int, device: torch.device

@@ -22,6 +22,7 @@ class NetworkOptions(TypedDict, total=False):
     jitter: float
     feature_dropout: float
     post_layers: int
+    standardize: bool
 
 
 class SearchOptions(RunOptions, SearchLoopOptions, NetworkOptions, total=False):

@@ -33,6 +33,7 @@ from sgas_gcn.ops.graph import GRAPH_OPERATIONS
 from sgas_gcn.ops.plain import given_edges, nearest_points
 from sgas_gcn.ops.point import POINT_OPERATIONS
 from sgas_gcn.pooling import pool_clouds
+from sgas_gcn.standardize import Standardize
 
 KIND = "normal"
 
@@ -150,6 +151,7 @@ class GraphNetwork(nn.Module):
         self.stem = build_stem(config, in_channels)
         layout = derived_layout(space, genotype.cells[KIND])
         self.cells = build_cells(operations, config, layout)
+        self.standardize = Standardize(in_channels) if config.standardize else None
         last = self.cells[-1].out_channels
         self.classifier = NodeClassifier(last, num_outputs, config.dropout)
         self.auxiliary_cell = 2 * config.num_cells // 3
@@ -173,9 +175,10 @@ class GraphNetwork(nn.Module):
                 graph_of_node=batch.graph_of_node,
                 num_graphs=len(batch.sizes),
             )
+        x = batch.x if self.standardize is None else self.standardize(batch.x)
         outputs = forward_cells(
             self.cells,
-            self.stem(batch.x),
+            self.stem(x),
             lambda number, s0: batch.neighbors,
             lambda cell, s0, s1, graph: cell(s0, s1, graph, drop_path=drop_path),
         )
@@ -189,6 +192,8 @@ class GraphNetwork(nn.Module):
 
         Edges are int64 `[2, E]`, sources above targets; an undirected one is there both ways.
         """
+        if self.standardize is not None:
+            x = self.standardize(x)
         neighbors = given_edges(edge_index, len(x))
         s0 = s1 = self.stem.plain(x)
         for cell in self.cells:

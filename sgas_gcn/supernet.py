@@ -31,6 +31,7 @@ from sgas_gcn.neighbors import CellNeighbors
 from sgas_gcn.network import KIND
 from sgas_gcn.ops.graph import GRAPH_OPERATIONS
 from sgas_gcn.ops.point import POINT_OPERATIONS
+from sgas_gcn.standardize import Standardize
 
 
 class Supernet(nn.Module):
@@ -144,16 +145,18 @@ class GraphSupernet(Supernet):
     ) -> None:
         super().__init__(space, operations, config, in_channels)
         self.config = config
+        self.standardize = Standardize(in_channels) if config.standardize else None
         last = self.cells[-1].out_channels
         self.classifier = NodeClassifier(last, num_outputs, config.dropout)
         self.open_all_edges()
 
     def forward(self, batch: GraphBatch) -> Tensor:
         """Logits `[R, num_outputs]` of the asked nodes."""
+        x = batch.x if self.standardize is None else self.standardize(batch.x)
         weights = self.mixture_weights()
         outputs = forward_cells(
             self.cells,
-            self.stem(batch.x),
+            self.stem(x),
             lambda number, s0: batch.neighbors,
             lambda cell, s0, s1, graph: cell(s0, s1, graph, weights),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -31,6 +31,7 @@ class PointModels:
 
     labels: Labels = OneClass()
     smallest_batch = 2
+    warnings: Sequence[str] = ()
 
     def __init__(
         self,

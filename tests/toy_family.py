@@ -210,6 +210,7 @@ class ToyTask:
     labels = OneClass()
     classes = ("0", "1", "2")
     smallest_batch = 2
+    warnings: tuple[str, ...] = ()
 
     def __init__(self, run: RunConfig, model: ToyModelConfig, data: ToyDataConfig) -> None:
         if run.dataset not in FAMILY.datasets:

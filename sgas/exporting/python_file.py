@@ -215,10 +215,10 @@ def _network(form: NetworkForm, writer: Writer) -> str:
 
 
 def _simple_values(form: NetworkForm, text: str) -> dict[str, Any]:
-    """Numbers that a definition reads from the network itself."""
+    """Numbers, and None, that a definition reads from the network itself."""
     names = dict.fromkeys(re.findall(r"self\.(\w+)", text))
-    values = {name: vars(form.root).get(name) for name in names}
-    numbers = {name: v for name, v in values.items() if isinstance(v, int | float | str)}
+    values = {name: v for name, v in vars(form.root).items() if name in names}
+    numbers = {n: v for n, v in values.items() if v is None or isinstance(v, int | float | str)}
     return {name: v for name, v in numbers.items() if name != "training"}
 
 

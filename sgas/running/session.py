@@ -250,6 +250,8 @@ def _execute(
         loop = Loop(body, run, listener)
         if resumed and not restore(loop):
             _take_weights(family, settings, opened)
+        for warning in task.warnings:
+            run.notice(f"{settings.run.dataset}: {warning}")
         for notice in run.notices:
             say(f"note  {notice}")
         try:

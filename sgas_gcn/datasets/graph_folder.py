@@ -21,6 +21,7 @@ from sgas_gcn.datasets.graph_file import (
     find_file,
     read_graph_file,
 )
+from sgas_gcn.datasets.moments import Moments
 
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
 # A split that follows the run's seed would let the search of one seed see the test of another.
@@ -127,6 +128,7 @@ def _describe(file: GraphFile, has_splits: bool) -> dict[str, Any]:
         warnings.append("there are no splits: 60 % train, 20 % val and 20 % test are drawn")
     if loops:
         warnings.append(f"{loops} edges join a node to itself and count as they are")
+    warnings += Moments.of([file.x]).warnings()
     return {
         "task": "transductive" if file.transductive else "inductive",
         "graphs": len(file.node_ptr) - 1,

@@ -1,0 +1,33 @@
+"""Standardize: features less their mean, over their deviation, in front of a network."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sgas_gcn.datasets.moments import Moments
+
+
+class Standardize(nn.Module):
+    """(x - mean) scale on features `[N, in_channels]`: before `take`, x itself.
+
+    Mean and scale are kept with the weights, so that a network takes raw features anywhere.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.register_buffer("mean", torch.zeros(in_channels))
+        self.register_buffer("scale", torch.ones(in_channels))
+
+    def take(self, moments: Moments) -> None:
+        """Takes mean and deviation of data; constants are centred alone."""
+        self.mean.copy_(torch.from_numpy(moments.mean))
+        self.scale.copy_(torch.from_numpy(moments.scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The features `[N, in_channels]`."""
+        return (x - self.mean) * self.scale
