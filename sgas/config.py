@@ -50,6 +50,7 @@ STRATEGIES: dict[str, StrategyInfo] = {
     "cri1": StrategyInfo("SGAS", "sgas.deciding.strategies.greedy:CRI1"),
     "cri2": StrategyInfo("SGAS with stability", "sgas.deciding.strategies.greedy:CRI2"),
     "darts": StrategyInfo("cut at the end", "sgas.deciding.strategies.darts:DARTS"),
+    "effects": StrategyInfo("losses of single paths", "sgas.deciding.strategies.effects:EFFECTS"),
     "random": StrategyInfo("lots, not alphas", "sgas.deciding.strategies.random:RANDOM"),
 }
 
@@ -274,10 +275,15 @@ class SearchConfig:
     momentum: float = option(0.9, "of SGD on the weights", low=0, high=1)
     weight_decay: float = option(3e-4, "of the weights", low=0)
     grad_clip: float = option(5.0, "largest gradient norm of the weights", above=0)
-    alpha_start_epoch: int = option(0, "first epochs, in which the alphas stay as drawn", low=0)
+    alpha_start_epoch: int = option(
+        0, "first epochs, in which the alphas stay as drawn, also with strategy effects", low=0
+    )
     alpha_learning_rate: float = option(3e-4, "of Adam on the alphas", above=0)
     alpha_weight_decay: float = option(1e-3, "of the alphas", low=0)
     norm_batches: int = option(20, NORM_BATCHES, low=0)
+    scored_paths: int = option(
+        256, "single paths that strategy effects scores for a decision, in blocks of 16", low=16
+    )
     validation_fraction: float = option(
         0.1, "part of the training set kept for reporting (protocol clean)", above=0, high=0.5
     )

@@ -44,6 +44,7 @@ class SearchLoopOptions(TypedDict, total=False):
     alpha_learning_rate: float
     alpha_weight_decay: float
     norm_batches: int
+    scored_paths: int
     validation_fraction: float
 
 

@@ -28,6 +28,7 @@ from sgas.deciding.strategies import EpochView, strategy_named
 from sgas.family import Family, OperationCase, Supernet, Task
 from sgas.native.backend import use_kernels
 from sgas.protocols import CLEAN, SearchParts, search_parts
+from sgas.running.paths import paths
 from sgas.running.settings import Settings, resolve
 
 CPU = torch.device("cpu")
@@ -123,6 +124,8 @@ def _check_decisions(name: str, space: SearchSpace, num_steps: int, seed: int = 
         made, cell = score_epoch(view, strategy)
         records.extend(made)
         epochs += [record.epoch for record in made if record.edge is not None]
+        for one in (record.evidence for record in made if record.evidence is not None):
+            _hold(one.error >= 0 and abs(one.margin) < torch.inf, f"{what}: evidence is {one}")
         history = extend_history(history, alphas, 4)
     _hold(cell.complete, f"{what}: edges are open in the end")
     _hold(cell.num_decided == topology.num_decisions, f"{what}: a wrong number of decisions")
@@ -170,6 +173,7 @@ def check_space(family: Family, name: str, dataset: str | None = None, root: str
     inputs, targets = _batch(_parts(task).weights)
     before = len(supernet.weights())
     _check_step(task, supernet, inputs, targets, what, is_open=True)
+    _check_path(task, supernet, inputs, targets, what)
     genotype = _decide_all(space, task, supernet)
     _hold(len(supernet.weights()) < before, f"{what}: decisions free no weights")
     _check_step(task, supernet, inputs, targets, what, is_open=False)
@@ -194,6 +198,22 @@ def _check_step(
     told = [grad is not None and bool(grad.any()) for grad in grads[len(weights) :]]
     if is_open:
         _hold(all(told), f"{what}: the loss does not depend on the alphas of open edges")
+
+
+def _check_path(task: Task, supernet: Supernet, inputs: Any, targets: Tensor, what: str) -> None:
+    """A path runs what it selects and nothing else, and nothing is gone after it."""
+    topology = task.space.topology(task.num_steps)
+    nothing = dict.fromkeys(task.space.cell_kinds, CellDecisions.none_yet(topology))
+    before = [id(weight) for weight in supernet.weights()]
+    supernet.select(next(paths(nothing, task.space.operations, 0)))
+    loss = task.labels.loss(supernet(inputs), targets)
+    several = [*supernet.weights(), *supernet.alphas.values()]
+    grads = torch.autograd.grad(loss, several, allow_unused=True)
+    supernet.select(None)
+    _finite([loss, *grads], f"{what}: the loss of a path or its gradient")
+    unused = sum(grad is None for grad in grads)
+    _hold(unused > len(task.space.cell_kinds), f"{what}: a path runs operations that it has not")
+    _hold(before == [id(w) for w in supernet.weights()], f"{what}: a path frees weights")
 
 
 def _decide_all(space: SearchSpace, task: Task, supernet: Supernet) -> Genotype:

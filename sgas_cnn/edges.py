@@ -15,7 +15,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from sgas.cells.edges import CellLayout, held, restrict
+from sgas.cells.edges import CellLayout, restrict, running
 from sgas.cells.forward import dag_extend
 from sgas_cnn.fused.plan import SourcePlan, Use
 from sgas_cnn.fused.source import forward_source
@@ -67,16 +67,21 @@ class CellEdges(nn.ModuleList):
         )
         self.layout, self.channels, self.strides = layout, channels, tuple(strides)
         self.candidates = tuple(candidates)
-        self._group()
+        self.select(None)
 
     def restrict(self, kept: Sequence[Sequence[str]]) -> None:
         """Free the operations that are not in `kept`, by edge; the others stay the same modules."""
         restrict(self, kept)
+        self.select(None)
+
+    def select(self, kept: Sequence[Sequence[str]] | None) -> None:
+        """Run the operations in `kept` alone, by edge, and free none; None: all that are held."""
+        self.running = [running(self, edge, kept) for edge in range(len(self))]
         self._group()
 
     def _group(self) -> None:
         """Sort the operations by the state they read, into those that are fused and the rest."""
-        self.mixes = any(len(held(self, edge)) > 1 for edge in range(len(self)))
+        self.mixes = any(len(ops) > 1 for ops in self.running)
         self.leaving: list[Leaving] = []
         for source, stride in enumerate(self.strides):
             leaving, uses = Leaving(), list[Use]()
@@ -90,9 +95,9 @@ class CellEdges(nn.ModuleList):
     def _sort(self, edge: int, leaving: Leaving) -> list[Use]:
         """Put the operations of an edge where they belong; the parts of those that are fused."""
         uses: list[Use] = []
-        for name, op in held(self, edge).items():
+        for name, op in self.running[edge].items():
             place, parts = self._place_of_weight(edge, name), cast("Operation", op).parts()
-            alone = len(held(self, edge)) == 1
+            alone = len(self.running[edge]) == 1
             if parts is None or (alone and not parts):
                 leaving.singles.append(Single(name, edge, place))
             else:
@@ -102,8 +107,8 @@ class CellEdges(nn.ModuleList):
         return uses
 
     def _place_of_weight(self, edge: int, op: str) -> int | None:
-        """Where the weight of an operation stands; None where the edge holds no other."""
-        if len(held(self, edge)) == 1:
+        """Where the weight of an operation stands; None where the edge runs no other."""
+        if len(self.running[edge]) == 1:
             return None
         return edge * len(self.candidates) + self.candidates.index(op)
 
@@ -140,7 +145,7 @@ class CellEdges(nn.ModuleList):
                 op(states[ends.source])
                 for edge, ends in enumerate(self.layout.edges)
                 if ends.step == step
-                for op in held(self, edge).values()
+                for op in self.running[edge].values()
             ]
             states.append(reduce(torch.add, outs))
         return states
@@ -168,14 +173,14 @@ class CellEdges(nn.ModuleList):
 
     def _single_output(self, single: Single, x: Tensor, weights: Tensor | None) -> Tensor:
         """The output of an operation that is not fused, times its weight."""
-        out = held(self, single.edge)[single.op](x)
+        out = self.running[single.edge][single.op](x)
         if weights is None or single.place is None:
             return out
         return out * weights.flatten()[single.place]
 
     def _add(self, edge: int, out: Tensor, drop_path: float, steps: dict[int, Tensor]) -> None:
         """Add the output of an edge to the step it enters."""
-        ops = cast("Sequence[Operation]", list(held(self, edge).values()))
+        ops = cast("Sequence[Operation]", list(self.running[edge].values()))
         if drop_path > 0 and not all(op.skips for op in ops):
             out = drop_images(out, drop_path)
         step = self.layout.edges[edge].step

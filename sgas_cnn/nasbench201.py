@@ -156,7 +156,7 @@ class NasBench201Supernet(nn.Module):
         sizes = in_channels, num_classes
         self.body = NasBench201Body(layout, config, *sizes, False, space, operations)
         self.alphas = draw_alphas(space, topology)
-        self._decisions = CellDecisions.none_yet(topology)
+        self._running = self._decisions = CellDecisions.none_yet(topology)
 
     @property
     def decisions(self) -> dict[str, CellDecisions]:
@@ -173,17 +173,24 @@ class NasBench201Supernet(nn.Module):
         Takes any later state of the decisions, also one that is in force already, and is how a
         fresh supernet gets the shape of a checkpoint. What is gone cannot come back.
         """
-        self._decisions = decisions[KIND]
+        self._running = self._decisions = decisions[KIND]
         kept = kept_operations(self.space, self._decisions)
         for cell in self.body.cells:
             cell.restrict(kept)
+
+    def select(self, cells: Mapping[str, CellDecisions] | None) -> None:
+        """Run what complete `cells` keep and nothing else; None: all that is held."""
+        self._running = self._decisions if cells is None else cells[KIND]
+        kept = kept_operations(self.space, self._running)
+        for cell in self.body.cells:
+            cell.select(kept)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits `[B, num_classes]` for images `[B, in_channels, H, W]`.
 
         ConfigError where the images are too small for the reductions.
         """
-        is_open = not self._decisions.complete
+        is_open = not self._running.complete
         return self.body(images, torch.softmax(self.alphas[KIND], dim=-1) if is_open else None)
 
 

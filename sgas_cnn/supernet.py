@@ -46,6 +46,7 @@ class ImageSupernet(nn.Module):
         self.classifier = nn.Linear(self.cells[-1].out_channels, num_classes)
         self.alphas = draw_alphas(space, topology)
         self._decisions = dict.fromkeys(kinds, CellDecisions.none_yet(topology))
+        self._running = self._decisions
         self._weights: list[nn.Parameter] | None = None
 
     @property
@@ -65,10 +66,16 @@ class ImageSupernet(nn.Module):
         Takes any later state of the decisions, also one that is in force already, and is how a
         fresh supernet gets the shape of a checkpoint. What is gone cannot come back.
         """
-        self._decisions = {kind: decisions[kind] for kind in self._decisions}
+        self._running = self._decisions = {kind: decisions[kind] for kind in self._decisions}
         for cell in self.cells:
             cell.edges.restrict(kept_operations(self.space, self._decisions[cell.kind]))
         self._weights = None
+
+    def select(self, cells: Mapping[str, CellDecisions] | None) -> None:
+        """Run what complete `cells` keep and nothing else; None: all that is held."""
+        self._running = self._decisions if cells is None else dict(cells)
+        for cell in self.cells:
+            cell.edges.select(kept_operations(self.space, self._running[cell.kind]))
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits `[B, num_classes]` for images `[B, in_channels, H, W]`.
@@ -77,7 +84,7 @@ class ImageSupernet(nn.Module):
         """
         check_size(images, self.config)
         weights = {
-            kind: None if self._decisions[kind].complete else torch.softmax(alphas, dim=-1)
+            kind: None if self._running[kind].complete else torch.softmax(alphas, dim=-1)
             for kind, alphas in self.alphas.items()
         }
         outputs = forward_cells(

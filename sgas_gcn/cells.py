@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sgas.cells.edges import CellLayout, held, restrict
+from sgas.cells.edges import CellLayout, restrict, running
 from sgas.cells.forward import dag_extend
 from sgas.cells.space import NONE
 from sgas.native.precision import widened
@@ -159,11 +159,16 @@ class Cell(nn.Module):
             for edge in layout.edges
         )
         self.register_buffer("scale_index", torch.zeros(0, dtype=torch.int64), persistent=False)
-        self._sort()
+        self.select(None)
 
     def restrict(self, kept: Sequence[Sequence[str]]) -> None:
         """Free the operations that are not in `kept`, by edge; the others stay the same modules."""
         restrict(self.edges, kept)
+        self.select(None)
+
+    def select(self, kept: Sequence[Sequence[str]] | None) -> None:
+        """Run the operations in `kept` alone, by edge, and free none; None: all that are held."""
+        self.running = [running(self.edges, edge, kept) for edge in range(len(self.edges))]
         self._sort()
 
     def _sort(self) -> None:
@@ -174,7 +179,7 @@ class Cell(nn.Module):
         for source in range(NUM_INPUTS + self.num_steps):
             leaving = [edge for edge, (start, _) in enumerate(self.links) if start == source]
             # Edges that hold more come first: those of most operations then stand side by side.
-            sizes = {edge: len(held(self.edges, edge)) for edge in leaving}
+            sizes = {edge: len(self.running[edge]) for edge in leaving}
             order = sorted(filter(sizes.get, leaving), key=sizes.__getitem__, reverse=True)
             holders = self._holders(order)
             self.outgoing.append(self._outgoing(order, holders))
@@ -196,7 +201,7 @@ class Cell(nn.Module):
         plain: list[tuple[int, Operation]] = []
         for op, several in holders:
             operation = self.operations[op]
-            modules = [cast("Operation", held(self.edges, edge)[op]) for edge in several]
+            modules = [cast("Operation", self.running[edge][op]) for edge in several]
             slots = [edges.index(edge) for edge in several]
             if runs_fused(operation):
                 groups.append(FusedGroup(operation, tuple(modules), tuple(slots)))
@@ -211,11 +216,11 @@ class Cell(nn.Module):
 
     def _skips(self, edge: int) -> bool:
         """True where drop path leaves an edge alone."""
-        return any(self.operations[op].skips for op in held(self.edges, edge))
+        return any(self.operations[op].skips for op in self.running[edge])
 
     def _contributes(self, edge: int, op: str) -> bool:
         """True where an edge holds an operation that adds something to its output."""
-        operations = held(self.edges, edge)
+        operations = self.running[edge]
         return op in operations and (op != NONE or len(operations) == 1)
 
     def _scales(self, weights: Tensor | None) -> Sequence[Tensor | None]:
@@ -260,7 +265,7 @@ class Cell(nn.Module):
                 operation(states[source], neighbors)
                 for edge, (source, end) in enumerate(self.links)
                 if end == step
-                for operation in held(self.edges, edge).values()
+                for operation in self.running[edge].values()
             ]
             states.append(reduce(torch.add, outs))
         return torch.cat([states[state] for state in self.concat], dim=1)

@@ -24,9 +24,9 @@ from sgas.cells.decisions import CellDecisions, Status
 from sgas.cells.edges import (
     CellLayout,
     derived_layout,
-    held,
     kept_operations,
     restrict,
+    running,
     searched_layout,
 )
 from sgas.cells.genotype import Genotype
@@ -88,6 +88,16 @@ class NodeCell(nn.Module):
             if edge.step + 1 == len(self.raw):
                 skips = any(isinstance(operation, Skip) for operation in made.values())
                 self.raw.append(raw and skips)
+        self.select(None)
+
+    def restrict(self, kept: Sequence[Sequence[str]]) -> None:
+        """Free the operations that are not in `kept`, by edge; the others stay the same modules."""
+        restrict(self.edges, kept)
+        self.select(None)
+
+    def select(self, kept: Sequence[Sequence[str]] | None) -> None:
+        """Run the operations in `kept` alone, by edge, and free none; None: all that are held."""
+        self.running = [running(self.edges, edge, kept) for edge in range(len(self.edges))]
 
     def forward(
         self,
@@ -106,7 +116,7 @@ class NodeCell(nn.Module):
             parts = [
                 self._output(edge, states[source], neighbors, weights, drop_path)
                 for edge, (source, into) in enumerate(self.links)
-                if into == step and len(held(self.edges, edge))
+                if into == step and self.running[edge]
             ]
             states.append(sum(parts[1:], start=parts[0]))
         return states
@@ -120,7 +130,7 @@ class NodeCell(nn.Module):
         drop_path: DropPath | None,
     ) -> Tensor:
         """What an edge puts out."""
-        operations = cast("Mapping[str, Activated]", held(self.edges, edge))
+        operations = cast("Mapping[str, Activated]", self.running[edge])
         if weights is None or len(operations) == 1:
             (operation,) = operations.values()
             out = operation(x, neighbors)
@@ -151,18 +161,23 @@ class LeafLayer(nn.Module):
             part = nn.Linear(width, out_channels, bias=False)
             part.weight = nn.Parameter(weight.clone())
             self.parts[str(leaf)] = part
+        self.select(list(widths))
 
     def restrict(self, leaves: Sequence[int]) -> None:
         """Free the weights of states that are no leaves."""
         for name in set(self.parts) - {str(leaf) for leaf in leaves}:
             del self.parts[name]
+        self.select(leaves)
+
+    def select(self, leaves: Sequence[int]) -> None:
+        """Join these states alone, and free no weights."""
+        self.running = tuple(leaves)
 
     def forward(self, states: Mapping[int, Tensor], shares: Mapping[int, Tensor]) -> Tensor:
         """The output `[R, out_channels]` for states `[R, C]`, each times its share (or 1)."""
         out = self.bias
-        for name, part in self.parts.items():
-            leaf = int(name)
-            output = part(F.relu(states[leaf]))
+        for leaf in self.running:
+            output = self.parts[str(leaf)](F.relu(states[leaf]))
             out = out + (shares[leaf] * output if leaf in shares else output)
         return out
 
@@ -226,7 +241,7 @@ class NasBenchGraphSupernet(nn.Module):
         layout = searched_layout(space, topology)
         self.body = NasBenchGraphBody(layout, config, in_channels, num_outputs, 1, operations)
         self.alphas = draw_alphas(space, topology)
-        self._decisions = CellDecisions.none_yet(topology)
+        self._running = self._decisions = CellDecisions.none_yet(topology)
 
     @property
     def decisions(self) -> dict[str, CellDecisions]:
@@ -243,12 +258,20 @@ class NasBenchGraphSupernet(nn.Module):
         Takes any later state of the decisions, also one that is in force already, and is how a
         fresh supernet gets the shape of a checkpoint. What is gone cannot come back.
         """
-        self._decisions = decisions[KIND]
-        restrict(self.body.cells[0].edges, kept_operations(self.space, self._decisions))
-        topology, decided = self._decisions.topology, self._decisions.with_status(Status.DECIDED)
-        self.body.leaves.restrict(
-            topology.outputs({topology.edges[edge].source for edge in decided})
-        )
+        self._running = self._decisions = decisions[KIND]
+        self.body.cells[0].restrict(kept_operations(self.space, self._decisions))
+        self.body.leaves.restrict(self._leaves())
+
+    def select(self, cells: Mapping[str, CellDecisions] | None) -> None:
+        """Run what complete `cells` keep and nothing else; None: all that is held."""
+        self._running = self._decisions if cells is None else cells[KIND]
+        self.body.cells[0].select(kept_operations(self.space, self._running))
+        self.body.leaves.select(self._leaves())
+
+    def _leaves(self) -> tuple[int, ...]:
+        """The states that are part of the output by what is decided."""
+        topology, decided = self._running.topology, self._running.with_status(Status.DECIDED)
+        return topology.outputs({topology.edges[edge].source for edge in decided})
 
     def leaf_shares(self, weights: Tensor) -> dict[int, Tensor]:
         """The probabilities that states are leaves, those that are one whatever comes left out."""
@@ -264,7 +287,7 @@ class NasBenchGraphSupernet(nn.Module):
 
     def forward(self, batch: GraphBatch) -> Tensor:
         """Logits `[R, num_outputs]` of the asked nodes."""
-        if self._decisions.complete:
+        if self._running.complete:
             return self.body(batch)
         weights = torch.softmax(self.alphas[KIND], dim=-1)
         return self.body(batch, weights, self.leaf_shares(weights))

@@ -55,7 +55,7 @@ class Supernet(nn.Module):
     def open_all_edges(self) -> None:
         """Draws the alphas, with nothing decided: the last step of building a supernet."""
         self.alphas = draw_alphas(self._space, self._topology)
-        self._decisions = CellDecisions.none_yet(self._topology)
+        self._running = self._decisions = CellDecisions.none_yet(self._topology)
         undecided = torch.ones(self._topology.num_edges, 1, dtype=torch.bool)
         self.register_buffer("undecided", undecided, persistent=False)
 
@@ -74,16 +74,23 @@ class Supernet(nn.Module):
         Takes any later state of the decisions, also one that is in force already, and is how a
         fresh supernet gets the shape of a checkpoint. What is gone cannot come back.
         """
-        self._decisions = decisions[KIND]
+        self._running = self._decisions = decisions[KIND]
         kept = kept_operations(self._space, self._decisions)
         for cell in self.cells:
             cell.restrict(kept)
         is_open = [[state.status is Status.UNDECIDED] for state in self._decisions.states]
         self.undecided = torch.tensor(is_open, device=self.undecided.device)
 
+    def select(self, cells: Mapping[str, CellDecisions] | None) -> None:
+        """Run what complete `cells` keep and nothing else; None: all that is held."""
+        self._running = self._decisions if cells is None else cells[KIND]
+        kept = kept_operations(self._space, self._running)
+        for cell in self.cells:
+            cell.select(kept)
+
     def mixture_weights(self) -> Tensor | None:
         """Softmax of the alphas `[E, O]`, ones for decided edges; None where no edge is open."""
-        if self._decisions.complete:
+        if self._running.complete:
             return None
         return torch.where(self.undecided, torch.softmax(self.alphas[KIND], dim=-1), 1.0)
 

@@ -28,6 +28,7 @@ from sgas.cells.edges import (
     derived_layout,
     kept_operations,
     restrict,
+    running,
     searched_layout,
 )
 from sgas.cells.forward import dag_extend
@@ -88,6 +89,7 @@ class ToyCell(nn.Module):
     def __init__(self, channels: int, layout: CellLayout) -> None:
         super().__init__()
         self.layout = layout
+        self.kept: list[tuple[str, ...]] | None = None
         self.edges = nn.ModuleList(
             nn.ModuleDict({op: build(op, channels) for op in edge.ops}) for edge in layout.edges
         )
@@ -96,7 +98,8 @@ class ToyCell(nn.Module):
         def extend(source: int, state: Tensor, sums: Mapping[int, Tensor]) -> dict[int, Tensor]:
             out: dict[int, Tensor] = {}
             for number, edge in enumerate(self.layout.edges):
-                operations = self.edges[number].items() if edge.source == source else ()
+                held = running(self.edges, number, self.kept)
+                operations = held.items() if edge.source == source else ()
                 for op, module in operations:
                     value = module(state)
                     if len(operations) > 1:
@@ -129,6 +132,10 @@ class ToySupernet(nn.Module):
     def apply_decisions(self, decisions: Mapping[str, CellDecisions]) -> None:
         for kind, cell in decisions.items():
             restrict(self.cells[kind].edges, kept_operations(SPACE, cell))
+
+    def select(self, cells: Mapping[str, CellDecisions] | None) -> None:
+        for kind, cell in self.cells.items():
+            cell.kept = None if cells is None else kept_operations(SPACE, cells[kind])
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)

@@ -68,6 +68,21 @@ def held(edges: nn.ModuleList, edge: int) -> nn.ModuleDict:
     return operations
 
 
+def running(
+    edges: nn.ModuleList, edge: int, selected: Sequence[Sequence[str]] | None
+) -> dict[str, nn.Module]:
+    """The operations of an edge that run, by name: all that it holds, or those that are selected.
+
+    What is selected has to be held, and takes its order.
+    """
+    operations = held(edges, edge)
+    if selected is None:
+        return dict(operations.items())
+    missing = set(selected[edge]) - set(operations)
+    assert not missing, f"edge {edge} holds no {sorted(missing)}"
+    return {op: module for op, module in operations.items() if op in selected[edge]}
+
+
 def restrict(edges: nn.ModuleList, kept: Sequence[Sequence[str]]) -> None:
     """Free the operations that are not in `kept`, by edge; the others stay the same modules."""
     for edge, ops in enumerate(kept):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from sgas.deciding.evidence import Evidence
+
 
 class EpochRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One scored epoch of one cell kind.
@@ -12,7 +14,9 @@ class EpochRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stability and score `[E]` as scored (raw, score before open edges are singled out); `states`
     `[E]` what holds after the epoch: `undecided`, `pruned` or an operation. `edge` and `op` are the
     decision, or null; `runner_up` the open edge with the second-best score and `margin` the
-    distance to it.
+    distance to it; `evidence` is what speaks for the operation on its edge, null where nothing
+    does. `errors` `[E][O]` are standard errors in the place of the alphas, where the strategy has
+    them.
     """
 
     epoch: int
@@ -29,6 +33,8 @@ class EpochRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     runner_up: int | None = None
     margin: float | None = None
     pruned: list[int] = []
+    errors: list[list[float]] | None = None
+    evidence: Evidence | None = None
 
     def fits(self) -> bool:
         """Whether all lists speak of the same edges, and all edge numbers are among them."""
@@ -40,4 +46,5 @@ class EpochRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             and len({len(row) for row in self.alphas}) == 1
             and all(0 <= edge < num_edges for edge in named)
             and (self.edge is None) == (self.op is None)
+            and (self.errors is None or [*map(len, self.errors)] == [*map(len, self.alphas)])
         )

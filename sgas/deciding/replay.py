@@ -49,6 +49,7 @@ def score_epoch(
         stability=selection_stability(probs, view.history).tolist(),
         score=score.tolist(),
         states=view.decisions.to_strings(),
+        errors=None if view.errors is None else view.errors.tolist(),
     )
     decisions, records = view.decisions, []
     for choice in strategy.decide(view):
@@ -64,6 +65,7 @@ def score_epoch(
                 runner_up=runner_up,
                 margin=margin,
                 pruned=list(after.pruned_since(decisions)),
+                evidence=strategy.evidence(view, choice.edge, choice.op),
             )
         )
         decisions = after
@@ -116,12 +118,13 @@ def replay(
         decisions, history = CellDecisions.none_yet(topology), empty_history(*shape)
         for epoch, record in enumerate(_one_an_epoch(recorded, kind)):
             alphas = _table(record, shape)
+            errors = None if record.errors is None else alphas.new_tensor(record.errors)
             if record.epoch != epoch:
                 raise RunError(
                     f"decisions.jsonl has no line for epoch {shown_epoch(epoch)} of cell {kind!r}"
                 )
             view = EpochView(
-                epoch, kind, alphas, history, decisions, space.operations, schedule, seed
+                epoch, kind, alphas, history, decisions, space.operations, schedule, seed, errors
             )
             made, decisions = score_epoch(view, strategy)
             again.extend(made)

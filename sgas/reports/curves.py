@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from sgas.cells.space import SearchSpace
+from sgas.deciding.evidence import in_words
 from sgas.deciding.records import EpochRecord
 from sgas.deciding.schedule import shown_epoch
 from sgas.reports.chart import Axes, add_frame, epoch_ticks, thin, tick_text, ticks
@@ -132,7 +133,11 @@ def _add_finish(
             text(BAR_LEFT + behind + 6, middle + 10, second_text, size=10, fill=MUTED),
         )
     x = BAR_LEFT + BAR_WIDTH + 276
-    picture.add(text(x, middle + 4, _margin(record), size=11, anchor="end", bold=True))
+    evidence = in_words(record.evidence)
+    picture.add(
+        text(x, middle - 2, _margin(record), size=11, anchor="end", bold=True),
+        text(x, middle + 11, evidence, size=10, anchor="end", fill=MUTED),
+    )
 
 
 def _finite_runs(

@@ -71,6 +71,16 @@ class AlphaOptimizer:
                     self.adam.state[alpha][name].masked_fill_(self.closed[kind], 0.0)
 
 
+def add_zero_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Gives every parameter of an SGD the momentum of zero that it would begin with.
+
+    A fused step takes no parameters of which some had a gradient before and others did not.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+
 def keep_only(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> None:
     """Takes all but `parameters` out of an optimiser, with their state; the rest keeps its own."""
     kept = {id(parameter) for parameter in parameters}

@@ -3,20 +3,27 @@
 One step trains the alphas on a batch of their half of the data (Adam, first order), then the
 weights on a batch of theirs (SGD). At the end of each epoch the strategy may decide an edge; its
 other operations are then gone from the supernet. Source: Li et al., CVPR 2020, algorithm 1.
+
+A strategy that trains paths has no alpha step: from `alpha_start_epoch` on each weight step is that
+of one path (before, of the mixture, which readies all operations at the cost of few steps), and
+before a decision paths are scored on the alphas' half (`sgas.deciding.strategies.effects`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor, nn
 
-from sgas.cells.decisions import CellDecisions, genotype_of
+from sgas.cells.decisions import CellDecisions, Status, genotype_of
 from sgas.cells.genotype import Genotype
 from sgas.config import SearchConfig
 from sgas.data import BatchOrder, Source, batches
+from sgas.deciding.evidence import Evidence, in_words, is_enough
 from sgas.deciding.records import EpochRecord
 from sgas.deciding.replay import empty_history, extend_history, score_epoch
 from sgas.deciding.schedule import Schedule, cosine
@@ -36,12 +43,14 @@ from sgas.running.loop import (
 from sgas.running.norms import NormStatistics
 from sgas.running.optimizers import (
     AlphaOptimizer,
+    add_zero_momentum,
     keep_only,
     rate_on,
     restore_optimizer,
     set_learning_rate,
     whole_steps,
 )
+from sgas.running.paths import measure_effects, paths
 
 
 class Search:
@@ -66,19 +75,21 @@ class Search:
         self.task, self.config, self.parts = task, config, parts
         self.labels, self.measured = task.labels, {VALIDATION: parts.validation}
         self.seed, self.device, self.precision = seed, device, precision
-        self.recorder = recorder
-        self.notes = dict(notes)
         self.strategy = strategy_named(config.strategy)
+        self.recorder = None if self.strategy.trains_paths else recorder  # each step is another
+        self.notes = dict(notes)
         self.space = task.space
         self.topology = self.space.topology(task.num_steps)
         self.schedule = Schedule.of(config, self.topology)
         self.decisions = {k: CellDecisions.none_yet(self.topology) for k in self.space.cell_kinds}
         history = empty_history(self.topology.num_edges, len(self.space.operations))
         self.history = {kind: history for kind in self.space.cell_kinds}
+        self.errors: dict[str, Tensor | None] = dict.fromkeys(self.space.cell_kinds)
+        self.evidence: dict[str, Evidence | None] = {}  # by kind and edge, in order of decision
         self.random = RandomState(seed, device)
         self.network: Supernet = task.build_supernet().to(device)
         self.statistics = NormStatistics(
-            self.network, self._logits, parts.weights, config.norm_batches, seed, recorder
+            self.network, self._logits, parts.weights, config.norm_batches, seed, self.recorder
         )
         self.weight_order, self.alpha_order = (
             BatchOrder(len(part), seed, name, part.index_device)
@@ -95,6 +106,8 @@ class Search:
             weight_decay=config.weight_decay,
             **whole_steps(self.device),
         )
+        if self.strategy.trains_paths:
+            add_zero_momentum(self.weight_optimizer)
         self.alpha_optimizer = AlphaOptimizer(self.network.alphas, config, capturable=recorded)
         self.release()
 
@@ -125,6 +138,9 @@ class Search:
 
     def steps(self, epoch: int, first: int) -> Iterator[StepOutput]:
         """Alpha step and weight step in turn, each on a batch of its own part."""
+        if self.strategy.trains_paths and epoch >= self.config.alpha_start_epoch:
+            yield from self._path_steps(epoch, first)
+            return
         shape = epoch, self.batch_size, self.num_batches()
         weight_index, alpha_index = self.weight_order.epoch(*shape), self.alpha_order.epoch(*shape)
         set_learning_rate(self.weight_optimizer, self._learning_rate(epoch))
@@ -138,6 +154,23 @@ class Search:
                 alpha_step(*alpha_batch)
             inputs, targets = next(for_weights)
             loss, predictions = weight_step(inputs, targets)
+            yield loss, predictions, targets
+
+    def _path_steps(self, epoch: int, first: int) -> Iterator[StepOutput]:
+        """Weight steps, each of the next path; then the cell that would be cut now is selected."""
+        index = self.weight_order.epoch(epoch, self.batch_size, self.num_batches())
+        set_learning_rate(self.weight_optimizer, self._learning_rate(epoch))
+        self.network.train()
+        dealt = paths(self.decisions, self.space.operations, self.seed, "trained", epoch)
+        dealt = islice(dealt, first, None)
+        for_weights = batches(self.parts.weights, index[first:], epoch, self.random.augment)
+        _, weight_step, _ = self.captured_steps()
+        for step, (inputs, targets) in enumerate(for_weights, first + 1):
+            self.network.select(next(dealt))
+            loss, predictions = weight_step(inputs, targets)
+            if step == len(index):  # what the epoch's figures are of
+                views = {kind: self._view(epoch, kind) for kind in self.decisions}
+                self.network.select({k: self.strategy.complete(v) for k, v in views.items()})
             yield loss, predictions, targets
 
     def captured_steps(self) -> tuple[Step, ...]:
@@ -189,6 +222,8 @@ class Search:
     def end_epoch(self, epoch: int, figures: Figures) -> EpochEnd:
         """Scores, decides and prunes."""
         batch_size = self.batch_size
+        if self.strategy.trains_paths:
+            self._measure_effects(epoch)
         records, cut = self._decide(epoch)
         state = {
             "learning_rate": self._learning_rate(epoch),
@@ -198,26 +233,58 @@ class Search:
         news = tuple(self._in_words(record) for record in records if record.edge is not None)
         return EpochEnd(state, records, self._genotype(cut, epoch=epoch), news)
 
+    def _measure_effects(self, epoch: int) -> None:
+        """Puts the effects of open edges in the place of the alphas, before a decision."""
+        self.network.select(None)
+        if epoch not in self.schedule.decision_epochs:
+            return
+        found = measure_effects(
+            self.network,
+            self.captured_steps()[-1],
+            self.parts.alphas,
+            self.decisions,
+            self.space.operations,
+            self.config.scored_paths,
+            self.batch_size,
+            self.seed,
+            epoch,
+        )
+        with torch.no_grad():
+            for kind, effects in found.items():
+                self.network.alphas[kind].copy_(effects.gains)
+                self.errors[kind] = effects.errors
+
+    def _view(self, epoch: int, kind: str) -> EpochView:
+        """What the strategy sees of a kind of cell."""
+        return EpochView(
+            epoch,
+            kind,
+            self.network.alphas[kind].detach().double().cpu(),
+            self.history[kind],
+            self.decisions[kind],
+            self.space.operations,
+            self.schedule,
+            self.seed,
+            self.errors[kind],
+        )
+
     def _decide(self, epoch: int) -> tuple[list[EpochRecord], dict[str, CellDecisions]]:
         """This epoch's records, and the cells that would be cut now; prunes what was decided."""
         records: list[EpochRecord] = []
         cut, before = {}, dict(self.decisions)
-        for kind, alphas in self.network.alphas.items():
-            table = alphas.detach().double().cpu()
-            view = EpochView(
-                epoch,
-                kind,
-                table,
-                self.history[kind],
-                self.decisions[kind],
-                self.space.operations,
-                self.schedule,
-                self.seed,
-            )
+        for kind in self.decisions:
+            view = self._view(epoch, kind)
             made, self.decisions[kind] = score_epoch(view, self.strategy)
             cut[kind] = self.strategy.complete(view)
             records.extend(made)
-            self.history[kind] = extend_history(self.history[kind], table, self.config.history_size)
+            self.evidence |= {
+                self._name_of(kind, record.edge): record.evidence
+                for record in made
+                if record.edge is not None
+            }
+            self.history[kind] = extend_history(
+                self.history[kind], view.alphas, self.config.history_size
+            )
         if self.decisions != before:
             self.prune()
         return records, cut
@@ -234,9 +301,25 @@ class Search:
         return self._genotype(self.decisions)
 
     def _genotype(self, cells: Mapping[str, CellDecisions], **more: Any) -> Genotype:
-        """The genotype of complete cells, with notes on where it comes from."""
+        """The genotype of complete cells, with notes on where it comes from.
+
+        `without_evidence` names the edges whose operation is not told from chance, decided or not.
+        """
         final = all(cell.complete for cell in self.decisions.values())
-        return genotype_of(self.space, cells, **self.notes, **more, final=final)
+        told = {name for name, evidence in self.evidence.items() if is_enough(evidence)}
+        kept = [
+            self._name_of(kind, edge)
+            for kind, cell in cells.items()
+            for edge in cell.with_status(Status.DECIDED)
+        ]
+        weak = [name for name in kept if name not in told]
+        notes = {**self.notes, **more, "final": final, "without_evidence": weak}
+        return genotype_of(self.space, cells, **notes)
+
+    def _name_of(self, kind: str, edge: int) -> str:
+        """An edge in words, with the kind of its cell where there are several."""
+        name = self.topology.edge_name(self.topology.edges[edge])
+        return f"{kind} cell: {name}" if len(self.space.cell_kinds) > 1 else name
 
     def _in_words(self, record: EpochRecord) -> str:
         """A decision in one line."""
@@ -245,15 +328,16 @@ class Search:
         if record.runner_up is not None:
             score = record.score[record.runner_up]
             rival = f", runner-up {name(edges[record.runner_up])} {score:.3f}"
-        kind = f"{record.cell} cell: " if len(self.space.cell_kinds) > 1 else ""
-        score = record.score[record.edge]
-        return f"{kind}{name(edges[record.edge])} = {record.op}, score {score:.3f}{rival}"
+        edge, score = self._name_of(record.cell, record.edge), record.score[record.edge]
+        return f"{edge} = {record.op}, {in_words(record.evidence)}; score {score:.3f}{rival}"
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of the search."""
         return {
             "decisions": {kind: cell.to_strings() for kind, cell in self.decisions.items()},
             "history": self.history,
+            "errors": self.errors,
+            "evidence": msgspec.to_builtins(self.evidence),
             "supernet": self.network.state_dict(),
             "weight_optimizer": self.weight_optimizer.state_dict(),
             "alpha_optimizer": self.alpha_optimizer.adam.state_dict(),
@@ -273,4 +357,6 @@ class Search:
         restore_optimizer(self.alpha_optimizer.adam, state["alpha_optimizer"])
         self.alpha_optimizer.close(self.decisions)
         self.history = dict(state["history"])
+        self.errors = dict(state.get("errors", self.errors))
+        self.evidence = msgspec.convert(state.get("evidence", {}), dict[str, Evidence | None])
         self.random.restore(state["random"])

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from sgas.config import BEST, fields_of
+from sgas.deciding.evidence import verdict
 from sgas.deciding.schedule import Schedule, shown_epoch
 from sgas.errors import ConfigError, DamagedRunError, Interrupted, SgasError, option
 from sgas.family import Family, Task
@@ -262,6 +263,9 @@ def _execute(
         if verb == "search":
             from sgas.running.pictures import draw_run
 
+            decided = [record.evidence for record in run.records if record.edge is not None]
+            run.log(verdict(decided))
+            say(f"found {verdict(decided)}")
             draw_run(family, run.folder, run.folder)
         else:
             _write_trained(run, body, opened, settings)

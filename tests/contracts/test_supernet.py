@@ -59,6 +59,24 @@ def test_applying_twice_step_by_step_or_at_once_is_the_same(small: SmallSpace) -
         net.apply_decisions(stages[0])
 
 
+def test_a_path_runs_what_it_selects_alone_and_frees_nothing(small: SmallSpace) -> None:
+    net, other, batch = small.supernet(), small.supernet(), small.batch()
+    path, places = small.all_decided(small.decided_ops), small.places(net)
+    other.apply_decisions(path)
+    before = net.eval()(batch)
+    net.select(path)
+    assert torch.equal(net(batch), other.eval()(batch))
+    net.zero_grad()
+    net(batch).square().mean().backward()
+    for name, parameter in net.named_parameters():
+        if name in places:
+            kind, edge, op = places[name]
+            assert (parameter.grad is None) == (path[kind].states[edge].op != op)
+    assert all(alpha.grad is None for alpha in net.alphas.values())
+    net.select(None)
+    assert torch.equal(net(batch), before)
+
+
 def test_a_fresh_supernet_takes_the_shape_of_a_checkpoint(small: SmallSpace) -> None:
     net, batch = small.supernet(), small.batch()
     net.apply_decisions(small.stages[-1])

@@ -89,6 +89,7 @@ def test_bad_input_is_one_line_and_status_2(
 def test_the_whole_way(here: Path, cli: Cli) -> None:
     ended = cli("search", "--seed", "1")
     assert ended.status == 0 and "runs/blobs-cri2-1/genotype.json" in ended.out, ended.err
+    assert re.search(r"found \d of 8 decisions have evidence", ended.err)
     folder = here / "runs" / "blobs-cri2-1"
     for name in ("config.json", "metrics.jsonl", "decisions.jsonl", "genotype.json", "log.txt"):
         assert (folder / name).is_file()

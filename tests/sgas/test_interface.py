@@ -21,7 +21,7 @@ import sgas_cnn.keywords as of_images
 import sgas_gcn
 import sgas_gcn.keywords as of_graphs
 from sgas.cli import main
-from sgas.config import fields_of
+from sgas.config import STRATEGIES, fields_of
 from sgas.errors import ConfigError, DataError, InputError, Interrupted
 from sgas.interface import evaluate, load, search, train
 from sgas.protocols import train_parts
@@ -92,7 +92,7 @@ def test_an_error_has_field_value_and_choices_and_is_phrased_for_its_surface(
         search(FAMILY, **{name: value})
     error = raised.value
     assert (error.field, error.value) == (name, value) and f"{name}=" in str(error)
-    assert error.choices == (("cri1", "cri2", "darts", "random") if name == "strategy" else ())
+    assert error.choices == (tuple(STRATEGIES) if name == "strategy" else ())
     flagged = str(error).replace(f"{name}=", f"--{name}").replace(f"got {value}", f"got '{value}'")
     assert cli("search", f"--{name}={value}").is_refused(f"error: {flagged}\n")
     assert list(here.iterdir()) == []

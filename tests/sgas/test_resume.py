@@ -14,6 +14,7 @@ from processes import command
 from sgas.running.runs import read_checkpoint
 
 SEARCH = ["search", "--out", "run", "--seed", "3"]
+EFFECTS = [*SEARCH, "--strategy", "effects"]
 TRAIN = ["train", "genotype.json", "--out", "run", "--seed", "3", "--auxiliary", "true"]
 TRAIN += ["--dataset", "blobs", "--kept_epoch", "best"]
 GENOTYPE = {
@@ -32,6 +33,9 @@ GENOTYPE = {
         for kind in ("normal", "reduce")
     },
 }
+
+
+RUNS = {"search": SEARCH, "effects": EFFECTS, "train": TRAIN}
 
 
 def start(folder: Path, argv: list[str], **environ: str) -> Any:
@@ -72,29 +76,29 @@ def assert_same_end(left: Path, right: Path) -> None:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folders = {}
-    for verb, argv in (("search", SEARCH), ("train", TRAIN)):
-        folders[verb] = tmp_path_factory.mktemp(verb)
-        ended = start(folders[verb], argv)
+    for name, argv in RUNS.items():
+        folders[name] = tmp_path_factory.mktemp(name)
+        ended = start(folders[name], argv)
         assert ended.status == 0, ended.err
     return folders
 
 
-# The search draws 104 training batches, the training 78.
-@pytest.mark.parametrize("verb", ["search", "train"])
+# The search draws 104 training batches, that by effects 52, the training 78.
+@pytest.mark.parametrize("name", RUNS)
 @pytest.mark.parametrize("turn", range(2))
 def test_killed_at_random_moments(
-    undisturbed: dict[str, Path], tmp_path: Path, verb: str, turn: int
+    undisturbed: dict[str, Path], tmp_path: Path, name: str, turn: int
 ) -> None:
-    moments = random.Random(f"{verb}{turn}")
-    argv = {"search": SEARCH, "train": TRAIN}[verb]
-    ended = start(tmp_path, argv, TOY_SIGNAL=f"SIGKILL@{moments.randint(1, 70)}")
+    moments, argv = random.Random(f"{name}{turn}"), RUNS[name]
+    verb, last = argv[0], 50 if name == "effects" else 70
+    ended = start(tmp_path, argv, TOY_SIGNAL=f"SIGKILL@{moments.randint(1, last)}")
     assert ended.status == -9
     again = ["--resume", "run"]
     ended = start(tmp_path, [verb, *again], TOY_SIGNAL=f"SIGKILL@{moments.randint(1, 12)}")
     while ended.status == -9:
         ended = start(tmp_path, [verb, *again])
     assert ended.status == 0, ended.err
-    assert_same_end(undisturbed[verb], tmp_path)
+    assert_same_end(undisturbed[name], tmp_path)
 
 
 @pytest.mark.parametrize(("verb", "name"), [("search", "SIGINT"), ("train", "SIGTERM")])

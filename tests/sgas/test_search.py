@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from small_models import SPACES
 from toy_family import ToyDataConfig, ToyModelConfig, ToyTask
 
 from sgas.cells.decisions import CellDecisions, Choice
-from sgas.config import RunConfig, SearchConfig, TrainConfig
+from sgas.config import STRATEGIES, RunConfig, SearchConfig, TrainConfig
 from sgas.errors import RunError, SgasError
 from sgas.protocols import search_parts, train_parts
 from sgas.running.loop import Loop
 from sgas.running.optimizers import AlphaOptimizer
+from sgas.running.paths import measure_effects, paths
 from sgas.running.runs import Run, RunFacts, read_records
 from sgas.running.search import Search
 from sgas.running.train import Training
@@ -51,7 +53,7 @@ def loop_of(body: Any, folder: Path, listener: Any = None) -> Loop:
     return Loop(body, Run.create(folder / "run", {"seed": 0}), listener)
 
 
-@pytest.mark.parametrize("strategy", ["cri1", "cri2", "darts", "random"])
+@pytest.mark.parametrize("strategy", list(STRATEGIES))
 def test_every_strategy_ends_with_a_complete_cell(tmp_path: Path, strategy: str) -> None:
     search = make(strategy=strategy)
     loop = loop_of(search, tmp_path)
@@ -203,3 +205,45 @@ def test_two_processes_cannot_write_one_run(tmp_path: Path) -> None:
         Run.open(tmp_path / "run")
     run.__exit__()
     Run.open(tmp_path / "run").__exit__()
+
+
+def test_scoring_runs_single_paths_and_leaves_weights_and_chance_alone() -> None:
+    search = make(strategy="effects")
+    before = [weight.clone() for weight in search.network.weights()]
+    state = torch.get_rng_state()
+    ran: list[object] = []
+    select = search.network.select
+    search.network.select = lambda cells: (ran.append(cells), select(cells))[-1]
+    found = measure_effects(
+        search.network,
+        search.captured_steps()[-1],
+        search.parts.alphas,
+        search.decisions,
+        search.space.operations,
+        64,
+        16,
+        0,
+        3,
+    )
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(map(torch.equal, before, search.network.weights()))
+    assert ran[-1] is None
+    assert ran[:-1] == list(
+        islice(paths(search.decisions, search.space.operations, 0, "scored", 3), 64)
+    )
+    for effects in found.values():
+        assert effects.gains.shape == effects.errors.shape == (5, 5)
+        assert (effects.errors >= 0).all() and effects.gains[:, 1:].all()
+
+
+def test_effects_train_mixtures_first_and_leave_the_cell_of_now_selected() -> None:
+    search = make(strategy="effects", alpha_start_epoch=1)
+    ran: list[Any] = []
+    select = search.network.select
+    search.network.select = lambda cells: (ran.append(cells), select(cells))[-1]
+    assert len(list(search.steps(0, 0))) == search.num_batches() and not ran
+    assert len(list(search.steps(1, 2))) == search.num_batches() - 2
+    dealt = paths(search.decisions, search.space.operations, 0, "trained", 1)
+    assert ran[:-1] == list(islice(dealt, 2, search.num_batches()))
+    views = {kind: search._view(1, kind) for kind in search.decisions}
+    assert ran[-1] == {kind: search.strategy.complete(view) for kind, view in views.items()}

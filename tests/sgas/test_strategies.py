@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 import torch
@@ -10,6 +12,7 @@ from sgas.cells.decisions import CellDecisions, Choice, Status
 from sgas.cells.space import SearchSpace
 from sgas.cells.topology import CellTopology
 from sgas.config import STRATEGIES
+from sgas.deciding.evidence import Evidence, in_words, verdict
 from sgas.deciding.replay import empty_history, extend_history, replay, score_epoch
 from sgas.deciding.schedule import Schedule, cosine
 from sgas.deciding.strategies import EpochView, strategy_named
@@ -87,6 +90,40 @@ def test_a_changed_log_is_named() -> None:
         told
         == f"epoch {quiet.epoch + 1}, normal cell: no decision in both, where other edges differ"
     )
+
+
+def test_evidence_of_alphas_is_the_spread_of_the_margin_over_the_last_epochs() -> None:
+    topology = CellTopology(1, num_outputs=3)
+    alphas = torch.tensor([[0.0, 1, 3, 2, 0], [0, 0, 0, 0, 0]], dtype=torch.float64)
+    margins = torch.tensor([0.1, 0.4, 0.3], dtype=torch.float64)
+    history = torch.zeros(3, 2, 4, dtype=torch.float64)
+    history[:, 0, 1] = margins  # of `b` over `c`, the next now
+    cell = CellDecisions.none_yet(topology)
+    view = EpochView(3, "normal", alphas, history, cell, OPERATIONS, Schedule(2, 0, 1, 0), 0)
+    now = torch.softmax(alphas[0, 1:], 0)
+    wanted = torch.tensor([*margins, now[1] - now[2]]).std()
+    found = strategy_named("cri1").evidence(view, 0, "b")
+    assert found is not None
+    assert found.margin == pytest.approx(float(now[1] - now[2]))
+    assert found.error == pytest.approx(float(wanted))
+    assert found.z == pytest.approx(found.margin / found.error)
+    assert strategy_named("random").evidence(view, 0, "b") is None
+    first = replace(view, history=history[:0])
+    assert strategy_named("darts").evidence(first, 0, "b") is None
+
+
+def test_effects_weigh_the_margin_by_the_error_of_the_next_operation() -> None:
+    topology = CellTopology(1, num_outputs=3)
+    gains = torch.tensor([[0.0, 1, 4, 2, 0]] * 2, dtype=torch.float64)
+    errors = torch.tensor([[0.0, 9, 0, 0.5, 9]] * 2, dtype=torch.float64)
+    cell, history = CellDecisions.none_yet(topology), empty_history(2, 5)
+    view = EpochView(0, "normal", gains, history, cell, OPERATIONS, Schedule(2, 0, 1, 0), 0, errors)
+    records, _ = score_epoch(view, strategy_named("effects"))
+    assert records[0].op == "b" and records[0].evidence == Evidence(2.0, 0.5)
+    strong, weak = Evidence(2.0, 0.5), Evidence(0.9, 0.5)
+    assert verdict([strong, weak, None, Evidence(1.0, 0.0)]).startswith("1 of 4 decisions")
+    assert in_words(strong) == "z 4.0" and "not told from chance" in in_words(weak)
+    assert in_words(None) == "no evidence"
 
 
 def test_darts_keeps_the_edges_with_the_largest_weight() -> None:

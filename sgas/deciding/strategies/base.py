@@ -8,9 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from sgas.cells.decisions import CellDecisions, Choice
+from sgas.deciding.evidence import Evidence
 from sgas.deciding.schedule import Schedule
 from sgas.deciding.scoring import operation_probs
 
@@ -20,7 +22,7 @@ class EpochView:
     """One cell kind at the end of an epoch, before anything is decided.
 
     `alphas` `[E, O]` and `history` `[K, E, O-1]` are float64 on the CPU; `operations` are the O
-    names; `seed` is the run's.
+    names; `seed` is the run's. `errors` `[E, O]` are standard errors, where the strategy has them.
     """
 
     epoch: int
@@ -31,6 +33,7 @@ class EpochView:
     operations: tuple[str, ...]
     schedule: Schedule
     seed: int
+    errors: Tensor | None = None
 
     @property
     def is_decision_epoch(self) -> bool:
@@ -45,11 +48,15 @@ class EpochView:
 class Strategy(Protocol):
     """When and what to decide.
 
-    `frees_edges` says that it decides as the search goes, so that epochs get cheaper.
+    `frees_edges` says that it decides as the search goes, so that epochs get cheaper, and
+    `trains_paths` that the weights are trained by cells of one operation an edge, not by mixtures.
     """
 
     @property
     def frees_edges(self) -> bool: ...
+
+    @property
+    def trains_paths(self) -> bool: ...
 
     def first_decision(self, schedule: Schedule) -> int | None:
         """The epoch after which it first decides by the alphas; None where they never count."""
@@ -63,6 +70,10 @@ class Strategy(Protocol):
         """The decisions at the end of this epoch, in order; empty where there is none."""
         ...
 
+    def evidence(self, view: EpochView, edge: int, op: str) -> Evidence | None:
+        """How far an operation is ahead on its edge, and how sure that is; None if unknown."""
+        ...
+
     def complete(self, view: EpochView) -> CellDecisions:
         """The cell that would be cut if the search stopped now."""
         ...
@@ -72,6 +83,24 @@ def best_operation(view: EpochView, edge: int) -> str:
     """The largest operation of an edge other than `none`; the first one on a tie."""
     probs = operation_probs(view.alphas)[edge].tolist()
     return view.operations[1 + probs.index(max(probs))]
+
+
+def spread_of_probs(view: EpochView, edge: int, op: str) -> Evidence | None:
+    """The margin of an operation's probability, and its standard deviation over the last epochs.
+
+    Over the K epochs of the history and this one: None where there is no history, or where the
+    edge has no other operation to be ahead of.
+    """
+    probs = operation_probs(view.alphas)[edge]
+    if len(probs) < 2 or not len(view.history):
+        return None
+    column = view.operations.index(op) - 1
+    rivals = probs.clone()
+    rivals[column] = -1
+    second = int(rivals.argmax())
+    margins = torch.cat([view.history[:, edge], probs[None]])
+    margins = margins[:, column] - margins[:, second]
+    return Evidence(float(margins[-1]), float(margins.std()))
 
 
 def ranked(score: Tensor, edges: tuple[int, ...]) -> list[int]:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from sgas.cells.decisions import CellDecisions, Choice
+from sgas.deciding.evidence import Evidence
 from sgas.deciding.schedule import Schedule
-from sgas.deciding.strategies.base import EpochView, best_operation, ranked
+from sgas.deciding.strategies.base import EpochView, best_operation, ranked, spread_of_probs
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Darts:
     """Decides everything after the last epoch."""
 
     frees_edges = False
+    trains_paths = False
 
     def first_decision(self, schedule: Schedule) -> int:
         """The last epoch."""
@@ -41,6 +43,10 @@ class Darts:
             kept = ranked(score, edges)[: topology.kept_into(step)]
             choices += [Choice(edge, best_operation(view, edge)) for edge in kept]
         return tuple(choices)
+
+    def evidence(self, view: EpochView, edge: int, op: str) -> Evidence | None:
+        """By the spread of the probabilities over the last epochs."""
+        return spread_of_probs(view, edge, op)
 
     def complete(self, view: EpochView) -> CellDecisions:
         """The cut as if this epoch were the last one."""

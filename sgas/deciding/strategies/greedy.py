@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from sgas.cells.decisions import CellDecisions, Choice
+from sgas.deciding.evidence import Evidence
 from sgas.deciding.schedule import Schedule
 from sgas.deciding.scoring import Criterion, criterion_1, criterion_2
-from sgas.deciding.strategies.base import EpochView, best_operation, ranked
+from sgas.deciding.strategies.base import EpochView, best_operation, ranked, spread_of_probs
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,9 @@ class Greedy:
 
     criterion: Criterion
     frees_edges = True
+    trains_paths = False
 
-    def first_decision(self, schedule: Schedule) -> int:
+    def first_decision(self, schedule: Schedule) -> int | None:
         """The first decision epoch."""
         return schedule.decision_epochs[0]
 
@@ -35,6 +37,10 @@ class Greedy:
         if not view.is_decision_epoch or view.decisions.complete:
             return ()
         return (self._best(view),)
+
+    def evidence(self, view: EpochView, edge: int, op: str) -> Evidence | None:
+        """By the spread of the probabilities over the last epochs."""
+        return spread_of_probs(view, edge, op)
 
     def complete(self, view: EpochView) -> CellDecisions:
         """Decides on, by this epoch's scores, until no edge is open."""

@@ -22,6 +22,7 @@ class Random:
     """Decides by drawing lots; the alphas do not count."""
 
     frees_edges = True
+    trains_paths = False
 
     def first_decision(self, schedule: Schedule) -> None:
         """None: it never looks at the alphas."""
@@ -37,6 +38,9 @@ class Random:
         draw = _generator(view)
         edge = ranked(_lots(draw, view), view.decisions.undecided)[0]
         return (Choice(edge, draw.choice(view.operations[1:])),)
+
+    def evidence(self, view: EpochView, edge: int, op: str) -> None:
+        """None: lots are no evidence."""
 
     def complete(self, view: EpochView) -> CellDecisions:
         """The cell that this run will end with: all later draws are known by the seed."""
