@@ -14,11 +14,9 @@ from sgas.cells.edges import CellEdge, CellLayout
 from sgas_cnn.config import OPERATIONS
 from sgas_cnn.edges import CellEdges, OperationTable
 from sgas_cnn.ops import layers
-from sgas_cnn.ops.conv_7x1_1x7 import FactorizedConv7x7
 from sgas_cnn.ops.image import IMAGE_OPERATIONS
 from sgas_cnn.ops.layers import BatchNorm, ConvNorm, HalvingConvNorm
 from sgas_cnn.ops.nasbench201 import NASBENCH201_TABLE
-from sgas_cnn.ops.nor_conv import NorConv
 from sgas_cnn.ops.operation import Operation
 
 STEPS = 2
@@ -174,7 +172,6 @@ def normed_layers(affine: bool) -> list[tuple[nn.Module, Run]]:
     """Layers of convolution and norm, and their plain form."""
     pointwise, strided = ConvNorm(20, 7, affine=affine), ConvNorm(20, 7, 3, 2, affine=affine)
     first, halving = ConvNorm(20, 7, 3, relu=False), HalvingConvNorm(20, 8, affine=affine)
-    full, factors = NorConv(20, 1, affine, kernel=3), FactorizedConv7x7(20, 1, affine)
 
     def halved(x: Tensor) -> Tensor:
         x = F.pad(F.relu(x), (0, x.shape[3] % 2))
@@ -186,8 +183,6 @@ def normed_layers(affine: bool) -> list[tuple[nn.Module, Run]]:
         (strided, lambda x: strided.norm(strided.lin(F.relu(x)))),
         (first, lambda x: first.norm(first.lin(x))),
         (halving, halved),
-        (full, lambda x: full.norm(full.lin(F.relu(x)))),
-        (factors, lambda x: factors.norm(factors.column(factors.row(F.relu(x))))),
     ]
 
 
