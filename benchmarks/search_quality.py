@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import csv
 import itertools
+import json
 import statistics
 import sys
 import tempfile
@@ -29,6 +30,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +161,30 @@ def search_once(benchmark: Benchmark, data: Any, strategy: str, seed: int, permu
     with searching(task, strategy, seed, benchmark.settings()["search"]) as (search, run):
         Loop(search, run).execute()
     return Found(seed, benchmark.cell(search.genotype()), time.process_time() - began)
+
+
+class Kept:
+    """Searches that ended before, a JSON line each in a file, so that none is run again.
+
+    A line holds the settings that it was run under; lines of other settings are left alone.
+    """
+
+    def __init__(self, path: str | None) -> None:
+        self.path = None if path is None else Path(path)
+        text = self.path.read_text() if self.path is not None and self.path.exists() else ""
+        self.lines = [json.loads(line) for line in text.splitlines()]
+
+    def search(self, key: Mapping[str, Any], search: Callable[[], Found]) -> Found:
+        """The search of a key that was kept, or else one that runs now."""
+        key = json.loads(json.dumps(key))
+        for line in self.lines:
+            if line["key"] == key:
+                return Found(**line["found"])
+        found = search()
+        if self.path is not None:
+            with self.path.open("a") as file:
+                file.write(json.dumps({"key": key, "found": asdict(found)}) + "\n")
+        return found
 
 
 def read_table(path: Path) -> dict[str, float]:
@@ -356,12 +382,15 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     data = benchmark.load(source)
     runs = [(name, False) for name in strategies]
     runs += [(name, True) for name in strategies if options.control == "permuted_labels"]
-    found: dict[tuple[str, bool], list[Found]] = {}
+    kept, found = Kept(options.keep), dict[tuple[str, bool], list[Found]]()
     for name, permuted in runs:
         found[name, permuted] = []
         for seed in seeds:
-            found[name, permuted].append(search_once(benchmark, data, name, seed, permuted))
-            last = found[name, permuted][-1]
+            last = kept.search(
+                {**benchmark.settings(), "strategy": name, "permuted": permuted, "seed": seed},
+                partial(search_once, benchmark, data, name, seed, permuted),
+            )
+            found[name, permuted].append(last)
             note = " (permuted labels)" if permuted else ""
             took = f"{last.seconds:.0f} CPU s"
             print(f"{name}{note} seed {seed}: {last.cell}  {took}", file=sys.stderr, flush=True)
@@ -389,7 +418,7 @@ def print_table(result: Mapping[str, Any]) -> None:
     """The figures as text; percentile 0 is the best of all cells."""
     print(
         f"{'':<28}{'mean %':>8}  {'95 % interval':>15}{'median':>8}{'worst':>8}{'test':>8}"
-        f"{'regret':>8}"
+        f"{'regret':>8}{'CPU s':>8}"
     )
     rows = [(name, figures) for name, figures in result["strategies"].items()]
     for name, figures in result["controls"].get("permuted_labels", {}).items():
@@ -400,6 +429,7 @@ def print_table(result: Mapping[str, Any]) -> None:
             f"{name:<28}{figures['mean_percentile']:>8.1f}  {f'{low:.1f} to {high:.1f}':>15}"
             f"{figures['median_percentile']:>8.1f}{figures['worst_percentile']:>8.1f}"
             f"{figures['mean_test']:>8.2f}{figures['mean_regret']:>8.2f}"
+            f"{figures['seconds']:>8.1f}"
         )
     for name, figures in result["controls"].items():
         if name in CONTROLS:
@@ -428,6 +458,7 @@ def main() -> int:
     parser.add_argument("--seeds", default="0-9", help="for example 0-9 or 0,3,7")
     parser.add_argument("--strategies", default="cri1,cri2,darts,random")
     parser.add_argument("--control", choices=CONTROLS, help="searches more: on permuted labels")
+    parser.add_argument("--keep", help="file of searches that ended, none of which is run again")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     return report(lambda: run(options), print_table, options.json)

@@ -37,17 +37,22 @@ def table(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_searches_are_judged_by_the_table(table: Path, images: Path) -> None:
+def test_the_searches_are_judged_by_the_table(
+    table: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     options = argparse.Namespace(
         table=str(table),
         images=str(images),
         seeds="0,3",
-        strategies="cri2,darts",
+        strategies="effects,darts",
         control="permuted_labels",
         space="nasbench201",
+        keep=str(images / "kept.jsonl"),
     )
     result = search_quality.run(options)
-    assert set(result["strategies"]) == {"cri2", "darts"}
+    monkeypatch.setattr(search_quality, "search_once", lambda *_: pytest.fail("ran again"))
+    assert search_quality.run(options) == result
+    assert set(result["strategies"]) == {"effects", "darts"}
     tests = np.array([accuracy(cell) for cell in cells()])
     for figures in result["strategies"].values():
         assert [row["seed"] for row in figures["seeds"]] == [0, 3]
@@ -62,7 +67,7 @@ def test_the_searches_are_judged_by_the_table(table: Path, images: Path) -> None
     assert controls["random_convolutions"]["cells"] == 2**6
     assert controls["random_without_none"]["cells"] == 4**6
     assert set(controls["permuted_labels"]) == set(result["strategies"])
-    assert set(result["paired_with_darts"]) == {"cri2"}
+    assert set(result["paired_with_darts"]) == {"effects"}
 
 
 @pytest.fixture
@@ -93,6 +98,7 @@ def test_searches_in_nasbenchgraph_are_judged_by_its_table(
     monkeypatch.setattr(module, "MODEL", NasBenchGraphConfig(channels=4))
     options = argparse.Namespace(
         space="nasbenchgraph",
+        keep=None,
         table=str(graph_table),
         graph=str(graph),
         seeds="0,3",
