@@ -227,6 +227,7 @@ class Space:
 
     `datasets` are entries with `name`, `help` and `load`, made by `dataset_entry` of these, and
     `task` what they are called together. `like` is the space whose data sets another space takes.
+    `compiled` tells whether supernets run the family's compiled kernels at all.
     `presets` are values by name and verb, for a space that no file of the package has any for.
     `form` says of a network, with its preparation if known and an example of its input, how it is
     written as a file of its own.
@@ -246,6 +247,7 @@ class Space:
     like: str | None = None
     presets: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     form: Callable[[Any, Any, Any], NetworkForm] | None = None
+    compiled: bool = True
 
 
 @dataclass(frozen=True)

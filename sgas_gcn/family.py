@@ -206,6 +206,7 @@ SPACES = {
         GRAPH_DATASETS,
         GraphEntry,
         like=GRAPH,
+        compiled=False,
     ),
 }
 

@@ -16,6 +16,7 @@ from toy_family import QUICK, QUICK_WORDS
 
 import sgas_gcn
 from sgas.cli import VERBS
+from sgas.running.settings import LOOPS, option_names
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text()
@@ -43,7 +44,16 @@ def test_commands_and_options_are_there(here: Path, cli: Cli) -> None:
         for name in re.findall(r"--(\w+)", " ".join(words)):
             assert f"--{name}" in helps[program, verb], command
     scripts = re.findall(r"(?:benchmarks|scripts)/\w+\.py", TEXT)
-    known = "\n".join([*helps.values(), *((ROOT / path).read_text() for path in scripts)])
+    options = {
+        f"--{option}"
+        for name, family in FAMILIES.items()
+        for space in family.spaces
+        for verb in LOOPS
+        for option in option_names(family, verb, space)
+        if name != "toy"
+    }
+    texts = [*helps.values(), *((ROOT / path).read_text() for path in scripts)]
+    known = "\n".join([*texts, *options])
     assert [name for name in re.findall(r"`--(\w+)", TEXT) if f"--{name}" not in known] == []
 
 
