@@ -84,10 +84,9 @@ def test_a_damaged_or_foreign_library_is_built_again(tmp_path: Path, cache: Path
     assert use_in_process(source, cache).communicate(timeout=240)[0] == "loaded\n"
     (built,) = cache.glob("native/*/*.so")
     whole = built.read_bytes()
-    for damaged in (b"no library", whole[: len(whole) // 2], whole + b"\0"):
-        built.write_bytes(damaged)
-        assert use_in_process(source, cache).communicate(timeout=240)[0] == "loaded\n"
-        assert len(built.read_bytes()) == len(whole)
+    built.write_bytes(whole[: len(whole) // 2])  # which would end the process that loads it
+    assert use_in_process(source, cache).communicate(timeout=240)[0] == "loaded\n"
+    assert len(built.read_bytes()) == len(whole)
     assert built.parent.stat().st_mode & 0o777 == 0o700
     built.parent.chmod(0o777)  # whatever is in it now, anybody may have put it there
     built.write_bytes(b"no library")
