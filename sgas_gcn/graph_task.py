@@ -173,9 +173,9 @@ class GraphTask(GraphModels):
         super().__init__(model, self._training.num_features, len(self.classes), **cells)
         answered = [g.x if g.nodes is None else g.x[g.nodes] for g in self._training.graphs]
         self._moments = Moments.of(answered)
-        can_standardize = isinstance(model, GraphModelConfig)
-        self._standardizes = isinstance(model, GraphModelConfig) and model.standardize
-        advice = ADVICE if can_standardize else "standardise them in the data"
+        standardize = getattr(model, "standardize", None)  # None: the space has no such option
+        self._standardizes = bool(standardize)
+        advice = "standardise them in the data" if standardize is None else ADVICE
         self.warnings = [] if self._standardizes else self._moments.warnings(advice)
 
     def build_supernet(self) -> Supernet:
