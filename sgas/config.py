@@ -65,15 +65,18 @@ def option(
     above: float | None = None,
     verbs: tuple[str, ...] | None = None,
     of_data: bool = False,
+    before: Any = dataclasses.MISSING,
 ) -> Any:
     """A dataclass field with its help and its range: `low` ≤ value ≤ `high`, value > `above`.
 
     `choices` may be a table that grows. `verbs` names the commands that have this option (None: all
     that use the dataclass). `of_data` marks a size of a network that says how the data are taken:
-    it goes from a search to a training.
+    it goes from a search to a training. `before` is what runs had before the option was there,
+    where that is not its default.
     """
     rules = {"help": help, "choices": choices, "low": low, "high": high, "above": above}
     rules |= {"verbs": verbs, "of_data": of_data}
+    rules["before"] = default if before is dataclasses.MISSING else before
     return field(default=default, metadata=rules)
 
 
@@ -192,6 +195,11 @@ def make(config: type, values: Mapping[str, Any]) -> Any:
     )
 
 
+def values_before(config: type) -> dict[str, Any]:
+    """What a run has of options that were not there when it began, by name."""
+    return {s.name: s.metadata.get("before", s.default) for s in dataclasses.fields(config)}
+
+
 def rebuild(config: type, values: Mapping[str, Any], where: str) -> Any:
     """A config dataclass of a run's config.json; ConfigError for a key that it does not know."""
     names = {spec.name for spec in dataclasses.fields(config)}
@@ -199,7 +207,7 @@ def rebuild(config: type, values: Mapping[str, Any], where: str) -> Any:
         if name not in names:
             raise ConfigError(f"unknown key {name!r} in {where}; this run is of another version")
     try:
-        return config(**values)
+        return config(**{**values_before(config), **values})
     except TypeError:
         raise ConfigError(f"a value in {where} is of the wrong type; the file is damaged") from None
 
@@ -280,7 +288,7 @@ class SearchConfig:
     )
     alpha_learning_rate: float = option(3e-4, "of Adam on the alphas", above=0)
     alpha_weight_decay: float = option(1e-3, "of the alphas", low=0)
-    norm_batches: int = option(20, NORM_BATCHES, low=0)
+    norm_batches: int = option(20, NORM_BATCHES, low=0, before=0)
     scored_paths: int = option(
         256, "single paths that strategy effects scores for a decision, in blocks of 16", low=16
     )
@@ -321,7 +329,7 @@ class TrainConfig:
     )
     auxiliary: bool = option(False, "train with an auxiliary head at two thirds of the depth")
     auxiliary_weight: float = option(0.4, "weight of the auxiliary head's loss", low=0)
-    norm_batches: int = option(20, NORM_BATCHES, low=0)
+    norm_batches: int = option(20, NORM_BATCHES, low=0, before=0)
     validation_fraction: float = option(
         0.1, "part of the training set kept for reporting (protocol clean)", low=0, high=0.5
     )

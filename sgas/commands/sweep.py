@@ -223,7 +223,7 @@ def _differences(before: StudyInfo, asked: Asked) -> Iterator[tuple[str, Any, An
     for verb in VERBS:
         old, new = _flat(getattr(before, verb)), _flat(getattr(now, verb))
         settings: Settings = getattr(asked, verb)
-        defaults = _flat({section: settings.defaults(section) for section in getattr(now, verb)})
+        defaults = _flat({section: settings.before(section) for section in getattr(now, verb)})
         old = {**{name: defaults[name] for name in new}, **old}
         for name in dict.fromkeys([*old, *new]):
             section, _, key = name.partition(".")

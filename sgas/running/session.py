@@ -456,7 +456,7 @@ def _differences(family: Family, settings: Settings, config: Mapping[str, Any]) 
     kept["plugins"] = described(config.get("plugins", []))
     for section in SECTIONS:
         values = run if section == "run" else dataclasses.asdict(getattr(settings, section))
-        kept_values = {**settings.defaults(section), **config[section]}
+        kept_values = {**settings.before(section), **config[section]}
         for name, value in values.items():
             # A run keeps what `auto` found, and where it lies it tells by being there.
             found_there = value == "auto" and name in ("device", "kernels")

@@ -24,6 +24,7 @@ from sgas.config import (
     make,
     rebuild,
     refuse_unknown,
+    values_before,
 )
 from sgas.errors import ConfigError, RunError, option, unknown_name
 from sgas.family import Family
@@ -51,9 +52,9 @@ class Settings:
     origin: str = ""
     asked: tuple[str, ...] | None = None
 
-    def defaults(self, section: str) -> dict[str, Any]:
-        """The defaults of a section's options: what a run had before an option was there."""
-        return {spec.name: spec.default for spec in dataclasses.fields(getattr(self, section))}
+    def before(self, section: str) -> dict[str, Any]:
+        """What a run has of a section's options that were not there when it began."""
+        return values_before(type(getattr(self, section)))
 
     def values(self) -> dict[str, Any]:
         """The values of all options, by name."""

@@ -17,6 +17,7 @@ from toy_family import FAMILY
 
 from sgas.cli import main
 from sgas.running.runs import read_genotype, read_metrics, read_records
+from sgas.running.settings import open_settings
 
 OLD = Path(__file__).parents[1] / "old_runs"
 
@@ -50,6 +51,13 @@ def test_an_old_run_is_resumed_to_the_same_end(here: Path, verb: str) -> None:
             "cell searched on blobs (protocol clean); network trained on blobs (protocol clean)"
         )
         assert results[0] == pytest.approx(results[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("verb", ["search", "train"])
+def test_an_old_run_keeps_what_was_usual_then(here: Path, verb: str) -> None:
+    settings, config = open_settings(FAMILY, here / verb)
+    assert "norm_batches" not in config["loop"]
+    assert settings.loop.norm_batches == 0 < type(settings.loop)().norm_batches
 
 
 def test_an_old_search_is_replayed(here: Path, cli: Cli) -> None:
