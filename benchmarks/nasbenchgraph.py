@@ -19,7 +19,6 @@ connected component, as the benchmark does for Amazon Photo.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -31,7 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from reporting import report
+from reporting import add_line, read_lines, report
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -185,8 +184,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     table, out = read_table(Path(options.table)), Path(options.out)
     settings = load_preset(FAMILY, NASBENCHGRAPH_SPACE.name, options.preset, "train")
     asked = {"preset": options.preset, "seed": options.seed}
-    lines = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
-    done = {line["key"]: line for line in lines if asked.items() <= line.items()}
+    done = {line["key"]: line for line in read_lines(out) if asked.items() <= line.items()}
     keys = chosen_keys(table, options.count)
     with tempfile.TemporaryDirectory() as folder:
         graph = benchmark_graph(Path(options.graph), Path(folder))
@@ -194,8 +192,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
             if key in done:
                 continue
             done[key] = {"key": key, **asked, **train_network(graph, settings, key, options.seed)}
-            with open(out, "a") as file:
-                file.write(json.dumps(done[key]) + "\n")
+            add_line(out, done[key])
             print(f"{key:05d}: {done[key]['test']:.1f}, table {table[key]:.1f}", file=sys.stderr)
     return summary([done[key] for key in keys], table)
 

@@ -1,10 +1,11 @@
-"""How the scripts end: a table or one JSON object, or the error in one line."""
+"""How the scripts end: a table or one JSON object, or the error in one line. Files of results."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from sgas.errors import SgasError
@@ -26,3 +27,14 @@ def report(
     else:
         print_table(result)
     return 0
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """What `add_line` has put into a file of results; none where it does not exist yet."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def add_line(path: Path, line: Mapping[str, Any]) -> None:
+    """Adds a JSON line to a file of results."""
+    with open(path, "a") as file:
+        file.write(json.dumps(line) + "\n")
