@@ -6,6 +6,7 @@ Exit status: 0 done, 1 failure, 2 wrong input, 130 interrupted after writing a c
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import sys
 import traceback
@@ -51,6 +52,9 @@ VERBS: dict[str, VerbInfo] = {
 def main(family: Family, argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal may know fewer characters
     debug = "--debug" in words
     try:
         with _notes():

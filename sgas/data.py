@@ -22,11 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LabelledArrays:
-    """One split in memory: inputs `[N, ...]`, labels int64 `[N]` from 0, names of the classes."""
+    """One split in memory: inputs `[N, ...]`, labels int64 `[N]` from 0, names of the classes.
+
+    `remarks` say what of the data is not used or was changed.
+    """
 
     inputs: np.ndarray
     labels: np.ndarray
     classes: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)

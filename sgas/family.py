@@ -164,13 +164,15 @@ class Task(Models, Searchable, Splits, Protocol):
 
     `dimensions` are the sizes that the data settle, `classes` the names of the classes or labels;
     `smallest_batch` how many samples a training batch needs at least (batch norm over single rows
-    cannot train); `warnings` what looks wrong with the training set, a line each.
+    cannot train); `warnings` what looks wrong with the training set, a line each; `remarks` what of
+    the data is not used or was changed, a few words each.
     """
 
     dimensions: dict[str, int]
     classes: tuple[str, ...]
     smallest_batch: int
     warnings: Sequence[str]
+    remarks: Sequence[str]
 
     @property
     def preparation(self) -> Preparation:
@@ -230,7 +232,8 @@ class Space:
     `compiled` tells whether supernets run the family's compiled kernels at all.
     `presets` are values by name and verb, for a space that no file of the package has any for.
     `form` says of a network, with its preparation if known and an example of its input, how it is
-    written as a file of its own.
+    written as a file of its own, and `from_text` reads a genotype that begins with `|`, as the
+    space's users write it.
     """
 
     search_space: SearchSpace
@@ -247,6 +250,7 @@ class Space:
     like: str | None = None
     presets: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     form: Callable[[Any, Any, Any], NetworkForm] | None = None
+    from_text: Callable[[str], Genotype] | None = None
     compiled: bool = True
 
 

@@ -18,6 +18,7 @@ from sgas_cnn.config import (
 )
 from sgas_cnn.datasets import DATASETS, DatasetEntry
 from sgas_cnn.library import LIBRARY
+from sgas_cnn.nasbench201_text import from_nasbench201
 from sgas_cnn.published import load_published, published_names
 
 if TYPE_CHECKING:
@@ -103,8 +104,9 @@ def _nasbench201_operations() -> Operations:
 
 def _check_folder(folder: str) -> dict[str, Any]:
     from sgas_cnn.datasets.folder import describe_folder
+    from sgas_cnn.datasets.pictures import describe_pictures, holds_pictures
 
-    return describe_folder(folder)
+    return describe_pictures(folder) if holds_pictures(Path(folder)) else describe_folder(folder)
 
 
 def _keep_own(dataset: Any, test: Any, root: str) -> Path:
@@ -129,10 +131,17 @@ SPACES = {
         DATASETS,
         DatasetEntry,
         form=form,
+        from_text=from_text,
     )
-    for space, model_config, operations, form in (
-        (IMAGE_SPACE, ImageModelConfig, _image_operations, _image_form),
-        (NASBENCH201_SPACE, NasBench201Config, _nasbench201_operations, _nasbench201_form),
+    for space, model_config, operations, form, from_text in (
+        (IMAGE_SPACE, ImageModelConfig, _image_operations, _image_form, None),
+        (
+            NASBENCH201_SPACE,
+            NasBench201Config,
+            _nasbench201_operations,
+            _nasbench201_form,
+            from_nasbench201,
+        ),
     )
 }
 

@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import logging
 import math
+import multiprocessing
 import os
 import signal
-import struct
 import weakref
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,6 +34,7 @@ from sgas.errors import DataError
 from sgas_cnn.augment import ImageAugmentation
 from sgas_cnn.config import ImageDataConfig
 from sgas_cnn.datasets.imagenet import ImageFiles
+from sgas_cnn.pixels import plain, unreadable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -48,7 +48,6 @@ MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)  # of ImageNet's training pixels
 STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 MOST_WORKERS = 8
 MOST_DAMAGED = 100  # in a row; more than that and something else is wrong
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 
 Box = tuple[int, int, int, int]
 
@@ -116,7 +115,7 @@ class BatchReader:
 
         size = self.config.image_size or IMAGE_SIZE
         with Image.open(self.files.folder / name) as file:
-            image = file.convert("RGB")
+            image = plain(file).convert("RGB")
         if epoch is None:
             return np.asarray(middle(image, size))
         generator = np.random.default_rng(stream_seed(self.seed, "image", epoch, name))
@@ -182,6 +181,7 @@ class FileSource:
         wanted = self._reader.config.num_workers
         workers = min(_num_cores(), MOST_WORKERS) if wanted is None else wanted
         reader: Any = self._reader
+        fork = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
         loader: Any = DataLoader(
             reader,
             # The list is read anew at each iteration, which is how the processes hear of an epoch.
@@ -190,6 +190,8 @@ class FileSource:
             collate_fn=_unchanged,
             num_workers=workers,
             persistent_workers=workers > 0,
+            # Other ways would run the caller's program again in every process.
+            multiprocessing_context=fork if workers else None,
             pin_memory=self.device.type == "cuda",
             worker_init_fn=_leave_stops_to_the_loop,
             # Without its own generator, each iteration would draw from the one of dropout.
@@ -241,15 +243,9 @@ def _leave_stops_to_the_loop(worker: int) -> None:
 def _end_readers(loader: weakref.ref[Any]) -> None:
     """Ends the processes of a loader that is still there."""
     iterator = getattr(loader(), "_iterator", None)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would raise an error for each
     for process in getattr(iterator, "_workers", ()):
         process.kill()
-
-
-def unreadable() -> tuple[type[Exception], ...]:
-    """What Pillow raises for damaged files."""
-    from PIL import Image
-
-    return (*UNREADABLE, Image.DecompressionBombError)
 
 
 def random_box(width: int, height: int, generator: np.random.Generator) -> Box:

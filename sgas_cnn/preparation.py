@@ -22,7 +22,8 @@ from sgas.own.samples import ARRAYS, array_of, in_chunks, samples_of
 from sgas_cnn.augment import normalized
 from sgas_cnn.datasets import DATASETS
 from sgas_cnn.datasets.imagenet import SUFFIXES, require_pillow
-from sgas_cnn.own_data import as_bytes
+from sgas_cnn.datasets.pictures import has_test, holds_pictures
+from sgas_cnn.pixels import as_bytes, plain, unreadable
 
 if TYPE_CHECKING:
     from sgas.config import RunConfig
@@ -74,7 +75,7 @@ class ImagePreparation:
             return self._of_files([path], True)
         if path.suffix in ARRAYS:
             return self.read(array_of(path, "image"), run)
-        if str(path) not in DATASETS and path.is_dir() and not any(path.glob("*.npz")):
+        if str(path) not in DATASETS and path.is_dir() and not _is_data_set(path):
             pictures = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES)
             return self._of_files(pictures, False)
         from sgas_cnn.datasets import load_images
@@ -116,11 +117,11 @@ class ImagePreparation:
         """The picture in a file, cut and scaled; DataError where it cannot be read."""
         from PIL import Image, ImageOps
 
-        from sgas_cnn.file_source import middle, unreadable
+        from sgas_cnn.file_source import middle
 
         try:
             with Image.open(path) as file:
-                image: Any = file.convert("L" if self.in_channels == 1 else "RGB")
+                image: Any = plain(file).convert("L" if self.in_channels == 1 else "RGB")
         except unreadable() as error:
             raise DataError(f"{path} cannot be read as a picture ({error})") from None
         size = (self.width, self.height)
@@ -150,3 +151,8 @@ class Pictures(Sequence[np.ndarray]):
 
     def __getitem__(self, number: Any) -> Any:
         return self.preparation.picture(self.paths[number])
+
+
+def _is_data_set(folder: Path) -> bool:
+    """Whether a folder has a test part; pictures in any other are all to be predicted."""
+    return any(folder.glob("*.npz")) or (holds_pictures(folder) and has_test(folder))

@@ -47,6 +47,7 @@ class ImageModels:
     labels: Labels = OneClass()
     smallest_batch = 2
     warnings: Sequence[str] = ()
+    remarks: Sequence[str] = ()
 
     def __init__(
         self,
@@ -112,7 +113,7 @@ class ImageTask(ImageModels):
         self._load = partial(load_images, dataset, data_root=run.data_root, seed=run.seed)
         self._data, self._seed = data, run.seed
         self._training = self._load(split="train")
-        self.classes = self._training.classes
+        self.classes, self.remarks = self._training.classes, self._training.remarks
         if isinstance(self._training, ImageFiles):
             channels, height = 3, data.image_size or IMAGE_SIZE
             width = height

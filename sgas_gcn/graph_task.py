@@ -51,6 +51,7 @@ class GraphModels:
 
     smallest_batch = 1
     warnings: Sequence[str] = ()
+    remarks: Sequence[str] = ()
 
     def __init__(
         self,

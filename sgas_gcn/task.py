@@ -32,6 +32,7 @@ class PointModels:
     labels: Labels = OneClass()
     smallest_batch = 2
     warnings: Sequence[str] = ()
+    remarks: Sequence[str] = ()
 
     def __init__(
         self,
@@ -100,7 +101,7 @@ class PointTask(PointModels):
                 f"give at most {stored}"
             )
         super().__init__(model, channels, len(self._training.classes), **cells)
-        self.classes = self._training.classes
+        self.classes, self.remarks = self._training.classes, self._training.remarks
         self._augmentation = CloudAugmentation(
             data, model.num_points, have_normals(self._training.inputs)
         )

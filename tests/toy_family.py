@@ -218,6 +218,7 @@ class ToyTask:
     classes = ("0", "1", "2")
     smallest_batch = 2
     warnings: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def __init__(self, run: RunConfig, model: ToyModelConfig, data: ToyDataConfig) -> None:
         if run.dataset not in FAMILY.datasets:

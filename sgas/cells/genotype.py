@@ -180,9 +180,20 @@ def _parse_call(text: str) -> ast.Call:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise GenotypeError("not a genotype: the text is no Python expression") from None
     value = getattr(body[0], "value", None) if len(body) == 1 else None
+    value = _PlainNumbers().visit(value) if isinstance(value, ast.AST) else value
     if not isinstance(value, ast.Call):
         raise GenotypeError("not a genotype: expected one Genotype(normal=[…], …)")
     return value
+
+
+class _PlainNumbers(ast.NodeTransformer):
+    """Takes `np.int64(3)`, as NumPy 2 prints a number, for `3`."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        of = node.func.value if isinstance(node.func, ast.Attribute) else None
+        is_number = isinstance(of, ast.Name) and of.id in ("np", "numpy") and not node.keywords
+        return node.args[0] if is_number and len(node.args) == 1 else node
 
 
 def _literal(node: ast.expr, wanted: str) -> Any:

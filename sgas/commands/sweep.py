@@ -21,6 +21,7 @@ from sgas.config import ClusterConfig, RunConfig, SweepConfig, fields_of, make
 from sgas.errors import ConfigError, RunError
 from sgas.family import Family
 from sgas.files import make_folder, write_text
+from sgas.native.backend import backend_for
 from sgas.options import PLUGIN, Nested, Words, parse, parser_for, print_config
 from sgas.protocols import search_parts, train_parts
 from sgas.registry import COPIES, copies, described, records
@@ -258,6 +259,8 @@ def _rehearse(family: Family, asked: Asked) -> None:
             kept = settings.loop.kept_epoch
             parts = {"training part": train_parts(task, *split, kept).training}
         require_samples(parts, task.smallest_batch)
+    if asked.cluster.cluster != "slurm":
+        backend_for(device, family.library)  # compiled here, once for all
 
 
 def _jobs(family: Family, asked: Asked) -> Jobs:

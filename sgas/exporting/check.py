@@ -51,7 +51,9 @@ def outputs_elsewhere(
         torch.save(list(inputs), there)
         words = [file, weights or "", there, back, torch.get_num_threads()]
         command = [sys.executable, "-I", "-c", CHILD, *map(str, words)]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, errors="replace", check=False
+        )
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
             raise SgasError(f"the exported file does not run by itself: {reason}")

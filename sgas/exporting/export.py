@@ -129,7 +129,7 @@ def _write_python(network: Any, form: NetworkForm, about: About, files: list[Pat
     """The source, and the weights beside it."""
     from safetensors.torch import save_file
 
-    files[0].write_text(python_file(form, about))
+    files[0].write_text(python_file(form, about), encoding="utf-8")
     save_file(form.weights(network), files[1])
 
 

@@ -179,7 +179,7 @@ def _macros(compiler: str, options: Sequence[str]) -> set[str]:
 
 def _output(command: list[str]) -> str:
     """What a command prints; NotBuilt with its first line of complaint where it fails."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode:
         first = done.stderr.strip().partition("\n")[0] or f"it ended with {done.returncode}"
         asked = "" if _march() == "native" else f" with SGAS_MARCH={_march()}"
@@ -311,7 +311,7 @@ def _build(library: Library, folder: Path, built: Path) -> None:
     except (RuntimeError, ImportError, subprocess.SubprocessError) as error:
         first = str(error).strip().partition("\n")[0]
         log = folder / "failed.log"
-        log.write_text(str(error))
+        log.write_text(str(error), encoding="utf-8")
         raise NotBuilt(f"the build failed ({first}); the compiler's words are in {log}") from None
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -333,7 +333,8 @@ def units_of(library: Library, folder: Path, num_units: int) -> list[Path]:
         lengths[shortest] += source.stat().st_size
     paths = [folder / f"unit{number}.cpp" for number in range(len(units))]
     for path, unit in zip(paths, units, strict=True):
-        path.write_text("".join(f'#include "{source.resolve()}"\n' for source in unit))
+        text = "".join(f'#include "{source.resolve()}"\n' for source in unit)
+        path.write_text(text, encoding="utf-8")
     return paths
 
 
@@ -362,7 +363,7 @@ def _key(library: Library, compiler: str) -> str:
     parts += [*flags(), platform.machine()]
     parts += [_cpu_features(_cpu_info()) or platform.processor()]
     sources = [*HEADERS.glob("*.h"), *library.sources]
-    parts += [path.name + path.read_text() for path in sorted(sources)]
+    parts += [path.name + path.read_text(encoding="utf-8") for path in sorted(sources)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
@@ -380,7 +381,7 @@ def _march() -> str:
 def _cpu_info() -> str:
     """What Linux tells of the first CPU; elsewhere nothing."""
     try:
-        return Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
+        return Path("/proc/cpuinfo").read_text("utf-8", "replace").partition("\n\n")[0]
     except OSError:
         return ""
 
@@ -422,6 +423,6 @@ def _locked(path: Path) -> Iterator[None]:
     """One process at a time; the kernel lets go of the lock of a process that was killed."""
     import fcntl
 
-    with open(path, "w") as file:
+    with open(path, "w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

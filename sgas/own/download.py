@@ -97,7 +97,7 @@ def _complete(url: str, path: Path, checksum: str | None, advice: str) -> None:
 @contextmanager
 def _alone(lock: Path) -> Iterator[None]:
     """Waits until no other process downloads the same file."""
-    with open(lock, "w") as file:
+    with open(lock, "w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -82,12 +82,12 @@ def available_memory() -> int:
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
         fields = dict(
-            line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line
+            line.split(":", 1) for line in meminfo.read_text("utf-8").splitlines() if ":" in line
         )
         if "MemAvailable" in fields:
             free = int(fields["MemAvailable"].split()[0]) * 1024
     for path in _CGROUP_LIMITS:
-        limit = path.read_text().strip() if path.exists() else ""
+        limit = path.read_text("utf-8").strip() if path.exists() else ""
         free = min(free, int(limit)) if limit.isdigit() else free
     return free
 

@@ -15,7 +15,7 @@ from sgas.running.settings import check_family
 
 
 def load_genotype(family: Family, name: str) -> Genotype:
-    """The genotype of a published name, a run folder, a file with JSON or DARTS text, or a text."""
+    """The genotype of a published name, a run folder, a file, or a text: JSON, DARTS, a space's."""
     path = Path(name)
     if is_text(name) and not name.startswith("{"):
         return _parse_text(family, name)
@@ -39,7 +39,7 @@ def load_genotype(family: Family, name: str) -> Genotype:
 
 def _read_file(family: Family, path: Path) -> Genotype:
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise GenotypeError(f"{path} cannot be read as text ({error})") from None
     try:
@@ -50,8 +50,11 @@ def _read_file(family: Family, path: Path) -> Genotype:
 
 
 def _parse_text(family: Family, text: str) -> Genotype:
-    """The genotype of a DARTS text, of the first space of the family that it fits."""
+    """The genotype of a text of DARTS, of the first space that it fits, or of a space's own."""
     faults = []
+    for known in family.spaces.values():
+        if known.from_text is not None and text.strip().startswith("|"):
+            return known.from_text(text)
     for space in map(family.search_space, family.spaces):
         try:
             return Genotype.from_text(text, space.name).validate(space)
@@ -66,8 +69,8 @@ def genotype_label(name: str, genotype: Genotype) -> str:
 
 
 def is_text(name: str) -> bool:
-    """Whether what stands for a genotype is its DARTS or JSON text itself, pasted."""
-    return "(" in name or name.startswith("{")
+    """Whether what stands for a genotype is its text itself, pasted."""
+    return "(" in name or name.startswith(("{", "|"))
 
 
 def as_argument(genotype: Genotype) -> str:

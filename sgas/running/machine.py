@@ -47,19 +47,19 @@ def prepare(
     """Sets up memory, threads and kernels: for a resumed run (`config`) those that it began with.
 
     Sums are split over threads and each backend rounds in its own way; others would give other last
-    bits. DeviceError where the kernels asked for cannot run.
+    bits. Kernels are compiled where they are first used. DeviceError where those asked for are for
+    another device.
     """
     import torch
 
     from sgas.native.allocator import keep_freed_memory
-    from sgas.native.backend import backend_for, use_kernels
+    from sgas.native.backend import use_kernels
 
     keep_freed_memory()
     threads = run.threads if config is None else config["environment"]["threads"]
     if threads is not None:
         torch.set_num_threads(threads)
     use_kernels(run.kernels)
-    backend_for(device, family.library)
 
 
 def recorder_on(run: RunConfig, device: torch.device, example: Any) -> Recorder | None:
@@ -96,6 +96,7 @@ def _git_commit() -> str | None:
             cwd=folder,
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=10,
         )
     except (OSError, subprocess.TimeoutExpired):

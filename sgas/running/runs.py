@@ -334,7 +334,7 @@ def _as_json(value: Any) -> str:
 def _lock(folder: Path) -> IO[str]:
     """Holds the folder for this process; the system lets go of it however the process ends."""
     try:
-        lock = open(folder / LOCK, "a+", opener=no_link)  # noqa: SIM115 - as long as the run
+        lock = open(folder / LOCK, "a+", encoding="utf-8", opener=no_link)  # noqa: SIM115 - as long as the run
     except OSError as error:
         raise RunError(f"cannot write in {folder}: {error.strerror}") from None
     try:

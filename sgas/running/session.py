@@ -238,11 +238,12 @@ def _execute(
     with run, _listening(settings, task, run, output or Output()) as (listener, say):
         say(f"run   {run.folder}")
         if settings.genotype is None:
-            say(f"data  {settings.run.dataset} · {opened.facts['parts']}")
+            say(_in_line("data ", settings.run.dataset, opened.facts["parts"], *task.remarks))
         else:
             if settings.origin and not resumed:
                 say(f"from  {settings.origin}")
-            say(f"data  {opened.facts['provenance']} · protocol {opened.facts['protocol']}")
+            protocol = f"protocol {opened.facts['protocol']}"
+            say(_in_line("data ", opened.facts["provenance"], protocol, *task.remarks))
             say(f"net   {_network_in_words(settings, body.network)}")
             run.write_result("genotype.json", settings.genotype.to_json().encode())
             if settings.genotype.meta.get("final") is False:
@@ -270,6 +271,10 @@ def _execute(
         else:
             _write_trained(run, body, opened, settings)
     return run.folder
+
+
+def _in_line(name: str, *parts: Any) -> str:
+    return f"{name} {' · '.join(map(str, parts))}"
 
 
 def _network_in_words(settings: Settings, network: Any) -> str:

@@ -222,7 +222,7 @@ def load_preset(family: Family, space: str, name: str, verb: str) -> dict[str, A
     if name not in known:
         raise unknown_name(f"preset for space {space}", name, known)
     preset = known[name]
-    values = preset if isinstance(preset, Mapping) else yaml.safe_load(preset.read_text())
+    values = preset if isinstance(preset, Mapping) else yaml.safe_load(preset.read_text("utf-8"))
     return dict(values.get(verb) or {})
 
 

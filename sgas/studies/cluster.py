@@ -85,7 +85,7 @@ def own_number() -> str:
 def _run(*command: str) -> str:
     """What a Slurm command prints; SgasError in one line where it fails."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise SgasError(f"{command[0]} does not answer ({error})") from None
     if done.returncode:

@@ -196,7 +196,7 @@ def hold(lock: Path, taken: str | None = None) -> Iterator[None]:
     Where another process holds it: waits, or with `taken` raises RunError with that text.
     """
     try:
-        file = open(lock, "a+", opener=no_link)  # noqa: SIM115 - closed below
+        file = open(lock, "a+", encoding="utf-8", opener=no_link)  # noqa: SIM115 - closed below
     except OSError as error:
         raise RunError(f"cannot write in {lock.parent}: {error.strerror}") from None
     with file:

@@ -81,7 +81,8 @@ def load_images(
     folder = Path(dataset).expanduser()
     if os.sep in dataset or folder.exists():
         from sgas_cnn.datasets.folder import load_folder
+        from sgas_cnn.datasets.pictures import holds_pictures, load_pictures
 
-        return load_folder(folder, split)
+        return (load_pictures if holds_pictures(folder) else load_folder)(folder, split)
     known = unknown_name("data set", dataset, DATASETS, DataError)
     raise DataError(f"{known}, or give the path of a folder with train*.npz and test*.npz")

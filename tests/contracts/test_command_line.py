@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -411,3 +414,12 @@ def test_real_clouds(tmp_path: Path, data: Path) -> None:
     ended = entry.run(tmp_path, "search", *argv, *options)
     assert ended.status == 0, ended.err
     assert json.loads((tmp_path / "s" / "genotype.json").read_text())["meta"]["final"] is True
+
+
+def test_a_terminal_that_knows_few_characters_is_no_obstacle(tmp_path: Path) -> None:
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    program = "import sys; from sgas_gcn.cli import main; sys.argv[1:] = ['doctor']; main()"
+    words, environ = [sys.executable, "-c", program], os.environ | plain
+    done = subprocess.run(words, cwd=tmp_path, env=environ, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.isascii() and b"python" in done.stdout

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from own_folders import CLASSES, KINDS, Kind
 
-from sgas.errors import DataError
+from sgas.errors import DataError, InputError
 from sgas.family import Family
+from sgas.interface import search
+from sgas.native.library import Library
 
 
 @pytest.fixture(params=KINDS)
@@ -35,6 +37,14 @@ def test_an_unknown_name_lists_the_names_and_the_way_to_a_folder(kind: Kind) -> 
     name, message = kind.unknown
     with pytest.raises(DataError, match=message):
         kind.read(name, "train")
+
+
+def test_data_is_looked_at_before_kernels_are_compiled(
+    family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Library, "load", None)
+    with pytest.raises(InputError, match="nothing"):
+        search(family, tmp_path / "nothing")
 
 
 def test_a_folder_loads_both_splits(kind: Kind, folder: Path) -> None:

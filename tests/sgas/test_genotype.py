@@ -129,3 +129,11 @@ def test_notes_do_not_change_the_hash() -> None:
         first.content_hash
         != Genotype.from_json(json.dumps(broken("cells normal concat", [1, 9]))).content_hash
     )
+
+
+def test_numbers_as_numpy_prints_them_are_numbers() -> None:
+    plain = "Genotype(normal=[('a', 0), ('b', 1)], normal_concat=[1, 2])"
+    printed = plain.replace("0", "np.int64(0)").replace("[1", "[numpy.int32(1)")
+    assert Genotype.from_text(printed, "toy") == Genotype.from_text(plain, "toy")
+    with pytest.raises(GenotypeError, match="not a genotype"):
+        Genotype.from_text(plain.replace("0", "os.system(0)"), "toy")
