@@ -6,8 +6,10 @@ Exit status: 0 done, 1 failure, 2 wrong input, 130 interrupted after writing a c
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import logging
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +18,7 @@ from importlib import import_module
 from pathlib import Path
 
 from sgas import __version__
-from sgas.errors import SgasError, unknown_name
+from sgas.errors import SgasError, printable, unknown_name
 from sgas.family import Family
 from sgas.options import Words
 from sgas.registry import plugged
@@ -32,6 +34,12 @@ class VerbInfo:
     help: str
 
 
+REMEDIES = {
+    errno.ENOSPC: "make room there",
+    errno.EDQUOT: "make room there",
+    errno.EACCES: "take a folder where you may write",
+    errno.EROFS: "take a folder where you may write",
+}
 CAPTURING = ("search", "train", "sweep")  # verbs that take --cuda_graphs
 
 VERBS: dict[str, VerbInfo] = {
@@ -57,7 +65,7 @@ def main(family: Family, argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # a terminal may know fewer characters
     debug = "--debug" in words
     try:
-        with _notes():
+        with _notes(), _terminated_as_interrupted():
             return _dispatch(family, words[1:] + words[:1] if words[:1] == ["--debug"] else words)
     except SgasError as error:
         if debug:
@@ -65,7 +73,8 @@ def main(family: Family, argv: Sequence[str] | None = None) -> int:
         print(f"error: {error.for_command()}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr)
+        told = "error: interrupted; what is on disk is whole, and the same command goes on with it"
+        print(told, file=sys.stderr)
         return 130
     except BrokenPipeError:
         sys.stderr.close()
@@ -74,18 +83,38 @@ def main(family: Family, argv: Sequence[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
         where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        remedy = REMEDIES.get(error.errno or 0, "see to that")
+        told = printable(f"{where}{error.strerror or error}")
+        print(f"error: {told}; {remedy} and run the same command again", file=sys.stderr)
         return 1
     except Exception as error:  # the last line of defence: one line, the traceback on request
         if debug:
             traceback.print_exc()
-        message = " ".join(str(error).split())
+        message = printable(" ".join(str(error).split()))
         print(
             f"error: {type(error).__name__}: {message} (this looks like a fault of ours; "
             "run again with --debug and report what it prints)",
             file=sys.stderr,
         )
         return 1
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM ends a command as Ctrl-C does: by an exception, so that all is left in order."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not in the main thread: nothing to catch
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

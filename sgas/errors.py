@@ -18,6 +18,11 @@ def option(name: str, value: Any = "") -> str:
     return f"{MARK}{name}{BEFORE_VALUE}{value}{MARK}"
 
 
+def printable(text: str) -> str:
+    """The text with control characters as escapes: a name from a file never steers a terminal."""
+    return "".join(part if part.isprintable() else ascii(part)[1:-1] for part in text)
+
+
 def _phrased(message: str, flag: bool) -> str:
     """A message with its options as flags, or else as keywords."""
     parts = message.split(MARK)
@@ -36,8 +41,8 @@ class SgasError(Exception):
         return _phrased(super().__str__(), flag=False)
 
     def for_command(self) -> str:
-        """The message for who typed a command."""
-        return _phrased(super().__str__(), flag=True)
+        """The message for who typed a command, in one line whatever it quotes."""
+        return printable(_phrased(super().__str__(), flag=True))
 
 
 class InputError(SgasError, ValueError):

@@ -1,5 +1,7 @@
 """Files: written whole or not at all, never through a link that someone laid there; JSON read.
 
+An OSError of what stands here names the file that was meant.
+
 A folder of results may have a file of seals: the SHA-256 of each file's content, and of the one
 before it, by name. It is written before the files are: whenever a process ends, each of them is one
 of the two. What is neither was damaged later.
@@ -8,11 +10,13 @@ of the two. What is neither was damaged later.
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
+import io
 import json
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -23,25 +27,33 @@ from sgas.errors import RunError
 T = TypeVar("T")
 SEALS = "seals.json"
 TRIES = 3  # to read a file while its writer goes on
+FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet computes
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An OSError of the system inside names `path`; that of a library stays as it is."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Calls `write` on a temporary file beside `path` and puts it in place once it is on disk.
 
-    A reader sees the old file or the new one, whatever happens to this process. An OSError names
-    `path`.
+    A reader sees the old file or the new one, whatever happens to this process.
     """
     temporary = temporary_beside(path)
     try:
-        with open(temporary, "xb", opener=no_link) as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        if error.errno is None:  # a library's own
-            raise
-        raise OSError(error.errno, error.strerror, str(path)) from None
+        with naming(path):
+            with open(temporary, "xb", opener=no_link) as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -72,17 +84,32 @@ def make_folder(folder: Path) -> None:
     """Makes a folder and those above it, so that their names survive a power cut."""
     if not folder.is_dir():
         make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
+        with naming(folder):
+            folder.mkdir(exist_ok=True)
         sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:
     """Makes the names in a folder survive a power cut, where the file system can."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with naming(folder):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def csv_text(rows: Iterable[Sequence[Any]]) -> str:
+    """Rows as CSV; a text that a spreadsheet would take for a formula has an apostrophe before."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    for row in rows:
+        writer.writerow([_plain_cell(cell) for cell in row])
+    return text.getvalue()
+
+
+def _plain_cell(cell: Any) -> Any:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULAS) else cell
 
 
 def decode(content: bytes | str, kind: type[T]) -> T:

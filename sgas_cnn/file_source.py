@@ -12,11 +12,13 @@ al., CVPR 2015.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import math
 import multiprocessing
 import os
 import signal
+import sys
 import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -47,6 +49,8 @@ ATTEMPTS = 10  # at a window that lies inside
 MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)  # of ImageNet's training pixels
 STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 MOST_WORKERS = 8
+LONGEST_WAIT = 300.0  # seconds for a batch: a process that is silent so long will not answer
+DEATH_OF_PARENT = 1  # Linux's PR_SET_PDEATHSIG
 MOST_DAMAGED = 100  # in a row; more than that and something else is wrong
 
 Box = tuple[int, int, int, int]
@@ -169,11 +173,25 @@ class FileSource:
         """The batches of `order`, each `[B]` sample numbers, as `batch` gives them.
 
         Augmented by the chance of `epoch`; None: evaluation. One such iteration at a time: a new
-        one ends the one before. DataError where hardly any file can be read.
+        one ends the one before. DataError where hardly any file can be read, or a process that
+        reads ended or did not answer.
         """
         self._requests[:] = [Request(index.tolist(), epoch) for index in order]
-        for pixels in self._loader:
-            yield self._deliver(pixels)
+        pixels = iter(self._loader)
+        while (batch := self._next(pixels)) is not None:
+            yield self._deliver(batch)
+
+    def _next(self, pixels: Iterator[Pixels]) -> Pixels | None:
+        """The next batch, None after the last; DataError where its process has none."""
+        try:
+            return next(pixels, None)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise DataError(
+                f"a process that reads {self._reader.files.folder} ended or did not answer within "
+                f"{LONGEST_WAIT:g} s ({reason}): see to that folder, or give --num_workers 0, and "
+                "run the same command again"
+            ) from None
 
     @cached_property
     def _loader(self) -> Any:
@@ -189,6 +207,7 @@ class FileSource:
             batch_size=None,
             collate_fn=_unchanged,
             num_workers=workers,
+            timeout=LONGEST_WAIT if workers else 0,
             persistent_workers=workers > 0,
             # Other ways would run the caller's program again in every process.
             multiprocessing_context=fork if workers else None,
@@ -232,10 +251,12 @@ def _unchanged(pixels: Any) -> Any:
 
 
 def _leave_stops_to_the_loop(worker: int) -> None:
-    """Lets the loop alone decide what a stop signal means.
+    """Lets the loop alone decide what a stop signal means, and ends with it.
 
     A terminal sends Ctrl-C to all processes of a command, and so do `timeout` and Slurm SIGTERM.
     """
+    if sys.platform == "linux":  # else torch looks every few seconds, between two batches
+        ctypes.CDLL(None).prctl(DEATH_OF_PARENT, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from sgas.family import Family
-from sgas.files import write_text
+from sgas.files import csv_text, write_text
 from sgas.options import PLUGIN, Flag, Positional, parse, parser_for
 from sgas.running.machine import resolve_device
 from sgas.running.predict import Answers
@@ -39,13 +37,12 @@ def main(family: Family, argv: Sequence[str]) -> int:
     trained = TrainResult.from_run(family, values["run"])
     trained.network.to(resolve_device(values["device"] or "auto"))
     answers = trained.answers(values["data"])
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(_rows(answers, trained.classes))
+    text = csv_text(_rows(answers, trained.classes))
     if values["out"]:
-        write_text(Path(values["out"]), text.getvalue())
+        write_text(Path(values["out"]), text)
         print(f"wrote    {values['out']}")
     else:
-        print(text.getvalue(), end="")
+        print(text, end="")
     told = {"samples": len(answers.logits), **answers.figures()}
     for name, value in told.items():
         shown = f"{value:.4f}" if isinstance(value, float) else value

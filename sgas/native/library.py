@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from sgas.files import make_folder, write_text
+from sgas.files import make_folder, no_link, write_text
 
 logger = logging.getLogger("sgas")
 
@@ -423,6 +423,6 @@ def _locked(path: Path) -> Iterator[None]:
     """One process at a time; the kernel lets go of the lock of a process that was killed."""
     import fcntl
 
-    with open(path, "w", encoding="utf-8") as file:
+    with open(path, "a", encoding="utf-8", opener=no_link) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sgas.errors import DataError, option
-from sgas.files import sync_folder, write_text
+from sgas.files import no_link, sync_folder, write_text
 
 CHUNK = 1 << 20  # bytes
 TIMEOUT = 30  # seconds without an answer
@@ -45,7 +45,8 @@ def download(url: str, path: Path, checksum: str | None = None, hint: str = "") 
         if not path.exists():
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.with_name(f".{path.name}.lock").touch()
+                with _alone(path.with_name(f".{path.name}.lock")):
+                    pass
             except OSError as error:
                 raise DataError(
                     f"cannot write in {path.parent.resolve()} ({error.strerror}): give a "
@@ -97,7 +98,7 @@ def _complete(url: str, path: Path, checksum: str | None, advice: str) -> None:
 @contextmanager
 def _alone(lock: Path) -> Iterator[None]:
     """Waits until no other process downloads the same file."""
-    with open(lock, "w", encoding="utf-8") as file:
+    with open(lock, "a", encoding="utf-8", opener=no_link) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -128,7 +129,7 @@ def _fetch(url: str, part: Path) -> None:
                 return
         part.unlink()
         return _fetch(url, part)
-    with answer, open(part, "r+b" if have else "wb") as file:
+    with answer, open(part, "r+b" if have else "wb", opener=no_link) as file:
         # A server that knows no ranges sends the whole file again.
         start = have if answer.status == http.client.PARTIAL_CONTENT else 0
         file.seek(start)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from sgas.errors import DataError
-from sgas.own.npz import ArrayHeader, read_array, read_headers
+from sgas.own.npz import ArrayHeader, as_names, read_array, read_headers
 
 SPLITS = ("train", "test")
 PARTS_OF_A_SEARCH = 3  # weights, alphas, validation
@@ -119,14 +119,13 @@ def open_file(path: Path, kind: SampleKind) -> SampleFile:
         if problems:
             return SampleFile(path, kind, headers, problems)
         labels = read_array(path, "label")
-        names = read_array(path, "classes").tolist() if "classes" in headers else None
+        classes = tuple(as_names(read_array(path, "classes"))) if "classes" in headers else None
     except DataError as error:
         return SampleFile(path, kind, {}, (str(error),))
     if int(labels.min()) < 0 or int(labels.max()) >= 2**31:
         wrong = int(np.flatnonzero((labels < 0) | (labels >= 2**31))[0])
         problem = f"{path}: {kind.one} {wrong} has label {labels[wrong]}; labels count from 0"
         return SampleFile(path, kind, headers, (problem,))
-    classes = None if names is None else tuple(_as_text(name) for name in names)
     return SampleFile(path, kind, headers, (), labels.astype(np.int64), classes)
 
 
@@ -136,10 +135,6 @@ def refuse(problems: Iterable[str], more: str) -> None:
     if listed:
         rest = f" (and {len(listed) - 1} more: {more})" if len(listed) > 1 else ""
         raise DataError(listed[0] + rest)
-
-
-def _as_text(name: str | bytes) -> str:
-    return name.decode(errors="replace") if isinstance(name, bytes) else name
 
 
 def _header_problems(headers: dict[str, ArrayHeader], kind: SampleKind) -> Iterator[str]:

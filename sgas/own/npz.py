@@ -1,13 +1,15 @@
 """What an `.npz` file holds, known from its headers before anything is allocated.
 
 An `.npz` is a zip of `.npy` files, each of which begins with its shape and type. A file can claim
-any size there, so the claim is compared with what is stored and with the memory that is free.
+any size there, so the claim is compared with what is stored and with the memory that is free. Texts
+in arrays are names that a terminal may show: `as_names` takes control characters out of them.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -16,9 +18,14 @@ from typing import IO, Any
 
 import numpy as np
 
-from sgas.errors import DataError
+from sgas.errors import DataError, printable
 
-_DAMAGED = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+# Whatever a damaged file leads zipfile and NumPy's parser of headers to.
+_DAMAGED = (
+    *(OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, struct.error),
+    *(SyntaxError, TypeError, LookupError, AttributeError, OverflowError, MemoryError),
+)
+MOST_PACKED = 1032  # bytes that one byte of a deflated stream can stand for
 _CGROUP_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
@@ -42,6 +49,10 @@ class ArrayHeader:
         """Why the array cannot be read, or None."""
         if self.dtype.hasobject:
             return "holds pickled Python objects; save plain numbers, or names as a text array"
+        if self.dtype.itemsize == 0:
+            return (
+                f"is of type {self.dtype}, which has no bytes; the file is damaged: write it again"
+            )
         if min(self.shape, default=0) < 0 or self.nbytes != self.stored:
             return (
                 f"claims shape {list(self.shape)} of {self.dtype} ({in_words(self.nbytes)}), but "
@@ -69,11 +80,37 @@ def read_headers(path: Path) -> dict[str, ArrayHeader]:
 def read_array(path: Path, name: str) -> np.ndarray:
     """One array of an `.npz` file; DataError where the file is damaged or the array is missing."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            array: np.ndarray = arrays[name]
-            return array
-    except (*_DAMAGED, KeyError) as error:
+        with zipfile.ZipFile(path) as archive:
+            problem = _read_header(archive, archive.getinfo(f"{name}.npy")).problem()
+            if problem:
+                raise ValueError(f"{name} {problem}")
+            with archive.open(f"{name}.npy") as member:
+                return np.lib.format.read_array(member, allow_pickle=False)
+    except _DAMAGED as error:
         raise _damaged(path, error) from error
+
+
+def read_lone_array(path: Path) -> np.ndarray:
+    """The array of an `.npy` file; DataError where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            header = _header_of(file, os.fstat(file.fileno()).st_size)
+            if problem := header.problem():
+                raise ValueError(f"it {problem}")
+            file.seek(0)
+            return np.lib.format.read_array(file, allow_pickle=False)
+    except _DAMAGED as error:
+        reason = " ".join(str(error).split())[:160]
+        raise DataError(f"{path} cannot be read as an array ({reason})") from None
+
+
+def as_names(array: np.ndarray) -> list[str]:
+    """The texts of an array, of characters or bytes, with control characters as escapes."""
+    names: list[str | bytes] = array.tolist()
+    return [
+        printable(name.decode(errors="replace") if isinstance(name, bytes) else name)
+        for name in names
+    ]
 
 
 def available_memory() -> int:
@@ -105,10 +142,17 @@ def in_words(num_bytes: int) -> str:
 
 
 def _read_header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> ArrayHeader:
+    if info.file_size > MOST_PACKED * max(info.compress_size, 1):
+        raise ValueError(f"{info.filename} claims {in_words(info.file_size)} of next to nothing")
     with archive.open(info) as member:
-        version = np.lib.format.read_magic(member)
-        shape, _, dtype = _header_fields(member, version)
-        return ArrayHeader(shape, dtype, info.file_size - member.tell())
+        return _header_of(member, info.file_size)
+
+
+def _header_of(member: IO[bytes], size: int) -> ArrayHeader:
+    """The header of an array of which `size` bytes are stored with it."""
+    version = np.lib.format.read_magic(member)
+    shape, _, dtype = _header_fields(member, version)
+    return ArrayHeader(shape, dtype, size - member.tell())
 
 
 def _header_fields(

@@ -9,11 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sgas.errors import DataError
 from sgas.own.keep import refuse_kinds
-from sgas.own.npz import read_array
+from sgas.own.npz import read_array, read_lone_array
 
 ARRAYS = (".npy", ".npz")  # files of arrays
 
@@ -45,10 +43,7 @@ def array_of(path: Path, name: str) -> Any:
     """The array of a `.npy` file, or of this name in an `.npz` file; DataError if there is none."""
     if path.suffix == ".npz":
         return read_array(path, name)
-    try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as an array ({error})") from None
+    return read_lone_array(path)
 
 
 def in_chunks(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:

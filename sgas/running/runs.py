@@ -18,7 +18,9 @@ the records; on resume, records that the checkpoint does not know yet are droppe
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import glob
 import hashlib
 import io
 import json
@@ -39,6 +41,7 @@ from sgas.errors import DamagedRunError, GenotypeError, RunError, option
 from sgas.files import (
     decode,
     make_folder,
+    naming,
     no_link,
     read_json,
     read_sealed,
@@ -184,22 +187,27 @@ class Run:
         if folder.exists():
             go_on = f"go on with --resume {folder}, or " if is_run(folder) else ""
             raise RunError(f"{folder} exists already; {go_on}give another {option('out')}")
-        fresh = folder
         try:
             make_folder(folder.parent)
-            fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-            fresh.chmod(0o755)
-            for name, text in (texts or {}).items():
-                make_folder((fresh / name).parent)
-                write_text(fresh / name, text)
-            write_sealed(fresh, {CONFIG: _as_json(config).encode()})
-            lock = _lock(fresh)
-            os.rename(fresh, folder)
-        except OSError as error:
-            if fresh != folder:
+            _clear_killed_starts(folder)
+            fresh, lock = _fresh_folder(folder)
+            try:
+                fresh.chmod(0o755)
+                for name, text in (texts or {}).items():
+                    make_folder((fresh / name).parent)
+                    write_text(fresh / name, text)
+                write_sealed(fresh, {CONFIG: _as_json(config).encode()})
+                os.rename(fresh, folder)
+                sync_folder(folder.parent)
+            except BaseException:
+                lock.close()
                 shutil.rmtree(fresh, ignore_errors=True)
-            raise RunError(f"cannot make the run folder {folder}: {error.strerror}") from None
-        sync_folder(folder.parent)
+                raise
+        except OSError as error:
+            raise RunError(
+                f"cannot make the run folder {folder}: {error.strerror}; see to that and run the "
+                f"same command again, or give another {option('out')}"
+            ) from None
         return cls(folder, lock)
 
     @classmethod
@@ -207,11 +215,13 @@ class Run:
         """An existing run, to go on with; RunError where another process holds it."""
         read_config(folder)
         lock = _lock(folder)
-        for leftover in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
-            leftover.unlink(missing_ok=True)
         try:
+            with naming(folder):
+                for leftover in folder.glob(".*.tmp"):  # of a process that was killed
+                    leftover.unlink(missing_ok=True)
+                _clear_killed_starts(folder)
             return cls(folder, lock)
-        except RunError:
+        except BaseException:
             lock.close()
             raise
 
@@ -224,7 +234,8 @@ class Run:
     def log(self, message: str) -> None:
         """Adds a line with the time to log.txt."""
         stamp = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        with open(self.folder / "log.txt", "a", encoding="utf-8", opener=no_link) as file:
+        path = self.folder / "log.txt"
+        with naming(path), open(path, "a", encoding="utf-8", opener=no_link) as file:
             file.write(f"{stamp} {message}\n")
 
     def notice(self, message: str) -> None:
@@ -266,12 +277,7 @@ class Run:
 
         current = self.folder / CHECKPOINT
         if current.exists():
-            spare = temporary_beside(self.folder / PREVIOUS)
-            try:
-                os.link(current, spare)
-            except OSError:  # a file system without hard links
-                shutil.copyfile(current, spare)
-            os.replace(spare, self.folder / PREVIOUS)
+            _keep_as(current, self.folder / PREVIOUS)
         content = io.BytesIO()
         torch.save(dict(state), content)
         sealed = content.getvalue()
@@ -319,8 +325,25 @@ def read_checkpoint(path: Path) -> dict[str, Any] | None:
     sealed = content[:-SEAL_LENGTH]
     if content[-SEAL_LENGTH:] != _seal(sealed):
         return None
-    state: dict[str, Any] = torch.load(io.BytesIO(sealed), map_location="cpu", weights_only=True)
-    return state
+    try:
+        state = torch.load(io.BytesIO(sealed), map_location="cpu", weights_only=True)
+    except Exception:  # sealed, but no checkpoint: torch raises whatever that leads it to
+        return None
+    return state if isinstance(state, dict) else None
+
+
+def _keep_as(path: Path, other: Path) -> None:
+    """Gives what is at `path` the name `other` too, or a copy of it, in one step."""
+    spare = temporary_beside(other)
+    try:
+        with naming(other):
+            try:
+                os.link(path, spare)
+            except OSError:  # a file system without hard links
+                shutil.copyfile(path, spare)
+            os.replace(spare, other)
+    finally:
+        spare.unlink(missing_ok=True)  # a rename leaves it where both are one file already
 
 
 def _seal(content: bytes) -> bytes:
@@ -336,7 +359,10 @@ def _lock(folder: Path) -> IO[str]:
     try:
         lock = open(folder / LOCK, "a+", encoding="utf-8", opener=no_link)  # noqa: SIM115 - as long as the run
     except OSError as error:
-        raise RunError(f"cannot write in {folder}: {error.strerror}") from None
+        raise RunError(
+            f"cannot write in {folder}: {error.strerror}; see to that and run the same command "
+            "again"
+        ) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -345,3 +371,22 @@ def _lock(folder: Path) -> IO[str]:
             f"{folder} is being written by another process; wait for it to end"
         ) from None
     return lock
+
+
+def _fresh_folder(folder: Path) -> tuple[Path, IO[str]]:
+    """A new folder beside `folder`, held by this process, that will become it."""
+    while True:
+        fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        with contextlib.suppress(RunError):  # another start took it for one of a killed process
+            return fresh, _lock(fresh)
+        if fresh.exists():
+            raise RunError(
+                f"cannot write in {folder.parent}; see to that and run the same command again"
+            )
+
+
+def _clear_killed_starts(folder: Path) -> None:
+    """Removes what starts of this run left that were killed before it had its name."""
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}.????????"):
+        with contextlib.suppress(RunError), _lock(left):  # held: a start that goes on
+            shutil.rmtree(left, ignore_errors=True)

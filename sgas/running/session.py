@@ -235,7 +235,8 @@ def _execute(
     from sgas.running.loop import Loop
 
     task, body, verb = opened.task, opened.body, settings.verb
-    with run, _listening(settings, task, run, output or Output()) as (listener, say):
+    again = f"{family.command} {verb} --resume {run.folder}"
+    with run, _stops(again), _listening(settings, task, run, output or Output()) as (listener, say):
         say(f"run   {run.folder}")
         if settings.genotype is None:
             say(_in_line("data ", settings.run.dataset, opened.facts["parts"], *task.remarks))
@@ -256,11 +257,7 @@ def _execute(
             run.notice(f"{settings.run.dataset}: {warning}")
         for notice in run.notices:
             say(f"note  {notice}")
-        try:
-            loop.execute()
-        except Interrupted as stop:
-            again = f"{family.command} {verb} --resume {run.folder}"
-            raise Interrupted(f"{stop.args[0]}; go on with: {again}") from None
+        loop.execute()
         if verb == "search":
             from sgas.running.pictures import draw_run
 
@@ -275,6 +272,17 @@ def _execute(
 
 def _in_line(name: str, *parts: Any) -> str:
     return f"{name} {' · '.join(map(str, parts))}"
+
+
+@contextlib.contextmanager
+def _stops(again: str) -> Iterator[None]:
+    """A stop inside says how to go on; one between the epochs and the end loses nothing either."""
+    try:
+        yield
+    except Interrupted as stop:
+        raise Interrupted(f"{stop.args[0]}; go on with: {again}") from None
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped outside of the epochs; go on with: {again}") from None
 
 
 def _network_in_words(settings: Settings, network: Any) -> str:
@@ -327,7 +335,7 @@ def restore(loop: Loop) -> bool:
         loop.restore(state)
     except (SgasError, torch.OutOfMemoryError):
         raise
-    except (KeyError, ValueError, RuntimeError) as error:
+    except (LookupError, ValueError, RuntimeError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DamagedRunError(
             f"the checkpoint in {loop.run.folder} is not of this run ({reason}); put its own back, "

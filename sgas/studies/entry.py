@@ -160,7 +160,7 @@ def _output_into(path: Path) -> Iterator[None]:
     """Adds to `path` what this process and libraries in it print."""
     streams: list[tuple[int, Any]] = [(1, sys.stdout), (2, sys.stderr)]
     saved = [(os.dup(number), number) for number, _ in streams]
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
     try:
         for number, stream in streams:
             stream.flush()

@@ -5,11 +5,10 @@ The tables' texts are made once, so that terminal, Markdown and page show the sa
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sgas.files import csv_text
 from sgas.reports.html import Table
 from sgas.studies.statistics import Spread
 from sgas.studies.summary import (
@@ -77,24 +76,22 @@ def markdown_table(table: Table) -> list[str]:
 def to_csv(summary: Summary) -> str:
     """One row a strategy, a rank correlation and a comparison; stamp in the last columns."""
     stamp = stamp_of(summary)
-    text = io.StringIO()
     own = {"n", "seeds"}
     named = [key for key in stamp if key not in own]
-    writer = csv.DictWriter(text, [*CSV_COLUMNS, *named], lineterminator="\n")
-    writer.writeheader()
     shared = {key: stamp[key] for key in named}
     common = {"metric": summary.results.metric, "unit": summary.results.unit, **shared}
     warnings = " ".join(summary.warnings)
-    for strategy in summary.strategies:
-        writer.writerow({**common, **_strategy_values(strategy), "says": warnings})
+    rows: list[dict[str, Any]] = [
+        {**common, **_strategy_values(strategy), "says": warnings}
+        for strategy in summary.strategies
+    ]
     for row in summary.given:
         figures = {"n": row.n, "mean": row.mean, "sd": row.sd}
-        writer.writerow({"row": "given", "name": row.name, **figures})
-    for rank in summary.ranks:
-        writer.writerow({**common, **_rank_values(rank)})
-    for comparison in summary.comparisons:
-        writer.writerow({**common, **_comparison_values(comparison)})
-    return text.getvalue()
+        rows.append({"row": "given", "name": row.name, **figures})
+    rows += [{**common, **_rank_values(rank)} for rank in summary.ranks]
+    rows += [{**common, **_comparison_values(each)} for each in summary.comparisons]
+    header = [*CSV_COLUMNS, *named]
+    return csv_text([header, *([row.get(name, "") for name in header] for row in rows)])
 
 
 def _strategies(summary: Summary) -> Table:

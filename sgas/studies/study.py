@@ -26,7 +26,7 @@ import msgspec
 
 from sgas.cells.genotype import Genotype
 from sgas.errors import RunError
-from sgas.files import no_link, read_json, write_text
+from sgas.files import no_link, read_json, write_sealed
 from sgas.running.runs import is_run, read_genotype, read_metrics
 
 STUDY, MANIFEST, LOCK = "study.json", "manifest.json", ".manifest.lock"
@@ -172,7 +172,8 @@ def read_manifest(folder: Path) -> Manifest:
 
 def write_info(folder: Path, info: StudyInfo) -> None:
     """Puts study.json into a folder, whole or not at all."""
-    write_text(folder / STUDY, _pretty(info))
+    with hold(folder / LOCK):  # the seals are those of the manifest too
+        write_sealed(folder, {STUDY: _pretty(info)})
 
 
 def change_parts(folder: Path, changes: Mapping[str, Part] | Change) -> Manifest:
@@ -185,7 +186,7 @@ def change_parts(folder: Path, changes: Mapping[str, Part] | Change) -> Manifest
         new = changes(known) if callable(changes) else changes
         manifest = Manifest(1, {**known, **new})
         if new:
-            write_text(folder / MANIFEST, _pretty(manifest))
+            write_sealed(folder, {MANIFEST: _pretty(manifest)})
     return manifest
 
 
@@ -207,8 +208,8 @@ def hold(lock: Path, taken: str | None = None) -> Iterator[None]:
         yield
 
 
-def _pretty(value: Any) -> str:
-    return json.dumps(msgspec.to_builtins(value), indent=2) + "\n"
+def _pretty(value: Any) -> bytes:
+    return (json.dumps(msgspec.to_builtins(value), indent=2) + "\n").encode()
 
 
 def _entry(folder: Path, name: str, parts: Mapping[str, Part]) -> Entry:

@@ -21,7 +21,7 @@ from sgas.errors import DataError
 from sgas.own.download import download
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
-CHECKSUM = "md5:c32a1d4ab5d03f1284b67883e8d87530"
+CHECKSUM = "sha256:c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
 ARCHIVE, FOLDER = "cifar-10-binary.tar.gz", "cifar-10-batches-bin"
 # fmt: off
 CLASSES = (

@@ -24,7 +24,14 @@ from pathlib import Path
 import numpy as np
 
 from sgas.errors import DataError
-from sgas.own.npz import ArrayHeader, available_memory, in_words, read_array, read_headers
+from sgas.own.npz import (
+    ArrayHeader,
+    as_names,
+    available_memory,
+    in_words,
+    read_array,
+    read_headers,
+)
 
 SPLITS = ("train", "val", "test")
 # Two graphs (with and without self-loops) keep four numbers for each direction of an edge.
@@ -175,9 +182,11 @@ def _read(path: Path, headers: Headers) -> GraphFile:
         for name, end in ends.items()
     }
     if "label_names" in headers:
-        names = tuple(_as_text(name) for name in read_array(path, "label_names").tolist())
+        names = tuple(as_names(read_array(path, "label_names")))
     else:
-        count = labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1
+        # More classes than nodes cannot all have one: a huge number makes no list of names.
+        highest = 0 if labels.ndim == 2 else min(int(labels.max()), len(labels))
+        count = labels.shape[1] if labels.ndim == 2 else highest + 1
         names = tuple(str(number) for number in range(max(count, 0)))
     directed = bool(read_array(path, "directed").any()) if "directed" in headers else False
     splits = _read_splits(path, headers, several)
@@ -196,16 +205,12 @@ def _read(path: Path, headers: Headers) -> GraphFile:
     )
 
 
-def _as_text(name: str | bytes) -> str:
-    return name.decode(errors="replace") if isinstance(name, bytes) else name
-
-
 def _read_splits(path: Path, headers: Headers, several: bool) -> dict[str, np.ndarray]:
     """Graph or node numbers by split; masks become numbers."""
     if several:
         if "split" not in headers:
             return {}
-        words = np.array([_as_text(word) for word in read_array(path, "split").tolist()])
+        words = np.array(as_names(read_array(path, "split")))
         if len(words) != headers["node_ptr"].shape[0] - 1:
             raise DataError(
                 f"{path}: split has {len(words)} words for {headers['node_ptr'].shape[0] - 1} "

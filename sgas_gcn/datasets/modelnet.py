@@ -32,6 +32,12 @@ STORED_POINTS = 2048
 # Every run draws from the same clouds, as with the published lists of points.
 SEED = 0
 
+# Of the archives, as several projects publish them.
+CHECKSUMS = {
+    10: "sha256:9d8679435fc07d1d26f13009878db164a7aa8ea5e7ea3c8880e42794b7307d51",
+    40: "sha256:42dc3e656932e387f554e25a4eb2cc0e1a1bd3ab54606e2a9eae444c60e536ac",
+}
+
 # fmt: off
 CLASSES = {
     10: (
@@ -89,12 +95,10 @@ def _read_clouds(stored: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def _archive(num_classes: int, folder: Path) -> Path:
     """The archive of meshes, downloaded where it is missing."""
-    path = folder / f"ModelNet{num_classes}.zip"
-    if not path.exists():
-        from torch_geometric.datasets import ModelNet
+    from torch_geometric.datasets import ModelNet
 
-        download(ModelNet.urls[str(num_classes)], path)
-    return path
+    path = folder / f"ModelNet{num_classes}.zip"
+    return download(ModelNet.urls[str(num_classes)], path, CHECKSUMS[num_classes])
 
 
 def _draw_clouds(num_classes: int, split: str, path: Path, stored: Path) -> None:

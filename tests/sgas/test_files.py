@@ -13,7 +13,15 @@ from sgas.cells.genotype import CellGene, EdgeGene, Genotype
 from sgas.errors import RunError, SgasError
 from sgas.files import make_folder, no_link, read_sealed, write_atomically, write_sealed, write_text
 from sgas.options import read_yaml
-from sgas.running.runs import read_config, read_genotype, read_metrics, read_records
+from sgas.running.runs import (
+    Run,
+    _keep_as,
+    _lock,
+    read_config,
+    read_genotype,
+    read_metrics,
+    read_records,
+)
 from sgas.running.trained import read_result
 from sgas.studies.study import read_study
 
@@ -140,3 +148,19 @@ def test_a_process_that_ends_between_seals_and_files_damages_nothing(
             else:
                 write_sealed(tmp_path, {"a": content, "b": content})
         assert {read_sealed(tmp_path / name) for name in "ab"} <= {b"1", b"2", b"3"}
+
+
+def test_one_file_of_two_names_leaves_no_third(tmp_path: Path) -> None:
+    """A rename of a name onto another of the same file does nothing, by POSIX."""
+    (tmp_path / "a").write_text("1")
+    for _ in range(2):
+        _keep_as(tmp_path / "a", tmp_path / "b")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_what_a_killed_start_left_is_cleared_and_a_running_one_is_not(tmp_path: Path) -> None:
+    left, running = tmp_path / ".run.abcdefgh", tmp_path / ".run.01234567"
+    left.mkdir()
+    running.mkdir()
+    with _lock(running), Run.create(tmp_path / "run", {}):
+        assert not left.exists() and running.exists()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from processes import Cli, command
+from processes import Cli, command, edit
 from sweeps import COMMAND, NAMES, QUICK, figures, states, sweep
 from toy_family import FAMILY
 
@@ -141,7 +141,7 @@ def test_a_run_that_was_taken_away_is_made_again(undisturbed: Path, tmp_path: Pa
     (tmp_path / "study" / "random-0" / "train" / "evaluation.json").unlink()
     made = json.loads((tmp_path / "study" / "study.json").read_text())
     del made["search"]["run"]["cuda_graphs"]  # as if it was begun before this option was there
-    (tmp_path / "study" / "study.json").write_text(json.dumps(made))
+    edit(tmp_path / "study" / "study.json", json.dumps(made))
     assert sweep(tmp_path, *argv).status == 0
     assert figures(tmp_path / "study") == before
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,19 @@ from torch import Tensor
 
 from sgas.data import BatchOrder, in_order, stratified_parts
 from sgas.errors import DataError
+from sgas_cnn import file_source
 from sgas_cnn.config import ImageDataConfig
 from sgas_cnn.datasets import load_images
 from sgas_cnn.datasets.imagenet import ImageFiles
-from sgas_cnn.file_source import MEAN, STD, FileSource, change_colors, middle, random_box
+from sgas_cnn.file_source import (
+    MEAN,
+    STD,
+    BatchReader,
+    FileSource,
+    change_colors,
+    middle,
+    random_box,
+)
 
 Image = pytest.importorskip("PIL.Image", reason="reading pictures needs Pillow")
 
@@ -131,6 +141,7 @@ def test_readers_leave_stop_signals_to_the_loop(files: ImageFiles, number: signa
 
 HELD = """
 import sys
+import time
 from pathlib import Path
 import torch
 from sgas_cnn.config import ImageDataConfig
@@ -148,6 +159,26 @@ def test_readers_that_are_still_held_do_not_keep_python_from_ending(data_root: P
     argv = [sys.executable, "-c", HELD, str(data_root)]
     ended = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 1 and "ValueError: the end" in ended.stderr
+
+
+def test_readers_end_with_a_process_that_is_killed(data_root: Path) -> None:
+    last = "print(reader._loader._iterator._workers[0].pid, flush=True)\nos.kill(os.getpid(), 9)"
+    script = "import os" + HELD.replace('raise ValueError("the end")', last)
+    argv = [sys.executable, "-c", script, str(data_root)]
+    ended = subprocess.run(argv, stdout=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert ended.returncode == -9
+    time.sleep(1)  # torch's own watchdog takes five
+    status = Path(f"/proc/{int(ended.stdout)}/status")
+    assert not status.exists() or "(zombie)" in status.read_text()
+
+
+def test_a_reader_that_hangs_is_told_within_its_time(
+    files: ImageFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_source, "LONGEST_WAIT", 1.0)
+    monkeypatch.setattr(BatchReader, "__getitem__", lambda self, request: time.sleep(60))
+    with pytest.raises(DataError, match=r"did not answer within 1 s .*: see to that folder"):
+        epoch_of(source(files), 0, torch.arange(8).view(4, 2))
 
 
 def test_chance_follows_from_seed_epoch_and_file_alone(files: ImageFiles) -> None:

@@ -12,6 +12,7 @@ import pytest
 from own_folders import KINDS
 
 from sgas.errors import DataError
+from sgas.own import npz
 from sgas_gcn.datasets import load_points
 from sgas_gcn.datasets.folder import describe_folder
 
@@ -100,7 +101,7 @@ def test_a_claim_of_more_than_is_stored(folder: Path, shape: tuple[int, ...]) ->
     assert "100 bytes are stored" in message
 
 
-def test_a_claim_that_the_zip_confirms_meets_the_memory_limit(folder: Path) -> None:
+def test_a_claim_that_the_zip_confirms_is_held_to_what_is_packed(folder: Path) -> None:
     shape = (10**6, 10**6, 3)
     header = npy_header(shape)
     path = write_raw(folder, header + bytes(100))
@@ -115,7 +116,14 @@ def test_a_claim_that_the_zip_confirms_meets_the_memory_limit(folder: Path) -> N
     (size,) = struct.unpack("<I", tail[12:16])
     tail[12:16] = struct.pack("<I", size + len(field))
     path.write_bytes(raw[:directory] + bytes(entry) + field + bytes(tail))
-    assert "points takes 10.9 TiB" in KIND.failure(folder)
+    assert "points.npy claims 10.9 TiB of next to nothing" in KIND.failure(folder)
+
+
+def test_an_array_that_is_there_meets_the_memory_limit(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(npz, "available_memory", lambda: 100)
+    assert "points takes" in KIND.failure(folder)
 
 
 def test_the_real_clouds_load(data: Path) -> None:

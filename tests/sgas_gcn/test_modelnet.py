@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from sgas.errors import DataError
-from sgas.own.download import checksum_of
-from sgas_gcn.datasets import load_points
+from sgas.own.download import checksum_of, download
+from sgas_gcn.datasets import load_points, modelnet
 from sgas_gcn.datasets.modelnet import CLASSES, parse_off
 
 pytestmark = pytest.mark.usefixtures("no_network")
@@ -45,6 +45,16 @@ def write_archive(path: Path, **changed: str | None) -> None:
                 archive.writestr(f"ModelNet10/{name}/{split}/{name}_{number:04}.off", mesh)
 
 
+@pytest.fixture(autouse=True)
+def any_archive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An archive that is there passes for the published one."""
+
+    def there(url: str, path: Path, checksum: str) -> Path:
+        return path if path.exists() else download(url, path, checksum)
+
+    monkeypatch.setattr(modelnet, "download", there)
+
+
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
     """A whole archive where the download would lie."""
@@ -62,6 +72,14 @@ def test_an_archive_put_in_place_needs_no_network(archive: Path, tmp_path: Path)
         assert "night_stand" in arrays.classes
         assert arrays.labels.tolist() == np.repeat(np.arange(10), count).tolist()
         assert np.linalg.norm(arrays.inputs, axis=-1).max() <= 1.001
+
+
+def test_another_archive_than_the_published_one_is_refused(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(modelnet, "download", download)
+    with pytest.raises(DataError, match=r"has the checksum sha256:.*, expected is sha256:9d8679"):
+        load_points("modelnet10", "train", tmp_path, 512, 0)
 
 
 def test_kept_clouds_are_whole_centred_and_have_normals(archive: Path, tmp_path: Path) -> None:
