@@ -12,7 +12,7 @@ So is what a result may be called: the worst protocol of all that made it (`prov
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -114,7 +114,7 @@ def search_parts(
     validation = held_out if own is None else own
     sizes = "/".join(str(splits.count(part)) for part in (weights, alphas, validation))
     label = f"protocol clean: {sizes} {splits.samples} for weights/alphas/validation"
-    return SearchParts(weights, alphas, validation, label)
+    return SearchParts(_in_steps(weights), _in_steps(alphas), validation, label)
 
 
 def _paper_search(splits: Splits, seed: int, device: torch.device) -> SearchParts:
@@ -122,7 +122,7 @@ def _paper_search(splits: Splits, seed: int, device: torch.device) -> SearchPart
     if alphas_on is AlphasOn.HALF:
         weights, alphas = splits.parts_of_training((0.5, 0.5), seed, device)
         label = "protocol paper: halves of the training set; validation on the alphas' half"
-        return SearchParts(weights, alphas, alphas, label, alphas_on)
+        return SearchParts(_in_steps(weights), _in_steps(alphas), alphas, label, alphas_on)
     test = alphas_on is AlphasOn.TEST
     reported = splits.test_part(device) if test else splits.validation_part(device)
     if reported is None:
@@ -131,7 +131,13 @@ def _paper_search(splits: Splits, seed: int, device: torch.device) -> SearchPart
             f"give {option('protocol', CLEAN)}"
         )
     label = f"protocol paper: the {alphas_on.value} trains the alphas and is the validation part"
-    return SearchParts(splits.training_part(device), reported, reported, label, alphas_on)
+    weights, alphas = _in_steps(splits.training_part(device)), _in_steps(reported)
+    return SearchParts(weights, alphas, reported, label, alphas_on)
+
+
+def _in_steps(part: Source) -> Source:
+    """A part that is trained on, as it says itself that steps take it; others are as they are."""
+    return part.in_steps() if hasattr(part, "in_steps") else part
 
 
 def train_parts(
@@ -154,7 +160,7 @@ def train_parts(
             f"kept_epoch is {BEST}, but a training on {splits.dataset} (protocol {protocol}) has "
             f"no validation part to choose by: give {option('kept_epoch', LAST)}"
         )
-    return drawn
+    return replace(drawn, training=_in_steps(drawn.training))
 
 
 def _train_parts(

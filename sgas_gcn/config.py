@@ -145,6 +145,12 @@ class GraphDataConfig:
     feature_dropout: float = option(
         0.0, "probability of zeroing a feature of a node in a batch", low=0, high=0.95
     )
+    batch_nodes: int = option(
+        0,
+        "most nodes of one large graph that a training step holds for each of its batch_size "
+        "parts; figures are those of the whole graph; 0: the whole graph in a step",
+        low=0,
+    )
     micro_f1_by: str = option(
         "node",
         "micro-F1 over all nodes at once, or of each graph and averaged by numbers of nodes",

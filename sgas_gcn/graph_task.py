@@ -18,10 +18,11 @@ from sgas.cells.genotype import Genotype
 from sgas.cells.space import SearchSpace
 from sgas.config import RunConfig
 from sgas.data import Source, SubsetSource, stratified_parts
-from sgas.errors import DataError
+from sgas.errors import ConfigError, DataError, option
 from sgas.family import Network, Supernet, refuse_auxiliary
 from sgas.labels import Labels, ManyLabels, ManyLabelsByGraph, OneClass
 from sgas.protocols import AlphasOn
+from sgas_gcn.blocks import Blocks
 from sgas_gcn.config import (
     GRAPH_SPACE,
     NASBENCHGRAPH_SPACE,
@@ -104,13 +105,14 @@ class GraphSource:
     """Whole graphs on the device, each with its rows of targets; a sample is a graph.
 
     Their edges were sorted once; a batch joins them. In training, features are put to `centre`
-    `[D]`, or zero, by chance.
+    `[D]`, or zero, by chance. `blocks` are those of steps, where they do not hold the whole graph.
     """
 
     graphs: Sequence[GraphBatch]
     targets: Sequence[Tensor]
     feature_dropout: float = 0.0
     centre: Tensor | None = None
+    blocks: Blocks | None = None
 
     def __len__(self) -> int:
         return len(self.graphs)
@@ -137,6 +139,15 @@ class GraphSource:
     def num_asked(self) -> int:
         """How many nodes are asked."""
         return sum(map(len, self.targets))
+
+    def in_steps(self) -> GraphSource:
+        """The asked nodes as training steps take them: in blocks, if there are any."""
+        if self.blocks is None:
+            return self
+        (graph,), (targets,) = self.graphs, self.targets
+        asked = graph.asked_nodes.cpu().numpy()
+        graphs, parts = self.blocks.asking(asked, targets, graph.x.device)
+        return replace(self, graphs=graphs, targets=parts, blocks=None)
 
     def only(self, rows: Tensor) -> GraphSource:
         """The same one graph, of whose asked nodes the `rows` `[n]` alone are asked."""
@@ -177,7 +188,9 @@ class GraphTask(GraphModels):
         standardize = getattr(model, "standardize", None)  # None: the space has no such option
         self._standardizes = bool(standardize)
         advice = "standardise them in the data" if standardize is None else ADVICE
-        self.warnings = [] if self._standardizes else self._moments.warnings(advice)
+        far = [] if self._standardizes else self._moments.warnings(advice)
+        self._blocks = self._in_blocks(data.batch_nodes)
+        self.warnings = [*far, *self._in_words(self._blocks)]
 
     def build_supernet(self) -> Supernet:
         """A supernet with nothing decided, on the CPU, that knows the training set's moments."""
@@ -202,6 +215,27 @@ class GraphTask(GraphModels):
                     "takes 2: leave it out"
                 )
 
+    def _in_blocks(self, most_nodes: int) -> Blocks | None:
+        """The blocks of steps, where there is one graph that is larger than that."""
+        graph = self._training.graphs[0]
+        if most_nodes and not self.transductive:
+            raise ConfigError(
+                f"batch_nodes is {most_nodes}, but {self.dataset} has several graphs, of which a "
+                f"step takes {option('batch_size')}: leave it out"
+            )
+        if not 0 < most_nodes < len(graph.x):
+            return None
+        return Blocks.of(graph.x, graph.edges, most_nodes)
+
+    def _in_words(self, blocks: Blocks | None) -> list[str]:
+        if blocks is None:
+            return []
+        return [
+            f"steps hold {len(blocks.batches)} blocks of at most {self._data.batch_nodes} nodes, "
+            f"without the {blocks.left_out:.1%} of edges that join two; figures are those of the "
+            "whole graph"
+        ]
+
     @property
     def preparation(self) -> GraphPreparation:
         """Graphs as they are."""
@@ -215,7 +249,7 @@ class GraphTask(GraphModels):
         centre = None
         if self._standardizes:
             centre = torch.from_numpy(self._moments.mean.astype(np.float32)).to(device)
-        return GraphSource(batches, targets, self._data.feature_dropout, centre)
+        return GraphSource(batches, targets, self._data.feature_dropout, centre, self._blocks)
 
     def parts_of_training(
         self, fractions: tuple[float, ...], seed: int, device: torch.device

@@ -21,6 +21,7 @@ class NetworkOptions(TypedDict, total=False):
     shift: float
     jitter: float
     feature_dropout: float
+    batch_nodes: int
     post_layers: int
     standardize: bool
 
