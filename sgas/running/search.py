@@ -15,19 +15,14 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-import msgspec
 import torch
 from torch import Tensor, nn
 
-from sgas.cells.decisions import CellDecisions, Status, genotype_of
+from sgas.cells.decisions import CellDecisions
 from sgas.cells.genotype import Genotype
 from sgas.config import SearchConfig
 from sgas.data import BatchOrder, Source, batches
-from sgas.deciding.evidence import Evidence, in_words, is_enough
-from sgas.deciding.records import EpochRecord
-from sgas.deciding.replay import empty_history, extend_history, score_epoch
-from sgas.deciding.schedule import Schedule, cosine
-from sgas.deciding.strategies import EpochView, strategy_named
+from sgas.deciding.schedule import cosine
 from sgas.family import Searchable, Supernet
 from sgas.protocols import VALIDATION, SearchParts
 from sgas.running.capture import Recorder, Step, captured
@@ -51,6 +46,7 @@ from sgas.running.optimizers import (
     whole_steps,
 )
 from sgas.running.paths import measure_effects, paths
+from sgas.running.searched import SearchedCells
 
 
 class Search:
@@ -75,17 +71,10 @@ class Search:
         self.task, self.config, self.parts = task, config, parts
         self.labels, self.measured = task.labels, {VALIDATION: parts.validation}
         self.seed, self.device, self.precision = seed, device, precision
-        self.strategy = strategy_named(config.strategy)
+        self.cells = SearchedCells(task.space, task.num_steps, config, seed, notes)
+        self.space, self.schedule = task.space, self.cells.schedule
+        self.strategy = self.cells.strategy
         self.recorder = None if self.strategy.trains_paths else recorder  # each step is another
-        self.notes = dict(notes)
-        self.space = task.space
-        self.topology = self.space.topology(task.num_steps)
-        self.schedule = Schedule.of(config, self.topology)
-        self.decisions = {k: CellDecisions.none_yet(self.topology) for k in self.space.cell_kinds}
-        history = empty_history(self.topology.num_edges, len(self.space.operations))
-        self.history = {kind: history for kind in self.space.cell_kinds}
-        self.errors: dict[str, Tensor | None] = dict.fromkeys(self.space.cell_kinds)
-        self.evidence: dict[str, Evidence | None] = {}  # by kind and edge, in order of decision
         self.random = RandomState(seed, device)
         self.network: Supernet = task.build_supernet().to(device)
         self.statistics = NormStatistics(
@@ -116,6 +105,11 @@ class Search:
         """The supernet's weights, from where no walk over its modules is needed."""
         parameters: list[nn.Parameter] = self.weight_optimizer.param_groups[0]["params"]
         return parameters
+
+    @property
+    def decisions(self) -> dict[str, CellDecisions]:
+        """What is decided so far, by kind of cell."""
+        return self.cells.decisions
 
     @property
     def num_epochs(self) -> int:
@@ -169,8 +163,7 @@ class Search:
             self.network.select(next(dealt))
             loss, predictions = weight_step(inputs, targets)
             if step == len(index):  # what the epoch's figures are of
-                views = {kind: self._view(epoch, kind) for kind in self.decisions}
-                self.network.select({k: self.strategy.complete(v) for k, v in views.items()})
+                self.network.select(self.cells.cut(epoch, self._alphas()))
             yield loss, predictions, targets
 
     def captured_steps(self) -> tuple[Step, ...]:
@@ -224,14 +217,16 @@ class Search:
         batch_size = self.batch_size
         if self.strategy.trains_paths:
             self._measure_effects(epoch)
-        records, cut = self._decide(epoch)
+        before = dict(self.decisions)
+        found = self.cells.decide(epoch, self._alphas())
+        if self.decisions != before:
+            self.prune()
         state = {
             "learning_rate": self._learning_rate(epoch),
             "batch_size": batch_size,
-            "decided": sum(cell.num_decided for cell in self.decisions.values()),
+            "decided": self.cells.num_decided,
         }
-        news = tuple(self._in_words(record) for record in records if record.edge is not None)
-        return EpochEnd(state, records, self._genotype(cut, epoch=epoch), news)
+        return EpochEnd(state, *found)
 
     def _measure_effects(self, epoch: int) -> None:
         """Puts the effects of open edges in the place of the alphas, before a decision."""
@@ -252,42 +247,12 @@ class Search:
         with torch.no_grad():
             for kind, effects in found.items():
                 self.network.alphas[kind].copy_(effects.gains)
-                self.errors[kind] = effects.errors
+                self.cells.errors[kind] = effects.errors
 
-    def _view(self, epoch: int, kind: str) -> EpochView:
-        """What the strategy sees of a kind of cell."""
-        return EpochView(
-            epoch,
-            kind,
-            self.network.alphas[kind].detach().double().cpu(),
-            self.history[kind],
-            self.decisions[kind],
-            self.space.operations,
-            self.schedule,
-            self.seed,
-            self.errors[kind],
-        )
-
-    def _decide(self, epoch: int) -> tuple[list[EpochRecord], dict[str, CellDecisions]]:
-        """This epoch's records, and the cells that would be cut now; prunes what was decided."""
-        records: list[EpochRecord] = []
-        cut, before = {}, dict(self.decisions)
-        for kind in self.decisions:
-            view = self._view(epoch, kind)
-            made, self.decisions[kind] = score_epoch(view, self.strategy)
-            cut[kind] = self.strategy.complete(view)
-            records.extend(made)
-            self.evidence |= {
-                self._name_of(kind, record.edge): record.evidence
-                for record in made
-                if record.edge is not None
-            }
-            self.history[kind] = extend_history(
-                self.history[kind], view.alphas, self.config.history_size
-            )
-        if self.decisions != before:
-            self.prune()
-        return records, cut
+    def _alphas(self) -> dict[str, Tensor]:
+        """The alphas of each kind of cell, float64 `[E, O]` on the CPU."""
+        alphas = self.network.alphas
+        return {kind: alphas[kind].detach().double().cpu() for kind in self.decisions}
 
     def prune(self) -> None:
         """Frees what the decisions leave out: operations, optimiser state, captured steps."""
@@ -298,46 +263,12 @@ class Search:
 
     def genotype(self) -> Genotype:
         """The genotype of a search that has decided every edge."""
-        return self._genotype(self.decisions)
-
-    def _genotype(self, cells: Mapping[str, CellDecisions], **more: Any) -> Genotype:
-        """The genotype of complete cells, with notes on where it comes from.
-
-        `without_evidence` names the edges whose operation is not told from chance, decided or not.
-        """
-        final = all(cell.complete for cell in self.decisions.values())
-        told = {name for name, evidence in self.evidence.items() if is_enough(evidence)}
-        kept = [
-            self._name_of(kind, edge)
-            for kind, cell in cells.items()
-            for edge in cell.with_status(Status.DECIDED)
-        ]
-        weak = [name for name in kept if name not in told]
-        notes = {**self.notes, **more, "final": final, "without_evidence": weak}
-        return genotype_of(self.space, cells, **notes)
-
-    def _name_of(self, kind: str, edge: int) -> str:
-        """An edge in words, with the kind of its cell where there are several."""
-        name = self.topology.edge_name(self.topology.edges[edge])
-        return f"{kind} cell: {name}" if len(self.space.cell_kinds) > 1 else name
-
-    def _in_words(self, record: EpochRecord) -> str:
-        """A decision in one line."""
-        assert record.edge is not None
-        edges, name, rival = self.topology.edges, self.topology.edge_name, ""
-        if record.runner_up is not None:
-            score = record.score[record.runner_up]
-            rival = f", runner-up {name(edges[record.runner_up])} {score:.3f}"
-        edge, score = self._name_of(record.cell, record.edge), record.score[record.edge]
-        return f"{edge} = {record.op}, {in_words(record.evidence)}; score {score:.3f}{rival}"
+        return self.cells.genotype()
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of the search."""
         return {
-            "decisions": {kind: cell.to_strings() for kind, cell in self.decisions.items()},
-            "history": self.history,
-            "errors": self.errors,
-            "evidence": msgspec.to_builtins(self.evidence),
+            **self.cells.state(),
             "supernet": self.network.state_dict(),
             "weight_optimizer": self.weight_optimizer.state_dict(),
             "alpha_optimizer": self.alpha_optimizer.adam.state_dict(),
@@ -346,17 +277,11 @@ class Search:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Goes back to where `state` was taken."""
-        self.decisions = {
-            kind: CellDecisions.from_strings(self.topology, texts)
-            for kind, texts in state["decisions"].items()
-        }
+        self.cells.restore(state)
         self.network.apply_decisions(self.decisions)
         self.network.load_state_dict(state["supernet"])
         self._make_optimizers()
         restore_optimizer(self.weight_optimizer, state["weight_optimizer"])
         restore_optimizer(self.alpha_optimizer.adam, state["alpha_optimizer"])
         self.alpha_optimizer.close(self.decisions)
-        self.history = dict(state["history"])
-        self.errors = dict(state.get("errors", self.errors))
-        self.evidence = msgspec.convert(state.get("evidence", {}), dict[str, Evidence | None])
         self.random.restore(state["random"])

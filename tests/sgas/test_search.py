@@ -245,5 +245,4 @@ def test_effects_train_mixtures_first_and_leave_the_cell_of_now_selected() -> No
     assert len(list(search.steps(1, 2))) == search.num_batches() - 2
     dealt = paths(search.decisions, search.space.operations, 0, "trained", 1)
     assert ran[:-1] == list(islice(dealt, 2, search.num_batches()))
-    views = {kind: search._view(1, kind) for kind in search.decisions}
-    assert ran[-1] == {kind: search.strategy.complete(view) for kind, view in views.items()}
+    assert ran[-1] == search.cells.cut(1, search._alphas())
