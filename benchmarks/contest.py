@@ -89,7 +89,7 @@ class OurSearch:
 
     def decide(self, decisions: Mapping[str, CellDecisions]) -> None:
         """Puts decisions in force, as the end of an epoch does."""
-        self.search.decisions = dict(decisions)
+        self.search.cells.decisions = dict(decisions)
         self.search.prune()
 
 

@@ -138,6 +138,8 @@ def search_with(
         )
     settings = BENCHMARKS["nasbench201"].settings()["search"]
     with searching(task, strategy, seed, settings) as (search, folder):
+        if not isinstance(search, Search):
+            raise InputError(f"strategy {strategy} trains no supernet; give one that does")
         if nudged:
             nudge(list(search.network.weights()), 1000 * options.nudge + seed)
         trace = Trace(search)

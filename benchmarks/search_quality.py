@@ -44,6 +44,7 @@ from sgas.config import STRATEGIES, SearchConfig
 from sgas.data import DeviceSource, SubsetSource, stratified_parts, stream_seed
 from sgas.errors import DataError, InputError, unknown_name
 from sgas.protocols import SearchParts
+from sgas.running.candidates import CandidateSearch, open_search
 from sgas.running.loop import Loop
 from sgas.running.runs import Run
 from sgas.running.search import Search
@@ -144,14 +145,15 @@ class Found:
 @contextmanager
 def searching(
     task: Any, strategy: str, seed: int, settings: Mapping[str, Any]
-) -> Iterator[tuple[Search, Run]]:
+) -> Iterator[tuple[Search | CandidateSearch, Run]]:
     """A search that is ready to begin, and its run folder, which goes when this ends."""
     device = torch.device("cpu")
     with tempfile.TemporaryDirectory() as folder:
         config = SearchConfig(strategy=strategy, **settings)
         parts = task.search_parts(device)
         with Run.create(Path(folder) / "run", {"search": asdict(config), "seed": seed}) as run:
-            yield Search(task, config, parts=parts, seed=seed, device=device, notes={}), run
+            more = {"parts": parts, "seed": seed, "device": device, "notes": {}}
+            yield open_search(task, config, **more), run
 
 
 def search_once(benchmark: Benchmark, data: Any, strategy: str, seed: int, permuted: bool) -> Found:

@@ -39,11 +39,13 @@ NORM_BATCHES = (
 class StrategyInfo:
     """A strategy as help and checks know it: `source` is it, or its `module:name`.
 
-    That is imported when the strategy is first asked, since strategies need torch.
+    That is imported when the strategy is first asked, since strategies need torch. Where a search
+    trains complete cells, `keeps` is the share of them that goes on after a round (0: one round).
     """
 
     help: str
     source: Any
+    keeps: float | None = None
 
 
 STRATEGIES: dict[str, StrategyInfo] = {
@@ -51,7 +53,13 @@ STRATEGIES: dict[str, StrategyInfo] = {
     "cri2": StrategyInfo("SGAS with stability", "sgas.deciding.strategies.greedy:CRI2"),
     "darts": StrategyInfo("cut at the end", "sgas.deciding.strategies.darts:DARTS"),
     "effects": StrategyInfo("losses of single paths", "sgas.deciding.strategies.effects:EFFECTS"),
+    "halving": StrategyInfo(
+        "trained cells, the better half on", "sgas.deciding.strategies.candidates:CANDIDATES", 0.5
+    ),
     "random": StrategyInfo("lots, not alphas", "sgas.deciding.strategies.random:RANDOM"),
+    "random_trained": StrategyInfo(
+        "the best of trained cells", "sgas.deciding.strategies.candidates:CANDIDATES", 0.0
+    ),
 }
 
 
@@ -291,6 +299,15 @@ class SearchConfig:
     norm_batches: int = option(20, NORM_BATCHES, low=0, before=0)
     scored_paths: int = option(
         256, "single paths that strategy effects scores for a decision, in blocks of 16", low=16
+    )
+    num_candidates: int = option(
+        32, "cells that strategies random_trained and halving train", low=2, high=10_000
+    )
+    candidate_epochs: int = option(
+        25,
+        "epochs that random_trained trains each cell; halving has as many in all, fewer for each "
+        "at first",
+        low=1,
     )
     validation_fraction: float = option(
         0.1, "part of the training set kept for reporting (protocol clean)", above=0, high=0.5

@@ -112,6 +112,10 @@ class Searchable(Protocol):
         ...
 
 
+class Trainable(Models, Searchable, Protocol):
+    """What a training of one of the cells of a space needs of a task besides data."""
+
+
 @dataclass(frozen=True)
 class Samples:
     """What a network is asked: `items`, as `Preparation.batches` takes them, and their `names`.

@@ -45,6 +45,8 @@ class SearchLoopOptions(TypedDict, total=False):
     alpha_weight_decay: float
     norm_batches: int
     scored_paths: int
+    num_candidates: int
+    candidate_epochs: int
     validation_fraction: float
 
 

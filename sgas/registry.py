@@ -131,7 +131,15 @@ def strategy(name: str, *, help: str = "own") -> Callable[[T], T]:
     return add
 
 
-STRATEGY_PARTS = ("frees_edges", "first_decision", "score", "decide", "complete")
+STRATEGY_PARTS = (
+    "frees_edges",
+    "trains_paths",
+    "first_decision",
+    "score",
+    "decide",
+    "evidence",
+    "complete",
+)
 
 
 def dataset(name: str, *, space: str, help: str = "own", **more: Any) -> Callable[[T], T]:

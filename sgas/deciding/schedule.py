@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 
 from sgas.cells.topology import CellTopology
-from sgas.config import SearchConfig, TrainConfig
+from sgas.config import STRATEGIES, SearchConfig, TrainConfig
 
 FINAL_SLOPE = 5  # epochs of the second slope
 
@@ -23,17 +23,57 @@ def shown_epoch(epoch: int) -> int:
 
 
 @dataclass(frozen=True)
+class Turn:
+    """A training in a search among trained cells: its round, which of the round's, how long."""
+
+    round: int
+    index: int
+    epochs: int
+
+
+def turns(config: SearchConfig) -> tuple[Turn, ...]:
+    """The trainings of a search among trained cells, in order; none for other strategies.
+
+    Each round has as many epochs as the others, for the cells that are left in it, at least one
+    each; the last is that of two cells, or the first where none goes on.
+    """
+    keeps = STRATEGIES[config.strategy].keeps
+    if keeps is None:
+        return ()
+    counts = [config.num_candidates]
+    while keeps and counts[-1] > 2:
+        counts.append(max(2, int(counts[-1] * keeps)))
+    of_round = config.num_candidates * config.candidate_epochs / len(counts)
+    return tuple(
+        Turn(number, index, max(1, round(of_round / count)))
+        for number, count in enumerate(counts)
+        for index in range(count)
+    )
+
+
+@dataclass(frozen=True)
 class Schedule:
-    """The decision epochs of a search. `num_decisions` is a cell's number of kept edges."""
+    """The decision epochs of a search. `num_decisions` is a cell's number of kept edges.
+
+    `costs` are the epochs' shares of the work, where they are known beforehand.
+    """
 
     num_decisions: int
     warmup_epochs: int
     decision_interval: int
     final_epochs: int
+    costs: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, config: SearchConfig, topology: CellTopology) -> Schedule:
-        """The schedule of a config for cells of one topology."""
+        """The schedule of a config for cells of one topology.
+
+        Where complete cells are trained an epoch is one turn, and the last one decides.
+        """
+        trained = turns(config)
+        if trained:
+            costs = tuple(float(turn.epochs) for turn in trained)
+            return cls(topology.num_decisions, len(trained) - 1, 0, 0, costs)
         return cls(
             topology.num_decisions,
             config.warmup_epochs,
@@ -65,6 +105,8 @@ class Schedule:
         open edges and a part that no decision takes away (on an idle CPU, by the point family's
         demo preset, about a quarter of the first epoch).
         """
+        if self.costs:
+            return list(self.costs)
         costs = []
         for epoch in range(self.num_epochs):
             made = sum(1 for e in self.decision_epochs if e < epoch and frees_edges)

@@ -92,12 +92,20 @@ class Body(Protocol):
     """
 
     verb: str
-    network: Any
-    statistics: NormStatistics
     labels: Labels
     measured: Mapping[str, Source]
     device: torch.device
     precision: str
+
+    @property
+    def network(self) -> Any:
+        """The network that is trained now."""
+        ...
+
+    @property
+    def statistics(self) -> NormStatistics:
+        """What takes the statistics of its norms."""
+        ...
 
     @property
     def num_epochs(self) -> int:
@@ -117,8 +125,11 @@ class Body(Protocol):
         """Steps of an epoch that begins now."""
         ...
 
-    def steps(self, epoch: int, first: int) -> Iterator[StepOutput]:
-        """Takes the steps of an epoch one by one, from number `first`."""
+    def steps(self, epoch: int, first: int) -> Iterator[StepOutput | None]:
+        """Takes the steps of an epoch one by one, from number `first`.
+
+        None for a step that does not count in the epoch's figures.
+        """
         ...
 
     def evaluation(self) -> Step:
@@ -173,7 +184,9 @@ class Loop:
                 raise Interrupted(
                     f"stopped in epoch {shown_epoch(self.epoch)}, step {step} of {num_batches}"
                 )
-            self.tally.add(*next(steps))
+            output = next(steps)
+            if output is not None:
+                self.tally.add(*output)
             self.step = step + 1
             self.listener.stepped(self.epoch, self.step, num_batches)
         self.seconds += time.perf_counter() - began
@@ -259,7 +272,7 @@ def evaluation_step(model: Any, labels: Labels, device: torch.device, precision:
 
 
 @torch.no_grad()
-def measure(
+def tallied(
     model: Any,
     labels: Labels,
     source: Source,
@@ -267,8 +280,8 @@ def measure(
     device: torch.device,
     precision: str = "float32",
     step: Step | None = None,
-) -> dict[str, float]:
-    """Mean loss and metrics of a model in evaluation mode, over all samples of a source.
+) -> Tally:
+    """Losses and predictions of a model in evaluation mode, over all samples of a source in order.
 
     `step` is its `evaluation_step`, captured, where there is one.
     """
@@ -280,7 +293,20 @@ def measure(
         loss, predictions = step(inputs, targets)
         tally.add(loss, predictions, targets, getattr(inputs, "rows", ()))
     model.train()
-    return tally.figures(labels)
+    return tally
+
+
+def measure(
+    model: Any,
+    labels: Labels,
+    source: Source,
+    batch_size: int,
+    device: torch.device,
+    precision: str = "float32",
+    step: Step | None = None,
+) -> dict[str, float]:
+    """Mean loss and metrics of a model over all samples of a source: the figures of `tallied`."""
+    return tallied(model, labels, source, batch_size, device, precision, step).figures(labels)
 
 
 @contextlib.contextmanager

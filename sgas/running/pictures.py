@@ -111,8 +111,9 @@ def _verdict(
     metrics: Sequence[dict[str, Any]], settings: Settings, schedule: Schedule
 ) -> list[Fact]:
     last = metrics[-1]
+    of = "of the best cell, as trained in the search" if schedule.costs else "of the supernet"
     facts = [
-        Fact(name.replace("_", " "), f"{value:.3f}", "of the supernet, last epoch")
+        Fact(name.replace("_", " "), f"{value:.3f}", f"{of}, last epoch")
         for name, value in last.items()
         if name.startswith("validation_") and name != "validation_loss"
     ]

@@ -164,12 +164,12 @@ def _open(
 
 
 def _open_search(family: Family, settings: Settings, task: Task, device: torch.device) -> Opened:
-    from sgas.running.search import Search
+    from sgas.running.candidates import open_search
 
     run, loop = settings.run, settings.loop
     parts = search_parts(task, run.protocol, run.seed, loop.validation_fraction, device)
     absolute = with_absolute_paths(family, run)  # as a resumed search has them
-    search = Search(
+    search = open_search(
         task,
         loop,
         parts=parts,

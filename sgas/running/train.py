@@ -17,7 +17,7 @@ from sgas.cells.genotype import Genotype
 from sgas.config import BEST, TrainConfig
 from sgas.data import BatchOrder, Source, batches
 from sgas.deciding.schedule import learning_rate
-from sgas.family import Network, Task
+from sgas.family import Network, Trainable
 from sgas.protocols import VALIDATION, TrainParts
 from sgas.running.capture import Recorder, Step, captured
 from sgas.running.loop import (
@@ -42,7 +42,7 @@ class Training:
 
     def __init__(
         self,
-        task: Task,
+        task: Trainable,
         genotype: Genotype,
         config: TrainConfig,
         *,

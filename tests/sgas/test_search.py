@@ -11,34 +11,17 @@ import msgspec
 import pytest
 import torch
 from small_models import SPACES
-from toy_family import ToyDataConfig, ToyModelConfig, ToyTask
+from toy_family import ToyCell, ToyDataConfig, ToyModelConfig, ToyTask
+from toy_searches import CPU, loop_of, make
 
 from sgas.cells.decisions import CellDecisions, Choice
 from sgas.config import STRATEGIES, RunConfig, SearchConfig, TrainConfig
 from sgas.errors import RunError, SgasError
-from sgas.protocols import search_parts, train_parts
-from sgas.running.loop import Loop
+from sgas.protocols import train_parts
 from sgas.running.optimizers import AlphaOptimizer
 from sgas.running.paths import measure_effects, paths
 from sgas.running.runs import Run, RunFacts, read_records
-from sgas.running.search import Search
 from sgas.running.train import Training
-
-CPU = torch.device("cpu")
-FAST = {
-    "batch_size": 16,
-    "warmup_epochs": 1,
-    "decision_interval": 1,
-    "final_epochs": 1,
-    "alpha_learning_rate": 0.05,
-}
-
-
-def make(protocol: str = "clean", **loop: object) -> Any:
-    task = ToyTask(RunConfig(dataset="blobs"), ToyModelConfig(), ToyDataConfig())
-    parts = search_parts(task, protocol, 0, 0.1, CPU)
-    config = SearchConfig(**{**FAST, **loop})
-    return Search(task, config, parts=parts, seed=0, device=CPU, notes={"dataset": "blobs"})
 
 
 def make_training() -> Training:
@@ -46,11 +29,6 @@ def make_training() -> Training:
     parts = train_parts(task, "clean", 0, 0.1, CPU)
     genotype, config = SPACES["toy"].genotype(0), TrainConfig(batch_size=16, epochs=1)
     return Training(task, genotype, config, parts=parts, seed=0, device=CPU)
-
-
-def loop_of(body: Any, folder: Path, listener: Any = None) -> Loop:
-    """The loop of a body in a new run folder."""
-    return Loop(body, Run.create(folder / "run", {"seed": 0}), listener)
 
 
 @pytest.mark.parametrize("strategy", list(STRATEGIES))
@@ -64,10 +42,11 @@ def test_every_strategy_ends_with_a_complete_cell(tmp_path: Path, strategy: str)
     assert search.task.opened == ["train"]
     records = read_records(tmp_path / "run")
     assert {record.cell for record in records} == {"normal", "reduce"}
-    assert len(loop.run.metrics) == search.schedule.num_epochs
+    assert len(loop.run.metrics) == search.num_epochs
     # What is left are the chosen operations alone.
-    held = [list(edge) for cell in search.network.cells.values() for edge in cell.edges]
-    assert sorted(map(len, held)) == [0, 0] + [1] * 8
+    cells = [part for part in search.network.modules() if isinstance(part, ToyCell)]
+    held = [len(edge) for cell in cells for edge in cell.edges]
+    assert sorted(filter(None, held)) == [1] * 8
 
 
 def test_alpha_step_leaves_weights_and_weight_step_leaves_alphas() -> None:

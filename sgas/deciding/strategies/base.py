@@ -103,6 +103,26 @@ def spread_of_probs(view: EpochView, edge: int, op: str) -> Evidence | None:
     return Evidence(float(margins[-1]), float(margins.std()))
 
 
+def best_gain(alphas: Tensor) -> Tensor:
+    """The best operation's value on each edge, `[..., E, O]` to `[..., E]`, `none` left out."""
+    return alphas[..., 1:].amax(-1)
+
+
+def margin_by_errors(view: EpochView, edge: int, op: str) -> Evidence | None:
+    """How far an operation is ahead of the next on its edge, by the errors of the table.
+
+    In the unit of the table; None where it has no errors, or the edge no other operation.
+    """
+    if view.errors is None or len(view.operations) < 3:
+        return None
+    column, gains = view.operations.index(op), view.alphas[edge, 1:].tolist()
+    gain = gains.pop(column - 1)
+    errors = view.errors[edge, 1:].tolist()
+    errors.pop(column - 1)
+    second = gains.index(max(gains))
+    return Evidence(gain - gains[second], errors[second])
+
+
 def ranked(score: Tensor, edges: tuple[int, ...]) -> list[int]:
     """`edges` from the best score to the worst, earlier edges first on a tie."""
     values = score.tolist()

@@ -6,6 +6,7 @@ section 2.4). Not to be confused with `cri1`, which scores an edge by all its op
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,20 +18,26 @@ from sgas.deciding.schedule import Schedule
 from sgas.deciding.strategies.base import EpochView, best_operation, ranked, spread_of_probs
 
 
-@dataclass(frozen=True)
-class Darts:
-    """Decides everything after the last epoch."""
+def largest_weight(alphas: Tensor) -> Tensor:
+    """The largest softmax weight of each edge, that of `none` left out: `[..., E]`."""
+    return torch.softmax(alphas, dim=-1)[..., 1:].amax(-1)
 
+
+@dataclass(frozen=True)
+class AtTheEnd:
+    """Decides everything after the last epoch, each step's edges by a measure of the alphas."""
+
+    measure: Callable[[Tensor], Tensor]
     frees_edges = False
     trains_paths = False
 
-    def first_decision(self, schedule: Schedule) -> int:
+    def first_decision(self, schedule: Schedule) -> int | None:
         """The last epoch."""
         return schedule.last_epoch
 
     def score(self, view: EpochView) -> Tensor:
-        """The largest softmax weight of an edge other than that of `none`: `[E]`."""
-        return torch.softmax(view.alphas, dim=-1)[:, 1:].amax(-1)
+        """The measure of each edge: `[E]`."""
+        return self.measure(view.alphas)
 
     def decide(self, view: EpochView) -> tuple[Choice, ...]:
         """All choices of the cell at the end of the last epoch, step by step."""
@@ -56,4 +63,4 @@ class Darts:
         return last.decisions
 
 
-DARTS = Darts()
+DARTS = AtTheEnd(largest_weight)

@@ -25,7 +25,7 @@ from torch import Tensor
 from sgas.cells.decisions import PRUNED, CellDecisions, Status, decided
 from sgas.deciding.evidence import Evidence
 from sgas.deciding.schedule import Schedule
-from sgas.deciding.strategies.base import EpochView
+from sgas.deciding.strategies.base import EpochView, best_gain, margin_by_errors
 from sgas.deciding.strategies.greedy import Greedy
 
 
@@ -34,7 +34,7 @@ def best_effect(alphas: Tensor, history: Tensor) -> Tensor:
 
     It counts from the mean over the paths, so that edges can be compared.
     """
-    return alphas[..., 1:].amax(-1)
+    return best_gain(alphas)
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,7 @@ class ByEffects(Greedy):
 
     def evidence(self, view: EpochView, edge: int, op: str) -> Evidence | None:
         """How far the operation is ahead of the next on its edge, in nats; None without effects."""
-        if view.errors is None or len(view.operations) < 3:
-            return None
-        column, gains = view.operations.index(op), view.alphas[edge, 1:].tolist()
-        gain = gains.pop(column - 1)
-        errors = view.errors[edge, 1:].tolist()
-        errors.pop(column - 1)
-        second = gains.index(max(gains))
-        return Evidence(gain - gains[second], errors[second])
+        return margin_by_errors(view, edge, op)
 
 
 EFFECTS = ByEffects(best_effect)

@@ -1,0 +1,99 @@
+"""Searches among trained cells: the best one is taken, and the better half goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from toy_searches import loop_of, make
+
+from sgas.cells.decisions import genotype_of
+from sgas.config import SearchConfig
+from sgas.deciding.schedule import turns
+from sgas.running.candidates import Judged, error_of, worth
+from sgas.running.runs import read_records
+
+
+def judged(figure: float) -> Judged:
+    return Judged(figure, (figure,) * 10, {})
+
+
+def test_both_strategies_cost_the_same() -> None:
+    config = {"num_candidates": 16, "candidate_epochs": 12}
+    alike = turns(SearchConfig(strategy="random_trained", **config))
+    assert [turn.epochs for turn in alike] == [12] * 16
+    halves = turns(SearchConfig(strategy="halving", **config))
+    rounds = [[turn.epochs for turn in halves if turn.round == number] for number in range(4)]
+    assert rounds == [[3] * 16, [6] * 8, [12] * 4, [24] * 2]
+    assert turns(SearchConfig(strategy="cri2", **config)) == ()
+
+
+def test_the_error_of_a_difference_is_that_of_the_textbook() -> None:
+    """Of a mean of tens of samples, the jackknife is the standard error of their means."""
+    draw = torch.Generator().manual_seed(0)
+    right, other = torch.rand(2, 10, generator=draw, dtype=torch.float64)
+
+    def of(means: torch.Tensor) -> Judged:
+        folds = tuple(float((means.sum() - mean) / 9) for mean in means)
+        return Judged(float(means.mean()), folds, {})
+
+    wanted = (right - other).std() / 10**0.5
+    assert error_of(of(right), of(other)) == pytest.approx(float(wanted))
+
+
+def test_operations_are_worth_what_their_best_cell_was_when_trained_alike() -> None:
+    # Three cells of two edges; cell 2 was best in the first round of two, cell 1 in the second.
+    used = torch.zeros(3, 2, 4, dtype=torch.float64)
+    for cell, ops in enumerate([(1, 1), (2, 1), (2, 2)]):
+        for edge, op in enumerate(ops):
+            used[cell, edge, op] = 1
+    rounds = [[judged(0.5)], [judged(0.6), judged(0.9)], [judged(0.7), judged(0.8)]]
+    found = worth(used, rounds, best=1).gains
+    wanted = [[-1, 0.8, 0.9, -1], [-1, 0.9, 0.8, -1]]  # cell 0 was .1 behind cell 1
+    torch.testing.assert_close(found, torch.tensor(wanted, dtype=torch.float64))
+    equal = worth(used, [[judged(0.5)]] * 3, best=1).gains
+    assert equal[0].argmax() == 2 and equal[1].argmax() == 1
+
+
+@pytest.mark.parametrize("strategy", ["random_trained", "halving"])
+def test_the_best_cell_of_the_last_round_is_found(tmp_path: Path, strategy: str) -> None:
+    search: Any = make(strategy=strategy, num_candidates=8, candidate_epochs=3)
+    loop = loop_of(search, tmp_path)
+    loop.execute()
+    lines = loop.run.metrics
+    last = [line for line in lines if line["round"] == lines[-1]["round"]]
+    best = max(last, key=lambda line: line["alphas_accuracy"])
+    cells = search.candidates[best["candidate"]]
+    assert search.genotype().cells == genotype_of(search.space, cells).cells
+    assert (
+        lines[-1]["validation_accuracy"]
+        == search.judged[best["candidate"]][-1].reported["accuracy"]
+    )
+    rounds = [[line["candidate"] for line in lines if line["round"] == n] for n in range(3)]
+    if strategy == "halving":
+        assert [*map(len, rounds)] == [8, 4, 2]
+        first = sorted(lines[:8], key=lambda line: -line["alphas_accuracy"])
+        assert rounds[1] == [line["candidate"] for line in first[:4]]
+    decided = [record for record in read_records(tmp_path / "run") if record.edge is not None]
+    assert {record.epoch for record in decided} == {len(lines) - 1}
+    for record in decided:
+        assert record.evidence is not None and record.errors is not None
+        others = [gain for op, gain in enumerate(record.alphas[record.edge][1:], 1)]
+        others.remove(max(others))
+        assert record.evidence.margin == pytest.approx(best["alphas_accuracy"] - max(others))
+
+
+def test_a_cell_goes_on_with_its_weights() -> None:
+    search: Any = make(strategy="halving", num_candidates=4, candidate_epochs=2)
+    ended = {}
+    for epoch, turn in enumerate(search.turns):
+        steps = search.steps(epoch, 0)
+        number = search.going_on[turn.index]
+        if turn.round:
+            fresh = search._training().network.state_dict()
+            assert all(torch.equal(fresh[name], ended[number][name]) for name in fresh)
+        assert len(list(steps)) == search.num_batches()
+        ended[number] = {n: w.clone() for n, w in search.network.state_dict().items()}
+        search.end_epoch(epoch, {"validation": {"loss": 0.0, "accuracy": 0.0}})
