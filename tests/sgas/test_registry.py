@@ -160,7 +160,8 @@ def test_a_run_without_plugins_refuses_one_at_resume(plugin: Path, cli: Cli) -> 
         (
             "from sgas.registry import strategy\n@strategy('mine')\n"
             "class Mine: frees_edges = True\n",
-            "own.py: strategy 'mine' lacks first_decision, score, decide, complete",
+            "own.py: strategy 'mine' lacks trains_paths, first_decision, score, decide, evidence, "
+            "complete",
         ),
         (OPERATION.format(**OF_CLOUDS), "operation 'mine' is for space 'point'; sgas-toy has toy"),
         (
