@@ -7,7 +7,7 @@ epoch), so that a resumed run sees the same batches without replaying any.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -118,6 +118,18 @@ def batches(
         return
     for index in order:
         yield source.batch(index, generator)
+
+
+def row_names(source: Source, numbers: Sequence[int]) -> list[tuple[str, ...]]:
+    """Where each row of the targets of samples stands in the data set: its sample, and its node.
+
+    A source of files or graphs has a `row_names(number)` of its own for the rows of a sample.
+    """
+    if isinstance(source, SubsetSource):
+        index = source.index.tolist()
+        return row_names(source.source, [index[number] for number in numbers])
+    own = getattr(source, "row_names", lambda number: [(str(number),)])
+    return [name for number in numbers for name in own(number)]
 
 
 def stream_seed(seed: int, *stream: object) -> int:

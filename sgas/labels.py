@@ -31,6 +31,14 @@ class Labels(Protocol):
         """The probability of each class or label, `[R, L]`."""
         ...
 
+    def surest(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The label that a row is judged by, int64 `[R]`, and the probability of what it is said.
+
+        Of one class the predicted one. Of many labels the one that is wrong with most certainty;
+        -1 where all are right.
+        """
+        ...
+
     def metrics(
         self, predictions: Tensor, targets: Tensor, rows: Sequence[int] = ()
     ) -> dict[str, float]:
@@ -57,6 +65,13 @@ class ManyLabels:
     def probabilities(self, logits: Tensor) -> Tensor:
         """Of each label by itself."""
         return logits.sigmoid()
+
+    def surest(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The label that is wrong with most certainty, or -1, and how sure it is."""
+        certainty = logits.abs().sigmoid()
+        wrong = self.predictions(logits) != targets.bool()
+        probs, labels = certainty.masked_fill(~wrong, 0.0).max(-1)
+        return labels.where(wrong.any(-1), -1), probs
 
     def metrics(
         self, predictions: Tensor, targets: Tensor, rows: Sequence[int] = ()
@@ -104,6 +119,11 @@ class OneClass:
     def probabilities(self, logits: Tensor) -> Tensor:
         """Of the classes, which add up to 1."""
         return logits.softmax(-1)
+
+    def surest(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The predicted class and its probability."""
+        probs, classes = self.probabilities(logits).max(-1)
+        return classes, probs
 
     def metrics(
         self, predictions: Tensor, targets: Tensor, rows: Sequence[int] = ()

@@ -150,6 +150,10 @@ class FileSource:
     def __len__(self) -> int:
         return len(self._reader.files)
 
+    def row_names(self, number: int) -> list[tuple[str]]:
+        """The file of an image, below the folder of its split."""
+        return [(self._reader.files.name(number),)]
+
     @property
     def index_device(self) -> torch.device:
         """The CPU, where files are read."""

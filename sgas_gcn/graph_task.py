@@ -149,6 +149,11 @@ class GraphSource:
         graphs, parts = self.blocks.asking(asked, targets, graph.x.device)
         return replace(self, graphs=graphs, targets=parts, blocks=None)
 
+    def row_names(self, number: int) -> list[tuple[str, str]]:
+        """A graph and each of its asked nodes, by their numbers."""
+        nodes = self.graphs[number].asked_nodes.tolist()
+        return [(str(number), str(node)) for node in nodes]
+
     def only(self, rows: Tensor) -> GraphSource:
         """The same one graph, of whose asked nodes the `rows` `[n]` alone are asked."""
         (graph,), (targets,) = self.graphs, self.targets

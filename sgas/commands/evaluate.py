@@ -8,7 +8,7 @@ from pathlib import Path
 from sgas.commands.common import print_json
 from sgas.family import Family
 from sgas.options import PLUGIN, Flag, Positional, parse, parser_for
-from sgas.running.trained import evaluate_run
+from sgas.running.evaluation import evaluate_run
 
 RUN = Positional("run", "run folder of a training that has ended")
 FLAGS = [

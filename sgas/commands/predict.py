@@ -12,6 +12,7 @@ from sgas.files import csv_text, write_text
 from sgas.options import PLUGIN, Flag, Positional, parse, parser_for
 from sgas.running.machine import resolve_device
 from sgas.running.predict import Answers
+from sgas.running.predictions import in_words
 from sgas.running.run_results import TrainResult
 
 RUN = Positional("run", "run folder of a training that has ended")
@@ -62,15 +63,8 @@ def _rows(answers: Answers, classes: Sequence[str]) -> Iterator[list[Any]]:
         predictions, shares = labels.predictions(logits), labels.probabilities(logits).tolist()
         nodes = samples.rows[number] if samples.rows else range(len(logits))
         for node, predicted, probs in zip(nodes, predictions, shares, strict=True):
-            cells = [name, *([node] if answers.many_rows else []), _words(predicted, classes)]
+            cells = [name, *([node] if answers.many_rows else []), in_words(predicted, classes)]
             if samples.targets is not None:
-                cells.append(_words(samples.targets[row], classes))
+                cells.append(in_words(samples.targets[row], classes))
             yield [*cells, *(f"{share:.6g}" for share in probs)]
             row += 1
-
-
-def _words(prediction: Any, classes: Sequence[str]) -> str:
-    """The name of a class, or the names of the labels that are on."""
-    if prediction.ndim == 0:
-        return classes[int(prediction)]
-    return "|".join(name for name, on in zip(classes, prediction.tolist(), strict=True) if on)

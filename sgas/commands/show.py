@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sgas.cells.genotype import Genotype
 from sgas.commands.common import print_json
@@ -16,9 +16,12 @@ from sgas.files import write_text
 from sgas.options import PLUGIN, Flag, Positional, Words, parse, parser_for
 from sgas.protocols import cell_in_words, cell_protocol, provenance
 from sgas.running.genotype_files import genotype_label, load_genotype
-from sgas.running.runs import is_run, read_config
+from sgas.running.runs import RESULT, is_run, read_config
 from sgas.running.settings import data_options, load_preset, open_settings, presets
 from sgas.studies.study import is_study
+
+if TYPE_CHECKING:
+    from sgas.running.complexity import Latency
 
 TARGET = Positional("target", "published name, genotype file, run or study folder")
 FLAGS = [
@@ -55,7 +58,7 @@ def main(family: Family, argv: Sequence[str]) -> int:
         family.spaces[space].model_config,
         {**preset_sizes(family, genotype, values["preset"], folder), **values},
     )
-    cost = _cost(family, genotype, model, values, folder)
+    cost, latency = _cost(family, genotype, model, values, folder)
     pictures = _draw(family, genotype, folder, Path(values["out"]) if values["out"] else None)
     table = {
         "name": values["target"],
@@ -75,7 +78,7 @@ def main(family: Family, argv: Sequence[str]) -> int:
     if values["json"]:
         print_json(table)
     else:
-        _print(family, genotype, table)
+        _print(family, genotype, table, latency)
     return 0
 
 
@@ -119,7 +122,7 @@ def preset_sizes(
 
 def _cost(
     family: Family, genotype: Genotype, model: Any, values: dict[str, Any], folder: Path
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Latency]:
     from sgas.running.complexity import latency, num_flops, num_parameters
 
     models, sizes = models_of(family, genotype, model, values, folder)
@@ -128,13 +131,14 @@ def _cost(
     flops = num_flops(network, example)
     measured = latency(network, example)
     shown = dataclasses.asdict(measured) | {"busy": measured.busy}
-    return {
+    cost = {
         "params": num_parameters(network),
         "flops": flops,
         "latency_ms": round(1000 * measured.median, 3),
         "latency": shown,
         "sizes": sizes,
     }
+    return cost, measured
 
 
 def models_of(
@@ -163,6 +167,10 @@ def _draw(family: Family, genotype: Genotype, target: Path, out: Path | None) ->
 
     if is_run(target) and (target / "decisions.jsonl").is_file():
         return draw_run(family, target, out or target)
+    if is_run(target) and (target / RESULT).is_file():
+        from sgas.running.training_page import draw_trained
+
+        return draw_trained(family, target, out or target)
     folder = out or (target if is_run(target) else Path())
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -178,17 +186,7 @@ def _draw(family: Family, genotype: Genotype, target: Path, out: Path | None) ->
     return written
 
 
-def _latency_in_words(latency: dict[str, Any]) -> str:
-    middle, low, high = (1000 * latency[name] for name in ("median", "lowest", "highest"))
-    times, threads = latency["repeats"], latency["threads"]
-    busy = f"; the machine was busy (load {latency['load']:.1f} a core)" if latency["busy"] else ""
-    return (
-        f"{middle:.3g} ms a sample, median of {times} ({low:.3g} to {high:.3g}) on this machine, "
-        f"threads {threads}{busy}"
-    )
-
-
-def _print(family: Family, genotype: Genotype, table: dict[str, Any]) -> None:
+def _print(family: Family, genotype: Genotype, table: dict[str, Any], latency: Latency) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -208,6 +206,6 @@ def _print(family: Family, genotype: Genotype, table: dict[str, Any]) -> None:
     console.print(f"network     {sizes}")
     console.print(f"parameters  {table['params']:,}")
     console.print(f"FLOPs       {table['flops']:,} a sample (2 a multiply-add)")
-    console.print(f"latency     {_latency_in_words(table['latency'])}")
+    console.print(f"latency     {latency.shown} a sample, {latency.note}")
     for path in table["pictures"]:
         console.print(f"picture     {path}")

@@ -70,20 +70,21 @@ def draw_margin(
 def draw_curves(
     metrics: Sequence[Mapping[str, float]],
     panels: Mapping[str, Sequence[str]],
-    decision_epochs: Sequence[int] = (),
+    marked_epochs: Sequence[int] = (),
 ) -> str:
-    """SVG of training curves: one panel a title, one line a key of `metrics`, decisions marked.
+    """SVG of training curves: one panel a title, one line a key of `metrics`, some epochs marked.
 
-    A metric's epoch is its `epoch`, or its place in the sequence; these and `decision_epochs` count
-    from 0. Values that are missing or not finite leave a gap.
+    A metric's epoch is its `epoch`, or its place in the sequence; these and `marked_epochs`
+    (those of decisions, or the one that is kept) count from 0. Values that are missing or not
+    finite leave a gap.
     """
     epochs = [shown_epoch(int(row.get("epoch", place))) for place, row in enumerate(metrics)]
-    decided = [shown_epoch(epoch) for epoch in decision_epochs]
+    marked = [shown_epoch(epoch) for epoch in marked_epochs]
     first = min(epochs, default=shown_epoch(0))
     x_range = first, max([first + 1, *epochs])
     width = 2 * MARGIN + 30 + len(panels) * (PANEL_WIDTH + GAP) - GAP
     title = "training curves · " + ", ".join(panels)
-    said = f"epochs {x_range[0]} to {x_range[1]}; decisions at {decided}"
+    said = f"epochs {x_range[0]} to {x_range[1]}; marks at {marked}"
     picture = Picture(width, TOP + PANEL_HEIGHT + 56, title, said)
     for index, (name, keys) in enumerate(panels.items()):
         left = MARGIN + 30 + index * (PANEL_WIDTH + GAP)
@@ -94,7 +95,7 @@ def draw_curves(
         add_frame(picture, axes, epoch_ticks(*x_range, 9), ticks(*y_range, 6))
         picture.add(text(left, 30, fit(name, PANEL_WIDTH, 14, bold=True), size=14, bold=True))
         _add_lines(picture, axes, lines)
-        _add_decision_marks(picture, axes, decided)
+        _add_marks(picture, axes, marked)
     return picture.to_svg()
 
 
@@ -182,12 +183,12 @@ def _add_lines(
         x += 30 + text_width(label, 11) + 20
 
 
-def _add_decision_marks(picture: Picture, axes: Axes, decision_epochs: Sequence[int]) -> None:
+def _add_marks(picture: Picture, axes: Axes, epochs: Sequence[int]) -> None:
     """Dotted lines, with numbered discs where they have room beside each other."""
-    marks = [axes.x(epoch) for epoch in decision_epochs]
+    marks = [axes.x(epoch) for epoch in epochs]
     room = min((right - left for left, right in pairwise(marks)), default=axes.width)
     radius = min(9.0, room / 2 - 0.5)
-    for order, epoch in enumerate(decision_epochs, start=1):
+    for order, epoch in enumerate(epochs, start=1):
         if axes.x_range[0] <= epoch <= axes.x_range[1]:
             x = axes.x(epoch)
             mark = f"M{number(x)} {number(axes.top)}v{number(axes.height)}"

@@ -52,19 +52,32 @@ class CellReport:
 
 
 @dataclass(frozen=True)
+class Section:
+    """A heading with a line below it, a picture and a table; `key` is its place in the page."""
+
+    key: str
+    title: str
+    caption: str = ""
+    picture: str = ""
+    table: Table | None = None
+
+
+@dataclass(frozen=True)
 class ReportData:
     """All that a report shows, as plain values; what is empty has no section.
 
-    `stamp` holds versions, seed, device and commit; `command` is the exact command of the run.
-    SVGs come from this package and go in as they are; everything else is escaped.
+    `network` is the picture of a whole network. `stamp` holds versions, seed, device and commit;
+    `command` is the exact command of the run. SVGs come from this package and go in as they are;
+    everything else is escaped.
     """
 
     title: str
     verdict: Sequence[Fact] = ()
     warning: str = ""
+    network: str = ""
     cells: Sequence[CellReport] = ()
     curves: str = ""
-    seeds: Table | None = None
+    sections: Sequence[Section] = ()
     usage: Sequence[Snippet] = ()
     stamp: Sequence[Fact] = ()
     command: str = ""

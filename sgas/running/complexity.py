@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from sgas.family import Network
+from sgas.reports import LayerOfNetwork
 
 MOST_REPEATS = 100
 BUSY = 0.5  # of the cores, by others: the time of a pass is then theirs too
@@ -37,6 +39,61 @@ def num_flops(network: Network, example: Any) -> int:
     return int(counter.get_total_flops())
 
 
+@torch.no_grad()
+def layers_of(network: Any, example: Any) -> list[LayerOfNetwork]:
+    """The layers and cells of a network, in order, without an auxiliary head.
+
+    A part's shape is that of what it gave for `example`, one sample; empty where it runs as a part
+    of what comes before it.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def keep(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            last = output[-1] if isinstance(output, tuple) else output
+            if isinstance(last, torch.Tensor):
+                shapes[name] = tuple(last.shape)
+
+        return hook
+
+    parts = dict(_parts(network))
+    hooks = [part.register_forward_hook(keep(name)) for name, part in parts.items()]
+    try:
+        network.eval()
+        network(example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [
+        LayerOfNetwork(
+            name,
+            tuple(shapes.get(name, ()))[len(shapes.get(name, ())) > 2 :],
+            sum(parameter.numel() for parameter in part.parameters()),
+            name.startswith("cell "),
+        )
+        for name, part in parts.items()
+    ]
+
+
+def _parts(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The modules with parameters that a network is made of; those of a list by their numbers."""
+    named = [
+        (name, child)
+        for name, child in network.named_children()
+        if name != "auxiliary" and next(child.parameters(), None) is not None
+    ]
+    if len(named) == 1 and not isinstance(named[0][1], nn.ModuleList):
+        (_, only) = named[0]
+        yield from _parts(only) if next(only.children(), None) is not None else named
+        return
+    for name, child in named:
+        if isinstance(child, nn.ModuleList):
+            several = enumerate(child, 1)
+            yield from ((f"{name.removesuffix('s')} {number}", part) for number, part in several)
+        else:
+            yield name, child
+
+
 @dataclass(frozen=True)
 class Latency:
     """Seconds of a forward pass of one sample: median, extremes, how often and on how many threads.
@@ -56,6 +113,18 @@ class Latency:
     def busy(self) -> bool:
         """Whether other work took enough of the machine to slow this down."""
         return self.load is not None and self.load > BUSY
+
+    @property
+    def shown(self) -> str:
+        """The median."""
+        return f"{1000 * self.median:.3g} ms"
+
+    @property
+    def note(self) -> str:
+        """What one has to know to read it."""
+        spread = f"{1000 * self.lowest:.3g} to {1000 * self.highest:.3g}"
+        busy = f"; the machine was busy (load {self.load:.1f} a core)" if self.busy else ""
+        return f"median of {self.repeats} ({spread}) on this machine, threads {self.threads}{busy}"
 
 
 @torch.no_grad()

@@ -29,6 +29,7 @@ from sgas.native.precision import widened
 from sgas.running.capture import Step
 from sgas.running.listeners import Listener, Silent
 from sgas.running.norms import NormStatistics
+from sgas.running.predictions import Said
 from sgas.running.runs import Run
 from sgas.running.signals import StopSignal
 
@@ -261,11 +262,18 @@ def run_network(model: Any, inputs: Any, precision: str, device: torch.device) -
     return tuple(map(widened, output)) if isinstance(output, tuple) else widened(output)
 
 
-def evaluation_step(model: Any, labels: Labels, device: torch.device, precision: str) -> Step:
-    """What computes the loss of a batch, a mean, and the predictions of a model."""
+def evaluation_step(
+    model: Any, labels: Labels, device: torch.device, precision: str, said: Said | None = None
+) -> Step:
+    """What computes the loss of a batch, a mean, and the predictions of a model.
+
+    `said` keeps what it says of each row.
+    """
 
     def step(inputs: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
         logits = run_network(model, inputs, precision, device)
+        if said is not None:
+            said.add(logits, targets)
         return labels.loss(logits, targets), labels.predictions(logits)
 
     return step

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ def draw_run(family: Family, folder: Path, out: Path) -> list[Path]:
         texts[f"cell-{kind}.svg"] = cell.final
         texts[f"timeline-{kind}.svg"] = cell.timeline
         texts[f"alphas-{kind}.svg"] = cell.alphas
-    curves = draw_curves(metrics, _panels(metrics), schedule.decision_epochs)
+    curves = draw_curves(metrics, panels_of(metrics), schedule.decision_epochs)
     texts["curves.svg"] = curves
     data = ReportData(
         title=f"{settings.run.dataset} · {settings.loop.strategy} · seed {settings.run.seed}",
@@ -70,6 +70,11 @@ def draw_run(family: Family, folder: Path, out: Path) -> list[Path]:
         citation=CITATION,
     )
     texts["report.html"] = render_report(data)
+    return write_pictures(out, texts)
+
+
+def write_pictures(out: Path, texts: Mapping[str, str]) -> list[Path]:
+    """The paths of texts written into a folder, by name; RunError where it cannot be made."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -99,9 +104,9 @@ def _cell_report(
     )
 
 
-def _panels(metrics: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
-    """Training and validation curves of one figure share a panel."""
-    parts = ("train_", "validation_")
+def panels_of(metrics: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
+    """The curves of one figure share a panel, whatever the part."""
+    parts = ("train_", "validation_", "test_")
     keys = [key for key in metrics[-1] if key.startswith(parts)]
     names = dict.fromkeys(key.partition("_")[2] for key in keys)
     return {name: [key for key in keys if key.partition("_")[2] == name] for name in names}

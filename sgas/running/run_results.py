@@ -14,12 +14,12 @@ from sgas.deciding.records import EpochRecord
 from sgas.deciding.schedule import shown_epoch
 from sgas.family import Family, Preparation
 from sgas.registry import plugged
+from sgas.running.evaluation import evaluate_run
 from sgas.running.predict import Answers, answer, is_own_data, kept_inputs
 from sgas.running.process import undisturbed
 from sgas.running.runs import read_genotype, read_metrics, read_records
 from sgas.running.settings import open_settings
 from sgas.running.trained import (
-    evaluate_run,
     open_trained,
     read_evaluation,
     read_result,

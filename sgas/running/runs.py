@@ -6,7 +6,8 @@
     genotype.json         valid at every epoch: what would be cut now
     plugins/              the texts of the plug-ins that config.json names, if any
     checkpoint.pt         everything that resuming needs; checkpoint.previous.pt the one before
-    cell-KIND.svg, weights.safetensors, result.json, evaluation.json, log.txt
+    weights.safetensors, result.json, evaluation.json, predictions.csv (trainings)
+    report.html, cell-KIND.svg and other pictures, log.txt
     seals.json            hashes of all that is read again; checkpoints hold their own
 
 Where a file has the number of an epoch it counts from 0 (`epochs_from` in config.json); words and

@@ -266,7 +266,7 @@ def _execute(
             say(f"found {verdict(decided)}")
             draw_run(family, run.folder, run.folder)
         else:
-            _write_trained(run, body, opened, settings)
+            _write_trained(family, run, body, opened, settings)
     return run.folder
 
 
@@ -344,14 +344,21 @@ def restore(loop: Loop) -> bool:
     return True
 
 
-def _write_trained(run: Run, training: Any, opened: Opened, settings: Settings) -> None:
-    """The weights, and the figures of the epoch that is kept with what the network costs."""
+def _write_trained(
+    family: Family, run: Run, training: Any, opened: Opened, settings: Settings
+) -> None:
+    """The weights, what they predict, the figures of the epoch that is kept, costs, and a page."""
     import torch
     from safetensors.torch import save as to_safetensors
 
     from sgas.running.complexity import num_flops, num_parameters
+    from sgas.running.predictions import PREDICTIONS, as_csv
+    from sgas.running.training_page import draw_trained
 
     epoch = training.keep()
+    rows = _predictions(run, training, opened, settings)
+    if rows:
+        run.write_result(PREDICTIONS, as_csv(rows))
     network = training.network.to(torch.device("cpu"))
     run.write_result(WEIGHTS, to_safetensors(network.state_dict()))
     cost = {
@@ -359,6 +366,28 @@ def _write_trained(run: Run, training: Any, opened: Opened, settings: Settings) 
         "flops": num_flops(network, opened.task.example_input()),
     }
     run.write_result(RESULT, {**_result(run, opened, settings, epoch), **cost})
+    draw_trained(family, run.folder, run.folder)
+
+
+def _predictions(
+    run: Run, training: Any, opened: Opened, settings: Settings
+) -> list[dict[str, str]]:
+    """What the network that is kept says of each part that was measured.
+
+    Rows of the test part that `evaluate` has written stay where a run that had ended is resumed.
+    """
+    from sgas.running.loop import evaluation_step, measure
+    from sgas.running.predictions import Said, read_predictions
+
+    rows: list[dict[str, str]] = []
+    network, labels, device = training.network, opened.task.labels, training.device
+    for part, source in training.measured.items():
+        said = Said(labels)
+        step = evaluation_step(network, labels, device, training.precision, said)
+        measure(network, labels, source, settings.loop.batch_size, device, step=step)
+        rows += said.rows(part, source, opened.task.classes)
+    kept = read_predictions(run.folder)
+    return rows + [row for row in kept if row["part"] not in training.measured]
 
 
 def _result(run: Run, opened: Opened, settings: Settings, epoch: int) -> dict[str, Any]:
@@ -452,7 +481,7 @@ def _run_to_go_on_with(family: Family, settings: Settings, name: str) -> Path | 
 def _has_ended(family: Family, settings: Settings, folder: Path) -> bool:
     """Whether a run has been run to its end, and its results are written."""
     if settings.verb == "train":
-        return (folder / RESULT).is_file()
+        return (folder / RESULT).is_file() and (folder / "report.html").is_file()
     topology = family.search_space(str(settings.run.space)).topology(settings.model.num_steps)
     lines, last = read_metrics(folder), Schedule.of(settings.loop, topology).last_epoch
     return bool(lines) and lines[-1]["epoch"] == last and (folder / "report.html").is_file()

@@ -1,23 +1,18 @@
-"""Trainings that have ended: the network with its weights, and the test split, opened once."""
+"""Trainings that have ended, read: the network with its weights, and its figures."""
 
 from __future__ import annotations
 
-import dataclasses
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sgas.config import LAST
 from sgas.errors import RunError
 from sgas.family import Family, Network
 from sgas.files import read_json, read_sealed
 from sgas.protocols import provenance
-from sgas.running.machine import resolve_device
-from sgas.running.runs import RESULT, WEIGHTS, Run, read_config
+from sgas.running.runs import RESULT, WEIGHTS, read_config
 from sgas.running.settings import Settings, open_settings
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 EVALUATION = "evaluation.json"
@@ -89,42 +84,3 @@ def _read(folder: Path, name: str) -> dict[str, Any]:
     return figures | provenance(
         config["run"], config["genotype"].get("meta", {}), config.get("weights")
     )
-
-
-def evaluate_run(family: Family, folder: Path, device_name: str = "auto") -> dict[str, Any]:
-    """The figures of a trained run on the test split, measured once and kept in its folder.
-
-    RunError where the folder is no training or has not been trained to its end.
-    """
-    open_trained(family, folder)
-    device = resolve_device(device_name)
-    return read_evaluation(folder) or _open_test_split(family, folder, device)
-
-
-def _open_test_split(family: Family, folder: Path, device: torch.device) -> dict[str, Any]:
-    """Measures the network on the test split, writes evaluation.json and returns what it holds."""
-    from sgas.running.loop import measure
-
-    settings, config = open_trained(family, folder)
-    genotype = settings.genotype
-    assert genotype is not None, "a training has a genotype"
-    network = trained_network(family, folder)
-    task = family.open_task(settings.run, settings.model, settings.data)
-    with Run.open(folder) as run:
-        source = task.test_part(device)
-        batch_size = settings.loop.batch_size
-        figures = measure(
-            network.to(device), task.labels, source, batch_size, device, settings.run.precision
-        )
-        opened = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        evaluation = {
-            **figures,
-            "samples": len(source),
-            "epoch": LAST if settings.loop.kept_epoch == LAST else read_result(folder)["epoch"],
-            **provenance(dataclasses.asdict(settings.run), genotype.meta, config.get("weights")),
-            "dataset": settings.run.dataset,
-            "seed": settings.run.seed,
-            "opened": opened,
-        }
-        run.write_result(EVALUATION, evaluation)
-    return evaluation

@@ -22,11 +22,11 @@ from sgas.config import rebuild
 from sgas.errors import Interrupted, SgasError
 from sgas.family import Family
 from sgas.registry import plugged
+from sgas.running.evaluation import evaluate_run
 from sgas.running.runs import is_run, read_genotype
 from sgas.running.session import resume, start
 from sgas.running.settings import Settings, sections_of
 from sgas.running.signals import StopSignal
-from sgas.running.trained import evaluate_run
 from sgas.studies.study import (
     PHASES,
     STUDY,

@@ -21,6 +21,7 @@ import sgas_gcn
 from sgas.cli import main
 from sgas.errors import DataError, RunError
 from sgas.files import SEALS
+from sgas.running.predictions import read_predictions
 from sgas_cnn.family import FAMILY as IMAGES
 from sgas_cnn.nasbench201_text import from_nasbench201
 from sgas_gcn.family import FAMILY as GRAPHS
@@ -154,6 +155,11 @@ def test_its_figures_on_the_test_part_are_those_of_evaluate(run: Run) -> None:
     assert probs.shape == (len(rows(predicted)), 3) and probs.dtype == np.float32
     assert np.allclose(probs.sum(1), 1) and (probs.argmax(1) == rows(predicted)).all()
     assert not trained.network.training
+    written = [row for row in read_predictions(run.folder) if row["part"] == "test"]
+    assert [row["predicted"] for row in written] == [wanted[n] for n in rows(predicted)]
+    assert [float(row["probability"]) for row in written] == pytest.approx(
+        probs.max(1).tolist(), rel=1e-4
+    )
 
 
 def test_samples_may_come_in_any_form(run: Run) -> None:

@@ -12,6 +12,7 @@ from sgas.reports import (
     CellReport,
     Fact,
     ReportData,
+    Section,
     Snippet,
     Table,
     draw_alphas,
@@ -47,7 +48,9 @@ def full_report(name: str, kinds: tuple[str, ...]) -> ReportData:
         warning="under ten seeds",
         cells=cells,
         curves=draw_curves(metrics, {"loss": ["train_loss"]}, [9, 16]),
-        seeds=Table(["seed", "test"], [["0", "0.9"]]),
+        sections=[
+            Section("seeds", "Seeds", "of all", table=Table(["seed", "test"], [["0", "0.9"]]))
+        ],
         usage=[Snippet("train it", "sgas-gcn train runs/x")],
         stamp=[Fact("torch", "2.13")],
         command="sgas-gcn search --preset demo",
