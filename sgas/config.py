@@ -24,6 +24,16 @@ OPTIMIZERS = ("sgd", "adam")
 SCHEDULES = ("cosine", "linear", "two_slopes")
 LAST, BEST = KEPT_EPOCHS = ("last", "best")
 CLUSTERS = ("slurm", "local")
+AUTO, CLASS, LABELS, NUMBERS = TARGETS = ("auto", "class", "labels", "numbers")
+MSE, MAE = NUMBER_LOSSES = ("mse", "mae")
+TARGET = (
+    "what own data's labels are: one class, labels that are on or off, or numbers; auto tells "
+    "classes from labels"
+)
+NUMBER_LOSS = "loss of numbers, which are standardised: squares or absolute values of differences"
+TEST_FRACTION = (
+    "part of own data without a test part that is drawn to be one, the same for every seed"
+)
 MAX_SEED = 2**31 - 1
 MOST_THREADS = 1024  # many more, and OpenMP ends the process
 MAX_SEEDS = 10_000  # a range of more is a slip of the finger

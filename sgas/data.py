@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 class LabelledArrays:
     """One split in memory: inputs `[N, ...]`, labels int64 `[N]` from 0, names of the classes.
 
-    `remarks` say what of the data is not used or was changed.
+    Of many labels bool `[N, L]`, of numbers float32 `[N, L]`, with their names. `remarks`
+    say what of the data is not used or was changed.
     """
 
     inputs: np.ndarray
@@ -34,6 +35,10 @@ class LabelledArrays:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def subset(self, index: np.ndarray) -> LabelledArrays:
+        """The samples `index` `[n]` of these."""
+        return replace(self, inputs=self.inputs[index], labels=self.labels[index])
 
 
 class Source(Protocol):
@@ -199,6 +204,22 @@ def stratified_parts(
         for part, chunk in zip(parts, _cut(members, fractions), strict=True):
             part.append(chunk)
     return tuple(np.sort(np.concatenate(part)) for part in parts)
+
+
+def strata_of(targets: np.ndarray) -> np.ndarray:
+    """What parts are drawn within, int64 `[N]`: the classes; all together of labels and numbers."""
+    return targets if targets.ndim == 1 else np.zeros(len(targets), np.int64)
+
+
+def drawn_split(whole: Any, split: str, fraction: float) -> Any:
+    """Split "train" or "test" of data without a test part, `fraction` of it, by classes.
+
+    `whole` has `labels` and `subset`. The draw follows no run's seed: the search of one would see
+    the test part of another.
+    """
+    fractions = (1 - fraction, fraction)
+    train, test = stratified_parts(strata_of(whole.labels), fractions, seed=0)
+    return whole.subset(train if split == "train" else test)
 
 
 def _cut(members: np.ndarray, fractions: tuple[float, ...]) -> list[np.ndarray]:

@@ -141,18 +141,23 @@ class Preparation(Protocol):
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
-    many_rows: ClassVar[bool]
+
+    @property
+    def many_rows(self) -> bool:
+        """Whether a sample can have several rows of logits."""
+        ...
 
     @property
     def labels(self) -> Labels:
         """How logits become predictions."""
         ...
 
-    def read(self, data: Any, run: RunConfig) -> Samples:
+    def read(self, data: Any, run: RunConfig, options: Any) -> Samples:
         """The samples in arrays, lists, data sets or files.
 
         A data set by name, or a folder of one's own, gives its test part; `run` says where data
-        lie. DataError where the network cannot take them.
+        lie, `options`, a data config, what own data is. DataError where the network cannot take
+        them.
         """
         ...
 
@@ -266,9 +271,9 @@ class Family:
     `spaces` are its search spaces by name, to which others can be added (`sgas.registry`), and
     `operation_groups` what operations are alike in pictures. `space_of(dataset, space)` names the
     search space of a data set without loading it (`space`: what the user asked for, or None).
-    `keep_own(dataset, test, root)` puts data that a program holds in memory into a folder under
-    `root`, which is then a data set like any other. `library` are the compiled kernels, where there
-    are some.
+    `keep_own(dataset, test, root, target)` puts data that a program holds in memory into a folder
+    under `root`, which is then a data set like any other; `check_folder(folder, target)` describes
+    one. `library` are the compiled kernels, where there are some.
     """
 
     name: str
@@ -280,8 +285,8 @@ class Family:
     operation_groups: dict[str, str]
     default_preset: Callable[[str, str], str]
     space_of: Callable[[str, str | None], str]
-    check_folder: Callable[[str], dict[str, Any]]
-    keep_own: Callable[[Any, Any, str], Path]
+    check_folder: Callable[[str, str], dict[str, Any]]
+    keep_own: Callable[[Any, Any, str, str], Path]
     published_names: Callable[[], tuple[str, ...]]
     load_published: Callable[[str], Genotype]
     library: Library | None = None

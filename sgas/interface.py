@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sgas.cells.genotype import Genotype
-from sgas.config import refuse_unknown
+from sgas.config import AUTO, refuse_unknown
 from sgas.errors import ConfigError, InputError
 from sgas.family import Family
 from sgas.registry import plugged
@@ -172,7 +172,11 @@ def _options_of(
     names = [name for space in spaces for name in option_names(family, verb, space)]
     refuse_unknown(chosen, dict.fromkeys(names), otherwise=_no_such_option(family, verb))
     if in_memory:
-        chosen["dataset"] = str(family.keep_own(dataset, test, chosen.get("data_root", "data")))
+        chosen["dataset"] = str(
+            family.keep_own(
+                dataset, test, chosen.get("data_root", "data"), chosen.get("target", AUTO)
+            )
+        )
         return _options_of(family, verb, chosen.pop("dataset"), None, chosen, source)
     return chosen
 

@@ -1,17 +1,21 @@
-"""How logits are compared with labels: one class for each sample, or any number of labels.
+"""How logits are compared with targets: one class for each sample, many labels, or numbers.
 
-Dimensions: R samples (clouds, images, nodes), L labels.
+Dimensions: R samples (clouds, images, graphs, nodes), L labels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from sgas.config import MAE, MSE
+from sgas.errors import ConfigError, InputError, option
 
 
 class Labels(Protocol):
@@ -42,7 +46,10 @@ class Labels(Protocol):
     def metrics(
         self, predictions: Tensor, targets: Tensor, rows: Sequence[int] = ()
     ) -> dict[str, float]:
-        """Named figures in [0, 1]. `rows` are those of each graph in turn, where that is known."""
+        """Named figures; the primary one is better where higher.
+
+        `rows` are those of each graph in turn, where that is known.
+        """
         ...
 
 
@@ -138,3 +145,101 @@ class OneClass:
             "accuracy": float(accuracy_score(truth, guess)),
             "balanced_accuracy": float(per_class),
         }
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Numbers of a sample: logits, targets and predictions are `[R, L]`.
+
+    Logits are standardised by `mean` and `std` `[L]` of the training targets; predictions and
+    figures are in the user's units. `measure` is the loss, of squares or absolute values.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    measure: str = MSE
+    _on: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict, compare=False)
+
+    primary_metric = "r2"
+
+    def _scale(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation where the targets are, brought there once."""
+        if like.device not in self._on:
+            self._on[like.device] = (
+                torch.tensor(self.mean, device=like.device),
+                torch.tensor(self.std, device=like.device),
+            )
+        return self._on[like.device]
+
+    def loss(self, logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """Mean over all entries, of standardised differences; ConfigError for smoothing."""
+        if label_smoothing:
+            raise ConfigError(
+                f"label_smoothing is {label_smoothing}, and numbers have no labels to smooth: give "
+                f"{option('label_smoothing', 0)}"
+            )
+        mean, std = self._scale(targets)
+        loss = F.l1_loss if self.measure == MAE else F.mse_loss
+        return loss(logits, (targets - mean) / std)
+
+    def predictions(self, logits: Tensor) -> Tensor:
+        """The numbers."""
+        mean, std = self._scale(logits)
+        return logits * std + mean
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """InputError: there are none."""
+        raise InputError("numbers have no probabilities: ask for predictions")
+
+    def surest(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """No label and no probability of any row."""
+        none = torch.full(targets.shape[:1], -1, device=targets.device)
+        return none, torch.zeros_like(none, dtype=logits.dtype)
+
+    def metrics(
+        self, predictions: Tensor, targets: Tensor, rows: Sequence[int] = ()
+    ) -> dict[str, float]:
+        """R², the mean of those of the numbers, and mean absolute and root mean square errors."""
+        truth, guess = targets.double(), predictions.double()
+        squares = (truth - guess).square()
+        spread = (truth - truth.mean(0)).square().sum(0)
+        r2 = 1 - squares.sum(0) / spread.clamp_min(torch.finfo(torch.float64).tiny)
+        r2 = torch.where(spread > 0, r2, (squares.sum(0) == 0).double())  # of constants
+        return {
+            "r2": float(r2.mean()),
+            "mae": float((truth - guess).abs().mean()),
+            "rmse": float(squares.mean().sqrt()),
+        }
+
+
+def labels_of(parts: Sequence[np.ndarray], by_graph: bool = False, measure: str = MSE) -> Labels:
+    """How the targets of training are compared: bool `[R, L]`, float32 `[R, L]` or int64 `[R]`.
+
+    ConfigError where a loss of numbers is asked for and there are none.
+    """
+    if parts[0].dtype.kind == "f":
+        values = np.concatenate(parts).astype(np.float64)
+        std = values.std(axis=0)
+        std = np.where(std > 0, std, 1.0)
+        return Numbers(tuple(values.mean(axis=0).tolist()), tuple(std.tolist()), measure)
+    if measure != MSE:
+        raise ConfigError(
+            f"number_loss is {measure}, but there are no numbers: leave {option('number_loss')} out"
+        )
+    if parts[0].dtype.kind == "b":
+        return ManyLabelsByGraph() if by_graph else ManyLabels()
+    return OneClass()
+
+
+def kept(labels: Labels) -> dict[str, Any]:
+    """What a run keeps of how targets are compared: JSON values, which `restored` takes."""
+    if isinstance(labels, Numbers):
+        return {"kind": "numbers", "mean": list(labels.mean), "std": list(labels.std)}
+    return {"kind": "labels" if isinstance(labels, ManyLabels) else "class"}
+
+
+def restored(fields: Mapping[str, Any]) -> Labels:
+    """The labels that `kept` was made of; of none, as runs of before had, one class."""
+    if fields.get("kind") == "numbers":
+        return Numbers(tuple(fields["mean"]), tuple(fields["std"]))
+    return ManyLabels() if fields.get("kind") == "labels" else OneClass()

@@ -5,7 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sgas.cells.space import SearchSpace
-from sgas.config import option, validate
+from sgas.config import (
+    AUTO,
+    MSE,
+    NUMBER_LOSS,
+    NUMBER_LOSSES,
+    TARGET,
+    TARGETS,
+    TEST_FRACTION,
+    option,
+    validate,
+)
 from sgas.errors import ConfigError
 
 OPERATIONS = (
@@ -80,7 +90,7 @@ class NasBench201Config:
 
 @dataclass(frozen=True)
 class ImageDataConfig:
-    """How images are changed while training; evaluation takes them as they are.
+    """How images are changed while training, and what own data is; evaluation changes nothing.
 
     `crop_padding` and `cutout` are for images in memory; `jitter`, `image_size` and `num_workers`
     for those that are read from files, which training cuts out at random size and place.
@@ -105,6 +115,9 @@ class ImageDataConfig:
     num_workers: int | None = option(
         None, "processes that read image files; default one for each core, 8 at most", low=0
     )
+    target: str = option(AUTO, TARGET, choices=TARGETS)
+    number_loss: str = option(MSE, NUMBER_LOSS, choices=NUMBER_LOSSES)
+    test_fraction: float = option(0.0, TEST_FRACTION, low=0, high=0.5)
 
     def __post_init__(self) -> None:
         validate(self)

@@ -102,17 +102,19 @@ def _nasbench201_operations() -> Operations:
     return Operations(NASBENCH201_TABLE, Operation, nasbench201_cases)
 
 
-def _check_folder(folder: str) -> dict[str, Any]:
+def _check_folder(folder: str, target: str) -> dict[str, Any]:
     from sgas_cnn.datasets.folder import describe_folder
     from sgas_cnn.datasets.pictures import describe_pictures, holds_pictures
 
-    return describe_pictures(folder) if holds_pictures(Path(folder)) else describe_folder(folder)
+    if holds_pictures(Path(folder)):
+        return describe_pictures(folder)
+    return describe_folder(folder, target)
 
 
-def _keep_own(dataset: Any, test: Any, root: str) -> Path:
+def _keep_own(dataset: Any, test: Any, root: str, target: str) -> Path:
     from sgas_cnn.own_data import keep_own
 
-    return keep_own(dataset, test, root)
+    return keep_own(dataset, test, root, target)
 
 
 CIFAR10 = {"in_channels": 3, "num_classes": 10, "image_size": 32}

@@ -19,6 +19,9 @@ class NetworkOptions(TypedDict, total=False):
     jitter: float
     image_size: int | None
     num_workers: int | None
+    target: Literal["auto", "class", "labels", "numbers"]
+    number_loss: Literal["mse", "mae"]
+    test_fraction: float
 
 
 class SearchOptions(RunOptions, SearchLoopOptions, NetworkOptions, total=False):

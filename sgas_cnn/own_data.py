@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from sgas.config import AUTO
 from sgas.own.keep import Arrays, keep, labelled, name_of, pairs, stacked
 from sgas_cnn.pixels import as_bytes
 
 
-def keep_own(dataset: Any, test: Any | None, root: str) -> Path:
+def keep_own(dataset: Any, test: Any | None, root: str, target: str = AUTO) -> Path:
     """The folder of a data set held in memory, with or without a test part.
 
     A map-style `torch.utils.data.Dataset` of (image, label), or a pair of arrays. An image is uint8
@@ -23,18 +24,18 @@ def keep_own(dataset: Any, test: Any | None, root: str) -> Path:
     ones become RGB where others are.
     DataError where it is none of these.
     """
-    files = {"train": _images(dataset)}
+    files = {"train": _images(dataset, target)}
     if test is not None:
-        files["test"] = _images(test)
+        files["test"] = _images(test, target)
     return keep(root, name_of(dataset), files)
 
 
-def _images(dataset: Any) -> Arrays:
+def _images(dataset: Any, target: str) -> Arrays:
     images, labels = [], []
     for number, (sample, label) in enumerate(pairs(dataset, "image")):
         images.append(as_bytes(sample, number))
         labels.append(label)
-    return labelled("image", stacked(_all_rgb(images), "image"), labels, dataset)
+    return labelled("image", stacked(_all_rgb(images), "image"), labels, dataset, target)
 
 
 def _all_rgb(images: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -5,8 +5,8 @@ Dimensions: B images, H rows, W columns, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from sgas.data import LabelledArrays
 from sgas.errors import DataError
 from sgas.family import Samples
-from sgas.labels import Labels, OneClass
+from sgas.labels import Labels, restored
 from sgas.own.samples import ARRAYS, array_of, in_chunks, samples_of
 from sgas_cnn.augment import normalized
 from sgas_cnn.datasets import DATASETS
@@ -35,7 +35,7 @@ class ImagePreparation:
 
     Pictures in files of another size are cut and scaled: with `margin` as the evaluation of a
     network that was trained on files does (`sgas_cnn.file_source.middle`), else to the whole of
-    their middle.
+    their middle. `target` is how answers were compared with targets (`sgas.labels.kept`).
     """
 
     in_channels: int
@@ -44,18 +44,19 @@ class ImagePreparation:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     margin: bool
+    target: Mapping[str, Any] = field(default_factory=dict)
 
     many_rows: ClassVar[bool] = False
 
     @property
     def labels(self) -> Labels:
-        """One class an image."""
-        return OneClass()
+        """One class an image, many labels or numbers, as in training."""
+        return restored(self.target)
 
-    def read(self, data: Any, run: RunConfig) -> Samples:
+    def read(self, data: Any, run: RunConfig, options: Any) -> Samples:
         """Images from arrays, lists, data sets, Pillow's images, and files: pictures, `.npz`."""
         if isinstance(data, str | Path):
-            return self._of_path(Path(data), run)
+            return self._of_path(Path(data), run, options)
         images, alone = samples_of(data, "image", self._is_one)
         if all(isinstance(image, str | Path) for image in images):
             return self._of_files([Path(image) for image in images], alone)
@@ -70,17 +71,17 @@ class ImagePreparation:
         channels = (shape[0], shape[-1]) if len(shape) == 3 else ()
         return len(shape) == 2 or self.in_channels in channels
 
-    def _of_path(self, path: Path, run: RunConfig) -> Samples:
+    def _of_path(self, path: Path, run: RunConfig, options: Any) -> Samples:
         if path.suffix.lower() in SUFFIXES:
             return self._of_files([path], True)
         if path.suffix in ARRAYS:
-            return self.read(array_of(path, "image"), run)
-        if str(path) not in DATASETS and path.is_dir() and not _is_data_set(path):
+            return self.read(array_of(path, "image"), run, options)
+        if str(path) not in DATASETS and path.is_dir() and not _is_data_set(path, options):
             pictures = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES)
             return self._of_files(pictures, False)
         from sgas_cnn.datasets import load_images
 
-        split = load_images(str(path), "test", run.data_root, run.seed)
+        split = load_images(str(path), "test", run.data_root, run.seed, options)
         targets = torch.from_numpy(split.labels)
         if not isinstance(split, LabelledArrays):
             files = [split.folder / split.name(number) for number in range(len(split))]
@@ -153,6 +154,8 @@ class Pictures(Sequence[np.ndarray]):
         return self.preparation.picture(self.paths[number])
 
 
-def _is_data_set(folder: Path) -> bool:
+def _is_data_set(folder: Path, options: Any) -> bool:
     """Whether a folder has a test part; pictures in any other are all to be predicted."""
+    if options.test_fraction:
+        return True
     return any(folder.glob("*.npz")) or (holds_pictures(folder) and has_test(folder))

@@ -13,10 +13,17 @@ from torch import Tensor
 from sgas.cells.genotype import Genotype
 from sgas.cells.space import SearchSpace
 from sgas.config import RunConfig
-from sgas.data import DeviceSource, LabelledArrays, Source, SubsetSource, stratified_parts
+from sgas.data import (
+    DeviceSource,
+    LabelledArrays,
+    Source,
+    SubsetSource,
+    strata_of,
+    stratified_parts,
+)
 from sgas.errors import ConfigError, DataError, option
 from sgas.family import Network, Supernet, refuse_auxiliary
-from sgas.labels import Labels, OneClass
+from sgas.labels import Labels, OneClass, kept, labels_of
 from sgas.protocols import AlphasOn
 from sgas_cnn.augment import ImageAugmentation
 from sgas_cnn.config import (
@@ -110,10 +117,13 @@ class ImageTask(ImageModels):
         **cells: Any,
     ) -> None:
         self.dataset = dataset
-        self._load = partial(load_images, dataset, data_root=run.data_root, seed=run.seed)
+        self._load = partial(
+            load_images, dataset, data_root=run.data_root, seed=run.seed, options=data
+        )
         self._data, self._seed = data, run.seed
         self._training = self._load(split="train")
         self.classes, self.remarks = self._training.classes, self._training.remarks
+        self.labels = labels_of([self._training.labels], measure=data.number_loss)
         if isinstance(self._training, ImageFiles):
             channels, height = 3, data.image_size or IMAGE_SIZE
             width = height
@@ -133,7 +143,8 @@ class ImageTask(ImageModels):
         """Images of the size and the normalisation of training."""
         files = isinstance(self._training, ImageFiles)
         mean, std = (MEAN, STD) if files else (self._augmentation.mean, self._augmentation.std)
-        return ImagePreparation(self.in_channels, *self.sides, mean, std, files)
+        sizes = self.in_channels, *self.sides
+        return ImagePreparation(*sizes, mean, std, files, kept(self.labels))
 
     def _part(self, split: LabelledArrays | ImageFiles, part: np.ndarray, device: Any) -> Source:
         if isinstance(split, ImageFiles):
@@ -159,7 +170,7 @@ class ImageTask(ImageModels):
         self, fractions: tuple[float, ...], seed: int, device: torch.device
     ) -> list[Source]:
         """Disjoint parts of the training set, stratified by class."""
-        parts = stratified_parts(self._training.labels, fractions, seed)
+        parts = stratified_parts(strata_of(self._training.labels), fractions, seed)
         if isinstance(self._training, ImageFiles):
             return [self._part(self._training, part, device) for part in parts]
         source = self._on_device(self._training, device)

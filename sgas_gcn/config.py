@@ -5,7 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sgas.cells.space import SearchSpace
-from sgas.config import option, validate
+from sgas.config import (
+    AUTO,
+    MSE,
+    NUMBER_LOSS,
+    NUMBER_LOSSES,
+    TARGET,
+    TARGETS,
+    TEST_FRACTION,
+    option,
+    validate,
+)
 from sgas.errors import ConfigError
 
 OPERATIONS = (
@@ -72,7 +82,7 @@ class PointModelConfig:
 
 @dataclass(frozen=True)
 class PointDataConfig:
-    """How clouds are changed while training; evaluation takes them as they are."""
+    """How clouds are changed while training, and what own data is; evaluation changes nothing."""
 
     resample: bool = option(
         False, "draw num_points anew from all points of a cloud for every batch"
@@ -86,6 +96,9 @@ class PointDataConfig:
     jitter: float = option(
         0.0, "standard deviation of noise on each point, in radii", low=0, high=1
     )
+    target: str = option(AUTO, TARGET, choices=TARGETS)
+    number_loss: str = option(MSE, NUMBER_LOSS, choices=NUMBER_LOSSES)
+    test_fraction: float = option(0.0, TEST_FRACTION, low=0, high=0.5)
 
     def __post_init__(self) -> None:
         validate(self)
@@ -140,7 +153,7 @@ class NasBenchGraphConfig:
 
 @dataclass(frozen=True)
 class GraphDataConfig:
-    """How graphs are changed while training and measured; evaluation takes them as they are."""
+    """How graphs are changed while training and measured, and what own data is."""
 
     feature_dropout: float = option(
         0.0, "probability of zeroing a feature of a node in a batch", low=0, high=0.95
@@ -156,6 +169,13 @@ class GraphDataConfig:
         "micro-F1 over all nodes at once, or of each graph and averaged by numbers of nodes",
         choices=F1_BY,
         verbs=("train",),
+    )
+    target: str = option(AUTO, TARGET, choices=TARGETS)
+    number_loss: str = option(MSE, NUMBER_LOSS, choices=NUMBER_LOSSES)
+    test_fraction: float = option(0.0, TEST_FRACTION, low=0, high=0.5)
+    split: int = option(0, "which of several splits that own masks have, a column each", low=0)
+    directed: bool | None = option(
+        None, "whether own edges lead one way; default: as the data says, npz files both ways"
     )
 
     def __post_init__(self) -> None:

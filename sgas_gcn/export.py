@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sgas.errors import InputError
 from sgas.exporting.forms import CellForm, NetworkForm
 from sgas_gcn.cells import RELU, LinearNorm
 from sgas_gcn.graph_batch import GraphBatch
+from sgas_gcn.heads import GraphClassifier
 from sgas_gcn.network import GraphNetwork, PointNetwork
 from sgas_gcn.preparation import FIRST, CloudPreparation
 
@@ -94,7 +96,11 @@ def cloud_form(
 
 
 def graph_form(network: GraphNetwork, preparation: Any, example: Any) -> NetworkForm:
-    """A network of graphs; features are taken as they are."""
+    """A network of graphs; features are taken as they are. InputError where graphs are asked."""
+    if isinstance(network.classifier, GraphClassifier):
+        raise InputError(
+            "networks that label whole graphs cannot be exported yet: predict by the run"
+        )
 
     def inputs(count: int) -> tuple[Tensor, ...]:
         generator, nodes = torch.Generator().manual_seed(0), NODES * count

@@ -148,20 +148,20 @@ def _nasbenchgraph_operations() -> Operations:
     return Operations(NASBENCHGRAPH_TABLE, NodeOperation, nasbenchgraph_cases)
 
 
-def _check_folder(folder: str) -> dict[str, Any]:
+def _check_folder(folder: str, target: str) -> dict[str, Any]:
     if kind_of(folder) == GRAPH:
         from sgas_gcn.datasets.graph_folder import describe_graph_file
 
-        return describe_graph_file(folder)
+        return describe_graph_file(folder, target)
     from sgas_gcn.datasets.folder import describe_folder
 
-    return describe_folder(folder)
+    return describe_folder(folder, target)
 
 
-def _keep_own(dataset: Any, test: Any, root: str) -> Path:
+def _keep_own(dataset: Any, test: Any, root: str, target: str) -> Path:
     from sgas_gcn.own_data import keep_own
 
-    return keep_own(dataset, test, root)
+    return keep_own(dataset, test, root, target)
 
 
 SPACES = {

@@ -17,10 +17,10 @@ from torch import Tensor
 from sgas.cells.genotype import Genotype
 from sgas.cells.space import SearchSpace
 from sgas.config import RunConfig
-from sgas.data import Source, SubsetSource, stratified_parts
+from sgas.data import Source, SubsetSource, strata_of, stratified_parts
 from sgas.errors import ConfigError, DataError, option
 from sgas.family import Network, Supernet, refuse_auxiliary
-from sgas.labels import Labels, ManyLabels, ManyLabelsByGraph, OneClass
+from sgas.labels import Labels, ManyLabelsByGraph, kept, labels_of
 from sgas.protocols import AlphasOn
 from sgas_gcn.blocks import Blocks
 from sgas_gcn.config import (
@@ -42,15 +42,17 @@ from sgas_gcn.supernet import GraphSupernet
 # The mean training graph of PPI, for counting operations and time.
 EXAMPLE_NODES = 2245
 EXAMPLE_DEGREE = 27
+MOLECULE = (30, 2)  # nodes and degree of a graph that has a label itself, as of NCI1
 
 
 class GraphModels:
     """The supernet and the networks for nodes of `in_channels` features, `num_outputs` logits.
 
-    The space is the model's, unless another of the same layers is given with its operations.
+    With `per_graph` the logits are those of graphs. The space is the model's, unless
+    another of the same layers is given with its operations.
     """
 
-    smallest_batch = 1
+    smallest_batch: int
     warnings: Sequence[str] = ()
     remarks: Sequence[str] = ()
 
@@ -59,6 +61,7 @@ class GraphModels:
         model: GraphModelConfig | NasBenchGraphConfig,
         in_channels: int,
         num_outputs: int,
+        per_graph: int = 0,
         space: SearchSpace | None = None,
         operations: Mapping[str, Any] | None = None,
     ) -> None:
@@ -70,6 +73,15 @@ class GraphModels:
             self._cells["operations"] = operations
         self.in_channels, self.num_outputs = in_channels, num_outputs
         self.dimensions = {"in_channels": in_channels, "num_outputs": num_outputs}
+        self.per_graph, self.smallest_batch = bool(per_graph), 2 if per_graph else 1
+        if per_graph:
+            self.dimensions["per_graph"] = 1
+            if not own:
+                raise ConfigError(
+                    f"space {self.space.name} labels nodes, and these labels are of graphs: leave "
+                    f"{option('space')} out"
+                )
+            self._cells["per_graph"] = True
 
     def build_supernet(self) -> Supernet:
         """A supernet with nothing decided, on the CPU."""
@@ -88,15 +100,17 @@ class GraphModels:
 
             refuse_auxiliary(auxiliary, self.space)
             return NasBenchGraphNetwork(genotype, self.model, *sizes, **self._cells)
+        if self.per_graph:
+            refuse_auxiliary(auxiliary, self.space)
         return GraphNetwork(genotype, self.model, *sizes, auxiliary=auxiliary, **self._cells)
 
     def example_input(self) -> GraphBatch:
-        """One random graph of the size of PPI's mean training graph."""
+        """One random graph of the size of PPI's mean training graph, or of a molecule."""
         generator = torch.Generator().manual_seed(0)
-        x = torch.randn(EXAMPLE_NODES, self.in_channels, generator=generator)
-        shape = (EXAMPLE_NODES * EXAMPLE_DEGREE,)
-        sources = torch.randint(EXAMPLE_NODES, shape, generator=generator)
-        targets = torch.arange(EXAMPLE_NODES).repeat_interleave(EXAMPLE_DEGREE)
+        num_nodes, degree = MOLECULE if self.per_graph else (EXAMPLE_NODES, EXAMPLE_DEGREE)
+        x = torch.randn(num_nodes, self.in_channels, generator=generator)
+        sources = torch.randint(num_nodes, (num_nodes * degree,), generator=generator)
+        targets = torch.arange(num_nodes).repeat_interleave(degree)
         return GraphBatch.of_graph(x, torch.stack([sources, targets]))
 
 
@@ -106,6 +120,7 @@ class GraphSource:
 
     Their edges were sorted once; a batch joins them. In training, features are put to `centre`
     `[D]`, or zero, by chance. `blocks` are those of steps, where they do not hold the whole graph.
+    With `per_graph` a row is of a graph.
     """
 
     graphs: Sequence[GraphBatch]
@@ -113,6 +128,7 @@ class GraphSource:
     feature_dropout: float = 0.0
     centre: Tensor | None = None
     blocks: Blocks | None = None
+    per_graph: bool = False
 
     def __len__(self) -> int:
         return len(self.graphs)
@@ -149,8 +165,10 @@ class GraphSource:
         graphs, parts = self.blocks.asking(asked, targets, graph.x.device)
         return replace(self, graphs=graphs, targets=parts, blocks=None)
 
-    def row_names(self, number: int) -> list[tuple[str, str]]:
-        """A graph and each of its asked nodes, by their numbers."""
+    def row_names(self, number: int) -> list[tuple[str, ...]]:
+        """A graph and each of its asked nodes, by their numbers; or the graph if it is asked."""
+        if self.per_graph:
+            return [(str(number),)]
         nodes = self.graphs[number].asked_nodes.tolist()
         return [(str(number), str(node)) for node in nodes]
 
@@ -176,18 +194,24 @@ class GraphTask(GraphModels):
         run: RunConfig,
         **cells: Any,
     ) -> None:
-        self._load = partial(load_graphs, dataset, data_root=run.data_root, seed=run.seed)
+        self._load = partial(
+            load_graphs, dataset, data_root=run.data_root, seed=run.seed, options=data
+        )
         self._data, self.dataset = data, dataset
         self._training: GraphSplit = self._load(split="train")
         if not self._training.graphs:
             raise DataError(f"{dataset} has no training graphs: add some")
-        self._check_sizes(self._training.graphs)
+        if not self._training.per_graph:
+            self._check_sizes(self._training.graphs)
+        self.remarks = self._training.remarks
         self.classes = self._training.label_names
         self.transductive = self._training.transductive  # one graph, of which some nodes are asked
         self.samples = "nodes" if self.transductive else "graphs"
-        many = ManyLabelsByGraph if data.micro_f1_by == "graph" else ManyLabels
-        self.labels: Labels = many() if self._training.multi_label else OneClass()
-        super().__init__(model, self._training.num_features, len(self.classes), **cells)
+        by_graph = data.micro_f1_by == "graph" and not self._training.per_graph
+        targets = [graph.targets for graph in self._training.graphs]
+        self.labels: Labels = labels_of(targets, by_graph, data.number_loss)
+        sizes = self._training.num_features, len(self.classes), int(self._training.per_graph)
+        super().__init__(model, *sizes, **cells)
         answered = [g.x if g.nodes is None else g.x[g.nodes] for g in self._training.graphs]
         self._moments = Moments.of(answered)
         standardize = getattr(model, "standardize", None)  # None: the space has no such option
@@ -245,7 +269,8 @@ class GraphTask(GraphModels):
     def preparation(self) -> GraphPreparation:
         """Graphs as they are."""
         by_graph = isinstance(self.labels, ManyLabelsByGraph)
-        return GraphPreparation(self.in_channels, self._training.multi_label, by_graph)
+        many, per_graph = self._training.multi_label, self._training.per_graph
+        return GraphPreparation(self.in_channels, many, by_graph, per_graph, kept(self.labels))
 
     def _source(self, split: GraphSplit, device: torch.device) -> GraphSource:
         """The graphs of a split on the device, their edges sorted."""
@@ -254,7 +279,8 @@ class GraphTask(GraphModels):
         centre = None
         if self._standardizes:
             centre = torch.from_numpy(self._moments.mean.astype(np.float32)).to(device)
-        return GraphSource(batches, targets, self._data.feature_dropout, centre, self._blocks)
+        options = self._data.feature_dropout, centre, self._blocks, self.per_graph
+        return GraphSource(batches, targets, *options)
 
     def parts_of_training(
         self, fractions: tuple[float, ...], seed: int, device: torch.device
@@ -262,9 +288,7 @@ class GraphTask(GraphModels):
         """The training set in parts: its graphs, or where there is one graph, its nodes."""
         source = self.training_part(device)
         if self.transductive:
-            targets = self._training.graphs[0].targets
-            strata = targets if targets.ndim == 1 else np.zeros(len(targets), np.int64)
-            rows = stratified_parts(strata, fractions, seed)
+            rows = stratified_parts(strata_of(self._training.graphs[0].targets), fractions, seed)
             return [source.only(torch.from_numpy(part).to(device)) for part in rows]
         wanted = sum(fraction > 0 for fraction in fractions)
         if len(source) < wanted:
@@ -272,7 +296,10 @@ class GraphTask(GraphModels):
                 f"{self.dataset} has {len(source)} training graphs; splitting them takes at "
                 f"least {wanted}: add graphs"
             )
-        numbers = stratified_parts(np.zeros(len(source), np.int64), fractions, seed)
+        strata = np.zeros(len(source), np.int64)
+        if self.per_graph:
+            strata = strata_of(np.concatenate([graph.targets for graph in self._training.graphs]))
+        numbers = stratified_parts(strata, fractions, seed)
         return [SubsetSource(source, torch.from_numpy(part)) for part in numbers]
 
     def training_part(self, device: torch.device) -> GraphSource:
@@ -306,6 +333,8 @@ class GraphTask(GraphModels):
                 f"{name} graphs have {split.num_features} features, training graphs "
                 f"{self.in_channels}; both have to agree"
             )
+        if split.graphs and split.per_graph != self._training.per_graph:
+            raise DataError(f"{name} graphs have labels of another level than training graphs")
 
 
 def models(model: Any, dimensions: Mapping[str, int], **cells: Any) -> GraphModels:

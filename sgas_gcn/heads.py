@@ -1,22 +1,23 @@
 """The layers after the cells: how point-cloud networks pool and classify, and graph networks.
 
-Dimensions: B clouds, N nodes of all clouds or graphs together, C channels, R nodes that are asked.
+Dimensions: B clouds or graphs, N nodes of all of them together, C channels, R nodes that are asked.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from sgas_gcn.cells import RELU, STEM_MULTIPLE, Cell, LinearNorm
-from sgas_gcn.config import PointModelConfig
+from sgas_gcn.config import GraphModelConfig, PointModelConfig
 from sgas_gcn.constants import LEAKY_SLOPE
 from sgas_gcn.features import Features
 from sgas_gcn.graph_batch import GraphBatch
-from sgas_gcn.pooling import pool_layer
+from sgas_gcn.pooling import pool_graphs, pool_layer
 
 HEAD_CHANNELS = (512, 256)
 AUXILIARY_CHANNELS = 128
@@ -89,6 +90,26 @@ class NodeClassifier(nn.Module):
         return self.lin(self.drop(x))
 
 
+class GraphClassifier(nn.Module):
+    """Logits `[B, num_outputs]` of graphs from the outputs of stem and cells, `[N, in_channels]`.
+
+    Mean, largest value and sum over the nodes of each graph, batch norm, a linear layer of `width`
+    channels, ReLU, dropout and a linear layer. The norm is before the first layer: sums are larger
+    than means by the size of a graph.
+    """
+
+    def __init__(self, in_channels: int, width: int, num_outputs: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(3 * in_channels)
+        self.hidden, self.lin = nn.Linear(3 * in_channels, width), nn.Linear(width, num_outputs)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, batch: GraphBatch) -> Tensor:
+        """The logits of all graphs."""
+        pooled = self.norm(pool_graphs(x, batch))
+        return self.lin(self.drop(torch.relu(self.hidden(pooled))))
+
+
 class NodeAuxiliaryHead(nn.Module):
     """Logits `[R, num_outputs]` of nodes from an inner cell's output, for training alone.
 
@@ -103,3 +124,24 @@ class NodeAuxiliaryHead(nn.Module):
     def forward(self, x: Features, batch: GraphBatch) -> Tensor:
         """The logits of the asked nodes."""
         return self.lin(batch.answers(self.pre(x)))
+
+
+def build_classifier(
+    config: GraphModelConfig, cells: Sequence[Cell], num_outputs: int, per_graph: bool
+) -> NodeClassifier | GraphClassifier:
+    """The layers after the cells of a network that is asked for nodes, or for graphs."""
+    if not per_graph:
+        return NodeClassifier(cells[-1].out_channels, num_outputs, config.dropout)
+    stem = STEM_MULTIPLE * config.channels
+    width = stem + sum(cell.out_channels for cell in cells)
+    return GraphClassifier(width, stem, num_outputs, config.dropout)
+
+
+def answer(
+    classifier: NodeClassifier | GraphClassifier, outputs: Sequence[Features], batch: GraphBatch
+) -> Tensor:
+    """Logits from the outputs of stem and cells: of nodes from the last, of graphs from all."""
+    states = cast("Sequence[Tensor]", outputs)
+    x = states[-1] if isinstance(classifier, NodeClassifier) else torch.cat([*states], dim=1)
+    logits: Tensor = classifier(x, batch)
+    return logits

@@ -24,6 +24,11 @@ class NetworkOptions(TypedDict, total=False):
     batch_nodes: int
     post_layers: int
     standardize: bool
+    target: Literal["auto", "class", "labels", "numbers"]
+    number_loss: Literal["mse", "mae"]
+    test_fraction: float
+    split: int
+    directed: bool | None
 
 
 class SearchOptions(RunOptions, SearchLoopOptions, NetworkOptions, total=False):

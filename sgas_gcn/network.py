@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,14 @@ from sgas_gcn.cells import (
 )
 from sgas_gcn.config import GRAPH_SPACE, POINT_SPACE, GraphModelConfig, PointModelConfig
 from sgas_gcn.graph_batch import GraphBatch
-from sgas_gcn.heads import AuxiliaryHead, NodeAuxiliaryHead, NodeClassifier, build_heads, classify
+from sgas_gcn.heads import (
+    AuxiliaryHead,
+    NodeAuxiliaryHead,
+    answer,
+    build_classifier,
+    build_heads,
+    classify,
+)
 from sgas_gcn.neighbors import CellNeighbors
 from sgas_gcn.ops.graph import GRAPH_OPERATIONS
 from sgas_gcn.ops.plain import given_edges, nearest_points
@@ -125,7 +133,7 @@ class PointNetwork(nn.Module):
 
 
 class GraphNetwork(nn.Module):
-    """Logits `[R, num_outputs]` of the asked nodes of graphs, by the cells of a genotype.
+    """Logits `[R, num_outputs]` of the asked nodes of graphs, or graphs, by a genotype's cells.
 
     The number of steps and the output of a cell are the genotype's; `config.num_steps` is not read.
     `drop_path` is the probability of dropping an edge of the cell for a graph, or for a node where
@@ -143,6 +151,7 @@ class GraphNetwork(nn.Module):
         auxiliary: bool = False,
         space: SearchSpace = GRAPH_SPACE,
         operations: Operations = GRAPH_OPERATIONS,
+        per_graph: bool = False,
     ) -> None:
         super().__init__()
         self.genotype = genotype.validate(space)
@@ -152,8 +161,7 @@ class GraphNetwork(nn.Module):
         layout = derived_layout(space, genotype.cells[KIND])
         self.cells = build_cells(operations, config, layout)
         self.standardize = Standardize(in_channels) if config.standardize else None
-        last = self.cells[-1].out_channels
-        self.classifier = NodeClassifier(last, num_outputs, config.dropout)
+        self.classifier: Any = build_classifier(config, self.cells, num_outputs, per_graph)
         self.auxiliary_cell = 2 * config.num_cells // 3
         self.auxiliary = None
         if auxiliary:
@@ -161,7 +169,7 @@ class GraphNetwork(nn.Module):
             self.auxiliary = NodeAuxiliaryHead(out_channels, num_outputs)
 
     def forward(self, batch: GraphBatch) -> Tensor | tuple[Tensor, Tensor]:
-        """Logits `[R, num_outputs]` of the asked nodes.
+        """Logits `[R, num_outputs]` of the asked nodes, or of all graphs.
 
         In training mode with an auxiliary head, the pair of the logits and the auxiliary logits.
         """
@@ -182,7 +190,7 @@ class GraphNetwork(nn.Module):
             lambda number, s0: batch.neighbors,
             lambda cell, s0, s1, graph: cell(s0, s1, graph, drop_path=drop_path),
         )
-        logits = self.classifier(outputs[-1], batch)
+        logits = answer(self.classifier, outputs, batch)
         if self.auxiliary is None or not self.training:
             return logits
         return logits, self.auxiliary(outputs[self.auxiliary_cell + 1], batch)

@@ -11,34 +11,41 @@ from typing import Any
 
 import numpy as np
 
+from sgas.config import AUTO
 from sgas.errors import DataError
 from sgas.own.keep import Arrays, as_array, keep, labelled, name_of, pairs, stacked
+from sgas.own.targets import plain
 
 MASKS = {"train": "train_mask", "val": "val_mask", "test": "test_mask"}
+NOT_DATA = ("batch", "ptr", "num_nodes")  # what a graph may have beside what it holds
 
 
-def keep_own(dataset: Any, test: Any | None, root: str) -> Path:
+def keep_own(dataset: Any, test: Any | None, root: str, target: str = AUTO) -> Path:
     """The folder of a data set held in memory, with or without a test part.
 
     Clouds: a map-style `torch.utils.data.Dataset` of (points `[P, C]`, label), or a pair of arrays.
-    Graphs: `torch_geometric.data.Data` with x, edge_index and y, one with train_mask, val_mask and
-    test_mask, or a list of several; where they have `pos` and no edges, each is a cloud. DataError
-    where it is none of these.
+    Graphs: `torch_geometric.data.Data` with edge_index and y, and x if there are features; one with
+    train_mask, val_mask and test_mask, or several, in a list, a Batch or a data set of PyG's, with
+    y of nodes or of graphs; where they have `pos` and no edges, each is a cloud. DataError where it
+    is none of these, or its labels are not what a `target` can be.
     """
     for part in (dataset, test):
         refuse_hetero(part)
+    dataset, test = _several(dataset), _several(test)
     if is_graph(dataset):
         if test is not None:
             raise DataError("one graph holds its test nodes in test_mask: leave test out")
-        return keep(root, name_of(dataset), {"graph": _one_graph(dataset)})
+        return keep(root, name_of(dataset), {"graph": _one_graph(dataset, target)})
     row: Any = dataset if isinstance(dataset, Sequence | _pyg_dataset()) else ()
     if len(row) and is_graph(row[0]):
-        if row[0].edge_index is not None:
-            return keep(root, name_of(dataset), {"graphs": _graphs(dataset, test)})
+        if len(row) == 1 and test is None and getattr(row[0], MASKS["train"], None) is not None:
+            return keep(root, name_of(dataset), {"graph": _one_graph(row[0], target)})
+        if _edges(row[0], "") is not None:
+            return keep(root, name_of(dataset), {"graphs": _graphs(dataset, test, target)})
         dataset, test = Clouds(dataset), None if test is None else Clouds(test)
-    files = {"train": _clouds(dataset)}
+    files = {"train": _clouds(dataset, target)}
     if test is not None:
-        files["test"] = _clouds(test)
+        files["test"] = _clouds(test, target)
     return keep(root, name_of(dataset).strip("_"), files)
 
 
@@ -48,15 +55,26 @@ def _pyg_dataset() -> Any:
     return Dataset
 
 
+def _several(dataset: Any) -> Any:
+    """The graphs of a Batch as a list; everything else as it is."""
+    return dataset.to_data_list() if hasattr(dataset, "to_data_list") else dataset
+
+
 def refuse_hetero(dataset: Any) -> None:
-    """DataError for a graph of several kinds of nodes, alone or first in a list."""
-    from torch_geometric.data import HeteroData
+    """DataError for a graph of several kinds of nodes, or of events, alone or first in a list."""
+    from torch_geometric.data import HeteroData, TemporalData
 
     first = dataset[0] if isinstance(dataset, list | tuple) and dataset else dataset
     if isinstance(first, HeteroData):
         raise DataError(
-            "the graph is a HeteroData, with nodes and edges of several kinds, and a search takes "
-            "one kind of each: give its to_homogeneous() with x and y"
+            "the graph is a HeteroData, with nodes and edges of several kinds: heterogeneous "
+            "graphs are not supported; a search takes one kind of each: give its to_homogeneous() "
+            "with x and y"
+        )
+    if isinstance(first, TemporalData):
+        raise DataError(
+            "the graph is a TemporalData: temporal graphs are not supported; give Data with "
+            "edge_index, x and y"
         )
 
 
@@ -86,63 +104,120 @@ class Clouds:
         return np.concatenate(parts, axis=1)
 
 
-def _clouds(dataset: Any) -> Arrays:
+def _clouds(dataset: Any, target: str) -> Arrays:
     points, labels = [], []
     for sample, label in pairs(dataset, "cloud"):
-        points.append(np.asarray(as_array(sample), np.float32))
+        points.append(as_array(sample))
         labels.append(label)
-    return labelled("points", stacked(points, "cloud"), labels, dataset)
+    arrays = dict(labelled("points", stacked(points, "cloud"), labels, dataset, target))
+    if isinstance(dataset, Clouds):
+        arrays |= _remarks(dataset.graphs, ("pos", "x", "y"))
+    return arrays
 
 
-def _one_graph(graph: Any) -> Arrays:
-    missing = [name for name in ("x", "edge_index", "y") if getattr(graph, name) is None]
-    if missing:
-        raise DataError(f"the graph has no {', '.join(missing)}; x, edge_index and y are needed")
-    masks = {}
-    for split, name in MASKS.items():
-        mask = getattr(graph, name, None)
-        if mask is not None:
-            masks[split] = _first_column(as_array(mask))
+def _remarks(graphs: Sequence[Any], used: Sequence[str]) -> Arrays:
+    """What of graphs is not used, as an array of a file; empty where all is."""
+    names = dict.fromkeys(name for graph in graphs for name in graph.to_dict())
+    unused = [name for name in names if name not in (*used, *NOT_DATA)]
+    return {"remarks": np.array([f"not used: {', '.join(unused)}"])} if unused else {}
+
+
+def _edges(graph: Any, name: str) -> np.ndarray | None:
+    """The edges `[E, 2]` of a graph, sources first, also of a sparse `adj_t`; None without any.
+
+    `name` is what the graph is called. DataError where they are no list of pairs of nodes.
+    """
+    if graph.edge_index is None:
+        transposed = getattr(graph, "adj_t", None)
+        if transposed is None:
+            return None
+        if hasattr(transposed, "to_torch_sparse_coo_tensor"):
+            transposed = transposed.to_torch_sparse_coo_tensor()
+        target_source: np.ndarray = transposed.to_sparse_coo().coalesce().indices().numpy()
+        return target_source[::-1].T
+    edges = as_array(graph.edge_index)
+    if edges.ndim != 2 or edges.shape[0] != 2:
+        turned = edges.ndim == 2 and edges.shape[1] == 2
+        advice = ": give edge_index.t().contiguous()" if turned else ""
+        raise DataError(
+            f"edge_index{name} has shape {list(edges.shape)}; wanted is [2, edges], sources above "
+            f"targets{advice}"
+        )
+    if edges.dtype.kind not in "iu":
+        raise DataError(f"edge_index{name} is {edges.dtype}; give integers, the numbers of nodes")
+    return edges.T
+
+
+def _parts(graph: Any, name: str) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
+    """Features `[N, D]` or None, edges `[E, 2]` and labels of a graph; DataError if some lack."""
+    edges = _edges(graph, name)
+    missing = [what for what, value in (("edge_index", edges), ("y", graph.y)) if value is None]
+    if edges is None or graph.y is None:
+        if getattr(graph, "edge_label", None) is not None:
+            raise DataError(
+                "links are to be predicted (edge_label), which is not supported: give y"
+            )
+        raise DataError(
+            f"the graph{name} has no {', '.join(missing)}; x, edge_index and y are needed"
+        )
+    x = None if graph.x is None else as_array(graph.x)
+    return x[:, None] if x is not None and x.ndim == 1 else x, edges, as_array(graph.y)
+
+
+def _one_graph(graph: Any, target: str) -> Arrays:
+    x, edges, labels = _parts(graph, "")
+    masks = {
+        split: as_array(getattr(graph, name))
+        for split, name in MASKS.items()
+        if getattr(graph, name, None) is not None
+    }
+    if len(labels.reshape(-1)) == 1 != graph.num_nodes:
+        raise DataError(
+            f"the graph has {graph.num_nodes} nodes and one label: give a list of graphs to learn "
+            "labels of graphs"
+        )
+    plain(labels, target, "node")
     return {
-        "x": np.asarray(as_array(graph.x), np.float32),
-        "edge": as_array(graph.edge_index).T,
-        "label": _targets(graph),
+        **({} if x is None else {"x": x}),
+        "edge": edges,
+        "label": labels,
         "directed": np.array(True),  # PyG has an undirected edge in both directions already
         **masks,
+        **_remarks([graph], ("x", "edge_index", "adj_t", "y", *MASKS.values())),
     }
 
 
-def _first_column(mask: np.ndarray) -> np.ndarray:
-    """Some of PyG's data sets have ten splits, a column each; the first is the one that is used."""
-    return mask if mask.ndim == 1 else mask[:, 0]
-
-
-def _targets(graph: Any) -> np.ndarray:
-    """y `[N]` of classes, or `[N, L]` of 0 and 1."""
-    targets = as_array(graph.y)
-    if targets.ndim == 2 and targets.shape[1] == 1:
-        targets = targets[:, 0]
-    return targets.astype(np.uint8) if targets.ndim == 2 else targets
-
-
-def _graphs(dataset: Sequence[Any], test: Sequence[Any] | None) -> Arrays:
+def _graphs(dataset: Sequence[Any], test: Sequence[Any] | None, target: str) -> Arrays:
     graphs = [("train", graph) for graph in _each(dataset)]
     graphs += [("test", graph) for graph in _each(test or ())]
-    each = [_one_graph(graph) for _, graph in graphs]
-    for number, arrays in enumerate(each):
-        if len(arrays["label"]) != len(arrays["x"]):
-            raise DataError(
-                f"graph {number} has {len(arrays['x'])} nodes and y of {len(arrays['label'])}; "
-                "labels belong to nodes here, not to whole graphs"
-            )
+    parts = [_parts(graph, f" of graph {number}") for number, (_, graph) in enumerate(graphs)]
+    sizes = [int(graph.num_nodes) for _, graph in graphs]
+    labels = [y[None] if y.ndim == 0 else y for _, _, y in parts]
+    of_nodes = all(len(y) == size for y, size in zip(labels, sizes, strict=True))
+    if not of_nodes:
+        labels = [y if len(y) == 1 else y[None] for y in labels]
+        for number, (y, size) in enumerate(zip(labels, sizes, strict=True)):
+            if y.shape != labels[0].shape:
+                raise DataError(
+                    f"graph {number} has {size} nodes and y of {list(parts[number][2].shape)}, "
+                    f"graph 0 {sizes[0]} and {list(parts[0][2].shape)}: give all a label a node, "
+                    "or all one label, or one vector, a graph"
+                )
+    y = np.concatenate(labels)
+    plain(y, target, "node" if of_nodes else "graph")
+    widths = {None if x is None else x.shape[1] for x, _, _ in parts}
+    if len(widths) > 1:
+        raise DataError(f"graphs differ in their features: {', '.join(map(str, widths))} a node")
+    features = {} if None in widths else {"x": np.concatenate([as_array(x) for x, _, _ in parts])}
     return {
-        "x": np.concatenate([arrays["x"] for arrays in each]),
-        "y": np.concatenate([arrays["label"] for arrays in each]),
-        "edge": np.concatenate([arrays["edge"] for arrays in each]),
-        "node_ptr": np.cumsum([0, *(len(arrays["x"]) for arrays in each)]),
-        "edge_ptr": np.cumsum([0, *(len(arrays["edge"]) for arrays in each)]),
+        **features,
+        "y": y,
+        "edge": np.concatenate([edges for _, edges, _ in parts]),
+        "node_ptr": np.cumsum([0, *sizes]),
+        "edge_ptr": np.cumsum([0, *(len(edges) for _, edges, _ in parts)]),
         "split": np.array([split for split, _ in graphs]),
         "directed": np.array(True),
+        **_remarks([graph for _, graph in graphs], ("x", "edge_index", "adj_t", "y")),
     }
 
 

@@ -1,6 +1,6 @@
-"""Pooling of points over clouds, with the batch norm before it where kernels are compiled.
+"""Pooling over clouds and graphs, of clouds with the batch norm before it by compiled kernels.
 
-Dimensions: B clouds, N points of all clouds together, D channels.
+Dimensions: B clouds or graphs, N points or nodes of all together, D channels.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch import Tensor
 from sgas_gcn.constants import EPS
 from sgas_gcn.features import Features, reduced_parts
 from sgas_gcn.fused.layer import linear_norm
+from sgas_gcn.graph_batch import GraphBatch
 from sgas_gcn.kernels.pools import pooled_activations
 
 
@@ -21,6 +22,16 @@ def pool_clouds(x: Tensor, num_clouds: int) -> Tensor:
     """Largest and mean value over the points of each cloud, `[N, D]` to `[B, 2D]`."""
     clouds = x.unflatten(0, (num_clouds, -1))
     return torch.cat([clouds.max(dim=1).values, clouds.mean(dim=1)], dim=1)
+
+
+def pool_graphs(x: Tensor, batch: GraphBatch) -> Tensor:
+    """Mean, largest value and sum over the nodes of each graph, `[N, D]` to `[B, 3D]`."""
+    graph, num_graphs = batch.graph_of_node, len(batch.sizes)
+    total = x.new_zeros(num_graphs, x.shape[1]).index_add(0, graph, x)
+    sizes = torch.bincount(graph, minlength=num_graphs).to(x.dtype).unsqueeze(1)
+    place = graph.unsqueeze(1).expand(-1, x.shape[1])
+    largest = torch.zeros_like(total).scatter_reduce(0, place, x, "amax", include_self=False)
+    return torch.cat([total / sizes, largest, total], dim=1)
 
 
 def pool_layer(

@@ -5,8 +5,8 @@ Dimensions: B clouds, P points of a cloud, C channels, N nodes of a graph, D fea
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,10 +17,11 @@ from torch import Tensor
 from sgas.data import LabelledArrays
 from sgas.errors import DataError
 from sgas.family import Samples
-from sgas.labels import Labels, ManyLabels, ManyLabelsByGraph, OneClass
+from sgas.labels import Labels, ManyLabels, ManyLabelsByGraph, OneClass, restored
 from sgas.own.keep import as_array
 from sgas.own.npz import read_array, read_headers
 from sgas.own.samples import ARRAYS, array_of, in_chunks, samples_of
+from sgas_gcn.datasets.folder import near_origin
 from sgas_gcn.datasets.graph_folder import both_ways
 from sgas_gcn.drawing import chosen_points
 from sgas_gcn.graph_batch import GraphBatch
@@ -38,7 +39,8 @@ class CloudPreparation:
     """Clouds `[P, in_channels]`, each of any size from `least_points` on.
 
     Of more than `num_points` points so many are taken: the first (`drawn` FIRST), or a choice by
-    chance (CHOSEN) that follows from the cloud and `seed` (`sgas_gcn.drawing`).
+    chance (CHOSEN) that follows from the cloud and `seed` (`sgas_gcn.drawing`). `target` is how
+    answers were compared with targets (`sgas.labels.kept`).
     """
 
     in_channels: int
@@ -46,18 +48,19 @@ class CloudPreparation:
     least_points: int
     drawn: str
     seed: int
+    target: Mapping[str, Any] = field(default_factory=dict)
 
     many_rows: ClassVar[bool] = False
 
     @property
     def labels(self) -> Labels:
-        """One class a cloud."""
-        return OneClass()
+        """One class a cloud, many labels or numbers, as in training."""
+        return restored(self.target)
 
-    def read(self, data: Any, run: RunConfig) -> Samples:
+    def read(self, data: Any, run: RunConfig, options: Any) -> Samples:
         """Clouds from arrays, lists, data sets, PyG's data with `pos`, `.npy` or `.npz` files."""
         if isinstance(data, str | Path) and Path(data).suffix not in ARRAYS:
-            return self._test_part(str(data), run)
+            return self._test_part(str(data), run, options)
         if isinstance(data, str | Path):
             data = array_of(Path(data), "points")
         data = _without_graphs(data)
@@ -65,11 +68,11 @@ class CloudPreparation:
         items = [self._checked(number, cloud) for number, cloud in enumerate(clouds)]
         return Samples(items, [str(number) for number in range(len(items))], alone)
 
-    def _test_part(self, dataset: str, run: RunConfig) -> Samples:
+    def _test_part(self, dataset: str, run: RunConfig, options: Any) -> Samples:
         from sgas_gcn.datasets import load_points
 
         arrays: LabelledArrays = load_points(
-            dataset, "test", run.data_root, self.num_points, self.seed
+            dataset, "test", run.data_root, self.num_points, self.seed, options
         )
         items = [self._checked(number, cloud) for number, cloud in enumerate(arrays.inputs)]
         names = [str(number) for number in range(len(items))]
@@ -88,7 +91,7 @@ class CloudPreparation:
                 f"cloud {number} has {len(array)} points; the network looks at the "
                 f"{self.least_points} nearest of a point: give as many at least"
             )
-        points = torch.from_numpy(np.array(array, np.float32))
+        points = torch.from_numpy(near_origin(array[None])[0][0])
         if not points.isfinite().all():
             raise DataError(f"cloud {number} has NaN or infinite points: correct or remove it")
         if len(points) <= self.num_points:
@@ -120,46 +123,56 @@ def _without_graphs(data: Any) -> Any:
 
 @dataclass(frozen=True)
 class GraphPreparation:
-    """Graphs of nodes with `in_channels` features, all of whose nodes are asked.
+    """Graphs of nodes with `in_channels` features; all nodes are asked, or graphs (`per_graph`).
 
-    Figures of many labels are over all nodes, or a graph at a time (`by_graph`).
+    Figures of many labels are over all nodes, or a graph at a time (`by_graph`). `target` is how
+    answers were compared with targets (`sgas.labels.kept`); runs of before have none.
     """
 
     in_channels: int
     many_labels: bool
     by_graph: bool
+    per_graph: bool = False
+    target: Mapping[str, Any] = field(default_factory=dict)
 
-    many_rows: ClassVar[bool] = True
+    @property
+    def many_rows(self) -> bool:
+        """A row of answers a node, unless graphs are asked."""
+        return not self.per_graph
 
     @property
     def labels(self) -> Labels:
-        """One class a node, or any number of labels."""
+        """One class each, many labels or numbers."""
+        if self.target:
+            labels = restored(self.target)
+            return ManyLabelsByGraph() if self.by_graph else labels
         many = ManyLabelsByGraph if self.by_graph else ManyLabels
         return many() if self.many_labels else OneClass()
 
-    def read(self, data: Any, run: RunConfig) -> Samples:
+    def read(self, data: Any, run: RunConfig, options: Any) -> Samples:
         """Graphs from PyG's data, a pair (x `[N, D]`, edge_index `[2, E]`), lists, or files."""
         if isinstance(data, str | Path):
             unlabelled = _unlabelled_graph(Path(data))
             if unlabelled is None:
-                return self._test_part(str(data), run)
+                return self._test_part(str(data), run, options)
             data = unlabelled
         refuse_hetero(data)
         graphs, alone = samples_of(data, "graph", _is_one_graph)
         items = [self._checked(number, graph) for number, graph in enumerate(graphs)]
         return Samples(items, [str(number) for number in range(len(items))], alone)
 
-    def _test_part(self, dataset: str, run: RunConfig) -> Samples:
+    def _test_part(self, dataset: str, run: RunConfig, options: Any) -> Samples:
         from sgas_gcn.datasets.graphs import load_graphs
 
-        split = load_graphs(dataset, "test", run.data_root, run.seed)
+        split = load_graphs(dataset, "test", run.data_root, run.seed, options)
         if not split.graphs:
             raise DataError(f"{dataset} has no test graphs: add some")
         items = [self._checked(n, graph_batch_of(graph)) for n, graph in enumerate(split.graphs)]
         names = [str(number) for number in range(len(items))]
         targets = torch.cat([torch.from_numpy(graph.targets) for graph in split.graphs])
-        rows = [graph.asked_nodes.tolist() for graph in items]
-        known = targets if split.multi_label == self.many_labels else None
+        rows = () if self.per_graph else [graph.asked_nodes.tolist() for graph in items]
+        same = split.multi_label == self.many_labels and split.per_graph == self.per_graph
+        known = targets if same else None
         return Samples(items, names, False, known, split.label_names, rows)
 
     def _checked(self, number: int, graph: Any) -> GraphBatch:
@@ -189,7 +202,7 @@ class GraphPreparation:
         """Graphs joined to one."""
         for numbers in in_chunks(range(len(items)), batch_size):
             graphs = [items[number] for number in numbers]
-            rows = [len(graph.x if graph.asked is None else graph.asked) for graph in graphs]
+            rows = [1 if self.per_graph else len(graph.asked_nodes) for graph in graphs]
             yield numbers, GraphBatch.join(graphs).to(device), rows
 
 

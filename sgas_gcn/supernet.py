@@ -26,7 +26,7 @@ from sgas_gcn.cells import (
 )
 from sgas_gcn.config import GRAPH_SPACE, POINT_SPACE, GraphModelConfig, PointModelConfig
 from sgas_gcn.graph_batch import GraphBatch
-from sgas_gcn.heads import NodeClassifier, build_heads, classify
+from sgas_gcn.heads import answer, build_classifier, build_heads, classify
 from sgas_gcn.neighbors import CellNeighbors
 from sgas_gcn.network import KIND
 from sgas_gcn.ops.graph import GRAPH_OPERATIONS
@@ -140,7 +140,7 @@ class PointSupernet(Supernet):
 
 
 class GraphSupernet(Supernet):
-    """Logits `[R, num_outputs]` of the asked nodes of graphs with features `[N, in_channels]`."""
+    """Logits `[R, num_outputs]` of the asked nodes of graphs, or graphs, `[N, in_channels]`."""
 
     def __init__(
         self,
@@ -149,16 +149,16 @@ class GraphSupernet(Supernet):
         num_outputs: int,
         space: SearchSpace = GRAPH_SPACE,
         operations: Operations = GRAPH_OPERATIONS,
+        per_graph: bool = False,
     ) -> None:
         super().__init__(space, operations, config, in_channels)
         self.config = config
         self.standardize = Standardize(in_channels) if config.standardize else None
-        last = self.cells[-1].out_channels
-        self.classifier = NodeClassifier(last, num_outputs, config.dropout)
+        self.classifier = build_classifier(config, self.cells, num_outputs, per_graph)
         self.open_all_edges()
 
     def forward(self, batch: GraphBatch) -> Tensor:
-        """Logits `[R, num_outputs]` of the asked nodes."""
+        """Logits `[R, num_outputs]` of the asked nodes, or of all graphs."""
         x = batch.x if self.standardize is None else self.standardize(batch.x)
         weights = self.mixture_weights()
         outputs = forward_cells(
@@ -167,4 +167,4 @@ class GraphSupernet(Supernet):
             lambda number, s0: batch.neighbors,
             lambda cell, s0, s1, graph: cell(s0, s1, graph, weights),
         )
-        return self.classifier(outputs[-1], batch)
+        return answer(self.classifier, outputs, batch)

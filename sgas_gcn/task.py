@@ -12,9 +12,16 @@ from torch import Tensor
 from sgas.cells.genotype import Genotype
 from sgas.cells.space import SearchSpace
 from sgas.config import RunConfig
-from sgas.data import DeviceSource, LabelledArrays, Source, SubsetSource, stratified_parts
+from sgas.data import (
+    DeviceSource,
+    LabelledArrays,
+    Source,
+    SubsetSource,
+    strata_of,
+    stratified_parts,
+)
 from sgas.errors import ConfigError, DataError
-from sgas.labels import Labels, OneClass
+from sgas.labels import Labels, OneClass, kept, labels_of
 from sgas.protocols import AlphasOn
 from sgas_gcn.augment import CloudAugmentation, have_normals
 from sgas_gcn.cells import Operations
@@ -91,7 +98,9 @@ class PointTask(PointModels):
         **cells: Any,
     ) -> None:
         self.dataset, self._seed = dataset, run.seed
-        self._load = partial(load_points, dataset, data_root=run.data_root, seed=run.seed)
+        self._load = partial(
+            load_points, dataset, data_root=run.data_root, seed=run.seed, options=data
+        )
         wanted = None if data.resample else model.num_points
         self._training = self._load(split="train", num_points=wanted)
         stored, channels = self._training.inputs.shape[1:]
@@ -102,6 +111,7 @@ class PointTask(PointModels):
             )
         super().__init__(model, channels, len(self._training.classes), **cells)
         self.classes, self.remarks = self._training.classes, self._training.remarks
+        self.labels = labels_of([self._training.labels], measure=data.number_loss)
         self._augmentation = CloudAugmentation(
             data, model.num_points, have_normals(self._training.inputs)
         )
@@ -112,7 +122,8 @@ class PointTask(PointModels):
         model = self.model
         drawn = FIRST if self.dataset in DATASETS else CHOSEN
         least = model.k * model.num_cells
-        return CloudPreparation(self.in_channels, model.num_points, least, drawn, self._seed)
+        sizes = self.in_channels, model.num_points, least
+        return CloudPreparation(*sizes, drawn, self._seed, kept(self.labels))
 
     def _source(self, arrays: LabelledArrays, device: torch.device) -> DeviceSource:
         return DeviceSource(
@@ -131,7 +142,7 @@ class PointTask(PointModels):
     ) -> list[SubsetSource]:
         """Disjoint parts of the training set, stratified by class."""
         source = self.training_part(device)
-        parts = stratified_parts(self._training.labels, fractions, seed)
+        parts = stratified_parts(strata_of(self._training.labels), fractions, seed)
         return [SubsetSource(source, torch.from_numpy(part).to(device)) for part in parts]
 
     def validation_part(self, device: torch.device) -> None:

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from sgas.errors import DataError
+from sgas_cnn.config import ImageDataConfig
 from sgas_cnn.datasets import folder as image_folder
 from sgas_cnn.datasets import load_images
+from sgas_gcn.config import PointDataConfig
 from sgas_gcn.datasets import folder as cloud_folder
 from sgas_gcn.datasets import load_points
 
@@ -28,7 +30,7 @@ class Kind:
     key: str
     noun: str
     draw: Callable[[np.random.Generator], np.ndarray]
-    read: Callable[[str, str], Any]
+    read: Callable[..., Any]
     module: Any
     unknown: tuple[str, str]
     sizes: dict[str, int]
@@ -68,7 +70,9 @@ KINDS = {
         "points",
         "cloud",
         lambda generator: generator.normal(size=(6, 20, 3)).astype(np.float32),
-        lambda folder, split: load_points(folder, split, "unused", 20, 0),
+        lambda folder, split, target="auto", part=0.0: load_points(
+            folder, split, "unused", 20, 0, PointDataConfig(target=target, test_fraction=part)
+        ),
         cloud_folder,
         ("modelnet4", r"did you mean modelnet40\?.*shapes.*path of a folder"),
         {"points_per_cloud": 20, "channels": 3},
@@ -79,7 +83,9 @@ KINDS = {
         "image",
         "image",
         lambda generator: generator.integers(0, 256, (6, 6, 8, 3), dtype=np.uint8),
-        lambda folder, split: load_images(folder, split, "unused", 0),
+        lambda folder, split, target="auto", part=0.0: load_images(
+            folder, split, "unused", 0, ImageDataConfig(target=target, test_fraction=part)
+        ),
         image_folder,
         ("cifar", r"did you mean cifar10\?.*digits.*path of a folder"),
         {"height": 6, "width": 8, "channels": 3},

@@ -24,7 +24,8 @@ LAYERS = (
     ("__init__",),  # runs before any other module, and holds the version
     ("errors",),
     ("files",),
-    ("config", "data", "labels", "keywords"),
+    ("config", "data", "keywords"),
+    ("labels",),
     ("options", "native", "own", "cells", "protocols"),
     ("exporting",),
     ("deciding", "family"),

@@ -198,7 +198,7 @@ class ToyPreparation:
     labels: ClassVar[OneClass] = OneClass()
     many_rows: ClassVar[bool] = False
 
-    def read(self, data: Any, run: RunConfig) -> Samples:
+    def read(self, data: Any, run: RunConfig, options: Any) -> Samples:
         if isinstance(data, str):
             source = ToyTask(run, ToyModelConfig(), ToyDataConfig()).test_part(torch.device("cpu"))
             names = [str(number) for number in range(len(source))]
@@ -324,8 +324,8 @@ FAMILY = Family(
     operation_groups={},
     default_preset=lambda dataset, space: "tiny",
     space_of=lambda dataset, space: SPACE.name,
-    check_folder=lambda folder: {"folder": folder, "problems": []},
-    keep_own=lambda dataset, test, root: Path(root),
+    check_folder=lambda folder, target: {"folder": folder, "problems": []},
+    keep_own=lambda dataset, test, root, target: Path(root),
     published_names=lambda: (),
     load_published=lambda name: Genotype(1, "toy", {}),
 )

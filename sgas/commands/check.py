@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from sgas.commands.common import print_json
-from sgas.errors import DataError
+from sgas.config import AUTO, TARGETS
+from sgas.errors import DataError, unknown_name
 from sgas.family import Family
 from sgas.options import Flag, Positional, parse, parser_for
 
@@ -18,12 +19,19 @@ FOLDER = Positional("folder", "folder with your own data")
 def main(family: Family, argv: Sequence[str]) -> int:
     """Runs `check`: 0 where the folder can be used, 2 where not."""
     about = "Say what a data folder holds (counts, shapes, classes, range) and what looks wrong."
-    flags = [Flag("json", "print one JSON object")]
+    flags = [
+        Flag("json", "print one JSON object"),
+        Flag(
+            "target", f"{', '.join(TARGETS)}: what the labels are (default: auto)", is_switch=False
+        ),
+    ]
     parser = parser_for(family.command, "check", about, {}, [FOLDER], flags)
     values = parse(parser, argv)
     if not Path(values["folder"]).exists():
         raise DataError(f"{values['folder']} does not exist; check takes the path of your own data")
-    content = family.check_folder(values["folder"])
+    if values["target"] not in (None, *TARGETS):
+        raise unknown_name("target", values["target"], TARGETS)
+    content = family.check_folder(values["folder"], values["target"] or AUTO)
     if values["json"]:
         print_json(content)
     else:

@@ -9,6 +9,7 @@ from typing import Any
 
 from sgas.family import Family
 from sgas.files import csv_text, write_text
+from sgas.labels import Numbers
 from sgas.options import PLUGIN, Flag, Positional, parse, parser_for
 from sgas.running.machine import resolve_device
 from sgas.running.predict import Answers
@@ -55,6 +56,9 @@ def _rows(answers: Answers, classes: Sequence[str]) -> Iterator[list[Any]]:
     """The header, and a row for each row of logits."""
     samples, labels = answers.samples, answers.labels
     known = samples.targets is not None
+    if isinstance(labels, Numbers):
+        yield from _number_rows(answers, classes)
+        return
     yield ["sample", *(["node"] if answers.many_rows else []), "predicted",
            *(["true"] if known else []), *classes]  # fmt: skip
     row = 0
@@ -67,4 +71,20 @@ def _rows(answers: Answers, classes: Sequence[str]) -> Iterator[list[Any]]:
             if samples.targets is not None:
                 cells.append(in_words(samples.targets[row], classes))
             yield [*cells, *(f"{share:.6g}" for share in probs)]
+            row += 1
+
+
+def _number_rows(answers: Answers, names: Sequence[str]) -> Iterator[list[Any]]:
+    """The header, and the numbers of each row of answers with the true ones after them."""
+    samples, row = answers.samples, 0
+    truth = [] if samples.targets is None else samples.targets.tolist()
+    yield ["sample", *(["node"] if answers.many_rows else []),
+           *names, *(f"true {name}" for name in names if truth)]  # fmt: skip
+    for number, logits in enumerate(answers.logits):
+        nodes = samples.rows[number] if samples.rows else range(len(logits))
+        predicted = answers.labels.predictions(logits).tolist()
+        for node, numbers in zip(nodes, predicted, strict=True):
+            name = [samples.names[number], *([node] if answers.many_rows else [])]
+            known = truth[row] if truth else ()
+            yield [*name, *(f"{value:.6g}" for value in (*numbers, *known))]
             row += 1

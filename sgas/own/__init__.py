@@ -1,1 +1,26 @@
 """Data from outside, checked before it is used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sgas.errors import ConfigError, option
+
+# Options of data of one's own alone.
+OPTIONS = ("target", "number_loss", "test_fraction", "split", "directed")
+
+
+def refuse_options(dataset: str, options: Any) -> None:
+    """ConfigError where a data set with a name is asked for what data of one's own alone has."""
+    usual = type(options)()
+    for name in OPTIONS:
+        if hasattr(options, name) and getattr(options, name) != getattr(usual, name):
+            raise ConfigError(
+                f"{name} is {getattr(options, name)}, which is for data of your own; {dataset} has "
+                f"its splits and labels: leave {option(name)} out"
+            )
+
+
+def has_test_part(where: object) -> ConfigError:
+    """The error of a test part that is to be drawn where there is one."""
+    return ConfigError(f"{where} has a test part: leave {option('test_fraction')} out")

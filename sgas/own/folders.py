@@ -1,9 +1,9 @@
 """Folders of one's own data: `train*.npz` and `test*.npz`, known by their headers and labels.
 
-Each file holds an array of samples, `label` integers `[N]` and, if wanted, `classes`, a text array
-of names in the order of the labels ("0", "1", … without it). Other arrays are left alone. Several
-files of a split follow one another in the order of their names. What a sample is, a family says by
-a `SampleKind`.
+Each file holds an array of samples, `label` `[N]` or `[N, L]` as `sgas.own.targets` has it and, if
+wanted, `classes`, a text array of names in the order of the labels ("0", "1", … without it). Other
+arrays are named. Several files of a split follow one another in the order of their names. What a
+sample is, a family says by a `SampleKind`.
 
 Dimensions: N samples of a file, K classes.
 """
@@ -12,18 +12,21 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sgas.config import AUTO
 from sgas.errors import DataError
 from sgas.own.npz import ArrayHeader, as_names, read_array, read_headers
+from sgas.own.targets import NONE, Coding, header_problem, plain
 
 SPLITS = ("train", "test")
 PARTS_OF_A_SEARCH = 3  # weights, alphas, validation
+NO_TEST = "no test part (test_fraction draws one)"
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class SampleFile:
     problems: tuple[str, ...] = ()
     labels: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     classes: tuple[str, ...] | None = None
+    remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -73,21 +77,27 @@ class SampleFile:
 
 @dataclass(frozen=True)
 class FolderScan:
-    """The files of the splits that were asked for, the class names, and what is wrong."""
+    """The files of the splits that were asked for, the class names, and what is wrong.
+
+    The labels of the files are targets. `remarks` say what is not used.
+    """
 
     kind: SampleKind
     files: dict[str, list[SampleFile]]
     classes: tuple[str, ...]
     problems: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
 
 
-def scan_folder(folder: Path, splits: tuple[str, ...], kind: SampleKind) -> FolderScan:
+def scan_folder(
+    folder: Path, splits: tuple[str, ...], kind: SampleKind, target: str = AUTO
+) -> FolderScan:
     """What headers and labels tell; `problems` names all that is wrong with them."""
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
         return FolderScan(kind, {}, (), (f"{folder} {what}: give a folder that holds train*.npz",))
     files = {
-        split: [open_file(path, kind) for path in sorted(folder.glob(f"{split}*.npz"))]
+        split: [open_file(path, kind, target) for path in sorted(folder.glob(f"{split}*.npz"))]
         for split in splits
     }
     names = ", ".join(sorted(path.name for path in folder.glob("*"))[:6]) or "nothing"
@@ -104,29 +114,99 @@ def scan_folder(folder: Path, splits: tuple[str, ...], kind: SampleKind) -> Fold
         problems += _disagreements(sound[split])
     if not sound.get("train"):
         return FolderScan(kind, files, (), tuple(problems))
-    classes, class_problems = _classes(sound["train"])
-    problems += class_problems
-    if sound.get("test"):
-        problems += _test_problems(sound["train"][0], sound["test"], classes)
-    return FolderScan(kind, files, classes, tuple(problems))
+    try:
+        forms = {(f.labels.dtype.kind in "U", f.labels.shape[1:]) for f in sound["train"]}
+        if len(forms) > 1:
+            raise DataError("its files differ in the form of their labels: write the same")
+        labels = [file.labels for file in sound["train"]]
+        coding = Coding.of(labels, sound["train"][0].classes, target)
+    except DataError as error:
+        return FolderScan(kind, files, (), (*problems, f"{folder}: {error}"))
+    classes = coding.names
+    if labels[0].ndim == 1 and coding.numbers_of is None:
+        classes, class_problems = _classes(sound["train"])
+        problems += class_problems
+        if sound.get("test"):
+            problems += _test_problems(sound["train"][0], sound["test"], classes)
+    else:
+        problems += _coding_problems(sound, coding)
+    if not problems:
+        files = {
+            split: [replace(file, labels=coding.code(file.labels)) for file in of]
+            for split, of in files.items()
+        }
+    return FolderScan(kind, files, classes, tuple(problems), _remarks(folder, every))
 
 
-def open_file(path: Path, kind: SampleKind) -> SampleFile:
+def _remarks(folder: Path, files: Sequence[SampleFile]) -> tuple[str, ...]:
+    """What of the files is not used, and what they say themselves."""
+    used = (files[0].kind.array, "label", "classes", "remarks")
+    unused = dict.fromkeys(name for file in files for name in file.headers if name not in used)
+    told = [f"not used: {', '.join(unused)}"] if unused else []
+    told += dict.fromkeys(remark for file in files for remark in file.remarks)
+    return (*told, *([] if has_test(folder) else [NO_TEST]))
+
+
+def has_test(folder: Path) -> bool:
+    """Whether a folder has a test part."""
+    return any(folder.glob("test*.npz"))
+
+
+def _coding_problems(sound: Mapping[str, list[SampleFile]], coding: Coding) -> Iterator[str]:
+    """Labels that are no classes of training, and such as have no sample there."""
+    first, one = sound["train"][0], sound["train"][0].kind.one
+    seen: set[int] = set()
+    for split, files in sound.items():
+        for file in files:
+            if file.labels.shape[1:] != first.labels.shape[1:] or (
+                (file.labels.dtype.kind == "U") != (first.labels.dtype.kind == "U")
+            ):
+                yield (
+                    f"{file.path} has labels {list(file.labels.shape)}, {first.path.name} "
+                    f"{list(first.labels.shape)}: write the same"
+                )
+                continue
+            codes = coding.code(file.labels)
+            wrong = np.flatnonzero(codes.reshape(len(codes), -1)[:, 0] == NONE)
+            if len(wrong):
+                yield (
+                    f"{file.path}: {one} {wrong[0]} has label {file.labels[wrong[0]]}, which is no "
+                    f"class of training ({', '.join(coding.names[:9])}): leave it out or add some"
+                )
+            if split == "train" and codes.ndim == 1:
+                seen |= set(np.unique(codes).tolist())
+    missing = [name for number, name in enumerate(coding.names) if number not in seen]
+    if seen and missing:
+        yield f"{first.path.parent}: no training {one} is of class {missing[0]}: add some"
+
+
+def open_file(path: Path, kind: SampleKind, target: str = AUTO) -> SampleFile:
     """A file's headers, labels and class names; `problems` tells what cannot be used."""
     try:
         headers = read_headers(path)
-        problems = tuple(f"{path}: {problem}" for problem in _header_problems(headers, kind))
+        problems = tuple(
+            f"{path}: {problem}" for problem in _header_problems(headers, kind, target)
+        )
         if problems:
             return SampleFile(path, kind, headers, problems)
-        labels = read_array(path, "label")
+        raw = read_array(path, "label")
         classes = tuple(as_names(read_array(path, "classes"))) if "classes" in headers else None
+        told = tuple(as_names(read_array(path, "remarks"))) if "remarks" in headers else ()
     except DataError as error:
         return SampleFile(path, kind, {}, (str(error),))
-    if int(labels.min()) < 0 or int(labels.max()) >= 2**31:
-        wrong = int(np.flatnonzero((labels < 0) | (labels >= 2**31))[0])
+    try:
+        labels = plain(raw, target, kind.one)
+    except DataError as error:
+        return SampleFile(path, kind, headers, (f"{path}: {error}",))
+    if classes is not None and labels.dtype.kind in "iu" and not _in_range(labels).all():
+        wrong = int(np.flatnonzero(~_in_range(labels))[0])
         problem = f"{path}: {kind.one} {wrong} has label {labels[wrong]}; labels count from 0"
         return SampleFile(path, kind, headers, (problem,))
-    return SampleFile(path, kind, headers, (), labels.astype(np.int64), classes)
+    return SampleFile(path, kind, headers, (), labels, classes, told)
+
+
+def _in_range(labels: np.ndarray) -> np.ndarray:
+    return (labels >= 0) & (labels < 2**31)
 
 
 def refuse(problems: Iterable[str], more: str) -> None:
@@ -137,7 +217,9 @@ def refuse(problems: Iterable[str], more: str) -> None:
         raise DataError(listed[0] + rest)
 
 
-def _header_problems(headers: dict[str, ArrayHeader], kind: SampleKind) -> Iterator[str]:
+def _header_problems(
+    headers: dict[str, ArrayHeader], kind: SampleKind, target: str
+) -> Iterator[str]:
     """What is wrong with the shapes and types of the arrays that are read."""
     there = ", ".join(headers) or "none"
     for name in (kind.array, "label"):
@@ -154,10 +236,13 @@ def _header_problems(headers: dict[str, ArrayHeader], kind: SampleKind) -> Itera
         yield from kind.problems(samples)
     if samples and samples.shape[:1] == (0,):
         yield f"there are no {kind.many} in it; leave the file out or fill it"
-    if label and label.dtype.kind not in "iu":
-        yield f"label is {label.dtype}; write integers from 0 on"
-    if samples and samples.shape and label and label.shape != samples.shape[:1]:
-        yield f"label has shape {list(label.shape)} for {samples.shape[0]} {kind.many}: one each"
+    if label:
+        rank = 1 if label.shape[1:] == (1,) else len(label.shape)
+        if problem := header_problem("label", label.dtype.kind, label.dtype, rank, target):
+            yield problem
+        if samples and samples.shape and (label.shape[:1] != samples.shape[:1] or rank > 2):
+            shape = f"label has shape {list(label.shape)} for {samples.shape[0]} {kind.many}"
+            yield f"{shape}: one each"
     if classes and (classes.dtype.kind not in "US" or len(classes.shape) != 1):
         yield f"classes are {classes.dtype} {list(classes.shape)}; write a list of names as text"
 
@@ -275,6 +360,7 @@ def describe_scan(scan: FolderScan) -> dict[str, Any]:
     `train` and `test` counts.
     """
     counts = label_counts(scan)
+    sizes = {split: sum(map(len, scan.files.get(split, ()))) for split in SPLITS}
     return {
         "files": [
             {
@@ -289,7 +375,7 @@ def describe_scan(scan: FolderScan) -> dict[str, Any]:
             for split, files in scan.files.items()
             for file in files
         ],
-        scan.kind.many: {split: sum(counts[split].values()) for split in SPLITS},
+        scan.kind.many: sizes,
         "classes": [
             {"name": name, **{split: counts[split][number] for split in SPLITS}}
             for number, name in enumerate(scan.classes)
@@ -298,11 +384,14 @@ def describe_scan(scan: FolderScan) -> dict[str, Any]:
 
 
 def label_counts(scan: FolderScan) -> dict[str, Counter[int]]:
-    """How many samples of each split have each label."""
+    """How many samples of each split have each label; none of numbers, or with problems."""
     counts: dict[str, Counter[int]] = {split: Counter() for split in SPLITS}
     for split, files in scan.files.items():
         for file in files:
-            counts[split].update(file.labels.tolist())
+            if file.labels.dtype == np.int64 and file.labels.ndim == 1:
+                counts[split].update(file.labels.tolist())
+            elif file.labels.dtype == bool:
+                counts[split].update(dict(enumerate(file.labels.sum(axis=0).tolist())))
     return counts
 
 
@@ -317,6 +406,8 @@ def duplicate_warnings(duplicates: Duplicates, kind: SampleKind) -> Iterator[str
 def class_warnings(scan: FolderScan) -> Iterator[str]:
     """Warnings of classes with few training samples or no test samples."""
     counts, many = label_counts(scan), scan.kind.many
+    if any(file.labels.ndim != 1 for files in scan.files.values() for file in files):
+        return
     for number, name in enumerate(scan.classes):
         if 0 < counts["train"][number] < PARTS_OF_A_SEARCH:
             yield (
@@ -325,3 +416,8 @@ def class_warnings(scan: FolderScan) -> Iterator[str]:
             )
         if counts["test"] and not counts["test"][number]:
             yield f"class {name} has no test {many}"
+
+
+def present_splits(folder: Path) -> tuple[str, ...]:
+    """The splits that a folder has files of; training in any case."""
+    return SPLITS if has_test(folder) else ("train",)

@@ -9,16 +9,19 @@ Dimensions: N samples.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sgas.errors import DataError
+from sgas.own.npz import available_memory, in_words
+from sgas.own.targets import plain
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -57,8 +60,8 @@ def name_of(dataset: Any) -> str:
     return kind if kind.isidentifier() and kind not in ("list", "tuple") else "data"
 
 
-def pairs(dataset: Any, what: str) -> Iterator[tuple[Any, int]]:
-    """The samples and labels of a data set, one by one.
+def pairs(dataset: Any, what: str) -> Iterator[tuple[Any, np.ndarray]]:
+    """The samples and labels of a data set, one by one; a label is a number, a text or a vector.
 
     `dataset` is a map-style `torch.utils.data.Dataset` whose items begin with a sample and its
     label, or a pair of arrays or tensors, samples `[N, ...]` and labels `[N]`. DataError where it
@@ -67,12 +70,12 @@ def pairs(dataset: Any, what: str) -> Iterator[tuple[Any, int]]:
     refuse_kinds(dataset, what)
     if isinstance(dataset, tuple) and len(dataset) == 2:
         samples, labels = as_array(dataset[0]), as_array(dataset[1])
-        if samples.shape[:1] != labels.shape or not len(labels):
+        if samples.shape[:1] != labels.shape[:1] or not len(labels):
             raise DataError(
                 f"the {what}s have shape {list(samples.shape)}, the labels {list(labels.shape)}: "
                 "give as many of one as of the other"
             )
-        yield from ((sample, _label(label, n)) for n, (sample, label) in _zipped(samples, labels))
+        yield from zip(samples, labels, strict=True)
         return
     try:
         count = len(dataset)
@@ -97,6 +100,12 @@ def refuse_kinds(dataset: Any, what: str) -> None:
     """DataError for what is often at hand, but is no data set of samples."""
     from torch.utils.data import DataLoader
 
+    library = type(dataset).__module__.partition(".")[0]
+    if library in ("networkx", "dgl"):
+        raise DataError(
+            f"the data set is a {type(dataset).__name__} of {library}: give PyG's Data, which "
+            f"torch_geometric.utils.from_{library} makes, with x and y"
+        )
     if isinstance(dataset, DataLoader):
         raise DataError("the data set is a DataLoader, which gives batches: give its .dataset")
     if isinstance(dataset, Mapping):
@@ -106,20 +115,80 @@ def refuse_kinds(dataset: Any, what: str) -> None:
         )
 
 
-def _zipped(samples: np.ndarray, labels: np.ndarray) -> Iterator[tuple[int, tuple[Any, Any]]]:
-    return enumerate(zip(samples, labels, strict=True))
-
-
-def _label(label: Any, number: int) -> int:
+def _label(label: Any, number: int) -> np.ndarray:
+    """A label as an array `[]` or `[L]`."""
+    if isinstance(label, Mapping):
+        raise DataError(
+            f"label {number} is a dict of {', '.join(map(str, label))}: boxes and masks "
+            "(detection, segmentation) are not supported; give a class, labels or numbers"
+        )
     value = as_array(label)
-    if value.size != 1 or value.dtype.kind not in "iu":
-        raise DataError(f"label {number} is {label!r}; give one whole number a sample, from 0")
-    return int(value.item())
+    return value.reshape(()) if value.size == 1 else value
+
+
+def remarks_of(dataset: Any, what: str) -> list[str]:
+    """What is to be said of the items of a data set: other parts, and such as differ when read."""
+    if isinstance(dataset, tuple) or not hasattr(dataset, "__getitem__"):
+        return []
+    first, again = dataset[0], dataset[0]
+    told = []
+    if len(first) > 2:
+        told.append(f"not used: parts 3 to {len(first)} of each item")
+    if not np.array_equal(as_array(first[0]), as_array(again[0])):
+        told.append(f"a {what} differs from one reading to the next: what was read first is kept")
+    return told
 
 
 def as_array(value: Any) -> np.ndarray:
-    """A tensor, array or picture as an array, on the CPU."""
-    return value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
+    """A tensor, array, table or picture as an array of numbers or text, on the CPU.
+
+    What is sparse becomes dense. DataError where it is too large for that, ragged, or of objects.
+    """
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        if str(value.layout) != "torch.strided":
+            value = _dense(value, value.to_dense)
+        array: np.ndarray = (
+            value.float() if str(value.dtype) == "torch.bfloat16" else value
+        ).numpy()
+        return array
+    if hasattr(value, "toarray") and hasattr(value, "nnz"):  # SciPy's
+        return np.asarray(_dense(value, value.toarray))
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise DataError(
+            f"a {type(value).__name__} of parts of different sizes is no array: give all the same "
+            "size"
+        ) from None
+    if array.dtype == object:
+        if not array.size or not all(isinstance(part, str) for part in array.ravel()):
+            raise DataError(f"a {type(value).__name__} of objects is given: give numbers or text")
+        return array.astype(str)
+    return array
+
+
+def _dense(value: Any, make: Callable[[], Any]) -> Any:
+    """A sparse matrix made dense by `make`, where it fits."""
+    wanted, free = 4 * math.prod(value.shape), available_memory()
+    if wanted > free / 4:
+        raise DataError(
+            f"sparse {list(value.shape)} would take {in_words(wanted)} made dense, "
+            f"{in_words(free)} of memory are free: give fewer features"
+        )
+    return make()
+
+
+def label_array(labels: Sequence[np.ndarray]) -> np.ndarray:
+    """Labels `[N]` or `[N, L]`; DataError names the first that is of another form."""
+    for number, label in enumerate(labels):
+        text = label.dtype.kind in "US"
+        if label.shape != labels[0].shape or text != (labels[0].dtype.kind in "US"):
+            raise DataError(
+                f"label {number} is {label.tolist()!r}, label 0 {labels[0].tolist()!r}: give all "
+                "in one form"
+            )
+    return np.stack(labels)
 
 
 def stacked(samples: Sequence[np.ndarray], what: str) -> np.ndarray:
@@ -133,10 +202,13 @@ def stacked(samples: Sequence[np.ndarray], what: str) -> np.ndarray:
     return np.stack(samples)
 
 
-def labelled(array: str, samples: np.ndarray, labels: Sequence[int], dataset: Any) -> Arrays:
+def labelled(
+    array: str, samples: np.ndarray, labels: Sequence[np.ndarray], dataset: Any, target: str
+) -> Arrays:
     """The arrays of one file of samples; class names where the data set has `classes`.
 
-    A `torch.utils.data.Subset` has those of the whole, unless it has no sample of some.
+    A `torch.utils.data.Subset` has those of the whole, unless it has no sample of some. DataError
+    for labels that a `target` cannot have.
     """
     from torch.utils.data import Subset
 
@@ -147,4 +219,8 @@ def labelled(array: str, samples: np.ndarray, labels: Sequence[int], dataset: An
     if classes and whole is not dataset and len(np.unique(labels)) < len(classes):
         classes = None
     named = {"classes": np.array([str(name) for name in classes])} if classes else {}
-    return {array: samples, "label": np.array(labels, np.int64), **named}
+    if told := remarks_of(dataset, array):
+        named["remarks"] = np.array(told)
+    label = label_array(labels)
+    plain(label, target, "sample")
+    return {array: samples, "label": label, **named}

@@ -93,7 +93,7 @@ def answer(
 
     from sgas.running.loop import run_network
 
-    samples = preparation.read(data, settings.run)
+    samples = preparation.read(data, settings.run, settings.data)
     if samples.classes != classes:
         samples = replace(samples, targets=None)
     device = next(network.parameters()).device

@@ -1,9 +1,9 @@
 """What a trained network said of each sample of the parts that it was measured on: predictions.csv.
 
 One row a sample, or a node of a graph: the part, where it stands, its true and its predicted class
-(or labels, with | between), and how sure the network was. Of one class that is the probability of
-the predicted one; of many labels that of the surest wrong one, which `mistake` names (`+` where it
-was said to be on, `-` off), and both are empty where all are right.
+(or labels or numbers, with | between), and how sure the network was. Of one class that is the
+probability of the predicted one; of many labels that of the surest wrong one, which `mistake` names
+(`+` where it was said to be on, `-` off), and both are empty where all are right, and of numbers.
 
 Dimensions: R rows, L labels.
 """
@@ -74,7 +74,9 @@ class Said:
 
 
 def in_words(prediction: Any, classes: Sequence[str]) -> str:
-    """The name of a class, or the names of the labels that are on with | between."""
+    """The name of a class, or the names of the labels that are on with | between, or numbers so."""
+    if prediction.is_floating_point():
+        return _line([f"{value:.6g}" for value in prediction.tolist()], "|")
     if prediction.ndim == 0:
         return classes[int(prediction)]
     names = [name for name, on in zip(classes, prediction.tolist(), strict=True) if on]

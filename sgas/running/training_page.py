@@ -8,6 +8,7 @@ from typing import Any
 
 from sgas.config import BEST
 from sgas.family import Family
+from sgas.labels import Numbers
 from sgas.protocols import TEST, VALIDATION
 from sgas.reports import (
     CellReport,
@@ -56,7 +57,9 @@ def draw_trained(family: Family, folder: Path, out: Path) -> list[Path]:
     texts["network.svg"] = draw_network(layers_of(network, example), f"network · {name}")
     texts["curves.svg"] = draw_curves(metrics, panels_of(metrics), [] if kept is None else [kept])
     rows = read_predictions(folder)
-    sections, confusion = _judged(rows, kept_inputs(family, folder)[0] if rows else ())
+    names, inputs = kept_inputs(family, folder)
+    numbers = isinstance(inputs.labels, Numbers)
+    sections, confusion = _judged(rows, names, numbers)
     if confusion:
         texts["confusion.svg"] = confusion
     measured = latency(network, example, SECONDS_OF_LATENCY)
@@ -69,7 +72,7 @@ def draw_trained(family: Family, folder: Path, out: Path) -> list[Path]:
             cells=cells,
             curves=texts["curves.svg"],
             sections=sections,
-            usage=_usage(family, folder, evaluation is not None),
+            usage=_usage(family, folder, evaluation is not None, numbers),
             stamp=[Fact(name, str(value)) for name, value in config["environment"].items()],
             command=config["command"],
             citation=CITATION,
@@ -123,13 +126,14 @@ def _warning(result: Mapping[str, Any], evaluation: Mapping[str, Any] | None) ->
     return " ".join(parts)
 
 
-def _usage(family: Family, folder: Path, evaluated: bool) -> list[Snippet]:
+def _usage(family: Family, folder: Path, evaluated: bool, numbers: bool) -> list[Snippet]:
     package, command = family.home.partition(".")[0], family.command
     load = (
         f"import {package}\n\nmodel = {package}.load({str(folder)!r})\n"
-        "numbers = model.predict(samples)  # an array, a list, files, or the name of a data set\n"
-        "names = [model.classes[number] for number in numbers]"
+        "numbers = model.predict(samples)  # an array, a list, files, or the name of a data set"
     )
+    if not numbers:
+        load += "\nnames = [model.classes[number] for number in numbers]"
     test = Snippet("Open the test part, once", f"{command} evaluate {folder}")
     return [
         *([] if evaluated else [test]),
@@ -139,7 +143,9 @@ def _usage(family: Family, folder: Path, evaluated: bool) -> list[Snippet]:
     ]
 
 
-def _judged(rows: Sequence[Mapping[str, str]], classes: Sequence[str]) -> tuple[list[Section], str]:
+def _judged(
+    rows: Sequence[Mapping[str, str]], classes: Sequence[str], numbers: bool
+) -> tuple[list[Section], str]:
     """What was right and what was wrong in the part that counts most; the picture of it, if any."""
     parts = {row["part"] for row in rows}
     part = next((name for name in (TEST, VALIDATION) if name in parts), None)
@@ -148,6 +154,8 @@ def _judged(rows: Sequence[Mapping[str, str]], classes: Sequence[str]) -> tuple[
         return [], ""
     many = any(row["mistake"] or not row["probability"] for row in own)
     heading = f"{part} part, {len(own):,} {'nodes' if own[0]['node'] else 'samples'}"
+    if numbers:
+        return _number_sections(own, classes, heading), ""
     figures, wrong = _class_figures(own, classes, many), _mistakes(own, many)
     title = f"Figures per {'label' if many else 'class'} · {heading}"
     order = _of_all(len(classes), MOST_ROWS, "hardest first")
@@ -160,6 +168,34 @@ def _judged(rows: Sequence[Mapping[str, str]], classes: Sequence[str]) -> tuple[
         return sections, ""
     picture = draw_confusion(_counts(own, classes), classes, f"confusion matrix · {heading}")
     return [Section("confusion", "What was taken for what", picture=picture), *sections], picture
+
+
+def _number_sections(
+    rows: Sequence[Mapping[str, str]], names: Sequence[str], heading: str
+) -> list[Section]:
+    """How far numbers were off, each by itself, and the rows that were farthest."""
+    import numpy as np
+
+    truth, said = (
+        np.array([[float(word) for word in labels_in(row[side])] for row in rows])
+        for side in ("true", "predicted")
+    )
+    off = truth - said
+    spread = truth.var(axis=0)
+    r2 = 1 - (off**2).mean(axis=0) / np.where(spread > 0, spread, np.inf)
+    figures = zip(names, r2, abs(off).mean(axis=0), (off**2).mean(axis=0) ** 0.5, strict=True)
+    lines = [[name, f"{len(rows)}", *(f"{value:.4g}" for value in of)] for name, *of in figures]
+    table = Table(["number", "n", "R²", "MAE", "RMSE"], lines[:MOST_ROWS])
+    farthest = np.argsort(-(off**2 / np.where(spread > 0, spread, 1)).sum(axis=1))[:MOST_MISTAKES]
+    columns = [name for name in ("sample", "node", "true", "predicted") if rows[0][name]]
+    worst = Table(columns, [[rows[number][name] for name in columns] for number in farthest])
+    caption = f"{_of_all(len(rows), MOST_MISTAKES, 'the farthest first')}; all in predictions.csv"
+    return [
+        Section(
+            "classes", f"Figures per number · {heading}", "in the units of the data", table=table
+        ),
+        Section("mistakes", f"Farthest off · {heading}", caption, table=worst),
+    ]
 
 
 def _of_all(count: int, most: int, order: str) -> str:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
 LOSS, ERROR = "loss", "error"
+PLAIN = (LOSS, "r2", "mae", "rmse")  # in their own unit, not in per cent
+LESS = (LOSS, ERROR, "mae", "rmse")  # the less the better
 ENVIRONMENT = ("sgas", "git_commit", "python", "torch")
 
 
@@ -100,8 +102,8 @@ def results_of(study: Study, metric: str | None = None) -> Results:
         dataset=info.dataset,
         protocol=protocol,
         metric=chosen,
-        unit="" if chosen == LOSS else "%",
-        higher_is_better=chosen not in (LOSS, ERROR),
+        unit="" if chosen in PLAIN else "%",
+        higher_is_better=chosen not in LESS,
         trials=tuple(_trial(entry, chosen) for entry in study.entries),
         stamp={**_stamp(study), "protocol": protocol},
     )
@@ -135,7 +137,7 @@ def _shown(figures: Mapping[str, Any] | None, name: str, metric: str) -> float |
     value = (figures or {}).get(name)
     if value is None or not math.isfinite(value):
         return None
-    if metric == LOSS:
+    if metric in PLAIN:
         return float(value)
     return 100 * (1 - value) if metric == ERROR else 100 * value
 

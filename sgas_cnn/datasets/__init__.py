@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sgas.errors import DataError, unknown_name
+from sgas.config import AUTO, CLASS
+from sgas.errors import ConfigError, DataError, option, unknown_name
+from sgas.own import has_test_part, refuse_options
+from sgas_cnn.config import ImageDataConfig
 
 if TYPE_CHECKING:
     from sgas.data import LabelledArrays
@@ -64,25 +67,56 @@ DATASETS: dict[str, DatasetEntry] = {entry.name: entry for entry in _ENTRIES}
 
 
 def load_images(
-    dataset: str, split: str, data_root: str | Path, seed: int
+    dataset: str,
+    split: str,
+    data_root: str | Path,
+    seed: int,
+    options: ImageDataConfig | None = None,
 ) -> LabelledArrays | ImageFiles:
     """One split, "train" or "test", of a data set of `DATASETS` or of a folder.
 
     Inputs are uint8 `[N, H, W, C]` with C 1 or 3, labels int64 `[N]`; for `imagenet` the names of
     the files, which `sgas_cnn.file_source` reads. `dataset` is taken for a folder where it is no
     name of the table and contains a path separator or exists (`folder.py` states its format).
-    `data_root` is where downloads lie. DataError where the name is unknown or the data cannot be
-    used.
+    `options` say what own data is, `data_root` where downloads lie. DataError where the name is
+    unknown or the data cannot be used, ConfigError for options that it does not have.
     """
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS, DataError)
+    options = options or ImageDataConfig()
     if dataset in DATASETS:
+        refuse_options(dataset, options)
         return DATASETS[dataset].load(split, Path(data_root), seed)
     folder = Path(dataset).expanduser()
     if os.sep in dataset or folder.exists():
-        from sgas_cnn.datasets.folder import load_folder
-        from sgas_cnn.datasets.pictures import holds_pictures, load_pictures
+        from sgas.data import drawn_split
 
-        return (load_pictures if holds_pictures(folder) else load_folder)(folder, split)
+        read, has_test = _reader(folder, options)
+        if not options.test_fraction:
+            return read(split)
+        if has_test:
+            raise has_test_part(folder)
+        drawn: LabelledArrays | ImageFiles = drawn_split(
+            read("train"), split, options.test_fraction
+        )
+        return drawn
     known = unknown_name("data set", dataset, DATASETS, DataError)
     raise DataError(f"{known}, or give the path of a folder with train*.npz and test*.npz")
+
+
+def _reader(
+    folder: Path, options: ImageDataConfig
+) -> tuple[Callable[[str], LabelledArrays | ImageFiles], bool]:
+    """What reads a split of a folder of one's own, and whether it has a test part."""
+    from sgas.own import folders
+    from sgas_cnn.datasets import pictures
+    from sgas_cnn.datasets.folder import load_folder
+
+    if not pictures.holds_pictures(folder):
+        return lambda split: load_folder(folder, split, options.target), folders.has_test(folder)
+    if options.target not in (AUTO, CLASS):
+        raise ConfigError(
+            f"target is {options.target}, but the folders of {folder} are classes: leave "
+            f"{option('target')} out"
+        )
+    return lambda split: pictures.load_pictures(folder, split), pictures.has_test(folder)

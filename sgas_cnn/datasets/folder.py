@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from sgas.config import AUTO
 from sgas.data import LabelledArrays
 from sgas.errors import DataError
 from sgas.own.folders import (
@@ -25,6 +26,7 @@ from sgas.own.folders import (
     class_warnings,
     describe_scan,
     duplicate_warnings,
+    present_splits,
     refuse,
     scan_folder,
 )
@@ -77,7 +79,7 @@ IMAGES = SampleKind(
 )
 
 
-def load_folder(folder: Path, split: str) -> LabelledArrays:
+def load_folder(folder: Path, split: str, target: str = AUTO) -> LabelledArrays:
     """One split: inputs uint8 `[N, H, W, C]` with C 1 or 3, labels int64 `[N]`.
 
     The test files are opened for split "test" alone; the training files always, since they say
@@ -85,7 +87,7 @@ def load_folder(folder: Path, split: str) -> LabelledArrays:
     labels.
     """
     more = f"sgas-cnn check {folder}"
-    scan = scan_folder(folder, ("train",) if split == "train" else SPLITS, IMAGES)
+    scan = scan_folder(folder, ("train",) if split == "train" else SPLITS, IMAGES, target)
     refuse(scan.problems, more)
     files = scan.files[split]
     refuse(_size_problems(folder, files), more)
@@ -94,7 +96,8 @@ def load_folder(folder: Path, split: str) -> LabelledArrays:
     for file in files:
         inputs[start : start + len(file)] = read_images(file)
         start += len(file)
-    return LabelledArrays(inputs, np.concatenate([file.labels for file in files]), scan.classes)
+    labels = np.concatenate([file.labels for file in files])
+    return LabelledArrays(inputs, labels, scan.classes, scan.remarks)
 
 
 def read_images(file: SampleFile) -> np.ndarray:
@@ -131,16 +134,16 @@ class Values:
         self.duplicates.add(split, images)
 
 
-def describe_folder(path: str | Path) -> dict[str, Any]:
+def describe_folder(path: str | Path, target: str = AUTO) -> dict[str, Any]:
     """A folder's contents as JSON values; raises for nothing that its files may hold.
 
     Keys: `path`; `files`, `images` and `classes` as `sgas.own.folders.describe_scan` has them;
     `height`, `width` and `channels` of training; `value_range` (null where nothing could be read);
-    `duplicates_between_splits` and `duplicates_in_train`, images with equal pixels; `problems`,
-    which keep the folder from being used; `warnings`, which do not.
+    `duplicates_between_splits` and `duplicates_in_train`, images with equal pixels; `remarks`, what
+    is not used; `problems`, which keep the folder from being used; `warnings`, which do not.
     """
     folder = Path(path)
-    scan = scan_folder(folder, SPLITS, IMAGES)
+    scan = scan_folder(folder, present_splits(folder), IMAGES, target)
     problems, values = list(scan.problems), Values()
     for split, files in scan.files.items():
         for file in files:
@@ -154,6 +157,7 @@ def describe_folder(path: str | Path) -> dict[str, Any]:
         "value_range": [values.lowest, values.highest] if values.lowest <= values.highest else None,
         "duplicates_between_splits": values.duplicates.between_splits,
         "duplicates_in_train": values.duplicates.in_train,
+        "remarks": [*scan.remarks],
         "problems": problems,
         "warnings": [
             *duplicate_warnings(values.duplicates, IMAGES),

@@ -18,6 +18,7 @@ import numpy as np
 
 from sgas.data import LabelledArrays
 from sgas.errors import DataError
+from sgas.own.folders import NO_TEST
 from sgas.own.npz import available_memory
 from sgas_cnn.datasets.imagenet import ImageFiles, class_folders, files_of, require_pillow
 from sgas_cnn.pixels import plain, unreadable
@@ -35,10 +36,11 @@ def holds_pictures(folder: Path) -> bool:
 def _places(folder: Path) -> tuple[Path, Path | None, tuple[str, ...]]:
     """Where the class folders of training and of test are, and what is not used."""
     if not (folder / "train").is_dir():
-        return folder, None, ()
+        return folder, None, (NO_TEST,)
     others = [name for name in TEST_FOLDERS if (folder / name).is_dir()]
     rest = [f"{name}/" for name in class_folders(folder) if name not in ("train", *others[:1])]
     unused = (f"not used: {', '.join(rest)}",) if rest else ()
+    unused = unused if others else (*unused, NO_TEST)
     return folder / "train", folder / others[0] if others else None, unused
 
 
@@ -115,7 +117,7 @@ def describe_pictures(path: str | Path) -> dict[str, Any]:
     """
     folder = Path(path)
     described: dict[str, Any] = {"path": str(folder)}
-    problems, warnings, remarks = [], [], []
+    problems, remarks = [], []
     counts: dict[str, Counter[int]] = {}
     classes: tuple[str, ...] = ()
     for split in ("train", "test") if has_test(folder) else ("train",):
@@ -126,8 +128,6 @@ def describe_pictures(path: str | Path) -> dict[str, Any]:
             continue
         counts[split], classes = Counter(part.labels.tolist()), part.classes
         remarks += [remark for remark in part.remarks if remark not in remarks]
-    if not has_test(folder):
-        warnings.append("there is no test part")
     return {
         **described,
         "images": {split: sum(of.values()) for split, of in counts.items()},
@@ -137,5 +137,5 @@ def describe_pictures(path: str | Path) -> dict[str, Any]:
         ],
         "remarks": remarks,
         "problems": problems,
-        "warnings": warnings,
+        "warnings": [],
     }

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sgas.errors import DataError, option, unknown_name
+from sgas.own import has_test_part, refuse_options
+from sgas_gcn.config import PointDataConfig
 
 if TYPE_CHECKING:
     from sgas.data import LabelledArrays
@@ -71,19 +73,26 @@ DATASETS: dict[str, DatasetEntry] = {entry.name: entry for entry in _ENTRIES}
 
 
 def load_points(
-    dataset: str, split: str, data_root: str | Path, num_points: int | None, seed: int
+    dataset: str,
+    split: str,
+    data_root: str | Path,
+    num_points: int | None,
+    seed: int,
+    options: PointDataConfig | None = None,
 ) -> LabelledArrays:
     """One split, "train" or "test", of a data set of `DATASETS` or of a folder.
 
     Inputs are float32 `[N, num_points, C]` (None: as many points as there are), labels int64 `[N]`.
     `dataset` is taken for a folder
     where it is no name of the table and contains a path separator or exists (`folder.py` states
-    its format). `data_root` is where downloads lie. DataError where the name is unknown or the
-    data cannot be used.
+    its format), and `options` say what it is. `data_root` is where downloads lie. DataError where
+    the name is unknown or the data cannot be used, ConfigError for options that it does not have.
     """
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS, DataError)
+    options = options or PointDataConfig()
     if dataset in DATASETS:
+        refuse_options(dataset, options)
         entry = DATASETS[dataset]
         if num_points is not None and num_points > entry.most_points:
             raise DataError(
@@ -93,8 +102,16 @@ def load_points(
         return entry.load(split, Path(data_root), num_points or entry.most_points, seed)
     folder = Path(dataset).expanduser()
     if os.sep in dataset or folder.exists():
+        from sgas.data import drawn_split
+        from sgas.own.folders import has_test
         from sgas_gcn.datasets.folder import load_folder
 
-        return load_folder(folder, split, num_points, seed)
+        if not options.test_fraction:
+            return load_folder(folder, split, num_points, seed, options.target)
+        if has_test(folder):
+            raise has_test_part(folder)
+        whole = load_folder(folder, "train", num_points, seed, options.target)
+        drawn: LabelledArrays = drawn_split(whole, split, options.test_fraction)
+        return drawn
     known = unknown_name("data set", dataset, DATASETS, DataError)
     raise DataError(f"{known}, or give the path of a folder with train*.npz and test*.npz")

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from sgas.config import AUTO
 from sgas.data import LabelledArrays
 from sgas.errors import DataError, option
 from sgas.own.folders import (
@@ -25,18 +26,20 @@ from sgas.own.folders import (
     class_warnings,
     describe_scan,
     duplicate_warnings,
+    present_splits,
     refuse,
     scan_folder,
 )
 from sgas.own.npz import ArrayHeader, available_memory, in_words, read_array
 
 BLOCK = 256  # clouds that are worked on at a time
+FAR = 10  # radii of a cloud from the origin, from which on it is centred
 
 
 def _header_problems(points: ArrayHeader) -> Iterator[str]:
     """What is wrong with the type and shape of `points`."""
-    if points.dtype.kind != "f" or points.dtype.itemsize > 8:
-        yield f"points are {points.dtype}; write float16, float32 or float64"
+    if points.dtype.kind not in "fiu" or points.dtype.itemsize > 8:
+        yield f"points are {points.dtype}; write float16, float32 or float64, or integers"
     if len(points.shape) != 3 or points.shape[2] < 3 or points.shape[1] < 1:
         yield f"points have shape {list(points.shape)}; wanted is [clouds, points, 3 or more]"
 
@@ -51,7 +54,9 @@ CLOUDS = SampleKind(
 )
 
 
-def load_folder(folder: Path, split: str, num_points: int | None, seed: int) -> LabelledArrays:
+def load_folder(
+    folder: Path, split: str, num_points: int | None, seed: int, target: str = AUTO
+) -> LabelledArrays:
     """One split: inputs float32 `[N, num_points, C]` (None: all points), labels int64 `[N]`.
 
     Where clouds have more than `num_points` points, each gives a random choice of its own that
@@ -61,19 +66,21 @@ def load_folder(folder: Path, split: str, num_points: int | None, seed: int) -> 
     the values of the points.
     """
     more = f"sgas-gcn check {folder}"
-    scan = scan_folder(folder, ("train",) if split == "train" else SPLITS, CLOUDS)
+    scan = scan_folder(folder, ("train",) if split == "train" else SPLITS, CLOUDS, target)
     refuse(scan.problems, more)
     files = scan.files[split]
     stored, channels = files[0].sample_shape
     num_points = num_points or stored
     refuse(_size_problems(files, num_points), more)
     inputs = np.empty((sum(len(file) for file in files), num_points, channels), np.float32)
-    start = 0
+    start = far = 0
     for file in files:
         stop = start + len(file)
-        _fill(inputs[start:stop], file, seed)
+        far += _fill(inputs[start:stop], file, seed)
         start = stop
-    return LabelledArrays(inputs, np.concatenate([file.labels for file in files]), scan.classes)
+    labels = np.concatenate([file.labels for file in files])
+    told = (f"{far} clouds far from the origin are centred",) if far else ()
+    return LabelledArrays(inputs, labels, scan.classes, (*scan.remarks, *told))
 
 
 def _size_problems(files: list[SampleFile], num_points: int) -> Iterator[str]:
@@ -94,11 +101,28 @@ def _size_problems(files: list[SampleFile], num_points: int) -> Iterator[str]:
         )
 
 
-def blocks(points: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """The clouds `[N, P, C]`, some at a time, as (number of the first, float32 `[n, P, C]`)."""
+def blocks(points: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """The clouds `[N, P, C]`, some at a time: number of the first, then as `near_origin` has it."""
     for start in range(0, len(points), BLOCK):
-        with np.errstate(over="ignore"):
-            yield start, points[start : start + BLOCK].astype(np.float32)
+        yield start, *near_origin(points[start : start + BLOCK])
+
+
+def near_origin(clouds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Clouds as float32 `[n, P, C]`, and how far `[n]` those were from the origin that are centred.
+
+    A cloud whose mean is more than FAR radii from the origin is centred on it, before float32
+    rounds its coordinates; others are as they are, and have 0.
+    """
+    wide = clouds[..., :3].astype(np.float64)
+    with np.errstate(all="ignore"):
+        centre = wide.mean(axis=1)  # [n, 3]
+        radius = np.linalg.norm(wide - centre[:, None], axis=-1).max(axis=1)
+        distance = np.linalg.norm(centre, axis=1)
+        distance = np.where((distance > FAR * radius) & (radius > 0), distance, 0.0)
+        block = clouds.astype(np.float32)
+        far = distance > 0
+        block[far, :, :3] = wide[far] - centre[far, None]
+    return block, distance
 
 
 def not_finite_problem(path: Path, bad: np.ndarray) -> str:
@@ -107,22 +131,28 @@ def not_finite_problem(path: Path, bad: np.ndarray) -> str:
     return f"{path}: {count} NaN or infinite points, first cloud {bad[0]}: correct or remove"
 
 
-def _fill(inputs: np.ndarray, file: SampleFile, seed: int) -> None:
-    """Writes a file's clouds into `inputs` `[N, num_points, C]`; DataError for NaN or infinity."""
+def _fill(inputs: np.ndarray, file: SampleFile, seed: int) -> int:
+    """Writes a file's clouds into `inputs` `[N, num_points, C]`, and counts those that are centred.
+
+    DataError for NaN or infinity.
+    """
     import torch
 
     from sgas_gcn.drawing import chosen_points
 
     num_stored, num_points = file.sample_shape[0], inputs.shape[1]
     bad: list[int] = []
-    for start, block in blocks(read_array(file.path, "points")):
+    num_far = 0
+    for start, block, distance in blocks(read_array(file.path, "points")):
         finite = np.isfinite(block).all(axis=(1, 2))
         bad += (start + np.flatnonzero(~finite)).tolist()
+        num_far += int(np.count_nonzero(distance))
         if num_points < num_stored:
             block = chosen_points(torch.from_numpy(block), num_points, seed).numpy()
         inputs[start : start + len(block)] = block
     if bad:
         raise DataError(not_finite_problem(file.path, np.array(bad)))
+    return num_far
 
 
 @dataclass
@@ -133,6 +163,8 @@ class Values:
     highest: float = float("-inf")
     largest_norm: float = 0.0
     single_points: int = 0
+    far: int = 0
+    farthest: float = 0.0
     duplicates: Duplicates = field(default_factory=Duplicates)
 
     def add(self, split: str, clouds: np.ndarray) -> None:
@@ -147,17 +179,17 @@ class Values:
         self.duplicates.add(split, clouds)
 
 
-def describe_folder(path: str | Path) -> dict[str, Any]:
+def describe_folder(path: str | Path, target: str = AUTO) -> dict[str, Any]:
     """A folder's contents as JSON values; raises for nothing that its files may hold.
 
     Keys: `path`; `files`, `clouds` and `classes` as `sgas.own.folders.describe_scan` has them;
     `points_per_cloud` and `channels` of training; `value_range` and `largest_norm` (null where
     nothing could be read); `duplicates_between_splits` and `duplicates_in_train`, clouds with
-    equal points in equal order; `problems`, which keep the folder from being used; `warnings`,
-    which do not.
+    equal points in equal order; `remarks`, what is not used; `problems`, which keep the folder from
+    being used; `warnings`, which do not.
     """
     folder = Path(path)
-    scan = scan_folder(folder, SPLITS, CLOUDS)
+    scan = scan_folder(folder, present_splits(folder), CLOUDS, target)
     problems, values = list(scan.problems), Values()
     for split, files in scan.files.items():
         for file in files:
@@ -173,6 +205,7 @@ def describe_folder(path: str | Path) -> dict[str, Any]:
         "largest_norm": values.largest_norm if seen else None,
         "duplicates_between_splits": values.duplicates.between_splits,
         "duplicates_in_train": values.duplicates.in_train,
+        "remarks": [*scan.remarks],
         "problems": problems,
         "warnings": [
             *duplicate_warnings(values.duplicates, CLOUDS),
@@ -186,9 +219,11 @@ def _read_values(split: str, file: SampleFile, values: Values) -> list[str]:
     """Adds a file's clouds to `values`; the problems that reading them shows."""
     bad: list[int] = []
     try:
-        for start, block in blocks(read_array(file.path, "points")):
+        for start, block, distance in blocks(read_array(file.path, "points")):
             finite = np.isfinite(block).all(axis=(1, 2))
             bad += (start + np.flatnonzero(~finite)).tolist()
+            values.far += int(np.count_nonzero(distance))
+            values.farthest = max(values.farthest, float(distance.max()))
             values.add(split, block[finite])
     except DataError as error:
         return [str(error)]
@@ -197,6 +232,11 @@ def _read_values(split: str, file: SampleFile, values: Values) -> list[str]:
 
 def _value_warnings(values: Values) -> Iterator[str]:
     """What points may be and yet seldom are meant to be."""
+    if values.far:
+        yield (
+            f"{values.far} clouds lie up to {values.farthest:.4g} from the origin and are centred, "
+            "each on its mean"
+        )
     if values.single_points:
         yield f"{values.single_points} clouds have all their points in one place"
     if values.largest_norm > 1.01:

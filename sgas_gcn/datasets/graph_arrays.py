@@ -17,7 +17,8 @@ class GraphArrays:
     """One graph: features `x` float32 `[N, D]`, `edges` int64 `[2, E]`, sources above targets.
 
     An undirected edge is there in both directions. `targets` are those of the nodes `nodes` int64
-    `[R]` (None: of all): bool `[R, L]` for several labels at once, int64 `[R]` for one class.
+    `[R]` (None: of all), or of the graph, with R 1: bool `[R, L]` for several labels at once,
+    float32 `[R, L]` for numbers, int64 `[R]` for one class.
     """
 
     x: np.ndarray
@@ -30,13 +31,16 @@ class GraphArrays:
 class GraphSplit:
     """One split: its graphs (none where the set has no such split) and the names of the labels.
 
-    `transductive` says that all splits have the same one graph and differ in the labelled nodes.
+    `transductive` says that all splits have the same one graph and differ in the labelled nodes,
+    `per_graph` that targets are those of graphs. `remarks` say what is not used or was changed.
     """
 
     graphs: tuple[GraphArrays, ...]
     label_names: tuple[str, ...]
     multi_label: bool
     transductive: bool = False
+    per_graph: bool = False
+    remarks: tuple[str, ...] = ()
 
     @property
     def num_features(self) -> int:

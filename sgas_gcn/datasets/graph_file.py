@@ -1,15 +1,18 @@
-"""Reads and checks an `.npz` file of graphs of one's own.
+"""Reads and checks an `.npz` file of graphs of one's own, or TUDataset's text files.
 
-Several graphs, one after the other, each in one split:
-    node_ptr, edge_ptr `[G + 1]`, edge `[E, 2]` numbered within its graph, x `[N, D]`,
-    y `[N, L]` of 0 and 1 or `[N]` of classes, split `[G]` of "train", "val", "test"
+Several graphs, one after the other:
+    node_ptr, edge_ptr `[G + 1]`, edge `[E, 2]` numbered within its graph, features, y or label: of
+    nodes `[N]` or `[N, L]`, or of graphs `[G]` or `[G, L]`; split `[G]` of "train", "val", "test"
 One graph, whose nodes are split:
-    edge `[E, 2]`, label `[N]` of classes (-1: unknown) or `[N, L]` of 0 and 1, features x `[N, D]`
-    or in compressed rows (feat_indptr, feat_indices, feat_dim and, if not all 1, feat_data),
-    train, val, test: node numbers, or masks `[N]`
-Either may have `label_names`, a text array, and `directed`, a single truth: without it edges are
-undirected and stored once. Without `split`, or without train, val and test, the data is split by a
-draw that is always the same.
+    edge `[E, 2]`, label or y of nodes, features, train, val, test (or train_mask, …): node numbers,
+    masks `[N]`, or masks `[N, S]` of several splits, of which `split` takes one
+Features are x `[N, D]`, or in compressed rows (feat_indptr, feat_indices, feat_dim and, if not all
+1, feat_data), or node_attr `[N, D]` and node_label `[N]`, one-hot; without any, the
+degree, one-hot.
+`edge` may be `edge_index` `[2, E]`. Either may have `label_names`, a text array, and `directed`, a
+single truth: without it edges are undirected, and one that is stored twice, or both ways, counts
+once. What labels may be stands in `sgas.own.targets`; a class -1 is unknown. Without splits, they
+are drawn, always the same.
 
 Dimensions: G graphs, N nodes of all graphs, E edges of all graphs, D features, L labels.
 """
@@ -17,8 +20,8 @@ Dimensions: G graphs, N nodes of all graphs, E edges of all graphs, D features, 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,20 +35,26 @@ from sgas.own.npz import (
     read_array,
     read_headers,
 )
+from sgas.own.targets import UNKNOWN, Coding, header_problem, plain
+from sgas_gcn.config import GraphDataConfig
 
 SPLITS = ("train", "val", "test")
 # Two graphs (with and without self-loops) keep four numbers for each direction of an edge.
 EDGE_BYTES = 2 * 2 * 4 * 8
+MOST_DEGREES = 64  # one-hot features of nodes without any; higher degrees are as this one
 
 Headers = dict[str, ArrayHeader]
+Read = Callable[[str], np.ndarray]
+ROWS = ("feat_indptr", "feat_indices", "feat_dim")
 
 
 @dataclass(frozen=True)
 class GraphFile:
     """What a sound file holds, graph after graph; `splits` numbers graphs, or nodes of the one.
 
-    `targets` are bool `[N, L]` for several labels at once, int64 `[N]` for one class; `splits` is
-    empty where the file has none.
+    `targets`, of nodes or with `per_graph` of graphs, are bool `[N, L]` for several labels at once,
+    float32 `[N, L]` for numbers, int64 `[N]` for one class. `splits` is empty where the file has
+    none. `remarks` say what is not used or was changed.
     """
 
     path: Path
@@ -56,161 +65,228 @@ class GraphFile:
     targets: np.ndarray
     label_names: tuple[str, ...]
     directed: bool
+    per_graph: bool
     transductive: bool
     splits: dict[str, np.ndarray]
+    remarks: tuple[str, ...]
 
     @property
-    def multi_label(self) -> bool:
-        """Whether a node can have several labels."""
-        return self.targets.ndim == 2
+    def one_class(self) -> bool:
+        """Whether each has one class."""
+        return self.targets.ndim == 1
+
+    @property
+    def num_graphs(self) -> int:
+        """How many graphs there are (G)."""
+        return len(self.node_ptr) - 1
 
 
 def find_file(path: Path) -> Path:
-    """The file itself, or the one `.npz` in a folder; DataError where there is none or many."""
+    """The file itself, or the one `.npz` or `_A.txt` in a folder; DataError if none or many are."""
     if path.is_file():
         return path
     if not path.is_dir():
         raise DataError(f"{path} does not exist: give an .npz file, or a folder with one")
-    files = sorted(path.glob("*.npz"))
+    files = sorted(path.glob("*.npz")) or sorted(path.glob("*_A.txt"))
     if len(files) != 1:
         names = ", ".join(file.name for file in files[:6]) or "none"
         raise DataError(f"{path} has to hold one .npz file (it has: {names}): name the file itself")
     return files[0]
 
 
-def read_graph_file(path: Path) -> tuple[GraphFile | None, list[str]]:
+def read_graph_file(path: Path, options: GraphDataConfig) -> tuple[GraphFile | None, list[str]]:
     """The file's contents and what is wrong with it; no contents where something is."""
     try:
-        headers = read_headers(path)
-        problems = list(_header_problems(headers))
+        headers, read = _opened(path)
+        problems = list(_header_problems(headers, options))
         if not problems:
-            contents = _read(path, headers)
+            contents = _read(path, headers, read, options)
             problems = list(_value_problems(contents))
             if not problems:
-                return _completed(contents), []
+                return _with_plain_edges(contents, options.directed), []
     except DataError as error:
-        return None, [str(error)]
+        told = str(error)
+        return None, [told if told.startswith(str(path)) else f"{path}: {told}"]
     return None, [f"{path}: {problem}" for problem in problems]
 
 
-def _header_problems(headers: Headers) -> Iterator[str]:
-    """What is wrong with the arrays' names, shapes and types, and with the size of all of them."""
+def _opened(path: Path) -> tuple[Headers, Read]:
+    """The headers of a file's arrays, and what reads one by its name."""
+    if path.suffix != ".txt":
+        return read_headers(path), lambda name: read_array(path, name)
+    from sgas_gcn.datasets.tu_files import read_tu_files
+
+    arrays = read_tu_files(path)
+    headers = {
+        n: ArrayHeader(array.shape, array.dtype, array.nbytes) for n, array in arrays.items()
+    }
+    return headers, arrays.__getitem__
+
+
+def _used(headers: Headers) -> dict[str, str]:
+    """The names of the arrays that are read, by what they are."""
     several = "node_ptr" in headers
-    features = ("x",) if several or "x" in headers else ("feat_indptr", "feat_indices", "feat_dim")
-    needed = ("node_ptr", "edge_ptr", "y") if several else ("label",)
-    missing = [name for name in ("edge", *needed, *features) if name not in headers]
-    if missing:
+    used = {"edge": "edge" if "edge" in headers else "edge_index"}
+    used["label"] = next((n for n in ("label", "y") if n in headers), "y" if several else "label")
+    if several:
+        used |= {"node_ptr": "node_ptr", "edge_ptr": "edge_ptr", "split": "split"}
+    else:
+        masks = {name: f"{name}_mask" for name in SPLITS}
+        used |= {n: n if n in headers or mask not in headers else mask for n, mask in masks.items()}
+    if "x" in headers:
+        used["x"] = "x"
+    elif any(name in headers for name in ROWS):
+        used |= {name: name for name in (*ROWS, "feat_data")}
+    else:
+        used |= {name: name for name in ("node_attr", "node_label", "num_node_labels")}
+    used |= {name: name for name in ("label_names", "directed", "remarks")}
+    return {
+        what: name for what, name in used.items() if name in headers or what in ("edge", "label")
+    }
+
+
+def _header_problems(headers: Headers, options: GraphDataConfig) -> Iterator[str]:
+    """What is wrong with the arrays' names, shapes and types, and with the size of all of them."""
+    several, used = "node_ptr" in headers, _used(headers)
+    needed = [used["edge"], *(["node_ptr", "edge_ptr"] if several else []), used["label"]]
+    needed += ROWS if "x" not in headers and any(name in headers for name in ROWS) else []
+    if missing := [name for name in needed if name not in headers]:
         there = ", ".join(headers) or "none"
-        yield f"no array {missing[0]!r} (it has: {there}); " + (
-            "several graphs need node_ptr, edge_ptr, edge, x and y"
+        name = missing[0].replace("edge_index", "edge")
+        yield f"no array {name!r} (it has: {there}); " + (
+            "several graphs need node_ptr, edge_ptr, edge and y"
             if several
-            else "one graph needs edge, label and features (x, or feat_indptr and feat_indices)"
+            else "one graph needs edge and label"
         )
         return
-    for name, header in headers.items():
-        if problem := header.problem():
+    for name in used.values():
+        if problem := headers[name].problem():
             yield f"{name} {problem}"
-    whole = ("edge", "node_ptr", "edge_ptr", "feat_indptr", "feat_indices", "feat_dim")
-    for name in whole:
+    for name in ("node_ptr", "edge_ptr", *ROWS, "node_label", used["edge"]):
         if name in headers and headers[name].dtype.kind not in "iu":
             yield f"{name} is {headers[name].dtype}; write integers"
-    for name in ("x", "feat_data"):
+    for name in ("x", "feat_data", "node_attr"):
         if name in headers and headers[name].dtype.kind not in "fiub":
             yield f"{name} is {headers[name].dtype}; write numbers"
-    shape = headers["edge"].shape
-    if len(shape) != 2 or shape[1] != 2:
-        yield f"edge has shape {list(shape)}; wanted is [edges, 2]"
-    flat = ("node_ptr", "edge_ptr", "split", "label_names", "feat_indptr", "feat_indices", *SPLITS)
-    for name in flat:
+    shape = headers[used["edge"]].shape
+    if used["edge"] == "edge" and (len(shape) != 2 or shape[1] != 2):
+        turned = len(shape) == 2 and shape[0] == 2
+        advice = "; edges that are [2, edges] are called edge_index" if turned else ""
+        yield f"edge has shape {list(shape)}; wanted is [edges, 2]{advice}"
+    elif used["edge"] != "edge" and (len(shape) != 2 or shape[0] != 2):
+        yield f"edge_index has shape {list(shape)}; wanted is [2, edges]"
+    for name in ("node_ptr", "edge_ptr", "split", "label_names", *ROWS[:2], "node_label"):
         if name in headers and len(headers[name].shape) != 1:
             yield f"{name} has shape {list(headers[name].shape)}; wanted is a plain list"
-    yield from _row_problems(headers, several)
-    yield from _size_problems(headers, several)
+    yield from _row_problems(headers, used, options)
+    yield from _size_problems(headers, used)
 
 
-def _row_problems(headers: Headers, several: bool) -> Iterator[str]:
+def _row_problems(
+    headers: Headers, used: dict[str, str], options: GraphDataConfig
+) -> Iterator[str]:
     """How the shapes of features, labels and names disagree."""
-    name = "y" if several else "label"
+    name = used["label"]
     labels = headers[name]
-    if labels.dtype.kind not in "iub" and not (labels.dtype.kind == "f" and len(labels.shape) == 2):
-        yield f"{name} is {labels.dtype}; write integers"
-    if len(labels.shape) not in (1, 2) or 0 in labels.shape:
+    rank = 1 if labels.shape[1:] == (1,) else len(labels.shape)
+    if problem := header_problem(name, labels.dtype.kind, labels.dtype, rank, options.target):
+        yield problem
+    if rank not in (1, 2) or 0 in labels.shape:
         yield f"{name} has shape {list(labels.shape)}; wanted is [nodes] or [nodes, labels]"
         return
-    if "x" in headers and (len(headers["x"].shape) != 2 or 0 in headers["x"].shape):
-        yield f"x has shape {list(headers['x'].shape)}; wanted is [nodes, features]"
-    elif "x" in headers and headers["x"].shape[0] != labels.shape[0]:
-        yield f"x has {headers['x'].shape[0]} rows for {labels.shape[0]} nodes of {name}"
-    if "feat_indptr" in headers and headers["feat_indptr"].shape != (labels.shape[0] + 1,):
+    features = next((n for n in ("x", "node_attr", "node_label") if n in used), None)
+    if (
+        features
+        and features != "node_label"
+        and (len(headers[features].shape) != 2 or 0 in headers[features].shape)
+    ):
+        yield f"{features} has shape {list(headers[features].shape)}; wanted is [nodes, features]"
+    graphs = headers["node_ptr"].shape[0] - 1 if "node_ptr" in headers else None
+    of_nodes = labels.shape[0] != graphs
+    if features and of_nodes and headers[features].shape[:1] != labels.shape[:1]:
+        rows = headers[features].shape[:1]
+        yield f"{features} has {rows[0] if rows else 0} rows for {labels.shape[0]} nodes of {name}"
+    if "feat_indptr" in used and of_nodes:
         rows = headers["feat_indptr"].shape
-        yield f"feat_indptr has shape {list(rows)} for {labels.shape[0]} nodes: one more than nodes"
-    if "feat_data" in headers and headers["feat_data"].shape != headers["feat_indices"].shape:
+        if rows != (labels.shape[0] + 1,):
+            yield (
+                f"feat_indptr has shape {list(rows)} for {labels.shape[0]} nodes: one more than "
+                "nodes"
+            )
+    if "feat_data" in used and headers["feat_data"].shape != headers["feat_indices"].shape:
         yield "feat_data and feat_indices differ in length: write one value for each index"
     names = headers.get("label_names")
     if names and names.dtype.kind not in "US":
         yield f"label_names are {names.dtype}; write a list of names as text"
-    elif names and len(labels.shape) == 2 and names.shape != labels.shape[1:]:
+    elif names and rank == 2 and names.shape != labels.shape[1:]:
         yield f"{name} is {labels.shape[1]} labels wide, label_names has {names.shape[0]} names"
 
 
-def _size_problems(headers: Headers, several: bool) -> Iterator[str]:
+def _size_problems(headers: Headers, used: dict[str, str]) -> Iterator[str]:
     """Why the graphs do not fit into memory."""
-    labels = headers["y" if several else "label"]
     features = headers["x"].shape if "x" in headers else ()
-    num_edges = headers["edge"].shape[0] if headers["edge"].shape else 0
+    num_edges = math.prod(headers[used["edge"]].shape) // 2
     kept = 4 * math.prod(features or (0,)) + num_edges * EDGE_BYTES
-    wanted = kept + sum(header.nbytes for header in headers.values())
+    wanted = kept + sum(headers[name].nbytes for name in used.values())
     free = available_memory()
     if wanted > free:
-        size = f"{labels.shape[0]} nodes and {num_edges} edges"
+        size = f"{headers[used['label']].shape[0]} nodes and {num_edges} edges"
         yield (
             f"{size} take {in_words(wanted)}, {in_words(free)} of memory are free: give fewer "
             "features or edges, or graphs of fewer nodes"
         )
 
 
-def _read(path: Path, headers: Headers) -> GraphFile:
-    """The arrays of a file whose headers are sound; the values may be anything."""
-    several = "node_ptr" in headers
-    edge = read_array(path, "edge")
-    labels = read_array(path, "y" if several else "label")
-    targets = labels if labels.ndim == 2 else labels.astype(np.int64)
-    x = read_array(path, "x") if "x" in headers else _sparse_features(path, headers, len(labels))
-    ends = {"node_ptr": len(labels), "edge_ptr": len(edge)}
+def _read(path: Path, headers: Headers, read: Read, options: GraphDataConfig) -> GraphFile:
+    """The arrays of a file whose headers are sound; edges and splits may be anything."""
+    several, used = "node_ptr" in headers, _used(headers)
+    edge = read(used["edge"])
+    edge = edge if used["edge"] == "edge" else np.ascontiguousarray(edge.T)
+    raw = read(used["label"])
+    ends = {"node_ptr": len(raw), "edge_ptr": len(edge)}
     pointers = {
-        name: read_array(path, name).astype(np.int64) if several else np.array([0, end])
+        name: read(name).astype(np.int64) if several else np.array([0, end])
         for name, end in ends.items()
     }
+    num_graphs = len(pointers["node_ptr"]) - 1
+    num_nodes = int(pointers["node_ptr"][-1]) if num_graphs > 0 else 0
+    per_graph = several and len(raw) == num_graphs != num_nodes
+    one = "graph" if per_graph else "node"
+    labels = plain(raw, options.target, one)
+    names = None
     if "label_names" in headers:
-        names = tuple(as_names(read_array(path, "label_names")))
-    else:
-        # More classes than nodes cannot all have one: a huge number makes no list of names.
-        highest = 0 if labels.ndim == 2 else min(int(labels.max()), len(labels))
-        count = labels.shape[1] if labels.ndim == 2 else highest + 1
-        names = tuple(str(number) for number in range(max(count, 0)))
-    directed = bool(read_array(path, "directed").any()) if "directed" in headers else False
-    splits = _read_splits(path, headers, several)
-    with np.errstate(over="ignore"):
-        x = x.astype(np.float32)
+        names = tuple(as_names(read("label_names")))
+    coding = Coding.of([labels], names, options.target, unknown=True)
+    x, told = _features(path, headers, read, used, len(raw) if not per_graph else num_nodes, edge,
+                        pointers)  # fmt: skip
+    unused = [name for name in headers if name not in used.values()]
+    remarks = [f"not used: {', '.join(unused)}"] if unused else []
+    if "remarks" in headers:
+        remarks += as_names(read("remarks"))
+    splits, of_splits = _read_splits(path, headers, read, used, len(raw), options.split)
     return GraphFile(
         path=path,
         x=x,
         edge=edge,
-        targets=targets,
-        label_names=names,
-        directed=directed,
+        targets=coding.code(labels),
+        label_names=coding.names,
+        directed=bool(read("directed").any()) if "directed" in headers else False,
+        per_graph=per_graph,
         transductive=not several,
         splits=splits,
+        remarks=(*remarks, *told, *of_splits),
         **pointers,
     )
 
 
-def _read_splits(path: Path, headers: Headers, several: bool) -> dict[str, np.ndarray]:
-    """Graph or node numbers by split; masks become numbers."""
-    if several:
+def _read_splits(
+    path: Path, headers: Headers, read: Read, used: dict[str, str], count: int, number: int
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Graph or node numbers by split, and what is to be said of them; masks become numbers."""
+    if "node_ptr" in headers:
         if "split" not in headers:
-            return {}
-        words = np.array(as_names(read_array(path, "split")))
+            return {}, []
+        words = np.array(as_names(read("split")))
         if len(words) != headers["node_ptr"].shape[0] - 1:
             raise DataError(
                 f"{path}: split has {len(words)} words for {headers['node_ptr'].shape[0] - 1} "
@@ -218,22 +294,88 @@ def _read_splits(path: Path, headers: Headers, several: bool) -> dict[str, np.nd
             )
         if unknown := sorted(set(words.tolist()) - set(SPLITS)):
             raise DataError(f"{path}: split holds {unknown[0]!r}; write train, val or test")
-        return {split: np.flatnonzero(words == split) for split in SPLITS}
-    splits = {split: read_array(path, split) for split in SPLITS if split in headers}
-    num_nodes = headers["label"].shape[0]
-    for split, index in splits.items():
-        if index.dtype.kind == "b" and len(index) != num_nodes:
-            raise DataError(f"{path}: mask {split} has {len(index)} entries for {num_nodes} nodes")
-        if index.dtype.kind not in "iub":
-            raise DataError(f"{path}: {split} is {index.dtype}; write node numbers or a mask")
-        splits[split] = np.flatnonzero(index) if index.dtype.kind == "b" else index.astype(np.int64)
-    return splits
+        return {split: np.flatnonzero(words == split) for split in SPLITS}, []
+    splits, most = {}, 1
+    for split in SPLITS:
+        if split in used:
+            index = read(used[split])
+            if index.ndim == 2 and len(index) == count:
+                most = max(most, index.shape[1])
+                if number >= index.shape[1]:
+                    raise DataError(
+                        f"{path}: {used[split]} has {index.shape[1]} splits, numbered from 0: give "
+                        "split one of them"
+                    )
+                index = index[:, number]
+            splits[split] = _numbers(path, used[split], index, count)
+    told = [f"split {number} of {most}"] if most > 1 else []
+    if number and most == 1:
+        raise DataError(f"{path}: there are no several splits: leave split out")
+    return splits, told
 
 
-def _sparse_features(path: Path, headers: Headers, num_nodes: int) -> np.ndarray:
+def _numbers(path: Path, name: str, index: np.ndarray, count: int) -> np.ndarray:
+    """The numbers of the nodes of a split, which is a list of them or a mask, also of 0 and 1."""
+    if index.dtype.kind == "b" and len(index) != count:
+        raise DataError(f"{path}: mask {name} has {len(index)} entries for {count} nodes")
+    if index.dtype.kind not in "iub" or index.ndim != 1:
+        raise DataError(f"{path}: {name} is {index.dtype}; write node numbers or a mask")
+    is_mask = index.dtype.kind == "b"
+    if not is_mask and len(index) == count > 2:  # as numbers, it would name a node twice
+        is_mask = bool(((index == 0) | (index == 1)).all())
+    return np.flatnonzero(index) if is_mask else index.astype(np.int64)
+
+
+def _features(
+    path: Path,
+    headers: Headers,
+    read: Read,
+    used: dict[str, str],
+    num_nodes: int,
+    edge: np.ndarray,
+    pointers: dict[str, np.ndarray],
+) -> tuple[np.ndarray, list[str]]:
+    """Features float32 `[N, D]`, and what is to be said of them."""
+    if "x" in used or "feat_indptr" in used:
+        x = (
+            read("x")
+            if "x" in used
+            else _sparse_features(path, read, "feat_data" in used, num_nodes)
+        )
+        with np.errstate(over="ignore"):
+            return x.astype(np.float32), []
+    parts = [read("node_attr").astype(np.float32)] if "node_attr" in used else []
+    if "node_label" in used:
+        labels = read("node_label").astype(np.int64)
+        width = int(read("num_node_labels")) if "num_node_labels" in used else int(labels.max()) + 1
+        if width > 1:
+            parts.append(_one_hot(labels, width, "node_label"))
+    if parts:
+        return np.concatenate(parts, axis=1), []
+    first = np.repeat(pointers["node_ptr"][:-1], np.diff(pointers["edge_ptr"]))
+    ends = (edge.astype(np.int64) + first[:, None])[edge[:, 0] != edge[:, 1]]
+    inside = ends[((ends >= 0) & (ends < num_nodes)).all(axis=1)]  # others are told later
+    degrees = np.bincount(np.unique(np.sort(inside, 1), axis=0).ravel(), minlength=num_nodes)
+    x = _one_hot(np.minimum(degrees, MOST_DEGREES), MOST_DEGREES + 1, "degree")
+    return x, [f"no features: the degree of a node, one-hot up to {MOST_DEGREES}, is taken"]
+
+
+def _one_hot(numbers: np.ndarray, width: int, name: str) -> np.ndarray:
+    if len(numbers) and not 0 <= numbers.min() <= numbers.max() < width:
+        raise DataError(
+            f"{name} is from {numbers.min()} to {numbers.max()}; 0 to {width - 1} can be"
+        )
+    if len(numbers) * width * 4 > available_memory():
+        raise DataError(f"{name} has {width} values, too many for a feature each: give x instead")
+    x = np.zeros((len(numbers), width), np.float32)
+    x[np.arange(len(numbers)), numbers] = 1
+    return x
+
+
+def _sparse_features(path: Path, read: Read, has_values: bool, num_nodes: int) -> np.ndarray:
     """Features `[N, D]` of compressed rows; DataError where they are not sound or too large."""
-    rows, columns = read_array(path, "feat_indptr"), read_array(path, "feat_indices")
-    width = int(read_array(path, "feat_dim"))
+    rows, columns = read("feat_indptr"), read("feat_indices")
+    width = int(read("feat_dim"))
     rows = rows.astype(np.int64)
     if rows[0] != 0 or rows[-1] != len(columns) or (np.diff(rows) < 0).any():
         raise DataError(
@@ -248,14 +390,15 @@ def _sparse_features(path: Path, headers: Headers, num_nodes: int) -> np.ndarray
             f"{in_words(free)} of memory are free: give fewer features"
         )
     x = np.zeros((num_nodes, width), np.float32)
-    values = read_array(path, "feat_data") if "feat_data" in headers else 1.0
+    values = read("feat_data") if has_values else 1.0
     x[np.repeat(np.arange(num_nodes), np.diff(rows)), columns.astype(np.int64)] = values
     return x
 
 
 def _value_problems(file: GraphFile) -> Iterator[str]:
     """What is wrong with the values of the arrays."""
-    pointers = (("node_ptr", file.node_ptr, len(file.targets), "nodes"),
+    num_nodes = len(file.x) if file.per_graph else len(file.targets)
+    pointers = (("node_ptr", file.node_ptr, num_nodes, "nodes"),
                 ("edge_ptr", file.edge_ptr, len(file.edge), "edges"))  # fmt: skip
     for name, pointer, end, what in pointers:
         if (
@@ -270,6 +413,8 @@ def _value_problems(file: GraphFile) -> Iterator[str]:
         graphs = (len(file.node_ptr) - 1, len(file.edge_ptr) - 1)
         yield f"node_ptr is of {graphs[0]} graphs, edge_ptr of {graphs[1]}: write the same graphs"
         return
+    if file.per_graph and (empty := np.flatnonzero(np.diff(file.node_ptr) == 0)).size:
+        yield f"graph {empty[0]} has no nodes ({len(empty)} such graphs): leave it out"
     if bad := _first_row(~np.isfinite(file.x)):
         node, count = bad
         yield f"{count} nodes have NaN or infinite features, first node {node}: correct or remove"
@@ -285,7 +430,7 @@ def _first_row(wrong: np.ndarray) -> tuple[int, int] | None:
 
 
 def _edge_problems(file: GraphFile) -> Iterator[str]:
-    """Edges that join nodes which are not there, and edges that are stored twice."""
+    """Edges that join nodes which are not there."""
     sizes = np.diff(file.node_ptr)
     graph = np.repeat(np.arange(len(sizes)), np.diff(file.edge_ptr))
     edge = file.edge.astype(np.int64)
@@ -296,36 +441,50 @@ def _edge_problems(file: GraphFile) -> Iterator[str]:
             f"{count} edges name nodes that are not there, first edge {number}: "
             f"{edge[number].tolist()} in graph {graph[number]}, which has the nodes 0 to {size - 1}"
         )
-        return
-    ends = edge + file.node_ptr[graph][:, None]
-    total = int(file.node_ptr[-1])
-    forward, backward = ends @ [total, 1], ends @ [1, total]
-    apart = forward != backward
-    if not file.directed and apart.any() and np.isin(forward[apart], backward[apart]).all():
-        yield (
-            "every edge is stored in both directions; store undirected edges once, or write "
-            "directed=True to take them as they are"
-        )
+
+
+def _with_plain_edges(file: GraphFile, directed: bool | None) -> GraphFile:
+    """A sound file whose undirected edges are there once each; what else there is, is told."""
+    directed = file.directed if directed is None else directed
+    graph = np.repeat(np.arange(file.num_graphs), np.diff(file.edge_ptr))
+    ends = file.edge.astype(np.int64) + file.node_ptr[graph][:, None]
+    total = max(int(file.node_ptr[-1]), 1)
+    if directed:
+        keys = np.unique(ends @ [total, 1])
+        twice, back = len(ends) - len(keys), np.unique(keys % total * total + keys // total)
+        one_way = len(keys) - len(np.intersect1d(keys, back, assume_unique=True))
+        told = [f"{twice} edges are there more than once and count as often"] if twice else []
+        if one_way:
+            told.append(f"{one_way} of {len(keys)} edges lead one way (directed false: both ways)")
+        return replace(file, directed=True, remarks=(*file.remarks, *told))
+    _, first = np.unique(np.sort(ends, axis=1) @ [total, 1], return_index=True)
+    if len(first) == len(ends):
+        return replace(file, directed=False)
+    kept = np.sort(first)
+    twice = len(ends) - len(kept)
+    told = [f"{twice} of {len(ends)} edges repeat another or lead back: each counts once"]
+    pointer = np.concatenate([[0], np.cumsum(np.bincount(graph[kept], minlength=file.num_graphs))])
+    remarks = (*file.remarks, *told)
+    return replace(file, directed=False, edge=file.edge[kept], edge_ptr=pointer, remarks=remarks)
 
 
 def _label_problems(file: GraphFile) -> Iterator[str]:
-    """Labels that are no 0 or 1, or classes that count from something else than 0."""
-    if file.multi_label:
-        if bad := _first_row((file.targets != 0) & (file.targets != 1)):
-            yield f"the labels of node {bad[0]} are not all 0 or 1 ({bad[1]} such nodes)"
+    """Classes that are not there, or have no node."""
+    if not file.one_class:
         return
-    wrong = np.flatnonzero((file.targets < -1) | (file.targets >= len(file.label_names)))
+    one = "graph" if file.per_graph else "node"
+    wrong = np.flatnonzero((file.targets < UNKNOWN) | (file.targets >= len(file.label_names)))
     if len(wrong):
         allowed = f"-1 (unknown) or 0 to {len(file.label_names) - 1}"
-        yield f"node {wrong[0]} has class {file.targets[wrong[0]]}; allowed are {allowed}"
+        yield f"{one} {wrong[0]} has class {file.targets[wrong[0]]}; allowed are {allowed}"
         return
     present = np.unique(file.targets[file.targets >= 0])
     if not len(present):
-        yield "no node has a known class"
+        yield f"no {one} has a known class"
     elif len(present) < len(file.label_names):
         missing = int(np.setdiff1d(np.arange(len(file.label_names)), present)[0])
         last = len(file.label_names) - 1
-        yield f"no node has class {missing} of 0 to {last}: number the classes without gaps"
+        yield f"no {one} has class {missing} of 0 to {last}: number the classes without gaps"
 
 
 def _split_problems(file: GraphFile) -> Iterator[str]:
@@ -348,23 +507,20 @@ def _split_problems(file: GraphFile) -> Iterator[str]:
         if len(np.unique(index)) < len(index):
             yield f"{split} names a {what} twice"
         seen[index] = number
-        if file.transductive and not file.multi_label and (file.targets[index] < 0).any():
+        if file.transductive and file.one_class and (file.targets[index] < 0).any():
             unknown = index[file.targets[index] < 0][0]
             yield f"node {unknown} of {split} has no known class: leave it out"
         if not file.transductive and (unasked := index[~asked_graphs(file)[index]]).size:
-            yield f"no node of graph {unasked[0]} of {split} has a known class: leave it out"
+            none = "the label of" if file.per_graph else "no node of"
+            ends = "is unknown" if file.per_graph else "has a known class"
+            yield f"{none} graph {unasked[0]} of {split} {ends}: leave it out"
 
 
 def asked_graphs(file: GraphFile) -> np.ndarray:
-    """Which graphs `[graphs]` have a node whose class is known, or many labels."""
-    if file.multi_label:
-        return np.ones(len(file.node_ptr) - 1, bool)
+    """Which graphs `[G]` have a known class, or a node of one; of labels and numbers, all."""
+    if not file.one_class:
+        return np.ones(file.num_graphs, bool)
+    if file.per_graph:
+        return file.targets >= 0
     known = np.concatenate([[0], np.cumsum(file.targets >= 0)])
     return known[file.node_ptr[1:]] > known[file.node_ptr[:-1]]
-
-
-def _completed(file: GraphFile) -> GraphFile:
-    """A sound file with labels of their final type."""
-    if not file.multi_label:
-        return file
-    return GraphFile(**{**file.__dict__, "targets": file.targets > 0})

@@ -11,8 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from sgas.config import AUTO
 from sgas.data import stratified_parts
 from sgas.errors import DataError
+from sgas.own import has_test_part
+from sgas.own.folders import NO_TEST
+from sgas_gcn.config import GraphDataConfig
 from sgas_gcn.datasets.graph_arrays import GraphArrays, GraphSplit
 from sgas_gcn.datasets.graph_file import (
     SPLITS,
@@ -26,16 +30,17 @@ from sgas_gcn.datasets.moments import Moments
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
 # A split that follows the run's seed would let the search of one seed see the test of another.
 SPLIT_SEED = 0
+_TASKS = {True: "transductive", False: "inductive"}
 
 
-def load_graph_file(path: Path, split: str) -> GraphSplit:
+def load_graph_file(path: Path, split: str, options: GraphDataConfig) -> GraphSplit:
     """One split of a file, or of the one file in a folder; DataError with the first problem."""
     path = find_file(path)
-    file, problems = read_graph_file(path)
+    file, problems = read_graph_file(path, options)
     if file is None:
         more = f" (and {len(problems) - 1} more: sgas-gcn check {path})"
         raise DataError(problems[0] + (more if len(problems) > 1 else ""))
-    file = with_splits(file)
+    file = with_splits(file, options.test_fraction)
     index = file.splits.get(split, np.empty(0, np.int64))
     if not file.transductive:
         graphs = tuple(_graph(file, int(number)) for number in index)
@@ -43,35 +48,46 @@ def load_graph_file(path: Path, split: str) -> GraphSplit:
         graphs = (replace(_graph(file, 0), targets=file.targets[index], nodes=index),)
     else:
         graphs = ()
-    return GraphSplit(graphs, file.label_names, file.multi_label, file.transductive)
+    return GraphSplit(
+        graphs,
+        file.label_names,
+        file.targets.dtype == bool,
+        file.transductive,
+        file.per_graph,
+        file.remarks if len(file.splits.get("test", ())) else (*file.remarks, NO_TEST),
+    )
 
 
-def with_splits(file: GraphFile) -> GraphFile:
+def with_splits(file: GraphFile, test_fraction: float = 0.0) -> GraphFile:
     """The file as it is, or with a split drawn where it has none: 60 % train, 20 % val, 20 % test.
 
-    Nodes are drawn within each class; nodes without a known class are in no split, nor are graphs
-    of such nodes alone. DataError where there are too few graphs, or nodes of a class, for every
-    split to get one.
+    With `test_fraction`, a test part is drawn of what is in training, or of all. What has a class
+    is drawn within each; nodes and graphs without a known class are in no split. DataError where
+    there are too few graphs, or nodes of a class, for every split to get one; ConfigError where
+    there is a test part already.
     """
-    if file.splits:
+    if len(file.splits.get("test", ())) and test_fraction:
+        raise has_test_part(file.path)
+    if file.splits and not test_fraction:
         return file
-    shares = tuple(SHARES.values())
-    if file.transductive:
-        known = np.arange(len(file.targets))
-        strata = np.zeros(len(known), np.int64)
-        if not file.multi_label:
-            known = np.flatnonzero(file.targets >= 0)
-            strata = file.targets[known]
-        parts = [known[part] for part in stratified_parts(strata, shares, SPLIT_SEED)]
+    shares = {"train": 1 - test_fraction, "test": test_fraction} if test_fraction else SHARES
+    if file.splits:
+        known = file.splits["train"]
+    elif file.transductive:
+        known = np.flatnonzero(file.targets >= 0) if file.one_class else np.arange(len(file.x))
     else:
-        asked = np.flatnonzero(asked_graphs(file))
-        if len(asked) < len(shares):
-            raise DataError(
-                f"{file.path} has {len(asked)} graphs and no split; a draw needs {len(shares)}"
-            )
-        drawn = stratified_parts(np.zeros(len(asked), np.int64), shares, SPLIT_SEED)
-        parts = [asked[part] for part in drawn]
-    return replace(file, splits=dict(zip(SHARES, parts, strict=True)))
+        known = np.flatnonzero(asked_graphs(file))
+    strata = np.zeros(len(known), np.int64)
+    if file.one_class and (file.transductive or file.per_graph):
+        strata = file.targets[known]
+    if len(known) < len(shares):
+        one = "nodes" if file.transductive else "graphs"
+        raise DataError(
+            f"{file.path} has {len(known)} {one} and no split; a draw needs {len(shares)}"
+        )
+    drawn = stratified_parts(strata, tuple(shares.values()), SPLIT_SEED)
+    parts = {split: known[part] for split, part in zip(shares, drawn, strict=True)}
+    return replace(file, splits={**file.splits, **parts})
 
 
 def _graph(file: GraphFile, number: int) -> GraphArrays:
@@ -79,8 +95,8 @@ def _graph(file: GraphFile, number: int) -> GraphArrays:
     nodes = slice(*file.node_ptr[number : number + 2])
     edges = file.edge[slice(*file.edge_ptr[number : number + 2])].astype(np.int64).T
     edges = edges if file.directed else both_ways(edges)
-    targets = file.targets[nodes]
-    if file.multi_label or (targets >= 0).all():
+    targets = file.targets[[number]] if file.per_graph else file.targets[nodes]
+    if file.per_graph or not file.one_class or (targets >= 0).all():
         return GraphArrays(file.x[nodes], edges, targets)
     known = np.flatnonzero(targets >= 0)
     return GraphArrays(file.x[nodes], edges, targets[known], known)
@@ -91,17 +107,19 @@ def both_ways(edges: np.ndarray) -> np.ndarray:
     return np.concatenate([edges, edges[::-1, edges[0] != edges[1]]], axis=1)
 
 
-def describe_graph_file(path: str | Path) -> dict[str, Any]:
+def describe_graph_file(path: str | Path, target: str = AUTO) -> dict[str, Any]:
     """A file's contents as JSON values; raises for nothing that it may hold.
 
-    Keys: `path`; `task`, transductive or inductive; `graphs`, `nodes`, `edges`, `features`,
-    `mean_degree`; `isolated_nodes`, `self_loops`; `labels`, each with `name` and `nodes`;
-    `multi_label`; `splits`, how many graphs or nodes by split; `problems`, which keep the file from
-    being used; `warnings`, which do not. What cannot be read is missing.
+    Keys: `path`; `task`, transductive or inductive, or graphs where these are asked; `graphs`,
+    `nodes`, `edges`, `features`, `mean_degree`; `isolated_nodes`, `self_loops`; `labels`, each with
+    `name` and `nodes` (or `graphs`), or of numbers with `mean`, `std`, `lowest` and `highest`;
+    `multi_label`; `splits`, how many graphs or nodes by split; `remarks`, what is not used or was
+    changed; `problems`, which keep the file from being used; `warnings`, which do not. What cannot
+    be read is missing.
     """
     try:
         array_file = find_file(Path(path))
-        file, problems = read_graph_file(array_file)
+        file, problems = read_graph_file(array_file, GraphDataConfig(target=target))
         if file is not None:
             return {"path": str(array_file), **_describe(with_splits(file), bool(file.splits))}
     except DataError as error:
@@ -112,25 +130,24 @@ def describe_graph_file(path: str | Path) -> dict[str, Any]:
 def _describe(file: GraphFile, has_splits: bool) -> dict[str, Any]:
     graph = np.repeat(np.arange(len(file.node_ptr) - 1), np.diff(file.edge_ptr))
     ends = file.edge.astype(np.int64) + file.node_ptr[graph][:, None]
-    num_nodes, num_edges = len(file.targets), len(file.edge)
+    num_nodes, num_edges = len(file.x), len(file.edge)
+    one, count_all = ("graph", file.num_graphs) if file.per_graph else ("node", num_nodes)
     touched = np.unique(ends[:, 1] if file.directed else ends)
     loops = int((ends[:, 0] == ends[:, 1]).sum())
-    if file.multi_label:
-        counts = file.targets.sum(0)
-    else:
-        counts = np.bincount(file.targets[file.targets >= 0], minlength=len(file.label_names))
-    warnings = [
-        f"label {name} is on for {'no' if not count else 'every'} node"
-        for name, count in zip(file.label_names, counts, strict=True)
-        if count in (0, num_nodes)
-    ]
+    labels, warnings = _labels(file, f"{one}s"), []
+    if file.targets.dtype.kind != "f":
+        warnings = [
+            f"label {label['name']} is on for {'every' if label[f'{one}s'] else 'no'} {one}"
+            for label in labels
+            if label[f"{one}s"] in (0, count_all)
+        ]
     if not has_splits:
         warnings.append("there are no splits: 60 % train, 20 % val and 20 % test are drawn")
     if loops:
         warnings.append(f"{loops} edges join a node to itself and count as they are")
     warnings += Moments.of([file.x]).warnings()
     return {
-        "task": "transductive" if file.transductive else "inductive",
+        "task": "graphs" if file.per_graph else _TASKS[file.transductive],
         "graphs": len(file.node_ptr) - 1,
         "nodes": num_nodes,
         "edges": num_edges,
@@ -138,12 +155,33 @@ def _describe(file: GraphFile, has_splits: bool) -> dict[str, Any]:
         "mean_degree": (1 if file.directed else 2) * num_edges / num_nodes,
         "isolated_nodes": num_nodes - len(touched),
         "self_loops": loops,
-        "multi_label": file.multi_label,
-        "labels": [
-            {"name": name, "nodes": int(count)}
-            for name, count in zip(file.label_names, counts, strict=True)
-        ],
+        "multi_label": file.targets.dtype == bool,
+        "labels": labels,
         "splits": {split: len(file.splits.get(split, ())) for split in SPLITS},
+        "remarks": [*file.remarks],
         "problems": [],
         "warnings": warnings,
     }
+
+
+def _labels(file: GraphFile, counted: str) -> list[dict[str, Any]]:
+    """What is to be predicted: how many have each label, or how numbers are spread."""
+    if file.targets.dtype.kind == "f":
+        return [
+            {
+                "name": name,
+                "mean": float(values.mean(dtype=np.float64)),
+                "std": float(values.std(dtype=np.float64)),
+                "lowest": float(values.min()),
+                "highest": float(values.max()),
+            }
+            for name, values in zip(file.label_names, file.targets.T, strict=True)
+        ]
+    if file.one_class:
+        counts = np.bincount(file.targets[file.targets >= 0], minlength=len(file.label_names))
+    else:
+        counts = file.targets.sum(0)
+    return [
+        {"name": name, counted: int(count)}
+        for name, count in zip(file.label_names, counts, strict=True)
+    ]

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sgas.errors import DataError, unknown_name
+from sgas.own import refuse_options
+from sgas_gcn.config import GraphDataConfig
 
 if TYPE_CHECKING:
     from sgas_gcn.datasets.graph_arrays import GraphSplit
@@ -68,22 +70,31 @@ _ENTRIES = (
 GRAPH_DATASETS: dict[str, GraphEntry] = {entry.name: entry for entry in _ENTRIES}
 
 
-def load_graphs(dataset: str, split: str, data_root: str | Path, seed: int) -> GraphSplit:
+def load_graphs(
+    dataset: str,
+    split: str,
+    data_root: str | Path,
+    seed: int,
+    options: GraphDataConfig | None = None,
+) -> GraphSplit:
     """One split, "train", "val" or "test", of a data set of `GRAPH_DATASETS` or of an own file.
 
     `dataset` is taken for an `.npz` file, or a folder with one, where it is no name of the table
     and contains a path separator, ends in .npz or exists (`graph_file.py` states the format).
-    `data_root` is where downloads lie; `seed` governs generated sets. DataError where the name is
-    unknown or the data cannot be used.
+    `data_root` is where downloads lie; `seed` governs generated sets; `options` say what own data
+    is. DataError where the name is unknown or the data cannot be used, ConfigError for options that
+    it does not have.
     """
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS, DataError)
+    options = options or GraphDataConfig()
     if dataset in GRAPH_DATASETS:
+        refuse_options(dataset, options)
         return GRAPH_DATASETS[dataset].load(split, Path(data_root), seed)
     path = Path(dataset).expanduser()
     if os.sep in dataset or path.suffix == ".npz" or path.exists():
         from sgas_gcn.datasets.graph_folder import load_graph_file
 
-        return load_graph_file(path, split)
+        return load_graph_file(path, split, options)
     known = unknown_name("data set", dataset, GRAPH_DATASETS, DataError)
     raise DataError(f"{known}, or give the path of an .npz file with graphs")

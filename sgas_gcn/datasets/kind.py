@@ -24,8 +24,11 @@ def kind_of(dataset: str) -> str:
     path = Path(dataset).expanduser()
     if path.suffix == ".npz" and not path.is_dir():  # clouds are always in a folder
         return POINT if "points.npy" in _arrays(path) else GRAPH
+    if path.name.endswith("_A.txt") or (path.is_dir() and any(path.glob("*_A.txt"))):
+        return GRAPH
     files = sorted(path.glob("*.npz")) if path.is_dir() else [path]
-    return GRAPH if any("edge.npy" in _arrays(file) for file in files) else POINT
+    edges = {"edge.npy", "edge_index.npy"}
+    return GRAPH if any(edges & set(_arrays(file)) for file in files) else POINT
 
 
 def looks_like_path(dataset: str) -> bool:

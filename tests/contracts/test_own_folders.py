@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from own_folders import CLASSES, KINDS, Kind
 
-from sgas.errors import DataError, InputError
+from sgas.errors import ConfigError, DataError, InputError
 from sgas.family import Family
 from sgas.interface import search
 from sgas.native.library import Library
@@ -82,7 +82,8 @@ def test_a_missing_folder_and_missing_files_are_named(kind: Kind, tmp_path: Path
     nothing = f"has no train*.npz (it has: nothing): write {kind.key} and label"
     assert nothing in kind.failure(tmp_path)
     kind.write(tmp_path, "train.npz")
-    assert "has no test*.npz (it has: train.npz)" in kind.failure(tmp_path, "test")
+    with pytest.raises(DataError, match=r"has no test\*.npz \(it has: train.npz\)"):
+        kind.read(str(tmp_path), "test")
     with pytest.raises(DataError, match="is a file, not a folder"):
         kind.read(str(tmp_path / "train.npz"), "train")
 
@@ -91,7 +92,7 @@ def test_a_missing_folder_and_missing_files_are_named(kind: Kind, tmp_path: Path
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"KEY": np.array(["a"] * 6, object)}, "KEY holds pickled Python objects"),
     ({"label": np.arange(5)}, "label has shape [5] for 6 NOUNs"),
-    ({"label": np.zeros((6, 1), int)}, "label has shape [6, 1] for 6 NOUNs"),
+    ({"label": np.zeros((6, 1, 1), int)}, "label has shape [6, 1, 1] for 6 NOUNs"),
     ({"label": np.arange(6) % 3 + 0.0}, "label is float64; write integers"),
     ({"label": np.array([0, 1, 2, -1, 1, 2])}, "NOUN 3 has label -1"),
     ({"label": np.full(6, 2**63, np.uint64)}, "NOUN 0 has label 9223372036854775808"),
@@ -107,7 +108,58 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"classes": np.array(["a", "b", "c"], object)}, "classes holds pickled Python objects"),
     ({"KEY": None}, "no array 'KEY' (it has: label, classes)"),
     ({"label": None}, "no array 'label' (it has: KEY, classes)"),
+    ({"label": np.full((6, 2), 0.5)}, "the labels of NOUN 0 are not all 0 or 1 (6 such NOUNs)"),
+    ({"label": np.full((6, 2), np.nan)}, "the first is NaN (unknown)"),
+    (
+        {"label": np.array([*"abcabd"])},
+        "NOUN 5 has label d, which is no class of training (a, b, c)",
+    ),
+    ({"label": np.array([*"ababab"])}, "no training NOUN is of class c"),
 ]
+
+# Labels of six samples without `classes`, what they are asked to be, targets and names.
+ONE_HOT = np.eye(3, dtype=int)[np.arange(6) % 3]
+MANY = np.array([[1, 0], [0, 0], [1, 1]] * 2)
+LABELS: list[tuple[np.ndarray, str, Any, tuple[str, ...]]] = [
+    (np.arange(6) % 3 + 1, "auto", [0, 1, 2] * 2, ("1", "2", "3")),
+    (np.array([-1, 1] * 3), "auto", [0, 1] * 3, ("-1", "1")),
+    (np.array(["dog", "ant"] * 3), "auto", [1, 0] * 3, ("ant", "dog")),
+    (np.array([b"dog", b"ant"] * 3), "auto", [1, 0] * 3, ("ant", "dog")),
+    (np.array([True, False] * 3), "auto", [1, 0] * 3, ("0", "1")),
+    (np.arange(6).reshape(6, 1) % 3, "auto", [0, 1, 2] * 2, ("0", "1", "2")),
+    (ONE_HOT, "auto", [0, 1, 2] * 2, ("0", "1", "2")),
+    (ONE_HOT.astype(float), "class", [0, 1, 2] * 2, ("0", "1", "2")),
+    (ONE_HOT, "labels", (ONE_HOT > 0).tolist(), ("0", "1", "2")),
+    (MANY, "auto", (MANY > 0).tolist(), ("0", "1")),
+    (np.arange(6) / 2, "numbers", (np.arange(6) / 2)[:, None].tolist(), ("0",)),
+]
+
+
+@pytest.mark.parametrize(("labels", "target", "wanted", "names"), LABELS)
+def test_labels_of_any_form_become_targets(
+    kind: Kind, tmp_path: Path, labels: np.ndarray, target: str, wanted: Any, names: Any
+) -> None:
+    for split in ("train", "test"):
+        kind.write(tmp_path, f"{split}.npz", label=labels)
+    for split in ("train", "test"):
+        arrays = kind.read(str(tmp_path), split, target)
+        assert arrays.labels.tolist() == wanted and arrays.classes == names
+    assert not kind.module.describe_folder(tmp_path, target)["problems"]
+
+
+def test_a_test_part_is_drawn_where_there_is_none(kind: Kind, tmp_path: Path) -> None:
+    kind.write(tmp_path, "train.npz", extra=np.zeros(1))
+    wanted = ("not used: extra", "no test part (test_fraction draws one)")
+    assert kind.read(str(tmp_path), "train").remarks == wanted
+    described = kind.module.describe_folder(tmp_path)
+    assert described["remarks"] == [*wanted] and not described["problems"]
+    parts = [kind.read(str(tmp_path), split, "auto", 0.5) for split in ("train", "test")]
+    assert [sorted(part.labels.tolist()) for part in parts] == [[0, 1, 2]] * 2
+    both = np.concatenate([part.inputs for part in parts])
+    assert len(np.unique(both, axis=0)) == 6
+    kind.write(tmp_path, "test.npz")
+    with pytest.raises(ConfigError, match="has a test part: leave test_fraction= out"):
+        kind.read(str(tmp_path), "train", "auto", 0.5)
 
 
 @pytest.mark.parametrize(("arrays", "message"), BAD)
@@ -139,7 +191,7 @@ BAD_SAMPLES: dict[str, list[tuple[str, dict[str, Any], str]]] = {
     "cloud": [
         ("train", {"points": CLOUDS[0]}, "points have shape [20, 3]"),
         ("train", {"points": CLOUDS[..., :2]}, "points have shape [6, 20, 2]"),
-        ("train", {"points": CLOUDS.astype(int)}, "points are int64; write float16"),
+        ("train", {"points": CLOUDS.astype(bool)}, "points are bool; write float16"),
         ("train", {"points": CLOUDS.astype(complex)}, "points are complex128"),
         ("train", {"points": CLOUDS[:0], "label": NO_LABELS}, "there are no clouds"),
         (

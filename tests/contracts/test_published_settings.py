@@ -12,6 +12,7 @@ from small_models import FAMILIES
 
 from sgas.config import TrainConfig
 from sgas.deciding.schedule import learning_rate
+from sgas.own import OPTIONS
 from sgas.running.settings import LOOPS, fields_of, load_preset
 
 ROOT = Path(__file__).parents[2]
@@ -183,12 +184,12 @@ def test_published_presets_leave_no_value_to_the_defaults(
     family = family_of(space)
     entry = family.spaces[space]
     configs = (LOOPS[verb], entry.model_config, entry.data_config)
-    # Not of the setting: the strategy that is compared, and options whose default is none.
+    # Not of the setting: the strategy that is compared, what own data is, and where none is usual.
     names = {
         name
         for config in configs
         for name, (spec, _) in fields_of(config, verb).items()
-        if name != "strategy" and spec.default is not None
+        if name not in ("strategy", *OPTIONS) and spec.default is not None
     }
     assert names <= set(load_preset(family, space, preset, verb))
 

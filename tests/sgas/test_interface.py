@@ -13,7 +13,7 @@ import torch
 from processes import Cli
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
-from torch_geometric.data import Data, HeteroData
+from torch_geometric.data import Batch, Data, HeteroData, TemporalData
 from toy_family import FAMILY, QUICK
 
 import sgas_cnn
@@ -21,7 +21,7 @@ import sgas_cnn.keywords as of_images
 import sgas_gcn
 import sgas_gcn.keywords as of_graphs
 from sgas.cli import main
-from sgas.config import STRATEGIES, fields_of
+from sgas.config import STRATEGIES, RunConfig, fields_of
 from sgas.errors import ConfigError, DataError, InputError, Interrupted
 from sgas.interface import evaluate, load, search, train
 from sgas.protocols import train_parts
@@ -32,10 +32,13 @@ from sgas.running.runs import is_run, read_config
 from sgas.running.settings import open_settings, sections_of
 from sgas_cnn.datasets import load_images
 from sgas_cnn.family import FAMILY as IMAGES
+from sgas_gcn.config import GraphDataConfig
 from sgas_gcn.datasets import load_points
+from sgas_gcn.datasets.graph_file import read_graph_file
 from sgas_gcn.datasets.graphs import load_graphs
 from sgas_gcn.family import FAMILY as GRAPHS
 from sgas_gcn.own_data import keep_own
+from sgas_gcn.preparation import CloudPreparation
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -303,7 +306,7 @@ class Swapped(Dataset):
 def test_a_part_has_the_names_of_its_classes_and_other_labels_none(
     dataset: Any, named: bool
 ) -> None:
-    arrays = np.load(keep_own(dataset, None, "data") / "train.npz")
+    arrays = np.load(keep_own(dataset, None, "data", "auto") / "train.npz")
     assert ("classes" in arrays) is named and len(arrays["label"]) == len(dataset)
     assert not named or arrays["classes"].tolist() == ["ball", "rod"]
 
@@ -328,7 +331,7 @@ def test_images_in_memory_keep_their_values(form: str) -> None:
         dataset = TensorDataset(tensors, torch.from_numpy(labels))
     elif form == "bytes":
         dataset = list(zip(images, labels.tolist(), strict=True))
-    folder = IMAGES.keep_own(dataset, dataset, "data")
+    folder = IMAGES.keep_own(dataset, dataset, "data", "auto")
     for split in ("train", "test"):
         arrays = load_images(str(folder), split, "data", 0)
         assert np.array_equal(arrays.inputs, images) and np.array_equal(arrays.labels, labels)
@@ -343,7 +346,7 @@ def graph(nodes: int, **more: Any) -> Data:
 
 
 def test_graphs_in_memory_keep_nodes_edges_and_splits() -> None:
-    folder = GRAPHS.keep_own([graph(6), graph(9), graph(5)], [graph(7)], "data")
+    folder = GRAPHS.keep_own([graph(6), graph(9), graph(5)], [graph(7)], "data", "auto")
     split = load_graphs(str(folder), "train", "data", 0)
     assert [len(one.x) for one in split.graphs] == [6, 9, 5] and not split.multi_label
     assert split.graphs[1].edges.tolist() == graph(9).edge_index.tolist()
@@ -357,7 +360,7 @@ def test_one_graph_in_memory_keeps_its_masks() -> None:
         name: torch.isin(torch.arange(30) // 3 % 3, torch.tensor(number))
         for number, name in enumerate(("train_mask", "val_mask", "test_mask"))
     }
-    folder = GRAPHS.keep_own(graph(30, **masks), None, "data")
+    folder = GRAPHS.keep_own(graph(30, **masks), None, "data", "auto")
     for number, split in enumerate(("train", "val", "test")):
         (part,) = load_graphs(str(folder), split, "data", 0).graphs
         assert part.nodes is not None
@@ -367,13 +370,15 @@ def test_one_graph_in_memory_keeps_its_masks() -> None:
 
 def test_pygs_clouds_are_clouds() -> None:
     clouds = [Data(pos=torch.full((4, 3), float(n)), y=torch.tensor([n % 2])) for n in range(8)]
-    folder = GRAPHS.keep_own(clouds, None, "data")
+    folder = GRAPHS.keep_own(clouds, None, "data", "auto")
     arrays = load_points(str(folder), "train", "data", None, 0)
     assert arrays.inputs[:, 0, 0].tolist() == list(range(8))
     assert arrays.labels.tolist() == [0, 1] * 4
 
 
 points = np.zeros((4, 5, 3), np.float32)
+soft = Data(x=torch.ones(30, 2), edge_index=torch.ones(2, 9).long(), y=torch.full((30, 3), 0.4))
+huge = torch.sparse_coo_tensor(torch.ones(2, 1).long(), torch.ones(1), (30, 10**12))
 
 
 @pytest.mark.parametrize(
@@ -382,7 +387,24 @@ points = np.zeros((4, 5, 3), np.float32)
         (GRAPHS, [], "the data set is empty"),
         (GRAPHS, 3, "the data set is int, which has no length"),
         (GRAPHS, [points[0]], "item 0 of the data set is ndarray"),
-        (GRAPHS, [(points[0], 0.5)], "label 0 is 0.5; give one whole number"),
+        (GRAPHS, [(points[0], 0.5)], "label is float64; write integers"),
+        (GRAPHS, [(points[0], 0), (points[0], "a")], "label 1 is 'a', label 0 0: give all in one"),
+        (GRAPHS, [(points[0], {"boxes": 1})], "label 0 is a dict of boxes: boxes and masks"),
+        (GRAPHS, [([[1, 2], [3]], 0)], "a list of parts of different sizes is no array"),
+        (GRAPHS, [soft] * 9, "the labels of node 0 are not all 0 or 1 .270 such nodes., the first"),
+        (GRAPHS, soft, "not all 0 or 1"),
+        (GRAPHS, Data(x=soft.x, edge_index=soft.edge_index.t(), y=soft.y), "give edge_index.t()"),
+        (
+            GRAPHS,
+            Data(x=soft.x, edge_index=soft.edge_index, y=torch.ones(1)),
+            "and one label: give",
+        ),
+        (
+            GRAPHS,
+            Data(x=huge, edge_index=soft.edge_index, y=soft.y),
+            "sparse .* would take .* dense",
+        ),
+        (GRAPHS, TemporalData(src=torch.ones(3)), "temporal graphs are not supported"),
         (GRAPHS, (points, np.zeros(3, int)), r"the clouds have shape \[4, 5, 3\], the labels"),
         (GRAPHS, [(points[0], 0), (points[0, :3], 0)], r"cloud 1 has shape \[3, 3\], cloud 0"),
         (GRAPHS, Data(x=torch.ones(3, 2)), "the graph has no edge_index, y"),
@@ -393,7 +415,7 @@ def test_data_that_cannot_be_kept_is_one_clear_error(
     here: Path, family: Any, dataset: Any, told: str
 ) -> None:
     with pytest.raises(DataError, match=told):
-        family.keep_own(dataset, None, "data")
+        family.keep_own(dataset, None, "data", "auto")
     assert list(here.iterdir()) == []
 
 
@@ -414,3 +436,56 @@ def test_a_result_is_read_from_a_search_alone() -> None:
         SearchResult.from_run(FAMILY, trained.folder)
     with pytest.raises(ConfigError, match="was begun with other options"):
         train(FAMILY, trained.genotype, epochs=2, out=str(trained.folder))
+
+
+def test_data_of_any_type_is_kept_with_what_is_not_used(here: Path) -> None:
+    graphs = [graph(5), graph(6), graph(7)]
+    for number, one in enumerate(graphs):
+        one.y, one.edge_weight = torch.tensor([number % 2]), torch.ones(one.num_edges)
+        one.x = one.x.to_sparse() if number == 1 else one.x.bfloat16()
+    for data in (graphs, Batch.from_data_list([Data(**one.to_dict()) for one in graphs[::2]] * 2)):
+        folder = GRAPHS.keep_own(data, None, "data", "auto")
+        split = load_graphs(str(folder), "train", "data", 0)
+        assert split.per_graph and split.graphs[0].targets.tolist() == [0]
+        assert split.graphs[0].x.tolist() == graph(5).x.tolist()
+        assert "not used: edge_weight" in split.remarks
+    chain = torch.sparse_coo_tensor([[1, 2], [0, 1]], torch.ones(2), (3, 3))
+    folder = GRAPHS.keep_own(
+        Data(x=torch.ones(3, 2), adj_t=chain, y=torch.arange(3)), None, "data", "auto"
+    )
+    file, problems = read_graph_file(folder / "graph.npz", GraphDataConfig())
+    assert file is not None and not problems
+    assert file.edge.tolist() == [[0, 1], [1, 2]]  # adj_t has targets first
+
+
+class Drawn(Clouds):
+    def __getitem__(self, number: int) -> Any:
+        points, label = super().__getitem__(number)
+        return points[torch.randperm(32)], ["ball", "rod"][label], "more"
+
+
+def test_items_that_differ_from_reading_to_reading_are_told() -> None:
+    folder = GRAPHS.keep_own(Drawn(8), None, "data", "auto")
+    arrays = load_points(str(folder), "train", "data", None, 0)
+    assert arrays.remarks[:2] == (
+        "not used: parts 3 to 3 of each item",
+        "a points differs from one reading to the next: what was read first is kept",
+    )
+    assert arrays.classes == ("ball", "rod")
+
+
+def test_clouds_far_from_the_origin_are_centred_before_they_are_rounded() -> None:
+    draw = np.random.default_rng(0)
+    near = draw.standard_normal((6, 32, 3))
+    near -= near.mean(axis=1, keepdims=True)
+    far = near + np.array([539719.0, 4065740.0, 120.0])
+    far[0] = near[0] + 1
+    folder = GRAPHS.keep_own((far, np.arange(6) % 2), None, "data", "auto")
+    arrays = load_points(str(folder), "train", "data", None, 0)
+    np.testing.assert_allclose(arrays.inputs[1:], near[1:], atol=1e-6)
+    np.testing.assert_array_equal(arrays.inputs[0], far[0].astype(np.float32))
+    assert "5 clouds far from the origin are centred" in arrays.remarks
+    told = " ".join(GRAPHS.check_folder(str(folder), "auto")["warnings"])
+    assert "5 clouds lie up to 4.101e+06 from the origin" in told
+    taken = CloudPreparation(3, 32, 2, "chosen", 0).read(far, RunConfig(), None).items
+    np.testing.assert_array_equal(torch.stack([*taken]), arrays.inputs)

@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sgas.errors import DataError
+from sgas.errors import ConfigError, DataError
+from sgas_gcn.config import GraphDataConfig
 from sgas_gcn.datasets import graph_file, planetoid, ppi
 from sgas_gcn.datasets.graph_arrays import GraphSplit
 from sgas_gcn.datasets.graph_folder import describe_graph_file
 from sgas_gcn.datasets.graphs import GRAPH_DATASETS, SPLITS, load_graphs
+from sgas_gcn.datasets.kind import kind_of
 from sgas_gcn.datasets.tissues import BEND, MEAN_DEGREE, OWN_WEIGHT, _Rule
 
 pytestmark = pytest.mark.usefixtures("no_network")
@@ -236,6 +238,121 @@ def test_planetoid_is_read_from_files_put_in_place(
         load("cora", "train", tmp_path)
 
 
+def options(**values: Any) -> GraphDataConfig:
+    return GraphDataConfig(**values)
+
+
+def read(path: Path, part: str = "train", **values: Any) -> GraphSplit:
+    return load_graphs(str(path), part, path, 0, options(**values))
+
+
+BOTH_WAYS = np.array([(0, 1), (1, 0), (2, 3), (3, 2), (4, 5), (6, 6), (4, 5)])
+
+
+@pytest.mark.parametrize(
+    ("arrays", "directed", "edges", "told"),
+    [
+        ({}, None, {(0, 1), (1, 0), (2, 3), (3, 2), (4, 5), (5, 4), (6, 6)}, "3 of 7 edges repeat"),
+        ({"directed": True}, False, {(4, 5), (5, 4)}, "3 of 7 edges repeat"),
+        (
+            {"directed": True},
+            None,
+            {(4, 5)},
+            "1 of 6 edges lead one way (directed false: both ways)",
+        ),
+        ({}, True, {(4, 5)}, "1 edges are there more than once and count as often"),
+    ],
+)
+def test_edges_that_are_there_twice_or_one_way_are_told(
+    tmp_path: Path, arrays: Any, directed: bool | None, edges: set[Any], told: str
+) -> None:
+    path = saved(tmp_path, one(edge=BOTH_WAYS, **arrays))
+    split = read(path, directed=directed)
+    have = [*map(tuple, split.graphs[0].edges.T)]
+    assert edges <= set(have) and ((5, 4) in edges) == ((5, 4) in have)
+    assert any(told in remark for remark in split.remarks)
+    if not arrays and not directed:
+        assert len(have) == len(edges)
+        assert describe_graph_file(path)["remarks"] == [*split.remarks]
+
+
+def masks(columns: int) -> dict[str, np.ndarray]:
+    """Masks of 20 nodes for each split, of which each column takes others."""
+    place = (np.arange(20)[:, None] + np.arange(columns)) % 3
+    return {f"{name}_mask": np.squeeze(place == i) for i, name in enumerate(SPLITS)}
+
+
+@pytest.mark.parametrize("form", ["masks", "0 and 1", "columns"])
+def test_masks_in_any_form_are_splits(tmp_path: Path, form: str) -> None:
+    own = masks(2 if form == "columns" else 1)
+    if form == "0 and 1":
+        own = {name.removesuffix("_mask"): mask.astype(np.uint8) for name, mask in own.items()}
+    arrays = one(train=None, val=None, test=None, label=np.arange(20) % 2, edge_weight=np.ones(18))
+    path = saved(tmp_path, arrays | own)
+    for number in range(2 if form == "columns" else 1):
+        split = read(path, "val", split=number)
+        (graph,) = split.graphs
+        assert graph.nodes is not None
+        assert graph.nodes.tolist() == [n for n in range(20) if (n + number) % 3 == 1]
+        assert split.remarks[0] == "not used: edge_weight"
+        assert form != "columns" or f"split {number} of 2" in split.remarks
+    with pytest.raises(DataError, match=r"2 splits, numbered from 0|no several splits"):
+        read(path, "val", split=5)
+
+
+def test_labels_of_graphs(tmp_path: Path) -> None:
+    path = saved(tmp_path, several(y=np.array(["b", "a", "b"])))
+    split = read(path)
+    assert split.per_graph and split.label_names == ("a", "b")
+    assert [graph.targets.tolist() for graph in split.graphs] == [[1], [1]]
+    described = describe_graph_file(path)
+    assert described["task"] == "graphs" and described["labels"][1] == {"name": "b", "graphs": 2}
+    numbers = read(saved(tmp_path, several(y=np.array([0.5, 1, 2]))), target="numbers")
+    assert numbers.per_graph and numbers.graphs[1].targets.tolist() == [[2.0]]
+
+
+def test_features_are_made_of_what_there_is(tmp_path: Path) -> None:
+    kinds = {"node_label": np.arange(12) % 3, "num_node_labels": np.array(4)}
+    split = read(saved(tmp_path, several(x=None, node_attr=np.ones((12, 2)), **kinds)))
+    assert split.graphs[0].x.tolist()[1] == [1, 1, 0, 1, 0, 0]
+    split = read(saved(tmp_path, several(x=None)))
+    assert split.graphs[0].x.argmax(1).tolist() == [1, 2, 1, 0]  # degrees, without the loop
+    assert any("no features: the degree" in remark for remark in split.remarks)
+
+
+def test_tudatasets_text_files_are_read(tmp_path: Path) -> None:
+    files = {
+        "A": "1, 2\n2, 1\n4, 5\n5, 4\n3, 5",
+        "graph_indicator": "1\n1\n2\n2\n2",
+        "graph_labels": "-1\n1",
+        "node_labels": "7\n9\n7\n7\n9",
+        "edge_labels": "0\n0\n0\n0\n0",
+    }
+    for name, text in files.items():
+        (tmp_path / f"MINE_{name}.txt").write_text(text)
+    file, problems = graph_file.read_graph_file(tmp_path / "MINE_A.txt", options())
+    assert file is not None and not problems
+    assert file.per_graph and file.label_names == ("-1", "1") and file.targets.tolist() == [0, 1]
+    assert file.x.tolist() == [[1, 0], [0, 1], [1, 0], [1, 0], [0, 1]]
+    assert file.edge.tolist() == [[0, 1], [1, 2], [0, 2]] and file.edge_ptr.tolist() == [0, 1, 3]
+    assert file.remarks[0] == "not used: edge_labels" and kind_of(str(tmp_path)) == "graph"
+    (tmp_path / "MINE_graph_labels.txt").write_text("0")
+    with pytest.raises(DataError, match=r"2 graphs in MINE_graph_indicator.txt and 1 labels"):
+        load(tmp_path)
+
+
+def test_a_test_part_of_graphs_is_drawn_where_there_is_none(tmp_path: Path) -> None:
+    path = saved(tmp_path, one(test=None, train=np.arange(15), val=None))
+    assert "no test part (test_fraction draws one)" in read(path).remarks
+    parts = [read(path, part, test_fraction=0.4).graphs[0].nodes for part in ("train", "test")]
+    assert parts[0] is not None and parts[1] is not None
+    assert sorted([*parts[0], *parts[1]]) == [*range(15)] and len(parts[1]) == 6
+    with pytest.raises(ConfigError, match="has a test part"):
+        read(saved(tmp_path, one()), test_fraction=0.4)
+    with pytest.raises(ConfigError, match=r"test_fraction is 0.4, which is for data of your own"):
+        load_graphs("tissues", "train", tmp_path, 0, options(test_fraction=0.4))
+
+
 def test_several_graphs_of_ones_own(tmp_path: Path) -> None:
     saved(tmp_path, several())
     split = load(tmp_path)
@@ -313,10 +430,6 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         r"2 edges name nodes that are not there, first edge 3: \[3, 3\] in graph 1, .* 0 to 2",
     ),
     "edge negative": (one(edge=np.array([(0, 1), (-1, 3)])), r"first edge 1: \[-1, 3\] in graph 0"),
-    "edges twice": (
-        one(edge=np.array([(0, 1), (1, 0), (2, 3), (3, 2)])),
-        "stored in both directions; store undirected edges once, or write directed=True",
-    ),
     "NaN": (several(x=np.where(np.eye(12, 3) > 0, np.nan, 1)), "3 nodes have NaN .*first node 0"),
     "infinite": (one(feat_data=np.full(20, np.inf)), "20 nodes have NaN or infinite features"),
     "text features": (several(x=np.full((12, 3), "a")), "x is <U1; write numbers"),
@@ -331,6 +444,12 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "label width": (
         several(label_names=np.array(["a", "b", "c"])),
         "y is 2 labels wide, label_names has 3 names",
+    ),
+    "edge_index": (several(edge=None, edge_index=np.zeros((9, 2), int)), "wanted is .2, edges."),
+    "soft labels": (several(y=np.full((12, 2), 0.3)), "first is 0.3: many labels are on or off"),
+    "one class": (
+        one(label=np.array([1, -1] * 10)),
+        "every known label is 1, and -1 means unknown",
     ),
     "labels of 2": (several(y=np.full((12, 2), 2)), "labels of node 0 are not all 0 or 1"),
     "label rank": (several(y=np.zeros((12, 2, 1), int)), r"y has shape \[12, 2, 1\]"),
@@ -401,6 +520,7 @@ def test_a_file_is_described(tmp_path: Path) -> None:
     found = describe_graph_file(saved(tmp_path, several()))
     json.dumps(found)
     assert (found["graphs"], found["nodes"], found["edges"]) == (3, 12, 9)
+    assert found["remarks"] == []
     assert found["task"] == "inductive" and found["self_loops"] == 1
     assert found["isolated_nodes"] == 1 and found["mean_degree"] == 1.5
     assert found["splits"] == {"train": 2, "val": 0, "test": 1} and not found["problems"]

@@ -1,0 +1,135 @@
+"""Every task: labels of graphs, numbers at every level, many labels; search, train, predict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from processes import Cli
+from torch_geometric.data import Data
+
+import sgas_cnn
+import sgas_gcn
+from sgas.config import NUMBERS
+from sgas.errors import InputError
+from sgas.labels import Numbers, kept, labels_of, restored
+from sgas_gcn.config import GraphModelConfig
+from sgas_gcn.graph_batch import GraphBatch
+from sgas_gcn.graph_task import models
+from sgas_gcn.pooling import pool_graphs
+from sgas_gcn.published import load_published
+
+QUICK: dict[str, Any] = {"preset": "demo", "quiet": True, "kernels": "torch", "channels": 4}
+SEARCH = {"warmup_epochs": 0, "decision_interval": 1, "final_epochs": 0, "strategy": "random"}
+
+
+def graphs(count: int, kind: str) -> list[Data]:
+    """Rings with chords: what is to be predicted follows from the number of chords."""
+    made = []
+    for number in range(count):
+        draw = torch.Generator().manual_seed(number)
+        size, chords = 6 + number % 5, 5 * (number % 2)
+        ring = torch.stack([torch.arange(size), (torch.arange(size) + 1) % size])
+        edges = torch.cat([ring, torch.randint(size, (2, chords), generator=draw)], dim=1)
+        degree = torch.bincount(edges.flatten(), minlength=size).float()
+        y: Any = {"class": chords // 5, "labels": [[chords > 0, size > 8]]}.get(kind, chords / 2)
+        x = torch.stack([degree, torch.rand(size, generator=draw)], dim=1)
+        both = torch.cat([edges, edges.flip(0)], dim=1)
+        made.append(Data(x=x, edge_index=both, y=torch.tensor(y)))
+    return made
+
+
+# Kinds of targets of graphs, and the figure that a trained network has.
+KINDS = {"class": "accuracy", "labels": "micro_f1", "numbers": "r2"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_cell_is_searched_for_whole_graphs(cli: Cli, kind: str) -> None:
+    target: dict[str, Any] = {"target": NUMBERS} if kind == NUMBERS else {}
+    data = {"test_fraction": 0.2, **target}
+    searched = sgas_gcn.search(graphs(60, kind), batch_size=8, **QUICK, **SEARCH, **data)
+    trained = sgas_gcn.train(searched, epochs=12, num_cells=1, batch_size=8, **QUICK)
+    assert trained.config["data"]["test_fraction"] == 0.2
+    figures = trained.evaluate()
+    assert figures["samples"] == 12 and figures[KINDS[kind]] > 0.8
+    asked = graphs(7, kind)
+    found = trained.predict(asked)
+    if kind == NUMBERS:
+        assert found.shape == (7, 1) and figures["mae"] < figures["rmse"] < 1.25
+        np.testing.assert_allclose(found[:, 0], [one.y for one in asked], atol=1.2)
+        with pytest.raises(InputError, match="numbers have no probabilities"):
+            trained.predict_proba(asked)
+    else:
+        assert len(found) == 7 and trained.predict_proba(asked).shape == (7, 2)
+        assert (found[1] == trained.predict(asked[1])).all()
+    own = trained.config["run"]["dataset"]
+    rows = cli("predict", str(trained.folder), own, "--out", "p.csv", family=sgas_gcn.family.FAMILY)
+    assert rows.status == 0 and len(Path("p.csv").read_text().splitlines()) == 13
+    with pytest.raises(InputError, match="label whole graphs cannot be exported"):
+        trained.export("net.py")
+
+
+def test_other_spaces_and_heads_of_nodes_refuse_graphs() -> None:
+    with pytest.raises(InputError, match="nasbenchgraph labels nodes, and these labels are of"):
+        sgas_gcn.search(graphs(20, "class"), space="nasbenchgraph", quiet=True)
+    cell = load_published("cri2-ppi-best")
+    with pytest.raises(InputError, match="auxiliary"):
+        sgas_gcn.train(cell, graphs(20, "class"), auxiliary=True, **QUICK)
+
+
+def test_graphs_are_pooled_each_by_itself_and_answered_alike_in_any_batch() -> None:
+    draw = torch.Generator().manual_seed(0)
+    parts = []
+    for size in (3, 1, 5):
+        x, edges = torch.rand(size, 4, generator=draw), torch.randint(size, (2, 6), generator=draw)
+        parts.append(GraphBatch.of_graph(x, edges))
+    joined = GraphBatch.join(parts)
+    wanted = [torch.cat([p.x.mean(0), p.x.amax(0), p.x.sum(0)]) for p in parts]
+    torch.testing.assert_close(pool_graphs(joined.x, joined), torch.stack(wanted))
+    sizes = {"in_channels": 4, "num_outputs": 3, "per_graph": 1}
+    made = models(GraphModelConfig(channels=4, num_cells=2), sizes)
+    network = made.build_network(load_published("cri2-ppi-best"), False).eval()
+    each = torch.cat([network(part) for part in parts])
+    torch.testing.assert_close(network(joined), each, atol=1e-5, rtol=1e-4)
+
+
+def test_nodes_clouds_and_images_have_numbers(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    size = np.tile([0.5, 1.0, 2.0, 3.0], 12)
+    cloud = draw.standard_normal((48, 32, 3)) * size[:, None, None]
+    image = (60 * size[:, None, None, None] + draw.integers(0, 9, (48, 8, 8, 1))).astype(np.uint8)
+    edges = torch.randint(48, (2, 90))
+    graph = Data(x=torch.from_numpy(size)[:, None].float(), edge_index=edges, y=torch.tensor(size))
+    small = {"num_points": 16, "k": 2, "emb_dims": 8, "scale": 1.0, "shift": 0.0}
+    for package, data, own in (
+        (sgas_gcn, graph, {"num_cells": 1}),
+        (sgas_gcn, (cloud, size), {**small, "num_cells": 1}),
+        (sgas_cnn, (image, size), {"num_cells": 3}),
+    ):
+        cell = "cri1-cifar-1" if package is sgas_cnn else "cri2-ppi-best"
+        cell = "cri2-modelnet-best" if "k" in own else cell
+        options: Any = {"target": NUMBERS, "epochs": 20, "batch_size": 8, "learning_rate": 0.02}
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        trained = package.train(cell, data, out=str(folder), **own, **options, **QUICK)
+        line = trained.history[-1]
+        assert line["validation_r2"] > 0.3 and line["validation_mae"] < 0.8, (package, line)
+        assert trained.predict(data if data is graph else data[0])[0].shape[-1:] == (1,)
+
+
+def test_figures_of_numbers_are_in_the_users_units() -> None:
+    truth = np.array([[10.0], [20.0], [40.0]], np.float32)
+    labels = restored(kept(labels_of([truth], measure="mae")))
+    assert isinstance(labels, Numbers)
+    logits = (torch.tensor([[11.0], [20.0], [37.0]]) - labels.mean[0]) / labels.std[0]
+    found = labels.predictions(logits)
+    figures = labels.metrics(found, torch.from_numpy(truth))
+    assert figures["mae"] == pytest.approx(4 / 3, 1e-5)
+    assert figures["rmse"] == pytest.approx((10 / 3) ** 0.5, 1e-5)
+    assert figures["r2"] == pytest.approx(1 - 10 / np.square(truth - truth.mean()).sum(), 1e-5)
+    for measure, power in (("mse", 2), ("mae", 1)):
+        loss = labels_of([truth], measure=measure).loss(logits, torch.from_numpy(truth))
+        off = np.array([1, 0, 3]) / labels.std[0]
+        assert float(loss) == pytest.approx((off**power).mean(), 1e-5)
