@@ -36,6 +36,7 @@ TEST_FRACTION = (
 )
 MAX_SEED = 2**31 - 1
 MOST_THREADS = 1024  # many more, and OpenMP ends the process
+BLOCK = 16  # single paths that share a batch
 MAX_SEEDS = 10_000  # a range of more is a slip of the finger
 PRECISIONS = ("float32", "bf16")
 KERNELS = ("auto", "torch", "cpu", "cuda")
@@ -308,7 +309,9 @@ class SearchConfig:
     alpha_weight_decay: float = option(1e-3, "of the alphas", low=0)
     norm_batches: int = option(20, NORM_BATCHES, low=0, before=0)
     scored_paths: int = option(
-        256, "single paths that strategy effects scores for a decision, in blocks of 16", low=16
+        256,
+        f"single paths that strategy effects scores for a decision, in blocks of {BLOCK}",
+        low=2 * BLOCK,
     )
     num_candidates: int = option(
         32, "cells that strategies random_trained and halving train", low=2, high=10_000

@@ -148,8 +148,10 @@ class NodeCell(nn.Module):
 class LeafLayer(nn.Module):
     """The linear layer on the joined leaves, by leaf: Σ over the leaves s of W_s R(x_s), and b.
 
-    `widths` are the features of each leaf.
+    `widths` are the features of each leaf. `is_head` says that the output are the logits.
     """
+
+    is_head = False
 
     def __init__(self, widths: Mapping[int, int], out_channels: int) -> None:
         super().__init__()
@@ -202,6 +204,7 @@ class NasBenchGraphBody(nn.Module):
         width = channels if config.post_layers else num_outputs
         widths = {leaf: in_channels if cell.raw[leaf] else channels for leaf in layout.concat}
         self.leaves = LeafLayer(widths, width)
+        self.leaves.is_head = not config.post_layers
         self.post = nn.Linear(channels, num_outputs) if config.post_layers else nn.Identity()
 
     def forward(

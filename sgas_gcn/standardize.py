@@ -16,6 +16,7 @@ class Standardize(nn.Module):
 
     mean: Tensor
     scale: Tensor
+    of_data = True  # of the training set: weights that go to another leave them behind
 
     def __init__(self, in_channels: int) -> None:
         super().__init__()

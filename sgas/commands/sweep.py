@@ -25,7 +25,7 @@ from sgas.native.backend import backend_for
 from sgas.options import PLUGIN, Nested, Words, parse, parser_for, print_config
 from sgas.protocols import search_parts, train_parts
 from sgas.registry import COPIES, copies, described, records
-from sgas.running.checks import require_batch, require_samples, require_trained_alphas
+from sgas.running.checks import require_batch, require_grounds, require_samples
 from sgas.running.machine import environment, prepare, resolve_device
 from sgas.running.settings import (
     SECTIONS,
@@ -251,7 +251,7 @@ def _rehearse(family: Family, asked: Asked) -> None:
         split = settings.run.protocol, asked.sweep.seed_numbers[0], fraction, device
         if settings.verb == "search":
             for strategy in asked.sweep.strategy_names:
-                require_trained_alphas(family, settings, strategy)
+                require_grounds(family, settings, strategy)
             task.build_supernet()
             drawn = search_parts(task, *split)
             parts = {"part of the weights": drawn.weights, "part of the alphas": drawn.alphas}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,13 +77,14 @@ def _row(text: str) -> GivenRow:
     try:
         if not name or len(figures) not in (1, 3):
             raise ValueError
-        if len(figures) == 1:
-            return GivenRow(name, float(figures[0]))
-        return GivenRow(name, float(figures[0]), float(figures[1]), int(figures[2]))
+        mean, sd, n = float(figures[0]), float([*figures, "0"][1]), int([*figures, "0", "1"][2])
+        if not (math.isfinite(mean) and 0 <= sd < math.inf and n >= 1):
+            raise ValueError
     except ValueError:
         raise ConfigError(
             f"--add is {text!r}: give NAME,MEAN or NAME,MEAN,SD,N, such as DGCNN,92.9,0.2,10"
         ) from None
+    return GivenRow(name, mean) if len(figures) == 1 else GivenRow(name, mean, sd, n)
 
 
 def _format(values: dict[str, Any]) -> str:

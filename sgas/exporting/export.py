@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sgas.errors import ConfigError, InputError, SgasError, option, unknown_name
+from sgas.errors import ConfigError, InputError, SgasError, option
 from sgas.exporting.check import outputs_elsewhere
 from sgas.exporting.forms import NetworkForm
 from sgas.exporting.python_file import About, python_file
@@ -57,8 +57,6 @@ def export(
 
     InputError where it cannot be exported so or a file is there already; nothing is left then.
     """
-    if format not in FORMATS:
-        raise unknown_name("format", format, FORMATS, ConfigError)
     suffix, write = FORMATS[format]
     targets = [path, *([path.with_suffix(".safetensors")] if suffix == ".py" else [])]
     if path.suffix != suffix or not path.stem.isidentifier():

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sized
 from pathlib import Path
 from typing import Any
 
+from sgas.config import BLOCK
 from sgas.deciding.schedule import Schedule, shown_epoch
 from sgas.errors import ConfigError, DataError, PluginError, option
 from sgas.family import Family
@@ -34,13 +35,26 @@ def require_samples(parts: Mapping[str, Sized], smallest: int) -> None:
             )
 
 
-def require_trained_alphas(family: Family, settings: Settings, strategy: str) -> None:
-    """ConfigError where a search would decide edges by alphas that no epoch has trained."""
+def require_grounds(family: Family, settings: Settings, strategy: str) -> None:
+    """ConfigError where a search would decide by alphas that no epoch has trained, or few paths.
+
+    Of paths, an effect is estimated for each operation of each edge, and a mean for each block.
+    """
     from sgas.deciding.strategies import strategy_named
 
-    topology = family.search_space(str(settings.run.space)).topology(settings.model.num_steps)
+    space, paths = family.search_space(str(settings.run.space)), settings.loop.scored_paths
+    topology, asked = space.topology(settings.model.num_steps), strategy_named(strategy)
+    effects = len(space.cell_kinds) * topology.num_edges * (len(space.operations) - 1)
+    least = BLOCK * (effects // (BLOCK - 1) + 1)
+    if asked.trains_paths and paths < least:
+        raise ConfigError(
+            f"scored_paths is {paths}, but {strategy} tells {effects} effects apart here: give at "
+            f"least {least}",
+            field="scored_paths",
+            value=paths,
+        )
     schedule, start = Schedule.of(settings.loop, topology), settings.loop.alpha_start_epoch
-    first = strategy_named(strategy).first_decision(schedule)
+    first = asked.first_decision(schedule)
     if first is not None and start > first:
         raise ConfigError(
             f"alpha_start_epoch is {start}, but {strategy} first decides after epoch "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sgas.errors import InputError
+from sgas.errors import ConfigError, InputError, unknown_name
 from sgas.family import Family
 
 if TYPE_CHECKING:
@@ -26,9 +26,15 @@ def export_network(
     """Writes a network of a space as `export` says; `out` may lack its suffix."""
     from sgas.exporting.export import FORMATS, export
 
+    if format not in FORMATS:
+        raise unknown_name("format", format, FORMATS, ConfigError)
     make_form = family.spaces[space].form
     if make_form is None:
-        raise InputError(f"networks of space {space!r} cannot be exported: it has no form for them")
+        able = ", ".join(name for name, known in family.spaces.items() if known.form)
+        raise InputError(
+            f"networks of space {space} cannot be exported yet, those of {able} can: load(RUN) "
+            "gives its network and predicts"
+        )
     form = make_form(network.eval(), preparation, example)
     path = Path(out) if Path(out).suffix else Path(f"{out}{FORMATS[format][0]}")
     return export(network, form, about, path, format, family.library)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +21,23 @@ def origin_of(family: Family, folder: Path) -> dict[str, Any]:
 def start_from(family: Family, folder: Path, network: Any, classes: tuple[str, ...]) -> None:
     """Gives a network the trained weights of a run.
 
-    Its last linear layer and its auxiliary head stay as they are where the classes are others.
-    RunError where the weights are those of another network.
+    Its head and its auxiliary head stay as they are where the classes are others, and modules that
+    hold statistics of the training set (`of_data`) always. RunError where the weights are those of
+    another network.
     """
     weights = trained_weights(folder)
     same = kept_inputs(family, folder)[0] == classes
-    head = _head_of(network)
+    modules = dict(network.named_modules())
+    of_data = tuple(f"{name}." for name, part in modules.items() if hasattr(part, "of_data"))
+    new = () if same else (f"{_head_of(modules)}.", "auxiliary.")
     taken = {}
     for name, own in network.state_dict().items():
+        if name.startswith(of_data):
+            continue
         fits = name in weights and weights[name].shape == own.shape
-        auxiliary = name.startswith("auxiliary.")
-        if fits and (same or not (auxiliary or name.startswith(f"{head}."))):
+        if fits and not name.startswith(new):
             taken[name] = weights[name]
-        elif not auxiliary and (same or not name.startswith(f"{head}.")):
+        elif not name.startswith(("auxiliary.", *new)):
             there = list(weights[name].shape) if name in weights else "missing"
             raise RunError(
                 f"the weights of {folder} are of another network: {name} is {there} there and "
@@ -41,9 +46,10 @@ def start_from(family: Family, folder: Path, network: Any, classes: tuple[str, .
     network.load_state_dict(taken, strict=False)
 
 
-def _head_of(network: Any) -> str:
-    """The name of the layer that gives the logits: the last linear one."""
+def _head_of(modules: Mapping[str, Any]) -> str:
+    """The name of the layer of the logits: one that says so, or else the last linear one."""
     from torch import nn
 
-    linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
-    return [name for name in linear if not name.startswith("auxiliary.")][-1]
+    said = [name for name, module in modules.items() if getattr(module, "is_head", False)]
+    linear = [name for name, module in modules.items() if isinstance(module, nn.Linear)]
+    return said[0] if said else [n for n in linear if not n.startswith("auxiliary.")][-1]

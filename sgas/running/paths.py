@@ -12,12 +12,11 @@ from itertools import islice
 import torch
 
 from sgas.cells.decisions import CellDecisions
+from sgas.config import BLOCK
 from sgas.data import BatchOrder, Source, batches, stream_seed
 from sgas.deciding.strategies.effects import Effects, deal_paths, fit_effects, used_by
 from sgas.family import Supernet
 from sgas.running.capture import Step
-
-BLOCK = 16  # paths that share a batch
 
 Path = dict[str, CellDecisions]
 
@@ -51,7 +50,7 @@ def measure_effects(
     `step` gives the loss of a batch, which each block of paths shares, and whatever chance there is
     in it (dropout). Norms go by the batch: running statistics are those of no path.
     """
-    num_blocks = max(2, num_paths // BLOCK)
+    num_blocks = num_paths // BLOCK
     order = BatchOrder(len(source), seed, "effects", source.index_device)
     dealt = paths(decisions, operations, seed, "scored", epoch)
     losses, blocks, used = [], [], []

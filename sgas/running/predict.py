@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sgas.errors import InputError, RunError
+from sgas.errors import DataError, InputError, RunError
 from sgas.family import Family, Preparation, Samples
 from sgas.running.settings import Settings, open_settings, with_absolute_paths
 
@@ -96,7 +96,10 @@ def answer(
     samples = preparation.read(data, settings.run, settings.data)
     if samples.classes != classes:
         samples = replace(samples, targets=None)
-    device = next(network.parameters()).device
+    first = next(network.parameters())
+    if first.dtype != torch.float32:
+        raise DataError(f"data come in float32, the network is {first.dtype}: network.float()")
+    device = first.device
     logits: list[Any] = [None] * len(samples.items)
     trains = network.training
     network.eval()

@@ -27,10 +27,10 @@ from sgas.registry import copies, described, records
 from sgas.running.checks import (
     rehearse,
     require_batch,
+    require_grounds,
     require_same_plugins,
     require_same_sizes,
     require_samples,
-    require_trained_alphas,
 )
 from sgas.running.machine import environment, prepare, recorder_on, resolve_device
 from sgas.running.runs import (
@@ -97,7 +97,7 @@ def start(
 ) -> Path:
     """Runs to the end in a new folder, `out` or the first free `runs/NAME`, and returns it."""
     if settings.verb == "search":
-        require_trained_alphas(family, settings, settings.loop.strategy)
+        require_grounds(family, settings, settings.loop.strategy)
     device = _prepared(family, settings, None)
     opened = _open(family, settings, device)
     _take_weights(family, settings, opened)

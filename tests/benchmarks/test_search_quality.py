@@ -40,7 +40,7 @@ def table(tmp_path: Path) -> Path:
 def test_the_searches_are_judged_by_the_table(
     table: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quick = {"warmup_epochs": 0, "decision_interval": 1, "scored_paths": 16}
+    quick = {"warmup_epochs": 0, "decision_interval": 1, "scored_paths": 32}
     monkeypatch.setattr(search_quality, "SEARCH", {**search_quality.SEARCH, **quick})
     options = argparse.Namespace(
         table=str(table),

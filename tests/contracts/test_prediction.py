@@ -155,6 +155,9 @@ def test_its_figures_on_the_test_part_are_those_of_evaluate(run: Run) -> None:
     assert probs.shape == (len(rows(predicted)), 3) and probs.dtype == np.float32
     assert np.allclose(probs.sum(1), 1) and (probs.argmax(1) == rows(predicted)).all()
     assert not trained.network.training
+    trained.network.half()
+    with pytest.raises(DataError, match=r"network is torch.float16: network.float\(\)"):
+        trained.predict(run.entry.asked)
     written = [row for row in read_predictions(run.folder) if row["part"] == "test"]
     assert [row["predicted"] for row in written] == [wanted[n] for n in rows(predicted)]
     assert [float(row["probability"]) for row in written] == pytest.approx(

@@ -57,6 +57,10 @@ def read(path: str | Path) -> Any:
         (["train", "cycle.json", "--dataset", ""], "dataset is empty; give a name or a path"),
         (["sweep", "--search.alpha_start_epoch", "99"], "by alphas that would not be trained yet"),
         (["search", "--alpha_start_epoch", "99"], "by alphas that would not be trained yet"),
+        (
+            ["search", "--strategy=effects", "--num_steps=9"],
+            "effects apart here: give at",
+        ),
         (["search", "--out", "taken"], "taken exists already; give another --out"),
         (["search", "--resume", "nowhere"], "is not a run: it does not exist"),
         (["search", "blobs"], "unexpected argument 'blobs'"),

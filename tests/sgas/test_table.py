@@ -306,5 +306,6 @@ def test_a_table_for_a_paper_has_the_best_in_bold_and_marks_what_was_given(
     assert r"cri2 & $\mathbf{14.55} \pm 0.30$" in by_error
     assert "| GCN (given) | – | 81.50 |" in cli("table", str(study), "--format=markdown", *rows).out
     assert cli("table", str(study), "--json", *rows).json["given"][1]["mean"] == 81.5
-    ended = cli("table", str(study), "--add", "GCN,81.5,0.1")
-    assert ended.status == 2 and "--add is 'GCN,81.5,0.1': give NAME,MEAN or" in ended.err
+    for row in ("GCN,81.5,0.1", "GCN,inf", "GCN,nan", "GCN,81.5,-1,3", "GCN,81.5,1,0", ",3"):
+        ended = cli("table", str(study), "--add", row)
+        assert ended.status == 2 and f"--add is {row!r}: give NAME,MEAN or" in ended.err

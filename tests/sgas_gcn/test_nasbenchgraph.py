@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from small_models import SPACES
 
+import sgas_gcn
 from sgas.cells.decisions import CellDecisions, Choice
 from sgas.cells.genotype import Genotype
 from sgas.errors import ConfigError, GenotypeError
@@ -150,6 +152,26 @@ def test_a_network_reads_chains_of_skips_from_the_features_as_they_are() -> None
     joined = torch.cat([parts["3"].weight, parts["4"].weight], 1)
     leaves = F.linear(F.relu(torch.cat([third, fourth], 1)), joined, bias)
     torch.testing.assert_close(net(batch), net.body.post(leaves))
+
+
+def test_the_leaves_are_the_head_of_a_network_without_another(here: Path) -> None:
+    cell = Path("cell.json")
+    cell.write_text(from_nasbenchgraph([0, 0, 1, 2], ["gcn", "skip", "gat", "fc"]).to_json())
+    options: dict[str, Any] = {"space": "nasbenchgraph", "preset": "demo", "quiet": True}
+    options |= {"epochs": 1, "post_layers": 0, "learning_rate": 1e-9, "learning_rate_min": 0.0}
+    runs = []
+    for classes in (3, 4):
+        draw = np.random.default_rng(0)
+        arrays = {"x": draw.normal(size=(60, 5)), "edge": draw.integers(0, 60, (90, 2))}
+        label = np.arange(60) % classes
+        split = {"train": np.arange(40), "val": np.arange(40, 50), "test": np.arange(50, 60)}
+        np.savez(f"{classes}.npz", **arrays, label=label, **split)
+        start = {"weights": runs[0].folder} if runs else {}
+        runs.append(sgas_gcn.train(cell, f"{classes}.npz", **start, **options))
+    first, second = (run.network.body for run in runs)
+    assert len(second.leaves.bias) == 4
+    cells = zip(first.cells.parameters(), second.cells.parameters(), strict=True)
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in cells)
 
 
 def test_the_features_may_be_a_leaf() -> None:

@@ -10,6 +10,7 @@ import torch
 
 import sgas_gcn
 from sgas.config import RunConfig
+from sgas.errors import ConfigError
 from sgas_gcn.config import GraphDataConfig, GraphModelConfig
 from sgas_gcn.datasets.graph_folder import describe_graph_file
 from sgas_gcn.datasets.moments import Moments
@@ -99,6 +100,13 @@ def test_standardised_places_are_learnt_and_the_run_carries_how(
     np.testing.assert_allclose(kept.scale.numpy()[:2], 1 / ours[:, :2].std(0), rtol=1e-6)
     assert kept.scale[2] == 1
     assert trained.export(tmp_path / "net").to_plain == 0
+    with pytest.raises(ConfigError, match="unknown format 'onnx'"):
+        trained.export(tmp_path / "net", format="onnx")
+    np.savez(tmp_path / "other.npz", **{**arrays, "x": arrays["x"] + 1e5})
+    tuned = sgas_gcn.train(
+        trained, tmp_path / "other.npz", weights=trained.folder, epochs=1, quiet=True
+    )
+    np.testing.assert_allclose(tuned.network.standardize.mean, ours.mean(0) + 1e5, rtol=1e-6)
 
 
 def test_dropped_features_fall_to_their_mean() -> None:

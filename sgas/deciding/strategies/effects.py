@@ -123,7 +123,8 @@ def fit_effects(losses: Tensor, blocks: Tensor, used: Tensor) -> Effects:
     inverse = torch.linalg.pinv(design.t() @ design, hermitian=True, rtol=1e-9)
     effects = inverse @ (design.t() @ y)
     freedom = len(losses) - len(blocks.unique()) - int(torch.linalg.matrix_rank(design))
-    variance = (y - design @ effects).square().sum() / freedom if freedom > 0 else torch.inf
+    assert freedom > 0, "more paths than effects and blocks"
+    variance = (y - design @ effects).square().sum() / freedom
     gains = torch.where(seen, -effects.view(seen.shape), 0.0)
     place = torch.arange(seen.numel()).view(seen.shape)
     best = place.gather(1, torch.where(seen, gains, -torch.inf).argmax(1, keepdim=True))
