@@ -21,7 +21,7 @@ from sgas.cells.edges import CellLayout, restrict, running
 from sgas.cells.forward import dag_extend
 from sgas.cells.space import NONE
 from sgas.native.precision import widened
-from sgas_gcn.config import GraphModelConfig, PointModelConfig
+from sgas_gcn.config import AFFINE, GraphModelConfig, PointModelConfig
 from sgas_gcn.constants import EPS
 from sgas_gcn.features import Affine, Features, reduced, with_ones
 from sgas_gcn.fused.layer import linear_norm
@@ -368,6 +368,18 @@ def triangle_of(matrix: Tensor) -> Tensor:
 def build_stem(config: ModelConfig, in_channels: int) -> Stem:
     """The layer before the first cell."""
     return Stem(in_channels, STEM_MULTIPLE * config.channels)
+
+
+def keep_statistics(config: GraphModelConfig, *parts: nn.Module) -> None:
+    """Keeps the norms of `parts` at mean 0 and variance 1 where the config says `affine`.
+
+    That is what they begin with, and in evaluation mode they stay so. A norm by statistics undoes
+    any scale of the layers before it, so that weight decay bounds nothing there (van Laarhoven, "L2
+    Regularization versus Batch and Weight Normalization", 2017).
+    """
+    if config.norms == AFFINE:
+        for part in parts:
+            part.eval()
 
 
 def forward_cells(

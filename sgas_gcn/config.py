@@ -56,6 +56,7 @@ NASBENCHGRAPH_SPACE = SearchSpace(
 GAT_HEADS = 4
 
 DROP_PATHS = ("graph", "node")
+BATCH, AFFINE = NORMS = ("batch", "affine")
 F1_BY = ("node", "graph")
 
 
@@ -112,6 +113,18 @@ class GraphModelConfig:
     num_cells: int = option(1, "cells", low=1)
     num_steps: int = option(3, "steps of a cell", low=1, high=16, verbs=("search",))
     dropout: float = option(0.0, "dropout before the classifier", low=0, high=0.95)
+    norms: str = option(
+        BATCH,
+        "of stem and cells: batch, by the nodes' statistics; affine, scale and shift alone, with "
+        "which weight decay bounds a network, as few labels need",
+        choices=NORMS,
+    )
+    propagation: int = option(
+        0, "steps in which logits go on to neighbours, as in APPNP (0: none)", low=0, high=100
+    )
+    teleport: float = option(
+        0.1, "share of a node's own logits in each of these steps", above=0, high=1
+    )
     standardize: bool = option(
         False,
         "take features less their mean, over their deviation, of the training nodes",

@@ -12,12 +12,14 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from sgas.errors import ConfigError
 from sgas_gcn.cells import RELU, STEM_MULTIPLE, Cell, LinearNorm
 from sgas_gcn.config import GraphModelConfig, PointModelConfig
 from sgas_gcn.constants import LEAKY_SLOPE
 from sgas_gcn.features import Features
 from sgas_gcn.graph_batch import GraphBatch
 from sgas_gcn.pooling import pool_graphs, pool_layer
+from sgas_gcn.propagation import Propagation
 
 HEAD_CHANNELS = (512, 256)
 AUXILIARY_CHANNELS = 128
@@ -137,11 +139,29 @@ def build_classifier(
     return GraphClassifier(width, stem, num_outputs, config.dropout)
 
 
+def build_propagation(config: GraphModelConfig, per_graph: bool) -> Propagation | None:
+    """What follows the classifier; None where logits stay as they are.
+
+    ConfigError where graphs are asked for, whose logits have no neighbours.
+    """
+    if per_graph and config.propagation:
+        raise ConfigError(
+            f"propagation is {config.propagation}, but the labels are of whole graphs, which have "
+            "no neighbours: give 0"
+        )
+    return Propagation(config.propagation, config.teleport) if config.propagation else None
+
+
 def answer(
-    classifier: NodeClassifier | GraphClassifier, outputs: Sequence[Features], batch: GraphBatch
+    classifier: NodeClassifier | GraphClassifier,
+    propagation: Propagation | None,
+    outputs: Sequence[Features],
+    batch: GraphBatch,
 ) -> Tensor:
     """Logits from the outputs of stem and cells: of nodes from the last, of graphs from all."""
     states = cast("Sequence[Tensor]", outputs)
     x = states[-1] if isinstance(classifier, NodeClassifier) else torch.cat([*states], dim=1)
+    if propagation is not None and isinstance(classifier, NodeClassifier):
+        return batch.answers(propagation(classifier.plain(x), batch.neighbors))
     logits: Tensor = classifier(x, batch)
     return logits

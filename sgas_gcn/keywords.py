@@ -23,6 +23,9 @@ class NetworkOptions(TypedDict, total=False):
     feature_dropout: float
     batch_nodes: int
     post_layers: int
+    norms: Literal["batch", "affine"]
+    propagation: int
+    teleport: float
     standardize: bool
     target: Literal["auto", "class", "labels", "numbers"]
     number_loss: Literal["mse", "mae"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from sgas_gcn.cells import (
     drop_clouds,
     drop_graphs,
     forward_cells,
+    keep_statistics,
 )
 from sgas_gcn.config import GRAPH_SPACE, POINT_SPACE, GraphModelConfig, PointModelConfig
 from sgas_gcn.graph_batch import GraphBatch
@@ -34,6 +35,7 @@ from sgas_gcn.heads import (
     answer,
     build_classifier,
     build_heads,
+    build_propagation,
     classify,
 )
 from sgas_gcn.neighbors import CellNeighbors
@@ -42,6 +44,9 @@ from sgas_gcn.ops.plain import given_edges, nearest_points
 from sgas_gcn.ops.point import POINT_OPERATIONS
 from sgas_gcn.pooling import pool_clouds
 from sgas_gcn.standardize import Standardize
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 KIND = "normal"
 
@@ -162,11 +167,19 @@ class GraphNetwork(nn.Module):
         self.cells = build_cells(operations, config, layout)
         self.standardize = Standardize(in_channels) if config.standardize else None
         self.classifier: Any = build_classifier(config, self.cells, num_outputs, per_graph)
+        self.propagation = build_propagation(config, per_graph)
         self.auxiliary_cell = 2 * config.num_cells // 3
         self.auxiliary = None
         if auxiliary:
             out_channels = self.cells[self.auxiliary_cell].out_channels
             self.auxiliary = NodeAuxiliaryHead(out_channels, num_outputs)
+        self.train()
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode, but for norms that have no statistics to take, or evaluation mode."""
+        super().train(mode)
+        keep_statistics(self.config, self.stem, *self.cells)
+        return self
 
     def forward(self, batch: GraphBatch) -> Tensor | tuple[Tensor, Tensor]:
         """Logits `[R, num_outputs]` of the asked nodes, or of all graphs.
@@ -190,7 +203,7 @@ class GraphNetwork(nn.Module):
             lambda number, s0: batch.neighbors,
             lambda cell, s0, s1, graph: cell(s0, s1, graph, drop_path=drop_path),
         )
-        logits = answer(self.classifier, outputs, batch)
+        logits = answer(self.classifier, self.propagation, outputs, batch)
         if self.auxiliary is None or not self.training:
             return logits
         return logits, self.auxiliary(outputs[self.auxiliary_cell + 1], batch)
@@ -206,4 +219,5 @@ class GraphNetwork(nn.Module):
         s0 = s1 = self.stem.plain(x)
         for cell in self.cells:
             s0, s1 = s1, cell.plain(s0, s1, neighbors)
-        return self.classifier.plain(s1)
+        logits = self.classifier.plain(s1)
+        return logits if self.propagation is None else self.propagation(logits, neighbors)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -23,15 +24,19 @@ from sgas_gcn.cells import (
     build_cells,
     build_stem,
     forward_cells,
+    keep_statistics,
 )
 from sgas_gcn.config import GRAPH_SPACE, POINT_SPACE, GraphModelConfig, PointModelConfig
 from sgas_gcn.graph_batch import GraphBatch
-from sgas_gcn.heads import answer, build_classifier, build_heads, classify
+from sgas_gcn.heads import answer, build_classifier, build_heads, build_propagation, classify
 from sgas_gcn.neighbors import CellNeighbors
 from sgas_gcn.network import KIND
 from sgas_gcn.ops.graph import GRAPH_OPERATIONS
 from sgas_gcn.ops.point import POINT_OPERATIONS
 from sgas_gcn.standardize import Standardize
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Supernet(nn.Module):
@@ -155,7 +160,15 @@ class GraphSupernet(Supernet):
         self.config = config
         self.standardize = Standardize(in_channels) if config.standardize else None
         self.classifier = build_classifier(config, self.cells, num_outputs, per_graph)
+        self.propagation = build_propagation(config, per_graph)
         self.open_all_edges()
+        self.train()
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode, but for norms that have no statistics to take, or evaluation mode."""
+        super().train(mode)
+        keep_statistics(self.config, self.stem, *self.cells)
+        return self
 
     def forward(self, batch: GraphBatch) -> Tensor:
         """Logits `[R, num_outputs]` of the asked nodes, or of all graphs."""
@@ -167,4 +180,4 @@ class GraphSupernet(Supernet):
             lambda number, s0: batch.neighbors,
             lambda cell, s0, s1, graph: cell(s0, s1, graph, weights),
         )
-        return answer(self.classifier, outputs, batch)
+        return answer(self.classifier, self.propagation, outputs, batch)
