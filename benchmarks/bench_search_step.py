@@ -27,7 +27,7 @@ from settings import FAMILIES, FamilySettings, Size
 from sgas.config import KERNELS
 from sgas.errors import ConfigError, SgasError
 from sgas.native.backend import use_kernels
-from sgas.native.library import NotBuilt, build_here
+from sgas.native.compiler import NotBuilt, build_here
 
 REPEATS = 5
 FEWER_REPEATS = 3  # of stages of decision, of scaling curves, and at the paper's batch

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sgas.commands.common import print_json
 from sgas.family import Family
 from sgas.native import triton
-from sgas.native.library import build_here
+from sgas.native.compiler import build_here
 from sgas.options import Flag, parse, parser_for
 
 if TYPE_CHECKING:

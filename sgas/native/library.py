@@ -1,10 +1,7 @@
 """C++ libraries of operators, built where they are first needed and kept in a cache.
 
-A family's compiled kernels are sources in its package; torch's extension loader builds them with
-the compiler of the machine, for its processor or for those that SGAS_MARCH names (`x86-64-v2`,
-`x86-64-v3`, `x86-64-v4`: whatever -march takes). What differs between processors stands in
-`vectors.h`. Where a build fails, callers go on with plain torch: `Library.load` says why. No torch
-at this module's import.
+A family's compiled kernels are sources in its package. Where a build fails, callers go on with
+plain torch: `Library.load` says why. No torch at this module's import.
 """
 
 from __future__ import annotations
@@ -17,57 +14,32 @@ import logging
 import math
 import os
 import platform
-import re
 import shutil
 import stat
-import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from sgas.files import make_folder, no_link, write_text
+from sgas.native.compiler import (
+    HEADERS,
+    NotBuilt,
+    build_here,
+    check_processor,
+    compile_library,
+    compiler_here,
+    cpu_features,
+    cpu_info,
+    flags,
+    output_of,
+    torch_interface,
+)
 
 logger = logging.getLogger("sgas")
 
-# Floating-point flags that leave results to the source text but for fused multiply-adds.
-FLAGS = (
-    "-O3",
-    "-fopenmp",
-    "-ffp-contract=fast",
-    "-fno-math-errno",
-    "-fno-trapping-math",
-    "-Wno-psabi",
-)
-
-
-HEADERS = Path(__file__).parent  # of both families' kernels
-# Machines, kinds of compiler and bytes of a vector for which search steps of every family took less
-# CPU time by compiled kernels than by torch's operators: see "Speed" in benchmarks/README.md.
-SHOWN_FASTER = frozenset({("x86_64", "gcc", 64), ("x86_64", "gcc", 32)})
 RATIO = "ratio.json"  # beside a build: its speed on this machine
-INSTRUCTION_MACRO = re.compile(r"__[A-Z]")  # names of processors are in small letters
-INSTRUCTIONS = {64: "AVX-512", 32: "AVX2", 16: "SSE or NEON"}
-
-
-@dataclass(frozen=True)
-class Build:
-    """What compiles kernels, and for what: a machine, and how many bytes a vector has."""
-
-    compiler: str
-    kind: str
-    machine: str
-    vector_bytes: int
-
-    @property
-    def shown_faster(self) -> bool:
-        """Whether such kernels were shown to be faster than torch's operators."""
-        return (self.machine, self.kind, self.vector_bytes) in SHOWN_FASTER
-
-    def __str__(self) -> str:
-        width = INSTRUCTIONS[self.vector_bytes]
-        return f"vectors of {self.vector_bytes} bytes ({width}), {self.compiler}"
 
 
 @dataclass(frozen=True)
@@ -114,22 +86,6 @@ def _load(library: Library) -> str | None:
 
 
 @cache
-def build_here() -> Build:
-    """What a build on this machine is for, by the macros that its compiler defines; NotBuilt."""
-    compiler = _compiler()
-    macros = _macros(compiler, flags())
-    if {"__AVX512F__", "__AVX512DQ__"} <= macros:
-        vector_bytes = 64
-    elif {"__AVX2__", "__FMA__"} <= macros:
-        vector_bytes = 32
-    else:
-        vector_bytes = 16
-    kind = "clang" if "__clang__" in macros else "gcc"
-    version = _output([compiler, "--version"]).partition("\n")[0]
-    return Build(version, kind, platform.machine(), vector_bytes)
-
-
-@cache
 def _why_not_shown(library: Library) -> str | None:
     try:
         build, measured = build_here(), _measured(library)
@@ -154,43 +110,6 @@ def _measured(library: Library) -> float | None:
     return None
 
 
-def _check_processor() -> None:
-    """NotBuilt where this processor lacks instructions of the build: they would end the process.
-
-    They are told by the macros that the compiler defines for this processor and not for the build.
-    """
-    if _march() == "native":
-        return
-    compiler = _compiler()
-    here, there = (_macros(compiler, [f"-march={march}"]) for march in ("native", _march()))
-    missing = [name.strip("_") for name in sorted(there - here) if INSTRUCTION_MACRO.match(name)]
-    if missing:
-        raise NotBuilt(
-            f"SGAS_MARCH is {_march()}, and this processor does not have its {', '.join(missing)}; "
-            f"name an older one, or unset it"
-        )
-
-
-def _macros(compiler: str, options: Sequence[str]) -> set[str]:
-    """The names that the compiler defines under these options; NotBuilt where it refuses them."""
-    lines = _output([compiler, *options, "-dM", "-E", "-x", "c++", os.devnull]).splitlines()
-    return {line.split()[1] for line in lines}
-
-
-def _output(command: list[str]) -> str:
-    """What a command prints; NotBuilt with its first line of complaint where it fails."""
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    if done.returncode:
-        first = done.stderr.strip().partition("\n")[0] or f"it ended with {done.returncode}"
-        asked = "" if _march() == "native" else f" with SGAS_MARCH={_march()}"
-        raise NotBuilt(f"the compiler {command[0]} does not work{asked}: {first}")
-    return done.stdout
-
-
-class NotBuilt(Exception):
-    """Why there is no library; the text is shown to the user."""
-
-
 def cache_folder() -> Path:
     """Where built libraries are kept: `$SGAS_CACHE`, else the user's cache folder.
 
@@ -208,7 +127,7 @@ def cache_folder() -> Path:
 def _build_or_find(library: Library) -> None:
     import torch
 
-    _check_processor()
+    check_processor()
     folder = _own_folder(_folder_of(library))
     built = folder / f"{library.name}.so"
     try:
@@ -278,7 +197,7 @@ def _sha256(path: Path) -> str:
 
 def _folder_of(library: Library) -> Path:
     """Where a build of the library for this machine is kept; NotBuilt without a compiler."""
-    return cache_folder() / "native" / f"{library.name}-{_key(library, _compiler())}"
+    return cache_folder() / "native" / f"{library.name}-{_key(library, compiler_here())}"
 
 
 def _build(library: Library, folder: Path, built: Path) -> None:
@@ -286,29 +205,20 @@ def _build(library: Library, folder: Path, built: Path) -> None:
 
     What a killed build left behind is in other such folders; whoever holds the lock clears them.
     """
+    import torch
+
     for left in folder.glob("build-*"):
         shutil.rmtree(left, ignore_errors=True)
     logger.info("building the kernels of %s, once on this machine (half a minute)", library.name)
     work = Path(tempfile.mkdtemp(prefix="build-", dir=folder))
     try:
-        from torch.utils.cpp_extension import load
-
-        with _ninja_on_path():
-            load(
-                library.name,
-                [str(unit) for unit in units_of(library, work, _num_cores())],
-                extra_cflags=flags(),
-                extra_include_paths=[str(HEADERS)],
-                extra_ldflags=["-fopenmp"],
-                build_directory=str(work),
-                is_python_module=False,
-            )
-        finished = work / built.name
+        finished = compile_library(library.name, library.sources, work)
+        torch.ops.load_library(str(finished))
         with open(finished, "rb") as file:
             os.fsync(file.fileno())
         write_text(_hash_file(built), _sha256(finished))
         os.replace(finished, built)
-    except (RuntimeError, ImportError, subprocess.SubprocessError) as error:
+    except (NotBuilt, OSError) as error:
         first = str(error).strip().partition("\n")[0]
         log = folder / "failed.log"
         log.write_text(str(error), encoding="utf-8")
@@ -317,105 +227,14 @@ def _build(library: Library, folder: Path, built: Path) -> None:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def units_of(library: Library, folder: Path, num_units: int) -> list[Path]:
-    """Files in `folder` that include the sources, at most `num_units`, of about equal length.
-
-    Torch's headers take the compiler longer than a source of ours, so there are no more units than
-    cores. What a source names for itself alone, in a namespace without a name, has to be unlike the
-    names of the others, since any of them may share a unit.
-    """
-    sources = [source for source in library.sources if source.suffix == ".cpp"]
-    units: list[list[Path]] = [[] for _ in range(min(num_units, len(sources)))]
-    lengths = [0] * len(units)
-    for source in sorted(sources, key=lambda path: (-path.stat().st_size, path.name)):
-        shortest = lengths.index(min(lengths))
-        units[shortest].append(source)
-        lengths[shortest] += source.stat().st_size
-    paths = [folder / f"unit{number}.cpp" for number in range(len(units))]
-    for path, unit in zip(paths, units, strict=True):
-        text = "".join(f'#include "{source.resolve()}"\n' for source in unit)
-        path.write_text(text, encoding="utf-8")
-    return paths
-
-
-def _num_cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _compiler() -> str:
-    """The C++ compiler that torch will call; NotBuilt where there is none."""
-    name = os.environ.get("CXX", "c++")
-    found = shutil.which(name)
-    if found is None:
-        raise NotBuilt(f"there is no C++ compiler {name!r} on the path: install one, or set CXX")
-    return found
-
-
 def _key(library: Library, compiler: str) -> str:
-    """A name for what a build depends on: torch, Python's ABI, compiler, flags, CPU, sources."""
-    import torch
-
-    version = _output([compiler, "--version"])
-    parts = [torch.__version__, str(torch._C._GLIBCXX_USE_CXX11_ABI), compiler, version]
+    """A name for what a build depends on: torch's interface, compiler, flags, CPU, sources."""
+    parts = [*torch_interface(), compiler, output_of([compiler, "--version"])]
     parts += [*flags(), platform.machine()]
-    parts += [_cpu_features(_cpu_info()) or platform.processor()]
+    parts += [cpu_features(cpu_info()) or platform.processor()]
     sources = [*HEADERS.glob("*.h"), *library.sources]
     parts += [path.name + path.read_text(encoding="utf-8") for path in sorted(sources)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-
-
-def flags() -> list[str]:
-    """The compiler's options, as SGAS_MARCH and this machine's processor ask for."""
-    return [*FLAGS, f"-march={_march()}", *tuning(_cpu_info(), _march())]
-
-
-@cache
-def _march() -> str:
-    """The processors to compile for: read once, since a process has one build of a library."""
-    return os.environ.get("SGAS_MARCH") or "native"
-
-
-def _cpu_info() -> str:
-    """What Linux tells of the first CPU; elsewhere nothing."""
-    try:
-        return Path("/proc/cpuinfo").read_text("utf-8", "replace").partition("\n\n")[0]
-    except OSError:
-        return ""
-
-
-def _cpu_features(info: str) -> str:
-    """What the CPU can do, for -march=native: a cache may be shared by several machines."""
-    lines = info.splitlines()  # others, as the clock's, change
-    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
-
-
-def tuning(info: str, march: str = "native") -> tuple[str, ...]:
-    """Flags beside -march for the CPU that Linux describes so.
-
-    GCC 12 tunes AMD's CPUs with AVX-512 as their forerunners without, and spills registers inside
-    of products. With Intel's tuning search steps took 4 to 7 % less CPU time on a Zen 4. Torch's
-    library is slower on AMD's CPUs than tiles of registers: there large products are ours too.
-    """
-    if "AuthenticAMD" not in info:
-        return ()
-    wide = "avx512f" in _cpu_features(info).split() and march in ("native", "x86-64-v4")
-    return ("-DSGAS_AMD", "-mtune=icelake-server") if wide else ("-DSGAS_AMD",)
-
-
-@contextlib.contextmanager
-def _ninja_on_path() -> Iterator[None]:
-    """The ninja of this environment is found although its folder may not be on the path."""
-    import ninja
-
-    before = os.environ.get("PATH", "")
-    os.environ["PATH"] = os.pathsep.join([ninja.BIN_DIR, before])
-    try:
-        yield
-    finally:
-        os.environ["PATH"] = before
 
 
 @contextlib.contextmanager

@@ -61,6 +61,11 @@ using Vector = typename VectorOf<T, bytes>::type;
 template <class T>
 constexpr int LANES = Here::bytes / sizeof(T);
 
+// Whether T has code of its own for many sizes. Searches compute in float32; by float64 they are
+// checked, and it goes through small tiles alone, or it would take compilers as long again.
+template <class T>
+constexpr bool TUNED = sizeof(T) == 4;
+
 // Rows of a tile of sums that is `columns` registers wide. Beside the sums, a register for each
 // column and one for the number that multiplies them are in use, and without an instruction for both
 // operations the products'; what compilers load ahead takes the rest.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sgas.native.library import FLAGS, HEADERS
+from sgas.native.compiler import FLAGS, HEADERS
 from sgas_cnn.library import LIBRARY as IMAGES
 from sgas_gcn.library import LIBRARY as CLOUDS
 
@@ -91,7 +91,7 @@ def products_of(family: str, folder: Path, compiler: str, *options: str) -> list
     """The instructions between labels that multiply; fails where a vector is taken apart."""
     source, output = folder / "tiles.cpp", folder / "tiles.s"
     source.write_text(PROGRAMS[family])
-    command = [compiler, "-std=c++20", *FLAGS, *options, "-Wvector-operation-performance"]
+    command = [compiler, *FLAGS, *options, "-Wvector-operation-performance"]
     command += [f"-I{HEADERS}", f"-I{FOLDERS[family]}", "-S", "-o", str(output), str(source)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[:2000]

@@ -157,7 +157,7 @@ def test_torch_finds_no_fault_with_an_operator(operator: str) -> None:
 def test_nodes_and_edges_are_numbered_by_32_bits() -> None:
     rows = random_rows()
     assert rows.sources.dtype == torch.int32
-    with pytest.raises(RuntimeError, match="int32, not Long"):
+    with pytest.raises(RuntimeError, match="int32, not int64"):
         operators().neighbor_sum(torch.ones(NODES, 1), *in_type(rows, torch.int64))
     with pytest.raises(InputError, match="split it into smaller graphs"):
         index_dtype(5, 2**31)
@@ -250,7 +250,7 @@ def test_the_transpose_of_no_node() -> None:
     [
         ({"offsets": torch.zeros(3, dtype=torch.int32)}, "needs 41 offsets, not 3"),
         ({"sources": torch.zeros(4, dtype=torch.int32)}, "not all edges"),
-        ({"out_edges": torch.zeros(160, dtype=torch.int64)}, "int32, not Long"),
+        ({"out_edges": torch.zeros(160, dtype=torch.int64)}, "int32, not int64"),
     ],
 )
 def test_a_graph_that_does_not_fit_is_refused(change: dict[str, Tensor], message: str) -> None:

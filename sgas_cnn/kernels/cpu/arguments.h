@@ -1,26 +1,23 @@
 // What the operators share: tensors in order, checks, pointers.
 #pragma once
 
-#include <ATen/Dispatch.h>
-#include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
-#include <ATen/ops/ones.h>
-#include <ATen/ops/zeros.h>
-#include <ATen/ops/zeros_like.h>
-#include <torch/library.h>
 
-#include <optional>
-#include <tuple>
-#include <vector>
+#include "tensor.h"
 
 namespace sgas::operators {
 
-using at::Tensor;
+using sgas::Bools;
+using sgas::empty;
+using sgas::kDouble;
+using sgas::kFloat;
+using sgas::List;
+using sgas::ones;
+using sgas::Tensor;
+using sgas::zeros;
 using Tensors = std::vector<Tensor>;
 using Maybe = std::optional<Tensor>;
 
-inline Tensors packed(at::TensorList given) {
+inline Tensors packed(List<Tensor> given) {
   Tensors all;
   for (const Tensor& tensor : given) all.push_back(tensor.contiguous());
   return all;
@@ -29,23 +26,23 @@ inline Tensors packed(at::TensorList given) {
 inline Maybe packed(const Maybe& given) { return given ? Maybe(given->contiguous()) : given; }
 
 // All tensors have the dtype of the first and lie on the CPU.
-inline void check_kind(const Tensor& first, at::TensorList others) {
-  TORCH_CHECK(first.scalar_type() == at::kFloat || first.scalar_type() == at::kDouble,
+inline void check_kind(const Tensor& first, List<Tensor> others) {
+  SGAS_CHECK(first.scalar_type() == kFloat || first.scalar_type() == kDouble,
               "sgas_cnn takes float32 and float64, not ", first.scalar_type());
   for (const Tensor& tensor : others) {
-    TORCH_CHECK(tensor.scalar_type() == first.scalar_type() && tensor.is_cpu(),
-                "sgas_cnn takes tensors of one dtype on the CPU, not ", tensor.scalar_type(), " on ",
-                tensor.device(), " beside ", first.scalar_type());
+    SGAS_CHECK(tensor.scalar_type() == first.scalar_type() && tensor.is_cpu(),
+               "sgas_cnn takes tensors of one dtype on the CPU, not ", tensor.scalar_type(), " beside ",
+               first.scalar_type());
   }
 }
 
 inline void check_images(const Tensor& images) {
-  TORCH_CHECK(images.dim() == 4 && images.size(3) > 0, "images have shape ", images.sizes(),
+  SGAS_CHECK(images.dim() == 4 && images.size(3) > 0, "images have shape ", images.sizes(),
               ", not [N, H, W, C] with a channel or more");
 }
 
-inline void check_shape(const Tensor& tensor, at::IntArrayRef shape, const char* name) {
-  TORCH_CHECK(tensor.sizes() == shape, name, " has shape ", tensor.sizes(), ", not ", shape);
+inline void check_shape(const Tensor& tensor, List<int64_t> shape, const char* name) {
+  SGAS_CHECK(tensor.sizes() == shape, name, " has shape ", tensor.sizes(), ", not ", shape);
 }
 
 template <class T>

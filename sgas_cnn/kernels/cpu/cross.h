@@ -39,19 +39,21 @@ inline void add_cross(const T* a, long rows, const T* b, long width, long pixels
   const long blocks = width / L;
   // Rows come by the lanes of a vector, of which a tile's have to be a part.
   constexpr int most = Here::bytes >= 64 ? 8 : 4, I = L < most ? L : most;
-  if (blocks == 1) {
-    for (long i = 0; i < rows; i += L)
-      cross_tile<T, L, 1>(a + i, rows, b, width, pixels, sums + i * width);
-    return;
-  }
-  for (long block = 0; block < blocks; block += 2) {
-    for (long i = 0; i < rows; i += I) {
-      double* to = sums + i * width + block * L;
-      if (block + 1 < blocks)
-        cross_tile<T, I, 2>(a + i, rows, b + block * L, width, pixels, to);
-      else
-        cross_tile<T, I, 1>(a + i, rows, b + block * L, width, pixels, to);
+  long block = 0;
+  if constexpr (TUNED<T>) {
+    if (blocks == 1) {
+      for (long i = 0; i < rows; i += L)
+        cross_tile<T, L, 1>(a + i, rows, b, width, pixels, sums + i * width);
+      return;
     }
+    for (; block + 2 <= blocks; block += 2) {
+      for (long i = 0; i < rows; i += I)
+        cross_tile<T, I, 2>(a + i, rows, b + block * L, width, pixels, sums + i * width + block * L);
+    }
+  }
+  for (; block < blocks; ++block) {
+    for (long i = 0; i < rows; i += I)
+      cross_tile<T, I, 1>(a + i, rows, b + block * L, width, pixels, sums + i * width + block * L);
   }
 }
 

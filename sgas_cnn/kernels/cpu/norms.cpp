@@ -9,7 +9,7 @@
 namespace {
 
 using namespace sgas::operators;
-using Numbers = at::IntArrayRef;
+using Numbers = List<int64_t>;
 
 // Rows of norms as the operators are given them, checked.
 struct Rows {
@@ -17,13 +17,13 @@ struct Rows {
        Numbers slot_of, int64_t slots)
       : gamma(packed(gamma)), beta(packed(beta)), weights(packed(weights)), places(places),
         slot_of(slot_of), num(slot_of.size()), channels(like.size(1)) {
-    TORCH_CHECK(static_cast<int64_t>(places.size()) == num, "there are ", places.size(), " places for ", num, " rows");
+    SGAS_CHECK(static_cast<int64_t>(places.size()) == num, "there are ", places.size(), " places for ", num, " rows");
     for (const Maybe& affine : {this->gamma, this->beta})
       if (affine) check_shape(*affine, {num, channels}, "weights or biases of norms");
     const int64_t count = weights ? weights->numel() : 0;
     for (int64_t i = 0; i < num; ++i) {
-      TORCH_CHECK(places[i] < count, "a place is ", places[i], " of ", count);
-      TORCH_CHECK(slot_of[i] >= 0 && slot_of[i] < slots, "a slot is ", slot_of[i], " of ", slots);
+      SGAS_CHECK(places[i] < count, "a place is ", places[i], " of ", count);
+      SGAS_CHECK(slot_of[i] >= 0 && slot_of[i] < slots, "a slot is ", slot_of[i], " of ", slots);
     }
     for (const Maybe& other : {this->gamma, this->beta, this->weights})
       if (other) check_kind(like, {*other});
@@ -53,11 +53,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> fold(const Tensor& mean, const Tensor
   const Tensor means = mean.contiguous(), vars = var.contiguous();
   check_kind(mean, {var});
   check_shape(var, mean.sizes(), "variances");
-  TORCH_CHECK(static_cast<int64_t>(row_of.size()) == num, "there are ", row_of.size(), " rows of moments for ", num);
-  for (int64_t r : row_of) TORCH_CHECK(r < known, "a row is ", r, " of ", known);
-  Tensor factors = at::empty({num, channels}, mean.options()), bias = at::zeros({slots, channels}, mean.options());
-  Tensor centres = at::zeros({num, channels}, mean.options()), inverse = at::ones({num, channels}, mean.options());
-  AT_DISPATCH_FLOATING_TYPES(mean.scalar_type(), "fold", [&] {
+  SGAS_CHECK(static_cast<int64_t>(row_of.size()) == num, "there are ", row_of.size(), " rows of moments for ", num);
+  for (int64_t r : row_of) SGAS_CHECK(r < known, "a row is ", r, " of ", known);
+  Tensor factors = empty({num, channels}, mean.options()), bias = zeros({slots, channels}, mean.options());
+  Tensor centres = zeros({num, channels}, mean.options()), inverse = ones({num, channels}, mean.options());
+  SGAS_FLOATING_TYPES(mean.scalar_type(), "fold", [&] {
     for (int64_t i = 0; i < num; ++i) {
       const scalar_t weight = rows.weight<scalar_t>(i);
       const scalar_t *g = row<scalar_t>(rows.gamma, i, channels), *b = row<scalar_t>(rows.beta, i, channels);
@@ -88,17 +88,17 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> unfold(
     const Tensor& sums, int64_t pixels) {
   const Rows rows(factors, gamma, beta, weights, places, slot_of, sums.size(0));
   const int64_t num = rows.num, channels = rows.channels;
-  const Tensors given = packed(at::TensorList({factors, centres, inverse, crossed}));
+  const Tensors given = packed(List<Tensor>({factors, centres, inverse, crossed}));
   const Tensor sum = sums.contiguous();
   check_kind(factors, given);
   check_kind(factors, {sum});
   for (const Tensor& tensor : given) check_shape(tensor, {num, channels}, "what was folded");
   check_shape(sum, {sums.size(0), channels}, "sums");
-  TORCH_CHECK(static_cast<int64_t>(row_of.size()) == num, "there are ", row_of.size(), " rows of moments for ", num);
+  SGAS_CHECK(static_cast<int64_t>(row_of.size()) == num, "there are ", row_of.size(), " rows of moments for ", num);
   const auto options = factors.options();
-  Tensor to_weights = at::zeros({weights ? weights->numel() : 0}, options), slopes = at::zeros({num, channels}, options);
-  Tensor constants = at::zeros_like(slopes), to_gamma = at::empty_like(slopes), to_beta = at::empty_like(slopes);
-  AT_DISPATCH_FLOATING_TYPES(factors.scalar_type(), "unfold", [&] {
+  Tensor to_weights = zeros({weights ? weights->numel() : 0}, options), slopes = zeros({num, channels}, options);
+  Tensor constants = zeros({num, channels}, options), to_gamma = empty({num, channels}, options), to_beta = empty({num, channels}, options);
+  SGAS_FLOATING_TYPES(factors.scalar_type(), "unfold", [&] {
     for (int64_t i = 0; i < num; ++i) {
       const scalar_t *factor = given[0].const_data_ptr<scalar_t>() + i * channels, *centre = given[1].const_data_ptr<scalar_t>() + i * channels;
       const scalar_t *over = given[2].const_data_ptr<scalar_t>() + i * channels, *cross = given[3].const_data_ptr<scalar_t>() + i * channels;
@@ -124,10 +124,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> unfold(
   return {to_weights, to_gamma, to_beta, slopes, constants};
 }
 
-void follow(at::TensorList running_means, at::TensorList running_vars, const Tensor& mean, const Tensor& var,
+void follow(List<Tensor> running_means, List<Tensor> running_vars, const Tensor& mean, const Tensor& var,
             Numbers row_of, Numbers first_channels, Numbers last_channels, double unbiased, double momentum) {
   const std::size_t num = running_means.size();
-  TORCH_CHECK(running_vars.size() == num && row_of.size() == num && first_channels.size() == num && last_channels.size() == num,
+  SGAS_CHECK(running_vars.size() == num && row_of.size() == num && first_channels.size() == num && last_channels.size() == num,
               "there are ", num, " running means, ", running_vars.size(), " variances, ", row_of.size(), " rows");
   const Tensor means = mean.contiguous(), vars = var.contiguous();
   const int64_t known = mean.size(0), channels = mean.size(1);
@@ -135,19 +135,19 @@ void follow(at::TensorList running_means, at::TensorList running_vars, const Ten
   check_kind(mean, running_means);
   check_kind(mean, running_vars);
   check_shape(var, mean.sizes(), "variances");
-  AT_DISPATCH_FLOATING_TYPES(mean.scalar_type(), "follow", [&] {
+  SGAS_FLOATING_TYPES(mean.scalar_type(), "follow", [&] {
     for (std::size_t i = 0; i < num; ++i) {
       const int64_t first = first_channels[i], last = last_channels[i];
-      TORCH_CHECK(row_of[i] >= 0 && row_of[i] < known && 0 <= first && last <= channels, "row ", row_of[i], ", channels ", first, " to ", last);
+      SGAS_CHECK(row_of[i] >= 0 && row_of[i] < known && 0 <= first && last <= channels, "row ", row_of[i], ", channels ", first, " to ", last);
       for (int which = 0; which < 2; ++which) {
         const Tensor& to = which ? running_vars[i] : running_means[i];
         check_shape(to, {channels}, "a running moment");
-        TORCH_CHECK(to.is_contiguous(), "running moments have to be contiguous");
+        SGAS_CHECK(to.is_contiguous(), "running moments have to be contiguous");
         const scalar_t* found = (which ? vars : means).const_data_ptr<scalar_t>() + row_of[i] * channels;
         const scalar_t factor = static_cast<scalar_t>(which ? unbiased : 1), rate = static_cast<scalar_t>(momentum);
         scalar_t* running = to.data_ptr<scalar_t>();
         for (int64_t c = first; c < last; ++c) running[c] += rate * (factor * found[c] - running[c]);
-        to.unsafeGetTensorImpl()->bump_version();
+        sgas::was_changed(to);
       }
     }
   });
@@ -155,21 +155,16 @@ void follow(at::TensorList running_means, at::TensorList running_vars, const Ten
 
 }  // namespace
 
-TORCH_LIBRARY_FRAGMENT(sgas_cnn, m) {
-  m.def(
+SGAS_OPERATORS(sgas_cnn, m) {
+  m.add<&fold>(
       "fold(Tensor mean, Tensor var, int[] row_of, Tensor? gamma, Tensor? beta, Tensor? weights, int[] places, "
       "int[] slot_of, int slots, float eps) -> (Tensor, Tensor, Tensor, Tensor)");
-  m.def(
+  m.add<&unfold>(
       "unfold(Tensor factors, Tensor centres, Tensor inverse, int[] row_of, Tensor? gamma, Tensor? beta, "
       "Tensor? weights, int[] places, int[] slot_of, Tensor crossed, Tensor sums, int pixels) "
       "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");
-  m.def(
+  m.add<&follow>(
       "follow(Tensor(a!)[] running_means, Tensor(b!)[] running_vars, Tensor mean, Tensor var, int[] row_of, "
       "int[] first_channels, int[] last_channels, float unbiased, float momentum) -> ()");
 }
 
-TORCH_LIBRARY_IMPL(sgas_cnn, CPU, m) {
-  m.impl("fold", &fold);
-  m.impl("unfold", &unfold);
-  m.impl("follow", &follow);
-}

@@ -39,14 +39,14 @@ inline void map_tile(const T* pixels, long given_stride, long given_channels, co
 template <class T, int J, int C, class Take>
 inline void map_block(const T* pixels, long stride, long channels, const T* matrix, long width,
                       long count, long block, const Take& take) {
-  constexpr int R = tile_rows<J>();
+  constexpr int R = TUNED<T> ? tile_rows<J>() : 4;
   long p = 0;
   for (; p + R <= count; p += R)
     map_tile<T, R, J, C>(pixels, stride, channels, matrix, width, p, block, take);
-  for (; R > 4 && p + 4 <= count; p += 4)
-    map_tile<T, 4, J, C>(pixels, stride, channels, matrix, width, p, block, take);
+  for (; R > 4 && !C && p + 4 <= count; p += 4)
+    map_tile<T, C ? 1 : 4, J, C>(pixels, stride, channels, matrix, width, p, block, take);
   for (; R % 4 == 2 && p + 2 <= count; p += 2)
-    map_tile<T, 2, J, C>(pixels, stride, channels, matrix, width, p, block, take);
+    map_tile<T, R % 4 == 2 ? 2 : 1, J, C>(pixels, stride, channels, matrix, width, p, block, take);
   for (; p < count; ++p)
     map_tile<T, 1, J, C>(pixels, stride, channels, matrix, width, p, block, take);
 }
@@ -64,24 +64,26 @@ inline void map_known(const T* pixels, const T* matrix, long count, const Take& 
 template <class T, class Take>
 inline void map_pixels(const T* pixels, long stride, long channels, const T* matrix, long width,
                        long count, const Take& take) {
-  if (stride == channels && channels == width) {  // a search's
-    if constexpr (LANES<T> <= 8) {
-      if (channels == 8) return map_known<T, 8>(pixels, matrix, count, take);
-    }
-    if (channels == 16) return map_known<T, 16>(pixels, matrix, count, take);
-    if (channels == 32) return map_known<T, 32>(pixels, matrix, count, take);
-    if (channels == 64) return map_known<T, 64>(pixels, matrix, count, take);
-  }
   const long blocks = width / LANES<T>;
   long block = 0;
-  if (blocks == 1) {
-    return map_block<T, 1, 0>(pixels, stride, channels, matrix, width, count, block, take);
-  } else if (blocks % 2) {
-    map_block<T, 3, 0>(pixels, stride, channels, matrix, width, count, block, take);
-    block = 3;
+  if constexpr (TUNED<T>) {
+    if (stride == channels && channels == width) {  // a search's
+      if constexpr (LANES<T> <= 8) {
+        if (channels == 8) return map_known<T, 8>(pixels, matrix, count, take);
+      }
+      if (channels == 16) return map_known<T, 16>(pixels, matrix, count, take);
+      if (channels == 32) return map_known<T, 32>(pixels, matrix, count, take);
+      if (channels == 64) return map_known<T, 64>(pixels, matrix, count, take);
+    }
+    if (blocks > 1 && blocks % 2) {
+      map_block<T, 3, 0>(pixels, stride, channels, matrix, width, count, block, take);
+      block = 3;
+    }
+    for (; block + 2 <= blocks; block += 2)
+      map_block<T, 2, 0>(pixels, stride, channels, matrix, width, count, block, take);
   }
-  for (; block < blocks; block += 2)
-    map_block<T, 2, 0>(pixels, stride, channels, matrix, width, count, block, take);
+  for (; block < blocks; ++block)
+    map_block<T, 1, 0>(pixels, stride, channels, matrix, width, count, block, take);
 }
 
 // The gradient of outputs [pixel][channels] as [pixel][width]: factor * gradient + slope * output +

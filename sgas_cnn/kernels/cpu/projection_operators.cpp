@@ -14,7 +14,7 @@ sgas::Projection<T> given(const Tensor& x, const Tensor& weight) {
 void check(const Tensor& x, const Tensor& weight) {
   check_images(x);
   check_kind(x, {weight});
-  TORCH_CHECK(weight.size(0) > 0, "a pointwise weight gives no channel");
+  SGAS_CHECK(weight.size(0) > 0, "a pointwise weight gives no channel");
   check_shape(weight, {weight.size(0), x.size(3), 1, 1}, "a pointwise weight");
 }
 
@@ -25,9 +25,9 @@ std::tuple<Tensor, Tensor, Tensor> projection(const Tensor& x, const Tensor& wei
   if (shift) check_shape(*shift, {weight.size(0)}, "a bias");
   const Tensor image = x.contiguous(), through = weight.contiguous();
   const int64_t channels = weight.size(0);
-  Tensor output = at::empty({x.size(0), x.size(1), x.size(2), channels}, x.options());
-  Tensor mean = at::empty({moments ? 1 : 0, channels}, x.options()), variance = at::empty_like(mean);
-  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "projection", [&] {
+  Tensor output = empty({x.size(0), x.size(1), x.size(2), channels}, x.options());
+  Tensor mean = empty({moments ? 1 : 0, channels}, x.options()), variance = empty(mean.sizes(), mean.options());
+  SGAS_FLOATING_TYPES(x.scalar_type(), "projection", [&] {
     sgas::Moments<scalar_t> found{nullptr, nullptr};
     if (moments) found = {mean.data_ptr<scalar_t>(), variance.data_ptr<scalar_t>()};
     auto arguments = given<scalar_t>(image, through);
@@ -43,7 +43,7 @@ std::tuple<Tensor, Tensor> projection_backward(const Tensor& gradient, const Ten
   check(x, weight);
   const int64_t channels = weight.size(0);
   const Tensor image = x.contiguous(), through = weight.contiguous();
-  const Tensors pair = packed(at::TensorList({gradient, output}));
+  const Tensors pair = packed(List<Tensor>({gradient, output}));
   const Tensor factor = factors.contiguous();
   const Maybe slope = packed(slopes), constant = packed(constants);
   check_kind(x, pair);
@@ -52,9 +52,9 @@ std::tuple<Tensor, Tensor> projection_backward(const Tensor& gradient, const Ten
     if (row) check_shape(*row, {1, channels}, "factors, slopes or constants");
     if (row) check_kind(x, {*row});
   }
-  Tensor to_x = wants_x ? at::empty(x.sizes(), x.options()) : at::empty({0}, x.options());
-  Tensor to_weight = wants_weight ? at::empty(weight.sizes(), x.options()) : at::empty({0}, x.options());
-  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "projection_backward", [&] {
+  Tensor to_x = wants_x ? empty(x.sizes(), x.options()) : empty({0}, x.options());
+  Tensor to_weight = wants_weight ? empty(weight.sizes(), x.options()) : empty({0}, x.options());
+  SGAS_FLOATING_TYPES(x.scalar_type(), "projection_backward", [&] {
     const sgas::ProjectionBackward<scalar_t> back{
         pair[0].const_data_ptr<scalar_t>(), factor.const_data_ptr<scalar_t>(), pair[1].const_data_ptr<scalar_t>(),
         pointer<scalar_t>(slope), pointer<scalar_t>(constant)};
@@ -66,14 +66,10 @@ std::tuple<Tensor, Tensor> projection_backward(const Tensor& gradient, const Ten
 
 }  // namespace
 
-TORCH_LIBRARY_FRAGMENT(sgas_cnn, m) {
-  m.def("projection(Tensor x, Tensor weight, Tensor? bias, bool moments) -> (Tensor, Tensor, Tensor)");
-  m.def(
+SGAS_OPERATORS(sgas_cnn, m) {
+  m.add<&projection>("projection(Tensor x, Tensor weight, Tensor? bias, bool moments) -> (Tensor, Tensor, Tensor)");
+  m.add<&projection_backward>(
       "projection_backward(Tensor gradient, Tensor factors, Tensor output, Tensor? slopes, Tensor? constants, "
       "Tensor x, Tensor weight, bool wants_x, bool wants_weight) -> (Tensor, Tensor)");
 }
 
-TORCH_LIBRARY_IMPL(sgas_cnn, CPU, m) {
-  m.impl("projection", &projection);
-  m.impl("projection_backward", &projection_backward);
-}

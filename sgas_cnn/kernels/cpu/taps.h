@@ -12,6 +12,8 @@ namespace sgas {
 
 // Outputs of a row that are summed at once; compilers load ahead what their products take.
 constexpr int OUTPUTS = FUSED ? 8 : 2;
+template <class T>
+constexpr int OUTPUTS_OF = TUNED<T> ? OUTPUTS : 2;
 
 // R outputs of a row at once. At stride 1 a row of inputs is held while all its taps are taken, where
 // there are registers for it beside the sums.
@@ -54,10 +56,10 @@ void convolve(const T* in, long row, const T* weight, T* out, long out_row, long
     const T* from = in + h * S * row;
     T* to = out + h * out_row;
     long w = 0;
-    for (; w + OUTPUTS <= width; w += OUTPUTS)
-      convolve_run<T, K, D, S, ADD, OUTPUTS>(from + w * S * L, row, weight, to + w * pixel, pixel);
-    for (; OUTPUTS > 4 && w + 4 <= width; w += 4)
-      convolve_run<T, K, D, S, ADD, 4>(from + w * S * L, row, weight, to + w * pixel, pixel);
+    for (; w + OUTPUTS_OF<T> <= width; w += OUTPUTS_OF<T>)
+      convolve_run<T, K, D, S, ADD, OUTPUTS_OF<T>>(from + w * S * L, row, weight, to + w * pixel, pixel);
+    for (; OUTPUTS_OF<T> > 4 && w + 4 <= width; w += 4)
+      convolve_run<T, K, D, S, ADD, (OUTPUTS_OF<T> > 4 ? 4 : 1)>(from + w * S * L, row, weight, to + w * pixel, pixel);
     for (; w < width; ++w)
       convolve_run<T, K, D, S, ADD, 1>(from + w * S * L, row, weight, to + w * pixel, pixel);
   }
@@ -123,8 +125,8 @@ void sum_taps(const T* in, long row, const T* gradient, long gradient_row, T* su
       for (long h = first; h < last; ++h) {
         const T *from = in + (h * S + kh * D) * row, *g = gradient + h * gradient_row;
         long w = 0;
-        for (; FUSED && w + 4 <= width; w += 4)
-          add_products<T, K, D, S, 4>(from + w * S * L, g + w * L, sum);
+        for (; FUSED && TUNED<T> && w + 4 <= width; w += 4)
+          add_products<T, K, D, S, FUSED && TUNED<T> ? 4 : 1>(from + w * S * L, g + w * L, sum);
         for (; w < width; ++w) add_products<T, K, D, S, 1>(from + w * S * L, g + w * L, sum);
       }
 #pragma GCC unroll 7

@@ -6,8 +6,6 @@
 // the slope of the leaky ReLU, and a value's Σ w_e grad_i over the edges that leave it. The values
 // may stand for values times factors by column (and plus a constant, which changes no gradient).
 
-#include <ATen/ops/empty.h>
-#include <torch/library.h>
 
 #include <vector>
 
@@ -35,7 +33,7 @@ struct Scores {
 template <class T>
 void centred_scores(const Scores<T>& scores, const Rows& rows, T* out) {
   const int64_t heads = scores.heads;
-  at::parallel_for(0, rows.count, grain_of(16 * heads), [&](int64_t begin, int64_t end) {
+  parallel_for(0, rows.count, grain_of(16 * heads), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) {
       for (int64_t head = 0; head < heads; head++) {
         T largest = -std::numeric_limits<T>::infinity();
@@ -57,7 +55,7 @@ void centred_scores(const Scores<T>& scores, const Rows& rows, T* out) {
 template <class T>
 void weighted_sums(const Matrix<T>& values, int64_t heads, int64_t channels,
                    const Rows& rows, T* weights, T* out) {
-  at::parallel_for(0, rows.count, grain_of(heads * channels), [&](int64_t begin, int64_t end) {
+  parallel_for(0, rows.count, grain_of(heads * channels), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) {
       const Index first = rows.offsets[i], last = rows.offsets[i + 1];
       values.prefetch_far(i, heads * channels);
@@ -112,7 +110,7 @@ void score_gradients(const T* grad, int64_t grad_stride, const Matrix<T>& values
                      const T* factors, int64_t channels, const Scores<T>& scores, const T* weights,
                      const Rows& rows, T* by_edge, T* by_target) {
   const int64_t heads = scores.heads;
-  at::parallel_for(0, rows.count, grain_of(heads * channels), [&](int64_t begin, int64_t end) {
+  parallel_for(0, rows.count, grain_of(heads * channels), [&](int64_t begin, int64_t end) {
     std::vector<T> buffer(channels);
     for (int64_t i = begin; i < end; i++) {
       values.prefetch_far(i, heads * channels);
@@ -176,7 +174,7 @@ struct ToSources {
 template <class T>
 void collect(const ToSources<T>& to, const Rows& rows) {
   const int64_t heads = to.heads, channels = to.channels;
-  at::parallel_for(0, rows.count, grain_of(heads * channels), [&](int64_t begin, int64_t end) {
+  parallel_for(0, rows.count, grain_of(heads * channels), [&](int64_t begin, int64_t end) {
     for (int64_t j = begin; j < end; j++) {
       const Index first = rows.out_offsets[j], last = rows.out_offsets[j + 1];
       for (int64_t head = 0; head < heads; head++) {
@@ -242,17 +240,17 @@ std::tuple<Tensor, Tensor> attention_sum(const Tensor& given, const Tensor& targ
   const Tensor values = with_dense_rows(given);
   const Tensor target = target_score.contiguous(), source = source_score.contiguous();
   const int64_t heads = values.size(1), channels = values.size(2);
-  TORCH_CHECK(target.numel() == values.size(0) * heads && source.sizes() == target.sizes(),
+  SGAS_CHECK(target.numel() == values.size(0) * heads && source.sizes() == target.sizes(),
               "scores have to be [nodes, heads]");
-  Tensor weights = at::empty({sources.numel(), heads}, values.options());
-  Tensor out = at::empty(values.sizes(), values.options());
-  AT_DISPATCH_FLOATING_TYPES(values.scalar_type(), "attention_sum", [&] {
+  Tensor weights = empty({sources.numel(), heads}, values.options());
+  Tensor out = empty(values.sizes(), values.options());
+  SGAS_FLOATING_TYPES(values.scalar_type(), "attention_sum", [&] {
     const Rows rows(offsets, sources, out_offsets, out_targets, out_edges);
     const Scores<scalar_t> scores{target.const_data_ptr<scalar_t>(),
                                   source.const_data_ptr<scalar_t>(), heads,
                                   {static_cast<scalar_t>(slope), 1}};
     centred_scores(scores, rows, weights.mutable_data_ptr<scalar_t>());
-    weights.exp_();
+    take_exponentials(weights);
     weighted_sums(Matrix<scalar_t>(values), heads, channels, rows,
                   weights.mutable_data_ptr<scalar_t>(), out.mutable_data_ptr<scalar_t>());
   });
@@ -267,17 +265,17 @@ std::tuple<Tensor, Tensor, Tensor> attention_sum_backward(
   const Tensor grad = with_dense_rows(given_grad), values = with_dense_rows(given);
   const Tensor target = target_score.contiguous(), source = source_score.contiguous();
   const int64_t heads = values.size(1), channels = values.size(2);
-  TORCH_CHECK(grad.sizes() == values.sizes() && weights.is_contiguous() &&
+  SGAS_CHECK(grad.sizes() == values.sizes() && weights.is_contiguous() &&
                   weights.numel() == sources.numel() * heads &&
                   (!factors || (factors->is_contiguous() && factors->numel() == heads * channels)) &&
                   (!vectors ||
                    (vectors->is_contiguous() && vectors->numel() == 2 * heads * channels)),
               "what attention_sum gave has to come back as it was");
-  Tensor by_edge = at::empty(weights.sizes(), weights.options());
-  Tensor grad_values = at::empty(values.sizes(), values.options());
-  Tensor by_target = at::empty(target.sizes(), values.options());
-  Tensor by_source = at::empty(target.sizes(), values.options());
-  AT_DISPATCH_FLOATING_TYPES(values.scalar_type(), "attention_sum_backward", [&] {
+  Tensor by_edge = empty(weights.sizes(), weights.options());
+  Tensor grad_values = empty(values.sizes(), values.options());
+  Tensor by_target = empty(target.sizes(), values.options());
+  Tensor by_source = empty(target.sizes(), values.options());
+  SGAS_FLOATING_TYPES(values.scalar_type(), "attention_sum_backward", [&] {
     const Rows rows(offsets, sources, out_offsets, out_targets, out_edges);
     const Scores<scalar_t> scores{target.const_data_ptr<scalar_t>(),
                                   source.const_data_ptr<scalar_t>(), heads,
@@ -302,18 +300,13 @@ std::tuple<Tensor, Tensor, Tensor> attention_sum_backward(
 
 }  // namespace
 
-TORCH_LIBRARY_FRAGMENT(sgas_gcn, m) {
-  m.def("attention_sum(Tensor values, Tensor target_score, Tensor source_score, " SGAS_GRAPH_SCHEMA
+SGAS_OPERATORS(sgas_gcn, m) {
+  m.add<&attention_sum>("attention_sum(Tensor values, Tensor target_score, Tensor source_score, " SGAS_GRAPH_SCHEMA
         ", float slope) -> (Tensor out, Tensor weights)");
-  m.def(
+  m.add<&attention_sum_backward>(
       "attention_sum_backward(Tensor grad, Tensor values, Tensor target_score, "
       "Tensor source_score, Tensor weights, " SGAS_GRAPH_SCHEMA
       ", float slope, Tensor? factors, Tensor? vectors) -> (Tensor grad_values, Tensor grad_target, Tensor grad_source)");
-}
-
-TORCH_LIBRARY_IMPL(sgas_gcn, CPU, m) {
-  m.impl("attention_sum", attention_sum);
-  m.impl("attention_sum_backward", attention_sum_backward);
 }
 
 }  // namespace sgas

@@ -2,7 +2,6 @@
 // the ReLU with its sums, the coefficients, the sums of the backward pass, the factors that come of
 // them, and their use. The mathematics and the conventions are those of `kernels/torch_columns.py`.
 
-#include <torch/library.h>
 
 #include <cmath>
 #include <vector>
@@ -15,7 +14,7 @@ Tensor relu_sums(const Tensor& h, double negative_slope, Tensor out, bool stream
   check_dense_rows(h, "h");
   check_dense_rows(out, "out");
   Tensor sums;
-  AT_DISPATCH_FLOATING_TYPES(h.scalar_type(), "relu_sums", [&] {
+  SGAS_FLOATING_TYPES(h.scalar_type(), "relu_sums", [&] {
     const auto rows = reading<scalar_t>(h);
     const auto to = writing<scalar_t>(out);
     const scalar_t by = static_cast<scalar_t>(negative_slope);
@@ -55,17 +54,17 @@ namespace {
 
 // Calls body(number, value of tensor) for all numbers of tensors that lie one after the other.
 template <class T, class Body>
-void over_numbers(at::TensorList tensors, Body&& body) {
+void over_numbers(List<Tensor> tensors, Body&& body) {
   int64_t number = 0;
   for (const Tensor& tensor : tensors) {
-    TORCH_CHECK(tensor.is_contiguous(), "parameters have to be contiguous");
+    SGAS_CHECK(tensor.is_contiguous(), "parameters have to be contiguous");
     const T* values = tensor.const_data_ptr<T>();
     for (int64_t i = 0; i < tensor.numel(); i++) body(number++, values[i]);
   }
 }
 
 template <class T>
-void move(at::TensorList running, const double* to, double factor, double momentum) {
+void move(List<Tensor> running, const double* to, double factor, double momentum) {
   for (const Tensor& tensor : running) {
     T* values = tensor.mutable_data_ptr<T>();
     for (int64_t i = 0; i < tensor.numel(); i++, to++) {
@@ -78,12 +77,12 @@ void move(at::TensorList running, const double* to, double factor, double moment
 
 Tensor Norms::coefficients(const Tensor& sums, int64_t count) const {
   const int64_t columns = weight[0].numel() * static_cast<int64_t>(weight.size());
-  Tensor out = at::empty({4, columns}, weight[0].options().dtype(at::kDouble));
+  Tensor out = empty({4, columns}, weight[0].options().dtype(kDouble));
   double* slope = out.mutable_data_ptr<double>();
   double *shift = slope + columns, *mean = shift + columns, *inverse = mean + columns;
-  AT_DISPATCH_FLOATING_TYPES(weight[0].scalar_type(), "norm_coefficients", [&] {
+  SGAS_FLOATING_TYPES(weight[0].scalar_type(), "norm_coefficients", [&] {
     if (training) {
-      TORCH_CHECK(sums.is_contiguous() && sums.numel() == 2 * columns, "sums have to be [2, D]");
+      SGAS_CHECK(sums.is_contiguous() && sums.numel() == 2 * columns, "sums have to be [2, D]");
       const double* total = sums.const_data_ptr<double>();
       const double rows = static_cast<double>(std::max<int64_t>(count, 1));
       for (int64_t c = 0; c < columns; c++) {
@@ -112,10 +111,10 @@ Tensor column_sums(const Tensor& grad, const Tensor& y, const std::optional<Tens
   check_dense_rows(grad, "grad");
   check_dense_rows(y, "y");
   const int64_t columns = grad.size(1), width = y.size(1);
-  TORCH_CHECK(y.size(0) == grad.size(0) && (width == 0 || columns % width == 0),
+  SGAS_CHECK(y.size(0) == grad.size(0) && (width == 0 || columns % width == 0),
               "y has to have the rows of grad, and its columns once or for each edge");
   Tensor sums;
-  AT_DISPATCH_FLOATING_TYPES(grad.scalar_type(), "column_sums", [&] {
+  SGAS_FLOATING_TYPES(grad.scalar_type(), "column_sums", [&] {
     const auto g = reading<scalar_t>(grad);
     const auto values = reading<scalar_t>(y);
     const scalar_t* counted = mask ? mask->const_data_ptr<scalar_t>() : nullptr;
@@ -144,7 +143,7 @@ Tensor column_sums(const Tensor& grad, const Tensor& y, const std::optional<Tens
       sums = sum_of(0, grad);
       return;
     }
-    sums = at::empty({2, columns}, grad.options().dtype(at::kDouble));
+    sums = empty({2, columns}, grad.options().dtype(kDouble));
     for (int64_t first = 0; first < columns; first += width) {
       sums.narrow(1, first, width).copy_(sum_of(first, grad));
     }
@@ -157,11 +156,11 @@ std::tuple<Tensor, Tensor, Tensor> norm_gradients(const Tensor& sums, const Tens
                                                   int64_t count, bool training,
                                                   const Tensor& like) {
   const int64_t columns = coefficients.size(1);
-  TORCH_CHECK(sums.is_contiguous() && coefficients.is_contiguous() && sums.size(1) == columns,
+  SGAS_CHECK(sums.is_contiguous() && coefficients.is_contiguous() && sums.size(1) == columns,
               "sums have to be [2, D] and coefficients [4, D]");
-  Tensor factors = at::empty({3, columns}, coefficients.options());
-  Tensor affine = at::empty({2, columns}, like.options());
-  Tensor of_scale = at::empty({columns}, coefficients.options());
+  Tensor factors = empty({3, columns}, coefficients.options());
+  Tensor affine = empty({2, columns}, like.options());
+  Tensor of_scale = empty({columns}, coefficients.options());
   const double* total = sums.const_data_ptr<double>();
   const double* slope = coefficients.const_data_ptr<double>();
   const double *shift = slope + columns, *mean = shift + columns, *inverse = mean + columns;
@@ -169,7 +168,7 @@ std::tuple<Tensor, Tensor, Tensor> norm_gradients(const Tensor& sums, const Tens
   double *second = first + columns, *third = second + columns;
   double* found = of_scale.mutable_data_ptr<double>();
   const double rows = training ? static_cast<double>(std::max<int64_t>(count, 1)) : HUGE_VAL;
-  AT_DISPATCH_FLOATING_TYPES(like.scalar_type(), "norm_gradients", [&] {
+  SGAS_FLOATING_TYPES(like.scalar_type(), "norm_gradients", [&] {
     const scalar_t* by = scale ? scale->const_data_ptr<scalar_t>() : nullptr;
     const int64_t channels = scale ? columns / std::max<int64_t>(scale->numel(), 1) : 1;
     scalar_t* of_affine = affine.mutable_data_ptr<scalar_t>();
@@ -191,17 +190,17 @@ void apply_factors(const Tensor& grad, const Tensor& y, const Tensor& factors,
                    double negative_slope, Tensor out) {
   for (const Tensor* matrix : {&grad, &y, static_cast<const Tensor*>(&out)}) {
     check_dense_rows(*matrix, "each of grad, y and out");
-    TORCH_CHECK(matrix->sizes() == grad.sizes(), "grad, y and out differ in shape");
+    SGAS_CHECK(matrix->sizes() == grad.sizes(), "grad, y and out differ in shape");
   }
   const int64_t columns = grad.size(1);
   const Tensor typed = factors.to(grad.scalar_type()).contiguous();
-  AT_DISPATCH_FLOATING_TYPES(grad.scalar_type(), "apply_factors", [&] {
+  SGAS_FLOATING_TYPES(grad.scalar_type(), "apply_factors", [&] {
     const auto g = reading<scalar_t>(grad);
     const auto values = reading<scalar_t>(y);
     const auto to = writing<scalar_t>(out);
     const scalar_t* first = typed.const_data_ptr<scalar_t>();
     const scalar_t by = static_cast<scalar_t>(negative_slope);
-    at::parallel_for(0, grad.size(0), grain_of(columns), [&](int64_t begin, int64_t end) {
+    parallel_for(0, grad.size(0), grain_of(columns), [&](int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; row++) {
         over_channels<scalar_t>(columns, [&](auto block, int64_t c) {
           using B = decltype(block);
@@ -247,36 +246,26 @@ std::tuple<Tensor, Tensor> relu_norm_backward(const Tensor& grad, const Tensor& 
 
 }  // namespace
 
-TORCH_LIBRARY_FRAGMENT(sgas_gcn, m) {
-  m.def("relu_sums_(Tensor(a!) h, float negative_slope) -> Tensor");
-  m.def(
+SGAS_OPERATORS(sgas_gcn, m) {
+  m.add<&relu_sums_>("relu_sums_(Tensor(a!) h, float negative_slope) -> Tensor");
+  m.add<&relu_norm_>(
       "relu_norm_(Tensor(a!) h, float negative_slope, Tensor[] weight, Tensor[] bias, "
       "Tensor(b!)[] running_mean, Tensor(c!)[] running_var, bool training, float momentum, "
       "float eps) -> Tensor");
-  m.def(
+  m.add<&relu_norm_backward>(
       "relu_norm_backward(Tensor grad, Tensor y, Tensor coefficients, Tensor? scale, int edges, "
       "bool training, float negative_slope, Tensor(a!)? out) -> (Tensor affine, Tensor of_scale)");
-  m.def(
+  m.add<&norm_coefficients>(
       "norm_coefficients(Tensor sums, int count, Tensor[] weight, Tensor[] bias, "
       "Tensor(a!)[] running_mean, Tensor(b!)[] running_var, bool training, float momentum, "
       "float eps) -> Tensor");
-  m.def("column_sums(Tensor grad, Tensor y, Tensor? mask) -> Tensor");
-  m.def(
+  m.add<&column_sums>("column_sums(Tensor grad, Tensor y, Tensor? mask) -> Tensor");
+  m.add<&norm_gradients>(
       "norm_gradients(Tensor sums, Tensor coefficients, Tensor? scale, int count, bool training, "
       "Tensor like) -> (Tensor factors, Tensor affine, Tensor of_scale)");
-  m.def(
+  m.add<&apply_factors>(
       "apply_factors(Tensor grad, Tensor y, Tensor factors, float negative_slope, "
       "Tensor(a!) out) -> ()");
-}
-
-TORCH_LIBRARY_IMPL(sgas_gcn, CPU, m) {
-  m.impl("relu_sums_", relu_sums_);
-  m.impl("relu_norm_", relu_norm_);
-  m.impl("relu_norm_backward", relu_norm_backward);
-  m.impl("norm_coefficients", norm_coefficients);
-  m.impl("column_sums", column_sums);
-  m.impl("norm_gradients", norm_gradients);
-  m.impl("apply_factors", apply_factors);
 }
 
 }  // namespace sgas

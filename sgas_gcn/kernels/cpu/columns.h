@@ -4,8 +4,6 @@
 // number of threads.
 #pragma once
 
-#include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
 
 #include "rows.h"
 #include "tiles.h"
@@ -26,7 +24,7 @@ View<T> writing(const Tensor& x) {
 }
 
 inline void check_dense_rows(const Tensor& matrix, const char* name) {
-  TORCH_CHECK(matrix.dim() == 2 && (matrix.size(1) <= 1 || matrix.stride(1) == 1), name,
+  SGAS_CHECK(matrix.dim() == 2 && (matrix.size(1) <= 1 || matrix.stride(1) == 1), name,
               " has to be a matrix with dense rows");
 }
 
@@ -53,10 +51,10 @@ inline void add_sums(int64_t rows, int64_t columns, const T* one, const T* two, 
 template <class T, Sums kind, class Visit>
 Tensor two_column_sums(int64_t num_rows, int64_t columns, const Tensor& like, Visit&& visit) {
   const int64_t chunks = std::max<int64_t>(1, (num_rows + ROWS_OF_A_CHUNK - 1) / ROWS_OF_A_CHUNK);
-  Tensor partial = at::zeros({chunks, 2, columns}, like.options().dtype(at::kDouble));
+  Tensor partial = zeros({chunks, 2, columns}, like.options().dtype(kDouble));
   double* sums = partial.mutable_data_ptr<double>();
   const int64_t grain = std::max<int64_t>(1, grain_of(columns) / ROWS_OF_A_CHUNK);
-  at::parallel_for(0, chunks, grain, [&](int64_t begin, int64_t end) {
+  parallel_for(0, chunks, grain, [&](int64_t begin, int64_t end) {
     for (int64_t chunk = begin; chunk < end; chunk++) {
       double* first = sums + chunk * 2 * columns;
       const int64_t last_row = std::min(num_rows, (chunk + 1) * ROWS_OF_A_CHUNK);
@@ -82,7 +80,7 @@ Tensor two_column_sums(int64_t num_rows, int64_t columns, const Tensor& like, Vi
   for (int64_t chunk = 1; chunk < chunks; chunk++) {
     for (int64_t i = 0; i < 2 * columns; i++) sums[i] += sums[chunk * 2 * columns + i];
   }
-  return partial.select(0, 0);
+  return partial[0];
 }
 
 }  // namespace sgas

@@ -9,7 +9,6 @@
 // so that no two of them write to one row. Sums are in the same order in both cases.
 #pragma once
 
-#include <ATen/Parallel.h>
 
 #include <limits>
 
@@ -116,7 +115,7 @@ struct EdgesKept {
 template <class T, class Place>
 void by_target(int64_t channels, const EdgesKept<T, Place>& kept, const Rows& rows, T* out,
                int64_t out_stride) {
-  at::parallel_for(0, rows.count, grain_of(channels), [&](int64_t begin, int64_t end) {
+  parallel_for(0, rows.count, grain_of(channels), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) {
       over_channels<T>(channels, [&](auto block, int64_t c) {
         using B = decltype(block);
@@ -146,7 +145,7 @@ void by_target(int64_t channels, const EdgesKept<T, Place>& kept, const Rows& ro
 template <class T, class Place>
 void by_source(int64_t channels, const EdgesKept<T, Place>& kept, const Rows& rows, T* out,
                int64_t out_stride) {
-  at::parallel_for(0, rows.count, grain_of(channels), [&](int64_t begin, int64_t end) {
+  parallel_for(0, rows.count, grain_of(channels), [&](int64_t begin, int64_t end) {
     for (int64_t j = begin; j < end; j++) {
       over_channels<T>(channels, [&](auto block, int64_t c) {
         using B = decltype(block);

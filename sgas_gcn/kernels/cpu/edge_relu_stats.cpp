@@ -1,9 +1,5 @@
 // The operator of `edge_relu.h`, and its parts for functions that combine it with more.
 
-#include <ATen/ops/empty.h>
-#include <ATen/ops/ones.h>
-#include <ATen/ops/zeros.h>
-#include <torch/library.h>
 
 #include <vector>
 
@@ -21,7 +17,7 @@ template <class T, class Place>
 void visit_all(int64_t channels, const Matrix<T>& target, const Matrix<T>& source, const T* sign,
                const Rows& rows, T* selected, Place* places, double* partial) {
   const int64_t chunks = (rows.count + CHUNK - 1) / CHUNK;
-  at::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
     std::vector<T> sums(3 * channels);
     for (int64_t chunk = begin; chunk < end; chunk++) {
       double* own = partial + chunk * 2 * channels;
@@ -36,7 +32,7 @@ void visit_all(int64_t channels, const Matrix<T>& target, const Matrix<T>& sourc
 // The two rows of the sum over the chunks, always in the same order.
 std::tuple<Tensor, Tensor> sum_of_chunks(const Tensor& partial) {
   const int64_t chunks = partial.size(0), channels = partial.size(2);
-  Tensor sums = at::zeros({2, channels}, partial.options());
+  Tensor sums = zeros({2, channels}, partial.options());
   const double* part = partial.const_data_ptr<double>();
   double* sum = sums.mutable_data_ptr<double>();
   for (int64_t chunk = 0; chunk < chunks; chunk++) {
@@ -52,15 +48,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> edge_relu_stats(const Tensor& given_t
                                                            const Tensor& given_sign,
                                                            SGAS_GRAPH_ARGUMENTS) {
   check_graph(given_target.size(0), offsets, sources, out_offsets, out_targets, out_edges, degree);
-  TORCH_CHECK(given_target.sizes() == given_source.sizes(), "target and source differ in shape");
+  SGAS_CHECK(given_target.sizes() == given_source.sizes(), "target and source differ in shape");
   const Tensor target = with_dense_rows(given_target), source = with_dense_rows(given_source);
   const Tensor sign = given_sign.to(target.scalar_type()).contiguous();
   const int64_t channels = target.size(1), chunks = (target.size(0) + CHUNK - 1) / CHUNK;
-  TORCH_CHECK(sign.numel() == channels, "there have to be as many signs as channels");
-  Tensor selected = at::empty(target.sizes(), target.options());
-  Tensor places = at::empty(target.sizes(), target.options().dtype(place_type(degree)));
-  Tensor partial = at::zeros({chunks, 2, channels}, target.options().dtype(at::kDouble));
-  AT_DISPATCH_FLOATING_TYPES(target.scalar_type(), "edge_relu_stats", [&] {
+  SGAS_CHECK(sign.numel() == channels, "there have to be as many signs as channels");
+  Tensor selected = empty(target.sizes(), target.options());
+  Tensor places = empty(target.sizes(), target.options().dtype(place_type(degree)));
+  Tensor partial = zeros({chunks, 2, channels}, target.options().dtype(kDouble));
+  SGAS_FLOATING_TYPES(target.scalar_type(), "edge_relu_stats", [&] {
     const Rows rows(offsets, sources, out_offsets, out_targets, out_edges);
     with_places(places, [&](auto* chosen) {
       visit_all(channels, Matrix<scalar_t>(target), Matrix<scalar_t>(source),
@@ -78,7 +74,7 @@ Tensor edge_gradients(const Tensor& given_grad, const std::optional<Tensor>& giv
                       const Tensor& selected, const Tensor& places, SGAS_GRAPH_ARGUMENTS) {
   check_graph(given_grad.size(0), SGAS_GRAPH);
   for (const Tensor* each : {&selected, &places}) {
-    TORCH_CHECK(each->sizes() == given_grad.sizes() && each->is_contiguous(),
+    SGAS_CHECK(each->sizes() == given_grad.sizes() && each->is_contiguous(),
                 "what edge_relu_stats gave has to come back as it was");
   }
   const Tensor grad = with_dense_rows(given_grad), target = with_dense_rows(given_target),
@@ -88,9 +84,9 @@ Tensor edge_gradients(const Tensor& given_grad, const std::optional<Tensor>& giv
   const Tensor constant = given_constant.to(type).contiguous();
   const Tensor slope = given_slope.to(type).contiguous();
   const Tensor factor = given_factor ? given_factor->to(type).contiguous()
-                                     : at::ones({channels}, target.options());
-  Tensor out = at::empty({target.size(0), 2 * channels}, target.options());
-  AT_DISPATCH_FLOATING_TYPES(type, "edge_relu_stats_backward", [&] {
+                                     : ones({channels}, target.options());
+  Tensor out = empty({target.size(0), 2 * channels}, target.options());
+  SGAS_FLOATING_TYPES(type, "edge_relu_stats_backward", [&] {
     const Rows rows(offsets, sources, out_offsets, out_targets, out_edges);
     with_places(places, [&](auto* chosen) {
       using Place = std::remove_pointer_t<decltype(chosen)>;
@@ -122,7 +118,7 @@ namespace {
 std::tuple<Tensor, Tensor> edge_relu_stats_backward(
     const Tensor& grad, const Tensor& grad_total, const Tensor& grad_squares, const Tensor& target,
     const Tensor& source, const Tensor& selected, const Tensor& places, SGAS_GRAPH_ARGUMENTS) {
-  const Tensor both = edge_gradients(grad, std::nullopt, grad_total, grad_squares.mul(2), target,
+  const Tensor both = edge_gradients(grad, std::nullopt, grad_total, doubled(grad_squares), target,
                                      source, selected, places, SGAS_GRAPH);
   const int64_t channels = target.size(1);
   return {both.narrow(1, 0, channels).contiguous(), both.narrow(1, channels, channels).contiguous()};
@@ -130,18 +126,13 @@ std::tuple<Tensor, Tensor> edge_relu_stats_backward(
 
 }  // namespace
 
-TORCH_LIBRARY_FRAGMENT(sgas_gcn, m) {
-  m.def("edge_relu_stats(Tensor target, Tensor source, Tensor sign, " SGAS_GRAPH_SCHEMA
+SGAS_OPERATORS(sgas_gcn, m) {
+  m.add<&edge_relu_stats>("edge_relu_stats(Tensor target, Tensor source, Tensor sign, " SGAS_GRAPH_SCHEMA
         ") -> (Tensor selected, Tensor places, Tensor total, Tensor squares)");
-  m.def(
+  m.add<&edge_relu_stats_backward>(
       "edge_relu_stats_backward(Tensor grad_selected, Tensor grad_total, Tensor grad_squares, "
       "Tensor target, Tensor source, Tensor selected, Tensor places, " SGAS_GRAPH_SCHEMA
       ") -> (Tensor grad_target, Tensor grad_source)");
-}
-
-TORCH_LIBRARY_IMPL(sgas_gcn, CPU, m) {
-  m.impl("edge_relu_stats", edge_relu_stats);
-  m.impl("edge_relu_stats_backward", edge_relu_stats_backward);
 }
 
 }  // namespace sgas

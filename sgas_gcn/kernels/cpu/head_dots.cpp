@@ -1,8 +1,6 @@
 // Products of each node's values with two vectors, head by head: scores of attention. A matrix
 // product with so few columns takes five times as long.
 
-#include <ATen/ops/empty.h>
-#include <torch/library.h>
 
 #include "columns.h"
 
@@ -13,18 +11,18 @@ std::tuple<Tensor, Tensor> head_dots(const Tensor& values, const Tensor& vectors
                                      const Tensor& shifts, int64_t heads) {
   check_dense_rows(values, "values");
   const int64_t columns = values.size(1), channels = columns / heads;
-  TORCH_CHECK(vectors.is_contiguous() && vectors.numel() == 2 * columns &&
+  SGAS_CHECK(vectors.is_contiguous() && vectors.numel() == 2 * columns &&
                   shifts.is_contiguous() && shifts.numel() == 2 * heads,
               "there have to be two vectors of all columns, and two shifts a head");
-  Tensor first = at::empty({values.size(0), heads}, values.options());
-  Tensor second = at::empty(first.sizes(), values.options());
-  AT_DISPATCH_FLOATING_TYPES(values.scalar_type(), "head_dots", [&] {
+  Tensor first = empty({values.size(0), heads}, values.options());
+  Tensor second = empty(first.sizes(), values.options());
+  SGAS_FLOATING_TYPES(values.scalar_type(), "head_dots", [&] {
     const auto from = reading<scalar_t>(values);
     const scalar_t* by = vectors.const_data_ptr<scalar_t>();
     const scalar_t* plus = shifts.const_data_ptr<scalar_t>();
     scalar_t* one = first.mutable_data_ptr<scalar_t>();
     scalar_t* two = second.mutable_data_ptr<scalar_t>();
-    at::parallel_for(0, values.size(0), grain_of(2 * columns), [&](int64_t begin, int64_t end) {
+    parallel_for(0, values.size(0), grain_of(2 * columns), [&](int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; row++) {
         for (int64_t head = 0; head < heads; head++) {
           const scalar_t* at = from.row(row) + head * channels;
@@ -52,11 +50,11 @@ std::tuple<Tensor, Tensor> head_dots(const Tensor& values, const Tensor& vectors
 // Float64 `[2, columns]`: the gradients of the vectors, from those of both results.
 Tensor head_dots_backward(const Tensor& values, const Tensor& first, const Tensor& second) {
   check_dense_rows(values, "values");
-  TORCH_CHECK(first.is_contiguous() && second.is_contiguous() && first.sizes() == second.sizes(),
+  SGAS_CHECK(first.is_contiguous() && second.is_contiguous() && first.sizes() == second.sizes(),
               "the gradients have to be contiguous");
   const int64_t heads = first.size(1), channels = values.size(1) / heads;
-  Tensor out = at::empty({2, values.size(1)}, values.options().dtype(at::kDouble));
-  AT_DISPATCH_FLOATING_TYPES(values.scalar_type(), "head_dots_backward", [&] {
+  Tensor out = empty({2, values.size(1)}, values.options().dtype(kDouble));
+  SGAS_FLOATING_TYPES(values.scalar_type(), "head_dots_backward", [&] {
     const auto from = reading<scalar_t>(values);
     const scalar_t* one = first.const_data_ptr<scalar_t>();
     const scalar_t* two = second.const_data_ptr<scalar_t>();
@@ -83,16 +81,11 @@ Tensor head_dots_backward(const Tensor& values, const Tensor& first, const Tenso
 
 }  // namespace
 
-TORCH_LIBRARY_FRAGMENT(sgas_gcn, m) {
-  m.def(
+SGAS_OPERATORS(sgas_gcn, m) {
+  m.add<&head_dots>(
       "head_dots(Tensor values, Tensor vectors, Tensor shifts, int heads) -> (Tensor first, "
       "Tensor second)");
-  m.def("head_dots_backward(Tensor values, Tensor first, Tensor second) -> Tensor");
-}
-
-TORCH_LIBRARY_IMPL(sgas_gcn, CPU, m) {
-  m.impl("head_dots", head_dots);
-  m.impl("head_dots_backward", head_dots_backward);
+  m.add<&head_dots_backward>("head_dots_backward(Tensor values, Tensor first, Tensor second) -> Tensor");
 }
 
 }  // namespace sgas

@@ -175,8 +175,10 @@ inline void over_channels(int64_t channels, Body&& body) {
   using Two = Block<T, Vector<T>, 2>;
   using One = Block<T, Vector<T>, 1>;
   int64_t c = 0;
-  for (; c + Most::width <= channels; c += Most::width) body(Most{}, c);
-  for (; most > 2 && c + Two::width <= channels; c += Two::width) body(Two{}, c);
+  if constexpr (TUNED<T>) {
+    for (; c + Most::width <= channels; c += Most::width) body(Most{}, c);
+    for (; most > 2 && c + Two::width <= channels; c += Two::width) body(Two{}, c);
+  }
   for (; c + One::width <= channels; c += One::width) body(One{}, c);
   for (; c < channels; c++) body(Block<T, T, 1>{}, c);
 }

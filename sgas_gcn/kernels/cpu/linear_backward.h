@@ -20,7 +20,7 @@ struct Linear {
   bool fresh = false;                // grad_inputs are written, not added to
   int64_t columns, stride;           // D, and the length of a row of the gradient
 
-  Linear(at::TensorList given, const Tensor& weight, at::TensorList grads)
+  Linear(List<Tensor> given, const Tensor& weight, List<Tensor> grads)
       : columns(weight.size(0)), stride(Padded<T>(0, weight.size(0)).stride) {
     // Rows a page apart would share a few lines of the first cache.
     if (stride * sizeof(T) % 4096 == 0) stride += Whole<T>::lanes;
@@ -60,7 +60,7 @@ inline int64_t groups_of(int64_t num_rows, int64_t numbers) {
 // Calls body(group, first row, last row) for a few rows at a time, the groups in parallel.
 template <class Body>
 void over_groups(int64_t num_rows, int64_t groups, Body&& body) {
-  at::parallel_for(0, groups, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, groups, 1, [&](int64_t begin, int64_t end) {
     for (int64_t group = begin; group < end; group++) {
       const int64_t stop = num_rows * (group + 1) / groups;
       for (int64_t row = num_rows * group / groups; row < stop; row += ROWS_IN_CACHE) {
@@ -166,7 +166,7 @@ void linear_backward(const Linear<T>& linear, const Tensor& grad, Tensor grad_we
                   });
 }
 
-inline bool all_dense(at::TensorList matrices) {
+inline bool all_dense(List<Tensor> matrices) {
   return std::all_of(matrices.begin(), matrices.end(), [](const Tensor& matrix) {
     return matrix.dim() == 2 && (matrix.size(1) <= 1 || matrix.stride(1) == 1);
   });

@@ -5,8 +5,6 @@
 // written as a whole. What does not go by registers goes through a library, by tiles of rows. The
 // mathematics and the conventions are those of `kernels/torch_columns.py`.
 
-#include <ATen/ops/sum.h>
-#include <torch/library.h>
 
 #include "linear_backward.h"
 #include "norms.h"
@@ -15,7 +13,7 @@ namespace sgas {
 namespace {
 
 template <class T>
-std::vector<Factor<T>> factors_of(at::TensorList inputs, const std::vector<Padded<T>>& maps) {
+std::vector<Factor<T>> factors_of(List<Tensor> inputs, const std::vector<Padded<T>>& maps) {
   std::vector<Factor<T>> factors;
   for (size_t i = 0; i < inputs.size(); i++) {
     factors.push_back({reading<T>(inputs[i]), &maps[i]});
@@ -64,7 +62,7 @@ void relu_chunk(const std::vector<Factor<T>>& factors, int64_t first, int64_t la
 
 // Leaky ReLU of the products into y; float64 `[2, D]`.
 template <class T>
-Tensor small_relu_sums(at::TensorList inputs, const Tensor& weight,
+Tensor small_relu_sums(List<Tensor> inputs, const Tensor& weight,
                        const std::optional<Tensor>& bias, T slope, Tensor y) {
   const int64_t num_rows = y.size(0), columns = y.size(1);
   std::vector<Padded<T>> maps;
@@ -76,11 +74,11 @@ Tensor small_relu_sums(at::TensorList inputs, const Tensor& weight,
   const int64_t chunks = std::max<int64_t>(1, (num_rows + ROWS_OF_A_CHUNK - 1) / ROWS_OF_A_CHUNK);
   std::vector<T> shifts(stride);
   if (bias) std::copy_n(bias->const_data_ptr<T>(), columns, shifts.begin());
-  Tensor partial = at::zeros({chunks, 2, stride}, y.options().dtype(at::kDouble));
+  Tensor partial = zeros({chunks, 2, stride}, y.options().dtype(kDouble));
   double* sums = partial.mutable_data_ptr<double>();
   const bool streamed = static_cast<int64_t>(y.nbytes()) >= STREAMED_BYTES;
   const auto to = writing<T>(y);
-  at::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
     for (int64_t chunk = begin; chunk < end; chunk++) {
       const int64_t first = chunk * ROWS_OF_A_CHUNK;
       const int64_t last = std::min(num_rows, first + ROWS_OF_A_CHUNK);
@@ -99,28 +97,27 @@ Tensor small_relu_sums(at::TensorList inputs, const Tensor& weight,
   return partial[0].narrow(1, 0, columns).contiguous();
 }
 
-Tensor large_relu_sums(at::TensorList inputs, const Tensor& weight,
+Tensor large_relu_sums(List<Tensor> inputs, const Tensor& weight,
                        const std::optional<Tensor>& bias, double slope, const Tensor& y) {
-  Tensor sums = at::zeros({2, y.size(1)}, y.options().dtype(at::kDouble));
+  Tensor sums = zeros({2, y.size(1)}, y.options().dtype(kDouble));
   over_tiles(y.size(0), y.size(1), [&](int64_t first, int64_t count) {
     Tensor tile = y.narrow(0, first, count);
     for (size_t i = 0; i < inputs.size(); i++) {
       const Tensor matrix = part_of(weight, i, inputs.size()).t();
       product(tile, inputs[i].narrow(0, first, count), matrix, i > 0);
     }
-    if (bias) tile.add_(*bias);
-    sums.add_(relu_sums_(tile, slope));
+    if (bias) add_row(tile, *bias);
+    add_row(sums.view({1, 2 * y.size(1)}), relu_sums_(tile, slope));
   });
   return sums;
 }
 
-std::tuple<Tensor, Tensor> linear_norm(at::TensorList inputs, const Tensor& weight,
+std::tuple<Tensor, Tensor> linear_norm(List<Tensor> inputs, const Tensor& weight,
                                        const std::optional<Tensor>& bias, double negative_slope,
                                        SGAS_NORMS_ARGUMENTS) {
-  const at::AutoDispatchBelowAutograd below;
-  Tensor y = at::empty({inputs[0].size(0), weight.size(0)}, inputs[0].options()), sums;
+  Tensor y = empty({inputs[0].size(0), weight.size(0)}, inputs[0].options()), sums;
   if (by_registers(weight, y.size(0)) && all_dense(inputs)) {
-    AT_DISPATCH_FLOATING_TYPES(y.scalar_type(), "linear_norm", [&] {
+    SGAS_FLOATING_TYPES(y.scalar_type(), "linear_norm", [&] {
       sums = small_relu_sums<scalar_t>(inputs, weight, bias,
                                        static_cast<scalar_t>(negative_slope), y);
     });
@@ -152,11 +149,11 @@ void before_relu(View<const T> grad, View<const T> y, View<const T> factors, int
 }
 
 void large_backward(const Tensor& grad, const Tensor& y, const Tensor& factors, double slope,
-                    at::TensorList inputs, const Tensor& weight, at::TensorList grad_inputs,
+                    List<Tensor> inputs, const Tensor& weight, List<Tensor> grad_inputs,
                     const Tensor& grad_weight, Tensor grad_bias) {
   Tensor buffer;
   over_tiles(y.size(0), y.size(1), [&](int64_t first, int64_t count) {
-    if (!buffer.defined()) buffer = at::empty({count, y.size(1)}, y.options());
+    if (!buffer.defined()) buffer = empty({count, y.size(1)}, y.options());
     Tensor grad_h = buffer.narrow(0, 0, count);
     apply_factors(grad.narrow(0, first, count), y.narrow(0, first, count), factors, slope, grad_h);
     for (size_t i = 0; i < inputs.size(); i++) {
@@ -169,23 +166,22 @@ void large_backward(const Tensor& grad, const Tensor& y, const Tensor& factors, 
                 inputs[i].narrow(0, first, count), true);
       }
     }
-    if (grad_bias.size(0)) grad_bias.add_(grad_h.sum(0));
+    if (grad_bias.size(0)) add_row(grad_bias.view({1, y.size(1)}), grad_h.sum(0));
   });
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> linear_norm_backward(
     const Tensor& grad, const Tensor& y, const Tensor& coefficients,
     const std::optional<Tensor>& scale, int64_t edges, bool training, double negative_slope,
-    at::TensorList inputs, const Tensor& weight, at::TensorList grad_inputs, bool of_weight,
+    List<Tensor> inputs, const Tensor& weight, List<Tensor> grad_inputs, bool of_weight,
     bool of_bias) {
-  const at::AutoDispatchBelowAutograd below;
   const int64_t num_rows = y.size(0), columns = y.size(1);
   const auto [factors, affine, of_scale] =
       norm_gradients(column_sums(grad, y, std::nullopt), coefficients, scale, num_rows, training, y);
-  Tensor grad_weight = at::zeros({of_weight ? columns : 0, weight.size(1)}, weight.options());
-  Tensor grad_bias = at::zeros({of_bias ? columns : 0}, weight.options());
+  Tensor grad_weight = zeros({of_weight ? columns : 0, weight.size(1)}, weight.options());
+  Tensor grad_bias = zeros({of_bias ? columns : 0}, weight.options());
   if (by_registers(weight, y.size(0)) && all_dense(inputs) && all_dense(grad_inputs) && !of_bias) {
-    AT_DISPATCH_FLOATING_TYPES(y.scalar_type(), "linear_norm_backward", [&] {
+    SGAS_FLOATING_TYPES(y.scalar_type(), "linear_norm_backward", [&] {
       const Tensor typed = factors.to(y.scalar_type());
       const auto g = reading<scalar_t>(grad), values = reading<scalar_t>(y);
       const scalar_t slope = static_cast<scalar_t>(negative_slope);
@@ -206,19 +202,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> linear_norm_backward(
 
 }  // namespace
 
-TORCH_LIBRARY_FRAGMENT(sgas_gcn, m) {
-  m.def("linear_norm(Tensor[] inputs, Tensor weight, Tensor? bias, float negative_slope, "
+SGAS_OPERATORS(sgas_gcn, m) {
+  m.add<&linear_norm>("linear_norm(Tensor[] inputs, Tensor weight, Tensor? bias, float negative_slope, "
         SGAS_NORMS_SCHEMA ") -> (Tensor y, Tensor coefficients)");
-  m.def(
+  m.add<&linear_norm_backward>(
       "linear_norm_backward(Tensor grad, Tensor y, Tensor coefficients, Tensor? scale, int edges, "
       "bool training, float negative_slope, Tensor[] inputs, Tensor weight, "
       "Tensor(a!)[] grad_inputs, bool of_weight, bool of_bias) -> (Tensor affine, "
       "Tensor of_scale, Tensor grad_weight, Tensor grad_bias)");
-}
-
-TORCH_LIBRARY_IMPL(sgas_gcn, CPU, m) {
-  m.impl("linear_norm", linear_norm);
-  m.impl("linear_norm_backward", linear_norm_backward);
 }
 
 }  // namespace sgas

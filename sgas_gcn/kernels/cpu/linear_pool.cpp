@@ -5,13 +5,6 @@
 // Backward, the gradient before the ReLU is made for some rows and used while it is in the cache.
 // Where a library is to multiply, these are three steps.
 
-#include <ATen/core/LegacyTypeDispatch.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/full.h>
-#include <ATen/ops/mm.h>
-#include <ATen/ops/zeros.h>
-#include <torch/library.h>
 
 #ifdef __linux__
 #include <sys/mman.h>
@@ -63,7 +56,7 @@ void pool_products(const std::vector<Factor<T>>& factors, int64_t start, int64_t
 }
 
 template <class T>
-void pool_mapped(at::TensorList inputs, const Tensor& weight, const Tensor& sign, int64_t size,
+void pool_mapped(List<Tensor> inputs, const Tensor& weight, const Tensor& sign, int64_t size,
                  T slope, Tensor y, int64_t stride, const Pool<T>& pool) {
   std::vector<Padded<T>> maps;
   std::vector<Factor<T>> factors;
@@ -79,7 +72,7 @@ void pool_mapped(at::TensorList inputs, const Tensor& weight, const Tensor& sign
   const bool streamed = static_cast<int64_t>(y.nbytes()) >= STREAMED_BYTES;
   const T* signs = sign.const_data_ptr<T>();
   const auto to = writing<T>(y);
-  at::parallel_for(0, clouds * chunks, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, clouds * chunks, 1, [&](int64_t begin, int64_t end) {
     for (int64_t part = begin; part < end; part++) {
       const int64_t cloud = part / chunks, channel = part % chunks * CHANNELS_AT_ONCE;
       const int64_t count = std::min(CHANNELS_AT_ONCE, channels - channel);
@@ -94,45 +87,56 @@ void pool_mapped(at::TensorList inputs, const Tensor& weight, const Tensor& sign
 }
 
 // The inputs with dense rows; they have to be of one length and fit the weight.
-std::vector<Tensor> checked(at::TensorList given, const Tensor& weight) {
+std::vector<Tensor> checked(List<Tensor> given, const Tensor& weight) {
   std::vector<Tensor> inputs;
   int64_t width = 0;
   for (const Tensor& x : given) {
-    TORCH_CHECK(x.dim() == 2 && x.size(0) == given[0].size(0), "inputs differ in length: ",
+    SGAS_CHECK(x.dim() == 2 && x.size(0) == given[0].size(0), "inputs differ in length: ",
                 x.sizes(), " and ", given[0].sizes());
     inputs.push_back(with_dense_rows(x));
     width += x.size(1);
   }
-  TORCH_CHECK(!inputs.empty() && weight.dim() == 2 && weight.size(1) == width, "weight ",
+  SGAS_CHECK(!inputs.empty() && weight.dim() == 2 && weight.size(1) == width, "weight ",
               weight.sizes(), " does not fit ", width, " columns of inputs");
   return inputs;
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> linear_pool(at::TensorList given,
+Tensor side_by_side(const std::vector<Tensor>& inputs) {
+  int64_t width = 0;
+  for (const Tensor& x : inputs) width += x.size(1);
+  Tensor all = empty({inputs[0].size(0), width}, inputs[0].options());
+  int64_t first = 0;
+  for (const Tensor& x : inputs) {
+    all.narrow(1, first, x.size(1)).copy_(x);
+    first += x.size(1);
+  }
+  return all;
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> linear_pool(List<Tensor> given,
                                                                const Tensor& weight,
                                                                const Tensor& sign, int64_t clouds,
                                                                double slope) {
-  const at::AutoDispatchBelowAutograd below;
   const auto inputs = checked(given, weight);
   const int64_t rows = inputs[0].size(0), channels = weight.size(0);
-  TORCH_CHECK(clouds > 0 && rows % clouds == 0 && rows > 0, clouds,
+  SGAS_CHECK(clouds > 0 && rows % clouds == 0 && rows > 0, clouds,
               " clouds of equal size do not fit ", rows, " points");
-  TORCH_CHECK(sign.numel() == channels, sign.numel(), " signs do not fit weight ", weight.sizes());
+  SGAS_CHECK(sign.numel() == channels, sign.numel(), " signs do not fit weight ", weight.sizes());
   if (!by_registers(weight, rows)) {
-    const Tensor y = at::mm(at::cat(inputs, 1), weight.t());
+    const Tensor y = product_of(side_by_side(inputs), weight.t());
     return std::tuple_cat(std::make_tuple(y), pool_activation(y, sign, clouds, slope));
   }
   const int64_t stride = Padded<float>(0, channels).stride;  // no less than double's
   const auto options = weight.options();
-  Tensor y = at::empty({rows, channels}, options);
+  Tensor y = empty({rows, channels}, options);
   ask_for_huge_pages(y);
-  Tensor signs = at::zeros({stride}, options);
+  Tensor signs = zeros({stride}, options);
   signs.narrow(0, 0, channels).copy_(sign);
-  Tensor extremum = at::full({clouds, stride}, -INFINITY, options);
-  Tensor points = at::zeros({clouds, stride}, options.dtype(at::kInt));
-  Tensor total = at::zeros({clouds, stride}, options.dtype(at::kDouble));
-  Tensor squares = at::zeros({clouds, stride}, total.options());
-  AT_DISPATCH_FLOATING_TYPES(y.scalar_type(), "linear_pool", [&] {
+  Tensor extremum = full({clouds, stride}, -INFINITY, options);
+  Tensor points = zeros({clouds, stride}, options.dtype(kInt));
+  Tensor total = zeros({clouds, stride}, options.dtype(kDouble));
+  Tensor squares = zeros({clouds, stride}, total.options());
+  SGAS_FLOATING_TYPES(y.scalar_type(), "linear_pool", [&] {
     const Pool<scalar_t> pool{
         extremum.mutable_data_ptr<scalar_t>(), points.mutable_data_ptr<int32_t>(),
         total.mutable_data_ptr<double>(), squares.mutable_data_ptr<double>()};
@@ -146,17 +150,16 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> linear_pool(at::TensorList gi
 // The gradients of the inputs and of the weight; what is not wanted has no row.
 std::tuple<std::vector<Tensor>, Tensor> linear_pool_backward(
     const Tensor& grad_extremum, const Tensor& grad_total, const Tensor& grad_squares,
-    at::TensorList given, const Tensor& weight, const Tensor& given_y, const Tensor& points,
-    double slope, const c10::List<bool>& of_inputs, bool of_weight) {
-  const at::AutoDispatchBelowAutograd below;
+    List<Tensor> given, const Tensor& weight, const Tensor& given_y, const Tensor& points,
+    double slope, const Bools& of_inputs, bool of_weight) {
   const auto inputs = checked(given, weight);
   const Tensor y = with_dense_rows(given_y);
   const int64_t rows = inputs[0].size(0);
-  TORCH_CHECK(y.size(0) == rows && y.size(1) == weight.size(0) && of_inputs.size() == inputs.size(),
+  SGAS_CHECK(y.size(0) == rows && y.size(1) == weight.size(0) && of_inputs.size() == inputs.size(),
               "what linear_pool gave has to come back as it was");
   std::vector<Tensor> found, wanted;
   for (size_t i = 0; i < inputs.size(); i++) {
-    found.push_back(at::empty({of_inputs[i] ? rows : 0, inputs[i].size(1)}, y.options()));
+    found.push_back(empty({of_inputs[i] ? rows : 0, inputs[i].size(1)}, y.options()));
     wanted.push_back(of_inputs[i] ? found[i] : Tensor());
   }
   if (!by_registers(weight, rows)) {
@@ -164,15 +167,15 @@ std::tuple<std::vector<Tensor>, Tensor> linear_pool_backward(
         pool_activation_backward(grad_extremum, grad_total, grad_squares, y, points, slope);
     int64_t first = 0;
     for (Tensor& each : found) {
-      if (each.size(0)) at::mm_out(each, grad, weight.narrow(1, first, each.size(1)));
+      if (each.size(0)) write_product(each, grad, weight.narrow(1, first, each.size(1)));
       first += each.size(1);
     }
-    return {found, of_weight ? at::mm(grad.t(), at::cat(inputs, 1))
-                             : at::empty({0, weight.size(1)}, y.options())};
+    return {found, of_weight ? product_of(grad.t(), side_by_side(inputs))
+                             : empty({0, weight.size(1)}, y.options())};
   }
   const SpreadTensors tensors(grad_extremum, grad_total, grad_squares, points, y);
-  Tensor grad_weight = at::zeros({of_weight ? weight.size(0) : 0, weight.size(1)}, y.options());
-  AT_DISPATCH_FLOATING_TYPES(y.scalar_type(), "linear_pool_backward", [&] {
+  Tensor grad_weight = zeros({of_weight ? weight.size(0) : 0, weight.size(1)}, y.options());
+  SGAS_FLOATING_TYPES(y.scalar_type(), "linear_pool_backward", [&] {
     Linear<scalar_t> linear(inputs, weight, wanted);
     linear.fresh = true;
     const auto spread = tensors.of<scalar_t>(y, slope);
@@ -191,19 +194,14 @@ std::tuple<std::vector<Tensor>, Tensor> linear_pool_backward(
 
 }  // namespace
 
-TORCH_LIBRARY_FRAGMENT(sgas_gcn, m) {
-  m.def(
+SGAS_OPERATORS(sgas_gcn, m) {
+  m.add<&linear_pool>(
       "linear_pool(Tensor[] inputs, Tensor weight, Tensor sign, int clouds, float slope) -> "
       "(Tensor y, Tensor extremum, Tensor points, Tensor total, Tensor squares)");
-  m.def(
+  m.add<&linear_pool_backward>(
       "linear_pool_backward(Tensor grad_extremum, Tensor grad_total, Tensor grad_squares, "
       "Tensor[] inputs, Tensor weight, Tensor y, Tensor points, float slope, bool[] of_inputs, "
       "bool of_weight) -> (Tensor[] grad_inputs, Tensor grad_weight)");
-}
-
-TORCH_LIBRARY_IMPL(sgas_gcn, CPU, m) {
-  m.impl("linear_pool", linear_pool);
-  m.impl("linear_pool_backward", linear_pool_backward);
 }
 
 }  // namespace sgas

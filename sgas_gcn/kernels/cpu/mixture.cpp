@@ -1,7 +1,6 @@
 // The sum of all that leaves a cell state, and the backward pass of its terms over their length.
 // The mathematics and the conventions are those of `kernels/torch_columns.py`.
 
-#include <torch/library.h>
 
 #include <cmath>
 #include <vector>
@@ -33,13 +32,11 @@ struct Slot {
   std::vector<T> shift, masked;
 };
 
-using Coefficients = c10::List<std::optional<Tensor>>;
-
 // The pieces by slot. Slopes, and the shifts of LENGTH pieces, go into `numbers`.
 template <class T>
-std::vector<Slot<T>> slots_of(at::TensorList values, const Coefficients& coefficients,
-                              at::IntArrayRef kinds, at::IntArrayRef places,
-                              at::IntArrayRef counts, const T* scale, int64_t num_slots,
+std::vector<Slot<T>> slots_of(List<Tensor> values, const MaybeTensors& coefficients,
+                              List<int64_t> kinds, List<int64_t> places,
+                              List<int64_t> counts, const T* scale, int64_t num_slots,
                               int64_t channels, std::vector<T>& numbers, int64_t& lengths) {
   std::vector<Slot<T>> slots(num_slots);
   for (auto& slot : slots) slot.shift.assign(channels, 0), slot.masked.assign(channels, 0);
@@ -47,7 +44,7 @@ std::vector<Slot<T>> slots_of(at::TensorList values, const Coefficients& coeffic
   int64_t piece = 0;
   for (size_t term = 0; term < values.size(); term++) {
     const Tensor& y = values[term];
-    const std::optional<Tensor> own = coefficients.get(term);
+    const std::optional<Tensor> own = coefficients[term];
     const int64_t kind = kinds[term], columns = own ? own->size(1) : 0;
     const double* coefs = own ? own->const_data_ptr<double>() : nullptr;
     for (int64_t number = 0; number < counts[term]; number++, piece++) {
@@ -130,29 +127,29 @@ void mix_row(int64_t row, const std::vector<Slot<T>>& slots, int64_t channels, T
   }
 }
 
-std::tuple<std::vector<Tensor>, Tensor> mixture(at::TensorList values, const Coefficients& coefficients,
-                                   at::IntArrayRef kinds, at::IntArrayRef places,
-                                   at::IntArrayRef counts, const std::optional<Tensor>& scale,
-                                   const std::optional<Tensor>& mask, const Coefficients& bases,
+std::tuple<std::vector<Tensor>, Tensor> mixture(List<Tensor> values, const MaybeTensors& coefficients,
+                                   List<int64_t> kinds, List<int64_t> places,
+                                   List<int64_t> counts, const std::optional<Tensor>& scale,
+                                   const std::optional<Tensor>& mask, const MaybeTensors& bases,
                                    int64_t channels, double floor) {
   const int64_t num_rows = values[0].size(0), num_slots = static_cast<int64_t>(bases.size());
   int64_t num_lengths = 0;
   for (size_t term = 0; term < values.size(); term++) {
     check_dense_rows(values[term], "each of values");
-    TORCH_CHECK(values[term].size(0) == num_rows, "values differ in their rows");
+    SGAS_CHECK(values[term].size(0) == num_rows, "values differ in their rows");
     if (kinds[term] == LENGTH) num_lengths += counts[term];
   }
-  TORCH_CHECK(places.size() <= 32 * static_cast<size_t>(num_slots), "too many pieces for a slot");
+  SGAS_CHECK(places.size() <= 32 * static_cast<size_t>(num_slots), "too many pieces for a slot");
   std::vector<Tensor> outs;
   for (int64_t slot = 0; slot < num_slots; slot++) {
-    outs.push_back(at::empty({num_rows, channels}, values[0].options()));
-    const std::optional<Tensor> base = bases.get(slot);
+    outs.push_back(empty({num_rows, channels}, values[0].options()));
+    const std::optional<Tensor> base = bases[slot];
     if (!base) continue;
     check_dense_rows(*base, "each of bases");
-    TORCH_CHECK(base->sizes() == outs[slot].sizes(), "a base has to be of the sum's shape");
+    SGAS_CHECK(base->sizes() == outs[slot].sizes(), "a base has to be of the sum's shape");
   }
-  Tensor inverse = at::empty({num_rows, num_lengths}, values[0].options());
-  AT_DISPATCH_FLOATING_TYPES(inverse.scalar_type(), "mixture", [&] {
+  Tensor inverse = empty({num_rows, num_lengths}, values[0].options());
+  SGAS_FLOATING_TYPES(inverse.scalar_type(), "mixture", [&] {
     std::vector<scalar_t> numbers;
     int64_t lengths = 0;
     const Tensor weights = scale ? scale->contiguous() : Tensor();
@@ -160,15 +157,15 @@ std::tuple<std::vector<Tensor>, Tensor> mixture(at::TensorList values, const Coe
     const scalar_t* counted = mask ? mask->const_data_ptr<scalar_t>() : nullptr;
     auto slots = slots_of<scalar_t>(values, coefficients, kinds, places, counts, by,
                                           num_slots, channels, numbers, lengths);
-    for (const auto& slot : slots) TORCH_CHECK(slot.pieces.size() <= 32, "too many pieces");
+    for (const auto& slot : slots) SGAS_CHECK(slot.pieces.size() <= 32, "too many pieces");
     for (int64_t slot = 0; slot < num_slots; slot++) {
       slots[slot].out = writing<scalar_t>(outs[slot]);
-      const std::optional<Tensor> base = bases.get(slot);
+      const std::optional<Tensor> base = bases[slot];
       slots[slot].base = base ? reading<scalar_t>(*base) : View<const scalar_t>{nullptr, 0};
     }
     scalar_t* found = inverse.mutable_data_ptr<scalar_t>();
     const int64_t work = static_cast<int64_t>(places.size()) * channels;
-    at::parallel_for(0, num_rows, grain_of(work), [&](int64_t begin, int64_t end) {
+    parallel_for(0, num_rows, grain_of(work), [&](int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; row++) {
         mix_row<scalar_t>(row, slots, channels, counted == nullptr ? 0 : counted[row],
                           static_cast<scalar_t>(floor), found + row * num_lengths);
@@ -190,13 +187,13 @@ Tensor length_backward(const Tensor& grad, const Tensor& y,
   if (out) check_dense_rows(*out, "out");
   const int64_t edges = inverse.size(1), channels = y.size(1) / std::max<int64_t>(edges, 1);
   const int64_t num_rows = y.size(0), columns = y.size(1);
-  TORCH_CHECK(grad.sizes() == y.sizes() && (!out || out->sizes() == y.sizes()),
+  SGAS_CHECK(grad.sizes() == y.sizes() && (!out || out->sizes() == y.sizes()),
               "grad, y and out differ in shape");
   const int64_t chunks = (num_rows + ROWS_OF_A_CHUNK - 1) / ROWS_OF_A_CHUNK;
-  Tensor partial = at::zeros({chunks, edges}, y.options().dtype(at::kDouble));
+  Tensor partial = zeros({chunks, edges}, y.options().dtype(kDouble));
   const Tensor typed = coefficients ? coefficients->narrow(0, 0, 2).to(y.scalar_type()) : Tensor();
   const Tensor weights = scale ? scale->contiguous() : Tensor();
-  AT_DISPATCH_FLOATING_TYPES(y.scalar_type(), "length_backward", [&] {
+  SGAS_FLOATING_TYPES(y.scalar_type(), "length_backward", [&] {
     const auto g = reading<scalar_t>(grad), values = reading<scalar_t>(y);
     const auto lengths = reading<scalar_t>(inverse);
     const View<scalar_t> to = out ? writing<scalar_t>(*out) : View<scalar_t>{nullptr, 0};
@@ -204,7 +201,7 @@ Tensor length_backward(const Tensor& grad, const Tensor& y,
     const scalar_t* by = scale ? weights.const_data_ptr<scalar_t>() : nullptr;
     double* sums = partial.mutable_data_ptr<double>();
     const int64_t grain = std::max<int64_t>(1, grain_of(columns) / ROWS_OF_A_CHUNK);
-    at::parallel_for(0, chunks, grain, [&](int64_t begin, int64_t end) {
+    parallel_for(0, chunks, grain, [&](int64_t begin, int64_t end) {
       for (int64_t chunk = begin; chunk < end; chunk++) {
         const int64_t stop = std::min(num_rows, (chunk + 1) * ROWS_OF_A_CHUNK);
         for (int64_t row = chunk * ROWS_OF_A_CHUNK; row < stop; row++) {
@@ -259,17 +256,17 @@ Tensor skip_backward(const Tensor& grad, const Tensor& x, const std::optional<Te
   if (grad_x) check_dense_rows(*grad_x, "grad_x");
   const int64_t num_rows = x.size(0), channels = x.size(1);
   const int64_t edges = scale ? scale->numel() : grad.size(1) / std::max<int64_t>(channels, 1);
-  TORCH_CHECK(grad.size(0) == num_rows && grad.size(1) == edges * channels,
+  SGAS_CHECK(grad.size(0) == num_rows && grad.size(1) == edges * channels,
               "grad ", grad.sizes(), " does not fit ", edges, " edges of x ", x.sizes());
   const int64_t chunks = (num_rows + ROWS_OF_A_CHUNK - 1) / ROWS_OF_A_CHUNK;
-  Tensor partial = at::zeros({chunks, edges}, x.options().dtype(at::kDouble));
+  Tensor partial = zeros({chunks, edges}, x.options().dtype(kDouble));
   const Tensor weights = scale ? scale->contiguous() : Tensor();
-  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "skip_backward", [&] {
+  SGAS_FLOATING_TYPES(x.scalar_type(), "skip_backward", [&] {
     const auto g = reading<scalar_t>(grad), own = reading<scalar_t>(x);
     const View<scalar_t> to = grad_x ? writing<scalar_t>(*grad_x) : View<scalar_t>{nullptr, 0};
     const scalar_t* by = scale ? weights.const_data_ptr<scalar_t>() : nullptr;
     double* sums = partial.mutable_data_ptr<double>();
-    at::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
+    parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
       for (int64_t chunk = begin; chunk < end; chunk++) {
         const int64_t last = std::min(num_rows, (chunk + 1) * ROWS_OF_A_CHUNK);
         for (int64_t e = 0; e < edges; e++) {
@@ -285,21 +282,15 @@ Tensor skip_backward(const Tensor& grad, const Tensor& x, const std::optional<Te
 
 }  // namespace
 
-TORCH_LIBRARY_FRAGMENT(sgas_gcn, m) {
-  m.def(
+SGAS_OPERATORS(sgas_gcn, m) {
+  m.add<&mixture>(
       "mixture(Tensor[] values, Tensor?[] coefficients, int[] kinds, int[] slots, int[] counts, "
       "Tensor? scale, Tensor? mask, Tensor?[] bases, int channels, float floor) -> (Tensor[] outs, "
       "Tensor inverse)");
-  m.def("skip_backward(Tensor grad, Tensor x, Tensor? scale, Tensor(a!)? grad_x) -> Tensor");
-  m.def(
+  m.add<&skip_backward>("skip_backward(Tensor grad, Tensor x, Tensor? scale, Tensor(a!)? grad_x) -> Tensor");
+  m.add<&length_backward>(
       "length_backward(Tensor grad, Tensor y, Tensor? coefficients, Tensor inverse, "
       "Tensor? scale, float floor, Tensor(a!)? out) -> Tensor");
-}
-
-TORCH_LIBRARY_IMPL(sgas_gcn, CPU, m) {
-  m.impl("mixture", mixture);
-  m.impl("length_backward", length_backward);
-  m.impl("skip_backward", skip_backward);
 }
 
 }  // namespace sgas

@@ -3,8 +3,6 @@
 // `nearest` computes the rows itself, as squared distances in few dimensions, so that a row never
 // leaves the first cache; `smallest` takes rows that a matrix product has made.
 
-#include <ATen/ops/empty.h>
-#include <torch/library.h>
 
 #include <numeric>
 #include <vector>
@@ -138,16 +136,16 @@ void distances_from(const T* cloud, int64_t i, int64_t dimensions, int64_t size,
 }
 
 Tensor nearest(const Tensor& x, int64_t width) {
-  TORCH_CHECK(x.dim() == 3 && x.size(2) <= DIMENSIONS, "clouds have to be [B, P, C] with C up to ",
+  SGAS_CHECK(x.dim() == 3 && x.size(2) <= DIMENSIONS, "clouds have to be [B, P, C] with C up to ",
               DIMENSIONS, ", not ", x.sizes());
   const int64_t clouds = x.size(0), size = x.size(1), dimensions = x.size(2);
-  TORCH_CHECK(width >= 1 && width <= size, "a cloud of ", size, " points has no ", width);
+  SGAS_CHECK(width >= 1 && width <= size, "a cloud of ", size, " points has no ", width);
   const Tensor columns = x.transpose(1, 2).contiguous();
-  Tensor index = at::empty({clouds, size, width}, x.options().dtype(at::kLong));
+  Tensor index = empty({clouds, size, width}, x.options().dtype(kLong));
   int64_t* out = index.mutable_data_ptr<int64_t>();
-  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "nearest", [&] {
+  SGAS_FLOATING_TYPES(x.scalar_type(), "nearest", [&] {
     const scalar_t* all = columns.const_data_ptr<scalar_t>();
-    at::parallel_for(0, clouds * size, 64, [&](int64_t begin, int64_t end) {
+    parallel_for(0, clouds * size, 64, [&](int64_t begin, int64_t end) {
       Selector<scalar_t> select(size, width);
       std::vector<scalar_t> row(size);
       for (int64_t point = begin; point < end; point++) {
@@ -162,15 +160,15 @@ Tensor nearest(const Tensor& x, int64_t width) {
 
 Tensor smallest(const Tensor& rows, int64_t width) {
   const int64_t size = rows.size(-1);
-  TORCH_CHECK(width >= 1 && width <= size, "a row of ", size, " has no ", width, " entries");
+  SGAS_CHECK(width >= 1 && width <= size, "a row of ", size, " has no ", width, " entries");
   const Tensor dense = rows.contiguous();
   auto shape = rows.sizes().vec();
   shape.back() = width;
-  Tensor index = at::empty(shape, rows.options().dtype(at::kLong));
+  Tensor index = empty(shape, rows.options().dtype(kLong));
   int64_t* out = index.mutable_data_ptr<int64_t>();
-  AT_DISPATCH_FLOATING_TYPES(rows.scalar_type(), "smallest", [&] {
+  SGAS_FLOATING_TYPES(rows.scalar_type(), "smallest", [&] {
     const scalar_t* all = dense.const_data_ptr<scalar_t>();
-    at::parallel_for(0, rows.numel() / size, 64, [&](int64_t begin, int64_t end) {
+    parallel_for(0, rows.numel() / size, 64, [&](int64_t begin, int64_t end) {
       Selector<scalar_t> select(size, width);
       for (int64_t i = begin; i < end; i++) select(all + i * size, out + i * width);
     });
@@ -180,14 +178,9 @@ Tensor smallest(const Tensor& rows, int64_t width) {
 
 }  // namespace
 
-TORCH_LIBRARY_FRAGMENT(sgas_gcn, m) {
-  m.def("nearest(Tensor x, int width) -> Tensor");
-  m.def("smallest(Tensor rows, int width) -> Tensor");
-}
-
-TORCH_LIBRARY_IMPL(sgas_gcn, CPU, m) {
-  m.impl("nearest", nearest);
-  m.impl("smallest", smallest);
+SGAS_OPERATORS(sgas_gcn, m) {
+  m.add<&nearest>("nearest(Tensor x, int width) -> Tensor");
+  m.add<&smallest>("smallest(Tensor rows, int width) -> Tensor");
 }
 
 }  // namespace sgas

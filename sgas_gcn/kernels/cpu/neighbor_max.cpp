@@ -2,8 +2,6 @@
 
 #include "neighbor_max.h"
 
-#include <ATen/ops/empty.h>
-#include <torch/library.h>
 
 #include "neighbors.h"
 #include "ranges.h"
@@ -14,9 +12,9 @@ namespace {
 std::tuple<Tensor, Tensor> neighbor_max(const Tensor& given, SGAS_GRAPH_ARGUMENTS, bool relative) {
   check_graph(given.size(0), SGAS_GRAPH);
   const Tensor x = with_dense_rows(given);
-  Tensor best = at::empty(x.sizes(), x.options());
-  Tensor places = at::empty(x.sizes(), x.options().dtype(place_type(degree)));
-  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "neighbor_max", [&] {
+  Tensor best = empty(x.sizes(), x.options());
+  Tensor places = empty(x.sizes(), x.options().dtype(place_type(degree)));
+  SGAS_FLOATING_TYPES(x.scalar_type(), "neighbor_max", [&] {
     const Rows rows(offsets, sources, out_offsets, out_targets, out_edges);
     const int64_t channels = x.size(1);
     with_places(places, [&](auto* chosen) {
@@ -31,11 +29,11 @@ std::tuple<Tensor, Tensor> neighbor_max(const Tensor& given, SGAS_GRAPH_ARGUMENT
 Tensor neighbor_max_backward(const Tensor& given, const Tensor& places, SGAS_GRAPH_ARGUMENTS,
                              bool relative) {
   check_graph(given.size(0), SGAS_GRAPH);
-  TORCH_CHECK(places.sizes() == given.sizes() && places.is_contiguous(),
+  SGAS_CHECK(places.sizes() == given.sizes() && places.is_contiguous(),
               "the places have to be those of neighbor_max");
   const Tensor grad = with_dense_rows(given);
-  Tensor grad_x = at::empty(grad.sizes(), grad.options());
-  AT_DISPATCH_FLOATING_TYPES(grad.scalar_type(), "neighbor_max_backward", [&] {
+  Tensor grad_x = empty(grad.sizes(), grad.options());
+  SGAS_FLOATING_TYPES(grad.scalar_type(), "neighbor_max_backward", [&] {
     const Rows rows(offsets, sources, out_offsets, out_targets, out_edges);
     with_places(places, [&](auto* chosen) {
       using Place = std::remove_pointer_t<decltype(chosen)>;
@@ -55,16 +53,11 @@ Tensor neighbor_max_backward(const Tensor& given, const Tensor& places, SGAS_GRA
 
 }  // namespace
 
-TORCH_LIBRARY_FRAGMENT(sgas_gcn, m) {
-  m.def("neighbor_max(Tensor x, " SGAS_GRAPH_SCHEMA
+SGAS_OPERATORS(sgas_gcn, m) {
+  m.add<&neighbor_max>("neighbor_max(Tensor x, " SGAS_GRAPH_SCHEMA
         ", bool relative) -> (Tensor best, Tensor places)");
-  m.def("neighbor_max_backward(Tensor grad, Tensor places, " SGAS_GRAPH_SCHEMA
+  m.add<&neighbor_max_backward>("neighbor_max_backward(Tensor grad, Tensor places, " SGAS_GRAPH_SCHEMA
         ", bool relative) -> Tensor");
-}
-
-TORCH_LIBRARY_IMPL(sgas_gcn, CPU, m) {
-  m.impl("neighbor_max", neighbor_max);
-  m.impl("neighbor_max_backward", neighbor_max_backward);
 }
 
 }  // namespace sgas

@@ -7,7 +7,6 @@
 // on. The order of a sum is the same.
 #pragma once
 
-#include <ATen/Parallel.h>
 
 #include <atomic>
 #include <limits>
@@ -86,7 +85,7 @@ void max_rows(const Matrix<T>& x, int64_t channels, const Rows& rows, AfterMax a
               View<T> best, View<Place> places) {
   std::atomic<bool> found{false};
   const auto run = [&](auto with_nan) {
-    at::parallel_for(0, rows.count, grain_of(channels), [&](int64_t begin, int64_t end) {
+    parallel_for(0, rows.count, grain_of(channels), [&](int64_t begin, int64_t end) {
       if (max_nodes<tracked, with_nan.value>(begin, end, x, channels, rows, after, best, places)) {
         found = true;
       }
@@ -115,7 +114,7 @@ auto own_part(const typename B::Value& grad, int64_t node, const Rows& rows, boo
 template <class T, class Place>
 void collect_largest(const Matrix<T>& grad, int64_t channels, View<const Place> places,
                      const Rows& rows, bool relative, View<T> grad_x) {
-  at::parallel_for(0, rows.count, grain_of(channels), [&](int64_t begin, int64_t end) {
+  parallel_for(0, rows.count, grain_of(channels), [&](int64_t begin, int64_t end) {
     for (int64_t j = begin; j < end; j++) {
       over_channels<T, WIDE>(channels, [&](auto block, int64_t c) {
         using B = decltype(block);

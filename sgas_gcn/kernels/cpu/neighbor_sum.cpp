@@ -1,7 +1,5 @@
 // Sum over the neighbours of each node. The gradient is the same sum over the transposed graph.
 
-#include <ATen/ops/empty.h>
-#include <torch/library.h>
 
 #include "lanes.h"
 #include "rows.h"
@@ -12,7 +10,7 @@ namespace {
 template <class T>
 void sum_rows(const Matrix<T>& x, int64_t channels, int64_t num_nodes, const Index* offsets,
               const Index* nodes, T* out) {
-  at::parallel_for(0, num_nodes, grain_of(channels), [&](int64_t begin, int64_t end) {
+  parallel_for(0, num_nodes, grain_of(channels), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) {
       x.prefetch_far(i, channels);
       over_channels<T, WIDE>(channels, [&](auto block, int64_t c) {
@@ -29,8 +27,8 @@ void sum_rows(const Matrix<T>& x, int64_t channels, int64_t num_nodes, const Ind
 
 Tensor sum_over(const Tensor& given, const Tensor& offsets, const Tensor& nodes) {
   const Tensor x = with_dense_rows(given);
-  Tensor out = at::empty(x.sizes(), x.options());
-  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "neighbor_sum", [&] {
+  Tensor out = empty(x.sizes(), x.options());
+  SGAS_FLOATING_TYPES(x.scalar_type(), "neighbor_sum", [&] {
     sum_rows(Matrix<scalar_t>(x), x.size(1), x.size(0), offsets.const_data_ptr<Index>(),
              nodes.const_data_ptr<Index>(), out.mutable_data_ptr<scalar_t>());
   });
@@ -49,14 +47,9 @@ Tensor neighbor_sum_backward(const Tensor& grad, SGAS_GRAPH_ARGUMENTS) {
 
 }  // namespace
 
-TORCH_LIBRARY_FRAGMENT(sgas_gcn, m) {
-  m.def("neighbor_sum(Tensor x, " SGAS_GRAPH_SCHEMA ") -> Tensor");
-  m.def("neighbor_sum_backward(Tensor grad, " SGAS_GRAPH_SCHEMA ") -> Tensor");
-}
-
-TORCH_LIBRARY_IMPL(sgas_gcn, CPU, m) {
-  m.impl("neighbor_sum", neighbor_sum);
-  m.impl("neighbor_sum_backward", neighbor_sum_backward);
+SGAS_OPERATORS(sgas_gcn, m) {
+  m.add<&neighbor_sum>("neighbor_sum(Tensor x, " SGAS_GRAPH_SCHEMA ") -> Tensor");
+  m.add<&neighbor_sum_backward>("neighbor_sum_backward(Tensor grad, " SGAS_GRAPH_SCHEMA ") -> Tensor");
 }
 
 }  // namespace sgas

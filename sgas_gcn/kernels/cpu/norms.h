@@ -7,7 +7,7 @@ namespace sgas {
 
 // The parameters and running statistics of several norms side by side, and how they are used.
 struct Norms {
-  at::TensorList weight, bias, running_mean, running_var;
+  List<Tensor> weight, bias, running_mean, running_var;
   bool training;
   double momentum, eps;
 
@@ -18,8 +18,8 @@ struct Norms {
   "Tensor[] norm_weight, Tensor[] norm_bias, Tensor(a!)[] running_mean, "                  \
   "Tensor(b!)[] running_var, bool training, float momentum, float eps"
 #define SGAS_NORMS_ARGUMENTS                                                               \
-  at::TensorList norm_weight, at::TensorList norm_bias, at::TensorList running_mean,       \
-      at::TensorList running_var, bool training, double momentum, double eps
+  List<Tensor> norm_weight, List<Tensor> norm_bias, List<Tensor> running_mean,       \
+      List<Tensor> running_var, bool training, double momentum, double eps
 #define SGAS_NORMS \
   Norms { norm_weight, norm_bias, running_mean, running_var, training, momentum, eps }
 

@@ -3,9 +3,6 @@
 //
 // Neither a nor its norm is stored. The way back is in pools.h.
 
-#include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
-#include <torch/library.h>
 
 #include "pools.h"
 
@@ -31,7 +28,7 @@ template <class T>
 void pool_clouds(const Matrix<T>& x, int64_t clouds, int64_t size, int64_t channels, T slope,
                  const T* sign, const Pool<T>& pool) {
   const int64_t chunks = (channels + CHANNELS_AT_ONCE - 1) / CHANNELS_AT_ONCE;
-  at::parallel_for(0, clouds * chunks, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, clouds * chunks, 1, [&](int64_t begin, int64_t end) {
     for (int64_t part = begin; part < end; part++) {
       const int64_t cloud = part / chunks, channel = part % chunks * CHANNELS_AT_ONCE;
       const int64_t count = std::min(CHANNELS_AT_ONCE, channels - channel);
@@ -53,16 +50,16 @@ void pool_clouds(const Matrix<T>& x, int64_t clouds, int64_t size, int64_t chann
 std::tuple<Tensor, Tensor, Tensor, Tensor> pool_activation(const Tensor& given,
                                                            const Tensor& given_sign,
                                                            int64_t clouds, double slope) {
-  TORCH_CHECK(given.dim() == 2 && clouds > 0 && given.size(0) % clouds == 0 && given.size(0) > 0,
+  SGAS_CHECK(given.dim() == 2 && clouds > 0 && given.size(0) % clouds == 0 && given.size(0) > 0,
               clouds, " clouds of equal size do not fit ", given.sizes());
   const Tensor x = with_dense_rows(given), sign = given_sign.to(x.scalar_type()).contiguous();
   const int64_t channels = x.size(1), size = x.size(0) / clouds;
-  TORCH_CHECK(sign.numel() == channels, "there have to be as many signs as channels");
-  Tensor extremum = at::empty({clouds, channels}, x.options());
-  Tensor points = at::empty({clouds, channels}, x.options().dtype(at::kInt));
-  Tensor total = at::zeros({clouds, channels}, x.options().dtype(at::kDouble));
-  Tensor squares = at::zeros({clouds, channels}, total.options());
-  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "pool_activation", [&] {
+  SGAS_CHECK(sign.numel() == channels, "there have to be as many signs as channels");
+  Tensor extremum = empty({clouds, channels}, x.options());
+  Tensor points = empty({clouds, channels}, x.options().dtype(kInt));
+  Tensor total = zeros({clouds, channels}, x.options().dtype(kDouble));
+  Tensor squares = zeros({clouds, channels}, total.options());
+  SGAS_FLOATING_TYPES(x.scalar_type(), "pool_activation", [&] {
     const Pool<scalar_t> pool{
         extremum.mutable_data_ptr<scalar_t>(), points.mutable_data_ptr<int32_t>(),
         total.mutable_data_ptr<double>(), squares.mutable_data_ptr<double>()};
@@ -77,12 +74,12 @@ Tensor pool_activation_backward(const Tensor& grad_extremum, const Tensor& grad_
                                 const Tensor& points, double slope) {
   const Tensor x = with_dense_rows(given);
   const SpreadTensors tensors(grad_extremum, grad_total, grad_squares, points, x);
-  Tensor grad_x = at::empty(x.sizes(), x.options());
-  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "pool_activation_backward", [&] {
+  Tensor grad_x = empty(x.sizes(), x.options());
+  SGAS_FLOATING_TYPES(x.scalar_type(), "pool_activation_backward", [&] {
     const auto spread = tensors.of<scalar_t>(x, slope);
     const Matrix<scalar_t> values(x);
     scalar_t* out = grad_x.mutable_data_ptr<scalar_t>();
-    at::parallel_for(0, x.size(0), grain_of(x.size(1)), [&](int64_t begin, int64_t end) {
+    parallel_for(0, x.size(0), grain_of(x.size(1)), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; i++) {
         spread.template row<true>(i, values.row(i), values.row(i + 1), out + i * x.size(1));
       }
@@ -92,18 +89,13 @@ Tensor pool_activation_backward(const Tensor& grad_extremum, const Tensor& grad_
   return grad_x;
 }
 
-TORCH_LIBRARY_FRAGMENT(sgas_gcn, m) {
-  m.def(
+SGAS_OPERATORS(sgas_gcn, m) {
+  m.add<&pool_activation>(
       "pool_activation(Tensor x, Tensor sign, int clouds, float slope) -> (Tensor extremum, "
       "Tensor points, Tensor total, Tensor squares)");
-  m.def(
+  m.add<&pool_activation_backward>(
       "pool_activation_backward(Tensor grad_extremum, Tensor grad_total, Tensor grad_squares, "
       "Tensor x, Tensor points, float slope) -> Tensor");
-}
-
-TORCH_LIBRARY_IMPL(sgas_gcn, CPU, m) {
-  m.impl("pool_activation", pool_activation);
-  m.impl("pool_activation_backward", pool_activation_backward);
 }
 
 }  // namespace sgas

@@ -112,10 +112,10 @@ struct SpreadTensors {
                 const Tensor& points, const Tensor& values)
       : extremum(of_extremum.contiguous()),
         constant(of_total.to(values.scalar_type()).contiguous()),
-        factor(of_squares.mul(2).to(values.scalar_type()).contiguous()),
+        factor(doubled(of_squares).to(values.scalar_type()).contiguous()),
         points(points) {
     const auto sizes = points.sizes();
-    TORCH_CHECK(extremum.sizes() == sizes && constant.sizes() == sizes &&
+    SGAS_CHECK(extremum.sizes() == sizes && constant.sizes() == sizes &&
                     factor.sizes() == sizes && points.is_contiguous() &&
                     values.size(1) == sizes[1] && values.size(0) % sizes[0] == 0,
                 "what a pooling gave has to come back as it was");

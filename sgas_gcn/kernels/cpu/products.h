@@ -1,11 +1,8 @@
 // Matrix products by tiles of rows, whose results are used while they are in the cache.
 #pragma once
 
-#include <ATen/core/LegacyTypeDispatch.h>
-#include <ATen/ops/addmm.h>
-#include <ATen/ops/mm.h>
 
-#include "rows.h"
+#include "columns.h"
 
 namespace sgas {
 
@@ -14,7 +11,7 @@ constexpr int64_t TILE_NUMBERS = 1 << 16;  // for each thread: a quarter of a me
 // Calls body(first row, number of rows) tile by tile, for matrices of so many columns.
 template <class Body>
 void over_tiles(int64_t num_rows, int64_t columns, Body&& body) {
-  const int64_t numbers = TILE_NUMBERS * std::min(at::get_num_threads(), 16);
+  const int64_t numbers = TILE_NUMBERS * std::min(get_num_threads(), 16);
   const int64_t size = std::max<int64_t>(numbers / std::max<int64_t>(columns, 1) / 64 * 64, 128);
   for (int64_t first = 0; first < num_rows; first += size) {
     body(first, std::min(size, num_rows - first));
@@ -22,12 +19,27 @@ void over_tiles(int64_t num_rows, int64_t columns, Body&& body) {
 }
 
 // out = a · b, or out += a · b.
-inline void product(Tensor out, const Tensor& a, const Tensor& b, bool add) {
+inline void product(const Tensor& out, const Tensor& a, const Tensor& b, bool add) {
   if (add) {
-    at::addmm_out(out, out, a, b);
+    add_product(out, a, b);
   } else {
-    at::mm_out(out, a, b);
+    write_product(out, a, b);
   }
+}
+
+// Adds a row of numbers to all rows of a matrix.
+inline void add_row(const Tensor& to, const Tensor& row) {
+  const Tensor dense = row.contiguous();
+  SGAS_FLOATING_TYPES(to.scalar_type(), "add_row", [&] {
+    const auto rows = writing<scalar_t>(to);
+    const scalar_t* from = dense.const_data_ptr<scalar_t>();
+    const int64_t columns = to.size(1);
+    parallel_for(0, to.size(0), grain_of(columns), [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; r++) {
+        for (int64_t c = 0; c < columns; c++) rows.row(r)[c] += from[c];
+      }
+    });
+  });
 }
 
 // The columns of a weight `[D, C·inputs]` that belong to one of its inputs.

@@ -3,7 +3,6 @@
 // several steps for a range while what they hand on is in the cache.
 #pragma once
 
-#include <ATen/Parallel.h>
 
 #include <algorithm>
 
@@ -46,7 +45,7 @@ inline std::vector<int64_t> closed_ranges(const Rows& rows) {
 
 // Whether threads are to share ranges, since there are fewer than two for each of several.
 inline bool shared_by_threads(int64_t ranges) {
-  const int64_t threads = at::get_num_threads();
+  const int64_t threads = get_num_threads();
   return threads > 1 && ranges < 2 * threads;
 }
 
@@ -57,7 +56,7 @@ void over_closed_ranges(const Rows& rows, Alone&& alone, Together&& together) {
   const auto starts = closed_ranges(rows);
   const int64_t ranges = static_cast<int64_t>(starts.size()) - 1;
   if (shared_by_threads(ranges)) return together();
-  at::parallel_for(0, ranges, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, ranges, 1, [&](int64_t begin, int64_t end) {
     for (int64_t range = begin; range < end; range++) alone(starts[range], starts[range + 1]);
   });
 }
@@ -102,7 +101,7 @@ struct Groups {
   void over_ranges(Alone&& alone, Together&& together) const {
     if (shared_by_threads(static_cast<int64_t>(ranges.size()) - 1)) return together();
     const auto& parts = ranges.size() < starts.size() ? ranges : starts;
-    at::parallel_for(0, static_cast<int64_t>(parts.size()) - 1, 1, [&](int64_t begin, int64_t end) {
+    parallel_for(0, static_cast<int64_t>(parts.size()) - 1, 1, [&](int64_t begin, int64_t end) {
       Numbers<T> scratch;
       auto range = std::lower_bound(ranges.begin(), ranges.end(), parts[begin]);
       for (; *range < parts[end]; range++) alone(scratch, range[0], range[1]);

@@ -6,19 +6,15 @@
 // edges that enter it. Every operator takes all of it, so that its gradient has it too.
 #pragma once
 
-#include <ATen/Dispatch.h>
-#include <ATen/Parallel.h>
-#include <ATen/core/Tensor.h>
-#include <c10/util/Exception.h>
 
 #include <algorithm>
 #include <limits>
 
 #include "lanes.h"
+#include "tensor.h"
 
 namespace sgas {
 
-using at::Tensor;
 using Index = int32_t;  // numbers nodes and edges
 
 
@@ -49,15 +45,15 @@ struct Rows {
 };
 
 inline void check_graph(int64_t num_nodes, SGAS_GRAPH_ARGUMENTS) {
-  TORCH_CHECK(offsets.numel() == num_nodes + 1 && out_offsets.numel() == num_nodes + 1,
+  SGAS_CHECK(offsets.numel() == num_nodes + 1 && out_offsets.numel() == num_nodes + 1,
               "a graph of ", num_nodes, " nodes needs ", num_nodes + 1, " offsets, not ",
               offsets.numel(), " and ", out_offsets.numel());
-  TORCH_CHECK(degree <= std::numeric_limits<int32_t>::max(), "a node has ", degree, " edges");
+  SGAS_CHECK(degree <= std::numeric_limits<int32_t>::max(), "a node has ", degree, " edges");
   for (const Tensor* each : {&sources, &out_targets, &out_edges}) {
-    TORCH_CHECK(each->numel() == sources.numel(), "not all edges are told from both sides");
+    SGAS_CHECK(each->numel() == sources.numel(), "not all edges are told from both sides");
   }
   for (const Tensor* each : {&offsets, &sources, &out_offsets, &out_targets, &out_edges}) {
-    TORCH_CHECK(each->scalar_type() == at::kInt && each->is_contiguous(),
+    SGAS_CHECK(each->scalar_type() == kInt && each->is_contiguous(),
                 "a graph has to be contiguous and of int32, not ", each->scalar_type());
   }
 }
@@ -86,7 +82,7 @@ struct Matrix {
 };
 
 // The type of a number that says which of a node's edges was chosen, the first being 0.
-inline at::ScalarType place_type(int64_t degree) { return degree <= 256 ? at::kByte : at::kInt; }
+inline ScalarType place_type(int64_t degree) { return degree <= 256 ? kByte : kInt; }
 
 // The matrix as it is where each row is contiguous, as a column slice's are; else a copy.
 inline Tensor with_dense_rows(const Tensor& matrix) {
@@ -104,10 +100,10 @@ inline int64_t grain_of(int64_t numbers) { return std::max<int64_t>(1, 16384 / (
 // Runs a lambda that takes a pointer to the places of a tensor.
 template <class Body>
 void with_places(const Tensor& places, Body&& body) {
-  if (places.scalar_type() == at::kByte) {
+  if (places.scalar_type() == kByte) {
     body(static_cast<uint8_t*>(places.data_ptr()));
   } else {
-    TORCH_CHECK(places.scalar_type() == at::kInt, "places are uint8 or int32");
+    SGAS_CHECK(places.scalar_type() == kInt, "places are uint8 or int32");
     body(static_cast<int32_t*>(places.data_ptr()));
   }
 }

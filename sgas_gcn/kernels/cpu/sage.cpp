@@ -5,9 +5,6 @@
 // steps for a range, so that what they hand on is in the cache. The mathematics and the conventions
 // are those of `kernels/messages.py`.
 
-#include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
-#include <torch/library.h>
 
 #include <limits>
 
@@ -27,7 +24,7 @@ Tensor part(const Tensor& weight, int64_t which, int64_t edge) {
 }
 
 void check_weights(const Tensor& x, const Tensor& pre, const Tensor& weight) {
-  TORCH_CHECK(x.dim() == 2 && pre.dim() == 2 && weight.dim() == 2 && pre.size(1) == x.size(1) &&
+  SGAS_CHECK(x.dim() == 2 && pre.dim() == 2 && weight.dim() == 2 && pre.size(1) == x.size(1) &&
                   weight.size(1) == 2 * x.size(1) && weight.size(0) == pre.size(0) &&
                   x.size(1) > 0 && pre.size(0) % x.size(1) == 0,
               "pre ", pre.sizes(), " and weight ", weight.sizes(), " do not fit ", x.sizes());
@@ -79,7 +76,7 @@ struct Forward {
   // All rows, by threads that share them.
   template <bool streamed, bool tracked>
   void all(const Tensor& like) const {
-    const Tensor projected = at::empty({rows.count, channels}, like.options());
+    const Tensor projected = empty({rows.count, channels}, like.options());
     const auto to = writing<T>(projected);
     const auto in_chunks = [&](auto&& body) { over_chunks(rows.count, body); };
     in_chunks([&](int64_t first, int64_t last) { project(first, last, to); });
@@ -110,12 +107,12 @@ std::tuple<Tensor, Tensor, Tensor> sage(const Tensor& given, const Tensor& pre,
   check_weights(given, pre, weight);
   const Tensor x = with_dense_rows(given);
   const int64_t columns = pre.size(0), channels = weight.size(1) / 2, edges = columns / channels;
-  Tensor y = at::empty({x.size(0), columns}, x.options());
-  Tensor message = at::empty(y.sizes(), y.options());
+  Tensor y = empty({x.size(0), columns}, x.options());
+  Tensor message = empty(y.sizes(), y.options());
   const auto options = y.options().dtype(place_type(degree));
-  Tensor places = tracked ? at::empty(y.sizes(), options) : at::empty({0}, options);
+  Tensor places = tracked ? empty(y.sizes(), options) : empty({0}, options);
   const bool streamed = static_cast<int64_t>(y.nbytes()) >= STREAMED_BYTES;
-  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "sage", [&] {
+  SGAS_FLOATING_TYPES(x.scalar_type(), "sage", [&] {
     const Rows rows(offsets, sources, out_offsets, out_targets, out_edges);
     with_places(places, [&](auto* chosen) {
       using Place = std::remove_pointer_t<decltype(chosen)>;
@@ -196,12 +193,12 @@ struct Backward {
   // All rows, by threads that share them.
   void all(const Groups& groups, const Tensor& like) {
     const int64_t stride = own.stride;
-    const Tensor message_tensor = at::empty({rows.count, stride}, like.options());
-    const Tensor projected_tensor = at::empty({rows.count, stride}, like.options());
+    const Tensor message_tensor = empty({rows.count, stride}, like.options());
+    const Tensor projected_tensor = empty({rows.count, stride}, like.options());
     const auto grad_message = writing<T>(message_tensor);
     const auto grad_projected = writing<T>(projected_tensor);
     const auto in_groups = [&](auto&& body) {
-      at::parallel_for(0, groups.count(), 1, [&](int64_t begin, int64_t end) {
+      parallel_for(0, groups.count(), 1, [&](int64_t begin, int64_t end) {
         Numbers<T> buffer(ROWS_IN_CACHE * stride);
         groups.by_rows(groups.starts[begin], groups.starts[end], ROWS_IN_CACHE,
                        [&](int64_t group, int64_t row, int64_t stop) {
@@ -232,18 +229,18 @@ std::tuple<Tensor, Tensor, Tensor> sage_backward(
   const std::optional<Tensor> scale =
       given_scale ? std::optional(given_scale->contiguous()) : std::nullopt;
   const int64_t columns = weight.size(0), channels = weight.size(1) / 2, edges = columns / channels;
-  TORCH_CHECK(places.sizes() == y.sizes() && message.sizes() == y.sizes() &&
+  SGAS_CHECK(places.sizes() == y.sizes() && message.sizes() == y.sizes() &&
                   grad.sizes() == y.sizes() && y.is_contiguous() && places.is_contiguous() &&
                   message.is_contiguous() && y.size(0) == x.size(0) && y.size(1) == columns &&
                   inverse.numel() == x.size(0) * edges && (!scale || scale->numel() == edges) &&
                   (!grad_x || grad_x->sizes() == x.sizes()),
               "what sage gave has to come back as it was");
   const std::vector<Tensor> inputs{x}, grads{grad_x.value_or(x)};
-  const at::TensorList wanted = grad_x ? at::TensorList(grads) : at::TensorList();
-  Tensor grad_weight = at::zeros({of_weights ? columns : 0, 2 * channels}, weight.options());
-  Tensor grad_pre = at::zeros({of_weights ? columns : 0, channels}, weight.options());
-  Tensor of_scale = at::zeros({edges}, y.options().dtype(at::kDouble));
-  AT_DISPATCH_FLOATING_TYPES(y.scalar_type(), "sage_backward", [&] {
+  const List<Tensor> wanted = grad_x ? List<Tensor>(grads) : List<Tensor>();
+  Tensor grad_weight = zeros({of_weights ? columns : 0, 2 * channels}, weight.options());
+  Tensor grad_pre = zeros({of_weights ? columns : 0, channels}, weight.options());
+  Tensor of_scale = zeros({edges}, y.options().dtype(kDouble));
+  SGAS_FLOATING_TYPES(y.scalar_type(), "sage_backward", [&] {
     const Rows rows(offsets, sources, out_offsets, out_targets, out_edges);
     const Groups groups(rows, most_groups_of_ranges(channels * channels), ROWS_IN_CACHE);
     const int64_t count = groups.count();
@@ -289,19 +286,14 @@ std::tuple<Tensor, Tensor, Tensor> sage_backward(
 
 }  // namespace
 
-TORCH_LIBRARY_FRAGMENT(sgas_gcn, m) {
-  m.def("sage(Tensor x, Tensor pre, Tensor weight, " SGAS_GRAPH_SCHEMA
+SGAS_OPERATORS(sgas_gcn, m) {
+  m.add<&sage>("sage(Tensor x, Tensor pre, Tensor weight, " SGAS_GRAPH_SCHEMA
         ", bool relative, bool tracked) -> (Tensor y, Tensor message, Tensor places)");
-  m.def(
+  m.add<&sage_backward>(
       "sage_backward(Tensor grad, Tensor y, Tensor inverse, Tensor? scale, float floor, Tensor x, "
       "Tensor message, Tensor places, Tensor pre, Tensor weight, " SGAS_GRAPH_SCHEMA
       ", bool relative, Tensor(a!)? grad_x, bool of_weights) -> (Tensor of_scale, "
       "Tensor grad_pre, Tensor grad_weight)");
-}
-
-TORCH_LIBRARY_IMPL(sgas_gcn, CPU, m) {
-  m.impl("sage", sage);
-  m.impl("sage_backward", sage_backward);
 }
 
 }  // namespace sgas

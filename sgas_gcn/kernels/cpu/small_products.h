@@ -48,7 +48,7 @@ void multiply(const std::vector<Factor<T>>& factors, int64_t first, int64_t last
 template <class Body>
 void over_chunks(int64_t num_rows, Body&& body) {
   const int64_t chunks = (num_rows + ROWS_OF_A_CHUNK - 1) / ROWS_OF_A_CHUNK;
-  at::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
     for (int64_t chunk = begin; chunk < end; chunk++) {
       const int64_t first = chunk * ROWS_OF_A_CHUNK;
       body(first, std::min(num_rows, first + ROWS_OF_A_CHUNK));
@@ -76,13 +76,13 @@ void add_transposed(const T* left, int64_t left_stride, View<const T> right, int
                               num_rows, out, first, column);
   };
   const auto columns_of = [&](auto number, int64_t column) {
-    constexpr int rows = tile_rows<decltype(number)::value>();
+    constexpr int rows = TUNED<T> ? tile_rows<decltype(number)::value>() : 4;
     int64_t first = 0;
     for (; first + rows <= out.rows; first += rows) {
       block_of(std::integral_constant<int, rows>{}, number, first, column);
     }
-    for (; first + 2 <= out.rows; first += 2) {
-      block_of(std::integral_constant<int, 2>{}, number, first, column);
+    for (; TUNED<T> && first + 2 <= out.rows; first += 2) {
+      block_of(std::integral_constant<int, TUNED<T> ? 2 : 1>{}, number, first, column);
     }
     for (; first < out.rows; first++) {
       block_of(std::integral_constant<int, 1>{}, number, first, column);
@@ -90,13 +90,15 @@ void add_transposed(const T* left, int64_t left_stride, View<const T> right, int
   };
   constexpr int64_t lanes = Whole<T>::lanes;
   int64_t column = 0;
-  for (; Here::registers >= 32 && column + 4 * lanes <= out.stride; column += 4 * lanes) {
-    columns_of(std::integral_constant<int, 4>{}, column);
+  if constexpr (TUNED<T>) {
+    for (; Here::registers >= 32 && column + 4 * lanes <= out.stride; column += 4 * lanes) {
+      columns_of(std::integral_constant<int, 4>{}, column);
+    }
+    for (; column + 2 * lanes <= out.stride; column += 2 * lanes) {
+      columns_of(std::integral_constant<int, 2>{}, column);
+    }
   }
-  for (; column + 2 * lanes <= out.stride; column += 2 * lanes) {
-    columns_of(std::integral_constant<int, 2>{}, column);
-  }
-  if (column < out.stride) columns_of(std::integral_constant<int, 1>{}, column);
+  for (; column < out.stride; column += lanes) columns_of(std::integral_constant<int, 1>{}, column);
 }
 
 }  // namespace sgas

@@ -137,7 +137,7 @@ inline void add_block(const T* left, int64_t left_stride, const T* right, int64_
 template <class T, int count, class Take>
 inline void multiply_columns(const std::vector<Factor<T>>& factors, int64_t row, int64_t stop,
                              int64_t column, Take&& take) {
-  constexpr int rows = tile_rows<count>();
+  constexpr int rows = TUNED<T> ? tile_rows<count>() : 4;
   for (; row + rows <= stop; row += rows) multiply_block<T, rows, count>(factors, row, column, take);
   for (; rows > 4 && row + 4 <= stop; row += 4) multiply_block<T, 4, count>(factors, row, column, take);
   for (; row < stop; row++) multiply_block<T, 1, count>(factors, row, column, take);
@@ -149,8 +149,10 @@ template <class T, class Body>
 inline void over_registers(int64_t columns, Body&& body) {
   constexpr int64_t lanes = Whole<T>::lanes;
   int64_t column = 0;
-  for (; column + 2 * lanes <= columns; column += 2 * lanes) {
-    body(std::integral_constant<int, 2>{}, column, std::false_type{});
+  if constexpr (TUNED<T>) {
+    for (; column + 2 * lanes <= columns; column += 2 * lanes) {
+      body(std::integral_constant<int, 2>{}, column, std::false_type{});
+    }
   }
   for (; column + lanes <= columns; column += lanes) {
     body(std::integral_constant<int, 1>{}, column, std::false_type{});

@@ -1,8 +1,5 @@
 // The same edges sorted by source: one counting sort, stable, linear in nodes and edges.
 
-#include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
-#include <torch/library.h>
 
 #include <vector>
 
@@ -26,13 +23,13 @@ void sort_by_source(const Index* offsets, const Index* sources, int64_t num_node
 }
 
 std::tuple<Tensor, Tensor, Tensor> transpose(const Tensor& offsets, const Tensor& sources) {
-  TORCH_CHECK(offsets.numel() > 0 && offsets.scalar_type() == at::kInt &&
-                  sources.scalar_type() == at::kInt && offsets.is_contiguous() &&
+  SGAS_CHECK(offsets.numel() > 0 && offsets.scalar_type() == kInt &&
+                  sources.scalar_type() == kInt && offsets.is_contiguous() &&
                   sources.is_contiguous(),
               "rows have to be contiguous and of int32");
-  Tensor out_offsets = at::zeros(offsets.sizes(), offsets.options());
-  Tensor out_targets = at::empty(sources.sizes(), sources.options());
-  Tensor out_edges = at::empty(sources.sizes(), sources.options());
+  Tensor out_offsets = zeros(offsets.sizes(), offsets.options());
+  Tensor out_targets = empty(sources.sizes(), sources.options());
+  Tensor out_edges = empty(sources.sizes(), sources.options());
   sort_by_source(offsets.const_data_ptr<Index>(), sources.const_data_ptr<Index>(),
                  offsets.numel() - 1, out_offsets.mutable_data_ptr<Index>(),
                  out_targets.mutable_data_ptr<Index>(), out_edges.mutable_data_ptr<Index>());
@@ -41,12 +38,10 @@ std::tuple<Tensor, Tensor, Tensor> transpose(const Tensor& offsets, const Tensor
 
 }  // namespace
 
-TORCH_LIBRARY_FRAGMENT(sgas_gcn, m) {
-  m.def(
+SGAS_OPERATORS(sgas_gcn, m) {
+  m.add<&transpose>(
       "transpose(Tensor offsets, Tensor sources) -> (Tensor out_offsets, Tensor out_targets, "
       "Tensor out_edges)");
 }
-
-TORCH_LIBRARY_IMPL(sgas_gcn, CPU, m) { m.impl("transpose", transpose); }
 
 }  // namespace sgas
