@@ -36,6 +36,10 @@ class LabelledArrays:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def fingerprint(self) -> str:
+        """A hash of the samples and labels: the same for the same data, wherever they lie."""
+        return hash_of(self.inputs, self.labels, self.classes)
+
     def subset(self, index: np.ndarray) -> LabelledArrays:
         """The samples `index` `[n]` of these."""
         return replace(self, inputs=self.inputs[index], labels=self.labels[index])
@@ -135,6 +139,18 @@ def row_names(source: Source, numbers: Sequence[int]) -> list[tuple[str, ...]]:
         return row_names(source.source, [index[number] for number in numbers])
     own = getattr(source, "row_names", lambda number: [(str(number),)])
     return [name for number in numbers for name in own(number)]
+
+
+def hash_of(*parts: Any) -> str:
+    """A short hash of arrays and of texts."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            digest.update(f"{part.dtype.str}{part.shape}".encode())
+            digest.update(np.ascontiguousarray(part).view(np.uint8).data if part.size else b"")
+        else:
+            digest.update(repr(part).encode())
+    return digest.hexdigest()[:16]
 
 
 def stream_seed(seed: int, *stream: object) -> int:

@@ -183,6 +183,10 @@ class Task(Models, Searchable, Splits, Protocol):
     warnings: Sequence[str]
     remarks: Sequence[str]
 
+    def fingerprint(self) -> str:
+        """A short hash of the training set, the same for the same data wherever they lie."""
+        ...
+
     @property
     def preparation(self) -> Preparation:
         """How inputs are made where the data are not there any more."""

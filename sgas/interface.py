@@ -113,11 +113,15 @@ def evaluate(
     *,
     plugins: Sequence[str | Path] = (),
     device: str = "auto",
+    dataset: str | Path | None = None,
 ) -> dict[str, Any]:
-    """The figures of a trained run on the test split, which is opened once and then read."""
+    """The figures of a trained run on the test split, which is opened once and then read.
+
+    `dataset` is where data of one's own lie now, if they were moved.
+    """
     _check_family(family)
     with plugged(family, plugins):
-        return load(family, run).evaluate(device)
+        return load(family, run).evaluate(device, dataset)
 
 
 @undisturbed()

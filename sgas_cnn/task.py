@@ -138,6 +138,10 @@ class ImageTask(ImageModels):
                 f"{dataset} have {side}: give {option('stem', 'cifar')}"
             )
 
+    def fingerprint(self) -> str:
+        """A hash of the training set."""
+        return self._training.fingerprint()
+
     @property
     def preparation(self) -> ImagePreparation:
         """Images of the size and the normalisation of training."""

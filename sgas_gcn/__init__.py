@@ -90,13 +90,20 @@ def train(
 
 
 def evaluate(
-    run: TrainResult | str | Path, *, plugins: Sequence[str | Path] = (), device: str = "auto"
+    run: TrainResult | str | Path,
+    *,
+    plugins: Sequence[str | Path] = (),
+    device: str = "auto",
+    dataset: str | Path | None = None,
 ) -> dict[str, Any]:
-    """The figures of a trained run on the test split, which is opened once and then read."""
+    """The figures of a trained run on the test split, which is opened once and then read.
+
+    `dataset` is where data of one's own lie now, if they were moved.
+    """
     from sgas import interface
     from sgas_gcn.family import FAMILY
 
-    return interface.evaluate(FAMILY, run, plugins=plugins, device=device)
+    return interface.evaluate(FAMILY, run, plugins=plugins, device=device, dataset=dataset)
 
 
 def load(run: TrainResult | str | Path, *, plugins: Sequence[str | Path] = ()) -> TrainResult:

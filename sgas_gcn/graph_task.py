@@ -265,6 +265,10 @@ class GraphTask(GraphModels):
             "whole graph"
         ]
 
+    def fingerprint(self) -> str:
+        """A hash of the training set."""
+        return self._training.fingerprint()
+
     @property
     def preparation(self) -> GraphPreparation:
         """Graphs as they are."""

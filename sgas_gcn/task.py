@@ -116,6 +116,10 @@ class PointTask(PointModels):
             data, model.num_points, have_normals(self._training.inputs)
         )
 
+    def fingerprint(self) -> str:
+        """A hash of the training set."""
+        return self._training.fingerprint()
+
     @property
     def preparation(self) -> CloudPreparation:
         """Clouds of any size; the loader of a data set with a name takes the first points."""

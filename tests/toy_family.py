@@ -228,6 +228,9 @@ class ToyTask:
         self.opened: list[str] = []
         self.drawn = 0
 
+    def fingerprint(self) -> str:
+        return "blobs"
+
     @property
     def preparation(self) -> ToyPreparation:
         return ToyPreparation(NUM_FEATURES)

@@ -23,7 +23,9 @@ TITLES = {
     "model": "network ({space})",
     "data": "data ({space})",
 }
-RESUME = Flag("resume", "run folder to go on with; takes no other option", is_switch=False)
+RESUME = Flag(
+    "resume", "run folder to go on with, with --dataset if its data moved", is_switch=False
+)
 
 
 def run_parser(
@@ -60,19 +62,23 @@ def epilog(family: Family, verb: str, dataset: str, space: str) -> str:
     )
 
 
-def run_to_resume(family: Family, verb: str, argv: Sequence[str]) -> Path | None:
-    """The run folder of `--resume`, which takes no other option; None where it is not given."""
+def run_to_resume(family: Family, verb: str, argv: Sequence[str]) -> tuple[Path | None, str | None]:
+    """The run folder of `--resume`, None where it is not given, and where its data lie now.
+
+    It takes no other option but `--dataset`.
+    """
     words = Words.of(argv)
     options = [(name, value) for name, value in words.options if name not in ("debug", "plugin")]
     if all(name != "resume" for name, _ in options):
-        return None
-    ((_, folder), *others) = options
-    if others or words.positionals or not folder:
+        return None, None
+    given = dict(options)
+    folder, place = given.get("resume"), given.get("dataset")
+    if set(given) - {"resume", "dataset"} or words.positionals or not folder:
         raise ConfigError(
-            f"--resume takes a run folder and no other option, since a run goes on with its own "
-            f"configuration: {family.command} {verb} --resume RUN"
+            "--resume takes a run folder and no other option but --dataset, since a run goes on "
+            f"with its own configuration: {family.command} {verb} --resume RUN"
         )
-    return Path(folder)
+    return Path(folder), place
 
 
 def command_of(family: Family, verb: str, words: Sequence[str]) -> str:

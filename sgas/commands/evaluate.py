@@ -15,6 +15,7 @@ FLAGS = [
     PLUGIN,
     Flag("json", "print one JSON object"),
     Flag("device", "auto, cpu, cuda or cuda:N (default: auto)", is_switch=False),
+    Flag("dataset", "where the run's own data lie now, if they were moved", is_switch=False),
 ]
 
 
@@ -26,7 +27,8 @@ def main(family: Family, argv: Sequence[str]) -> int:
     )
     parser = parser_for(family.command, "evaluate", about, {}, [RUN], FLAGS)
     values = parse(parser, argv)
-    evaluation = evaluate_run(family, Path(values["run"]), values["device"] or "auto")
+    device = values["device"] or "auto"
+    evaluation = evaluate_run(family, Path(values["run"]), device, values["dataset"])
     if values["json"]:
         print_json(evaluation)
         return 0

@@ -16,9 +16,9 @@ ABOUT = "Search a cell. What is found stands in the run folder: genotype.json, c
 
 def main(family: Family, argv: Sequence[str]) -> int:
     """Runs `search` and returns 0; errors are raised."""
-    folder = run_to_resume(family, "search", argv)
+    folder, place = run_to_resume(family, "search", argv)
     if folder is not None:
-        folder = resume(family, folder, "search")
+        folder = resume(family, folder, "search", place=place)
     else:
         parser = run_parser(family, "search", argv, ABOUT)
         settings = resolve(family, "search", parse(parser, argv))

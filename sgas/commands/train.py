@@ -21,8 +21,8 @@ ABOUT = "Train the network of a genotype from scratch."
 
 def main(family: Family, argv: Sequence[str]) -> int:
     """Runs `train` and returns 0; errors are raised."""
-    folder = run_to_resume(family, "train", argv)
-    folder = _begin(family, argv) if folder is None else resume(family, folder, "train")
+    old, place = run_to_resume(family, "train", argv)
+    folder = _begin(family, argv) if old is None else resume(family, old, "train", place=place)
     print(f"run      {folder}")
     for name, value in read_result(folder).items():
         print(f"{name:<10} {value}")

@@ -6,6 +6,7 @@ from typing import Any
 
 from sgas.errors import ConfigError, option
 
+OWN = "own"  # the folder of data that were in memory
 # Options of data of one's own alone.
 OPTIONS = ("target", "number_loss", "test_fraction", "split", "directed")
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from sgas.errors import DataError
+from sgas.own import OWN
 from sgas.own.npz import available_memory, in_words
 from sgas.own.targets import plain
 
@@ -33,7 +34,7 @@ def keep(root: str | Path, name: str, files: Mapping[str, Arrays]) -> Path:
         for key, array in arrays.items():
             digest.update(f"{file}/{key}/{array.dtype.str}/{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
-    parent = Path(root).expanduser().resolve() / "own"
+    parent = Path(root).expanduser().resolve() / OWN
     folder = parent / f"{name}-{digest.hexdigest()[:10]}"
     if folder.is_dir():
         return folder

@@ -74,6 +74,18 @@ def require_same_sizes(folder: Path, config: Mapping[str, Any], sizes: list[int]
         )
 
 
+def require_same_contents(folder: Path, config: Mapping[str, Any], fingerprint: str) -> None:
+    """DataError where training data are others than those that a run was begun with.
+
+    Runs of before do not say what these were.
+    """
+    if config.get("contents", fingerprint) != fingerprint:
+        raise DataError(
+            f"the training data are not those of {folder}: they have changed since, or are others; "
+            f"bring back the data, or say where they are by {option('dataset')}"
+        )
+
+
 def require_same_plugins(folder: Path, config: Mapping[str, Any]) -> None:
     """PluginError where a run was not begun with the plug-ins that are in the tables now."""
     before, now = described(config.get("plugins", [])), described(records())

@@ -215,10 +215,14 @@ class TrainResult:
         return read_evaluation(self.folder)
 
     @undisturbed()
-    def evaluate(self, device: str = "auto") -> dict[str, Any]:
-        """The figures on the test split, which is opened once; the next call reads them."""
+    def evaluate(self, device: str = "auto", dataset: str | Path | None = None) -> dict[str, Any]:
+        """The figures on the test split, which is opened once; the next call reads them.
+
+        `dataset` is where data of one's own lie now, if not where they were.
+        """
+        place = None if dataset is None else str(dataset)
         with plugged(self.family, folders=[self.folder]):
-            return evaluate_run(self.family, self.folder, device)
+            return evaluate_run(self.family, self.folder, device, place)
 
     def facts(self) -> dict[str, Any]:
         """What is said of the training in a few lines."""

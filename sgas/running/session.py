@@ -22,12 +22,14 @@ from sgas.deciding.evidence import verdict
 from sgas.deciding.schedule import Schedule, shown_epoch
 from sgas.errors import ConfigError, DamagedRunError, Interrupted, SgasError, option
 from sgas.family import Family, Task
+from sgas.own import OWN
 from sgas.protocols import provenance, search_parts, train_parts
 from sgas.registry import copies, described, records
 from sgas.running.checks import (
     rehearse,
     require_batch,
     require_grounds,
+    require_same_contents,
     require_same_plugins,
     require_same_sizes,
     require_samples,
@@ -44,7 +46,13 @@ from sgas.running.runs import (
     read_config,
     read_metrics,
 )
-from sgas.running.settings import SECTIONS, Settings, open_settings, with_absolute_paths
+from sgas.running.settings import (
+    SECTIONS,
+    Settings,
+    open_settings,
+    with_absolute_paths,
+    with_data_at,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -108,13 +116,24 @@ def start(
     return _execute(family, settings, opened, Run.create(folder, config, copies()), output)
 
 
-def resume(family: Family, folder: Path, verb: str, output: Output | None = None) -> Path:
-    """Goes on with the run of a folder to its end; where it had ended, writes its results again."""
+def resume(
+    family: Family,
+    folder: Path,
+    verb: str,
+    output: Output | None = None,
+    place: str | None = None,
+) -> Path:
+    """Goes on with the run of a folder to its end; where it had ended, writes its results again.
+
+    `place` is where its data lie now, if not where they were.
+    """
     settings, config = open_settings(family, folder, verb)
+    settings = with_data_at(family, folder, settings, place)
     require_same_plugins(folder, config)
     device = _prepared(family, settings, config)
     opened = _open(family, settings, device, config.get("weights"))
     require_same_sizes(folder, config, opened.sizes)
+    require_same_contents(folder, config, opened.task.fingerprint())
     return _execute(family, settings, opened, Run.open(folder), output, resumed=True)
 
 
@@ -443,6 +462,7 @@ def _config_json(
         "run": dataclasses.asdict(run),
         "dimensions": opened.task.dimensions,
         "sizes": opened.sizes,
+        "contents": opened.task.fingerprint(),
         "epochs_from": 0,
         **({} if settings.asked is None else {"asked": list(settings.asked)}),
         **opened.facts,
@@ -507,5 +527,10 @@ def _differences(family: Family, settings: Settings, config: Mapping[str, Any]) 
     # Through JSON, as the run's: there, tuples are lists.
     asked = json.loads(json.dumps(asked))
     changes = [f"{n} was {kept[n]!r}, now {asked[n]!r}" for n in asked if asked[n] != kept[n]]
+    places = [Path(str(of["dataset"])).parent for of in (asked, kept)]
+    if asked["dataset"] != kept["dataset"] and places[0] == places[1] and places[0].name == OWN:
+        changes.insert(
+            0, "the data in memory are others, perhaps since items are drawn anew when read"
+        )
     shown = changes[:SHOWN]
     return "; ".join(text if len(text) < LONGEST else text.split(" ")[0] for text in shown)

@@ -26,7 +26,7 @@ from sgas.config import (
     refuse_unknown,
     values_before,
 )
-from sgas.errors import ConfigError, RunError, option, unknown_name
+from sgas.errors import ConfigError, DataError, RunError, option, unknown_name
 from sgas.family import Family
 from sgas.running.runs import is_run, read_config
 
@@ -233,6 +233,22 @@ def with_absolute_paths(family: Family, run: RunConfig) -> RunConfig:
         dataset = str(Path(dataset).expanduser().resolve())
     data_root = str(Path(run.data_root).expanduser().resolve())
     return dataclasses.replace(run, dataset=dataset, data_root=data_root)
+
+
+def with_data_at(family: Family, folder: Path, settings: Settings, place: str | None) -> Settings:
+    """The settings of a run whose data lie at `place` now; as they are where that is None.
+
+    DataError where the data of one's own are gone and no place is given.
+    """
+    if place is None:
+        dataset = str(settings.run.dataset)
+        if dataset not in family.datasets and not Path(dataset).expanduser().exists():
+            raise DataError(
+                f"the data of {folder} are not at {dataset} any more: say where they are by "
+                f"{option('dataset')}"
+            )
+        return settings
+    return dataclasses.replace(settings, run=dataclasses.replace(settings.run, dataset=place))
 
 
 def check_family(family: Family, folder: Path, config: Mapping[str, Any]) -> None:

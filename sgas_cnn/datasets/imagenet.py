@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sgas.data import hash_of
 from sgas.errors import DataError, option
 
 FOLDERS = {"train": "train", "test": "val"}
@@ -45,6 +46,11 @@ class ImageFiles:
     def name(self, number: int) -> str:
         """The name of a file below the folder."""
         return os.fsdecode(self.names[number])
+
+    def fingerprint(self) -> str:
+        """A hash of names, sizes and classes of the files: those of equal data are the same."""
+        sizes = [(self.folder / self.name(number)).stat().st_size for number in range(len(self))]
+        return hash_of(self.names, np.array(sizes), self.labels, self.classes)
 
     def subset(self, index: np.ndarray) -> ImageFiles:
         """The files `index` `[n]` of these."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sgas.data import hash_of
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -41,6 +43,11 @@ class GraphSplit:
     transductive: bool = False
     per_graph: bool = False
     remarks: tuple[str, ...] = ()
+
+    def fingerprint(self) -> str:
+        """A hash of the graphs: the same for the same data, wherever they lie."""
+        arrays = [part for graph in self.graphs for part in (graph.x, graph.edges, graph.targets)]
+        return hash_of(*arrays, *(graph.nodes for graph in self.graphs), self.label_names)
 
     @property
     def num_features(self) -> int:

@@ -489,3 +489,29 @@ def test_clouds_far_from_the_origin_are_centred_before_they_are_rounded() -> Non
     assert "5 clouds lie up to 4.101e+06 from the origin" in told
     taken = CloudPreparation(3, 32, 2, "chosen", 0).read(far, RunConfig(), None).items
     np.testing.assert_array_equal(torch.stack([*taken]), arrays.inputs)
+
+
+def test_a_run_and_its_data_may_be_moved(here: Path, cli: Cli) -> None:
+    draw = np.random.default_rng(0)
+    Path("data").mkdir()
+    for split in ("train", "test"):
+        images = draw.integers(0, 256, (24, 8, 8, 1), dtype=np.uint8)
+        np.savez(f"data/{split}.npz", image=images, label=np.arange(24) % 2)
+    mine = {"preset": "demo", "channels": 2, "num_cells": 3, "batch_size": 8, "quiet": True}
+    trained = sgas_cnn.train("cri1-cifar-1", "./data", epochs=1, out="old", **mine)
+    figures = dict(trained.history[-1])
+    Path("new").mkdir()
+    for name in ("data", "old"):
+        Path(name).rename(Path("new") / name)
+    gone = cli("evaluate", "new/old", family=IMAGES)
+    assert gone.status == 2 and "say where they are by --dataset" in gone.err
+    again = cli("train", "--resume", "new/old", "--dataset", "new/data", family=IMAGES)
+    assert again.status == 0, again.err
+    assert sgas_cnn.load("new/old").history[-1]["train_loss"] == figures["train_loss"]
+    with np.load("new/data/train.npz") as arrays:
+        np.savez("new/data/train.npz", image=255 - arrays["image"], label=arrays["label"])
+    with pytest.raises(DataError, match="the training data are not those of new/old"):
+        sgas_cnn.evaluate("new/old", dataset="new/data")
+    with np.load("new/data/train.npz") as arrays:
+        np.savez("new/data/train.npz", image=255 - arrays["image"], label=arrays["label"])
+    assert sgas_cnn.evaluate("new/old", dataset="new/data")["samples"] == 24
