@@ -60,21 +60,31 @@ class ImagePreparation:
         images, alone = samples_of(data, "image", self._is_one)
         if all(isinstance(image, str | Path) for image in images):
             return self._of_files([Path(image) for image in images], alone)
-        items = [self._checked(number, as_bytes(i, number)) for number, i in enumerate(images)]
+        items = [self._checked(n, as_bytes(self._colours(i), n)) for n, i in enumerate(images)]
         return Samples(items, [str(number) for number in range(len(items))], alone)
 
+    def _colours(self, image: Any) -> Any:
+        """One of Pillow's in the network's colours; everything else as it is."""
+        if not hasattr(image, "getbands"):
+            return image
+        return plain(image).convert("L" if self.in_channels == 1 else "RGB")
+
     def _is_one(self, data: Any) -> bool:
-        """Whether an array is one image: `[H, W]`, or three axes of which one is of channels."""
+        """Whether an array is one image: `[H, W]`, or three axes of which one is of channels.
+
+        Of grey images an array `[1, H, W]` is a row of one, as its neighbours are; a tensor is one.
+        """
         if hasattr(data, "getbands"):  # Pillow's
             return True
         shape = tuple(getattr(data, "shape", ()))
-        channels = (shape[0], shape[-1]) if len(shape) == 3 else ()
-        return len(shape) == 2 or self.in_channels in channels
+        rows_first = self.in_channels == 1 and not hasattr(data, "detach")
+        places = shape[-1:] if rows_first else (*shape[:1], *shape[-1:])
+        return len(shape) == 2 or (len(shape) == 3 and self.in_channels in places)
 
     def _of_path(self, path: Path, run: RunConfig, options: Any) -> Samples:
         if path.suffix.lower() in SUFFIXES:
             return self._of_files([path], True)
-        if path.suffix in ARRAYS:
+        if path.suffix.lower() in ARRAYS:
             return self.read(array_of(path, "image"), run, options)
         if str(path) not in DATASETS and path.is_dir() and not _is_data_set(path, options):
             pictures = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES)
@@ -122,7 +132,7 @@ class ImagePreparation:
 
         try:
             with Image.open(path) as file:
-                image: Any = plain(file).convert("L" if self.in_channels == 1 else "RGB")
+                image: Any = self._colours(file)
         except unreadable() as error:
             raise DataError(f"{path} cannot be read as a picture ({error})") from None
         size = (self.width, self.height)

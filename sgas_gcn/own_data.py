@@ -83,6 +83,11 @@ def is_graph(value: Any) -> bool:
     return all(hasattr(value, name) for name in ("edge_index", "num_nodes", "to_dict"))
 
 
+def unbatched(data: Any) -> Any:
+    """The graphs of one of PyG's batches as a list; everything else as it is."""
+    return data.to_data_list() if is_graph(data) and hasattr(data, "to_data_list") else data
+
+
 class Clouds:
     """PyG's clouds as pairs of points (with the features of x after pos) and label."""
 
@@ -101,7 +106,11 @@ class Clouds:
         if graph.pos is None:
             raise DataError(f"graph {number} has no pos: it is no cloud")
         parts = [as_array(part) for part in (graph.pos, graph.x) if part is not None]
-        return np.concatenate(parts, axis=1)
+        deep = [part[:, None] if part.ndim == 1 else part for part in parts]
+        if any(part.ndim != 2 or len(part) != len(deep[0]) for part in deep):
+            shapes = ", ".join(str(list(part.shape)) for part in parts)
+            raise DataError(f"graph {number} has pos and x of {shapes}: give a row for each point")
+        return np.concatenate(deep, axis=1)
 
 
 def _clouds(dataset: Any, target: str) -> Arrays:

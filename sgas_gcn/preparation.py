@@ -18,14 +18,13 @@ from sgas.data import LabelledArrays
 from sgas.errors import DataError
 from sgas.family import Samples
 from sgas.labels import Labels, ManyLabels, ManyLabelsByGraph, OneClass, restored
-from sgas.own.keep import as_array
 from sgas.own.npz import read_array, read_headers
-from sgas.own.samples import ARRAYS, array_of, in_chunks, samples_of
+from sgas.own.samples import array_of, in_chunks, is_array_file, numbers_of, samples_of
 from sgas_gcn.datasets.folder import near_origin
 from sgas_gcn.datasets.graph_folder import both_ways
 from sgas_gcn.drawing import chosen_points
 from sgas_gcn.graph_batch import GraphBatch
-from sgas_gcn.own_data import Clouds, is_graph, refuse_hetero
+from sgas_gcn.own_data import Clouds, is_graph, refuse_hetero, unbatched
 
 if TYPE_CHECKING:
     from sgas.config import RunConfig
@@ -59,12 +58,11 @@ class CloudPreparation:
 
     def read(self, data: Any, run: RunConfig, options: Any) -> Samples:
         """Clouds from arrays, lists, data sets, PyG's data with `pos`, `.npy` or `.npz` files."""
-        if isinstance(data, str | Path) and Path(data).suffix not in ARRAYS:
+        if isinstance(data, str | Path) and not is_array_file(Path(data)):
             return self._test_part(str(data), run, options)
         if isinstance(data, str | Path):
             data = array_of(Path(data), "points")
-        data = _without_graphs(data)
-        clouds, alone = samples_of(data, "cloud", lambda one: getattr(one, "ndim", 0) == 2)
+        clouds, alone = samples_of(unbatched(data), "cloud", _is_one_cloud)
         items = [self._checked(number, cloud) for number, cloud in enumerate(clouds)]
         return Samples(items, [str(number) for number in range(len(items))], alone)
 
@@ -80,7 +78,7 @@ class CloudPreparation:
 
     def _checked(self, number: int, cloud: Any) -> Tensor:
         """A cloud float32 `[P, C]` of at most `num_points` points."""
-        array = as_array(cloud)
+        array = numbers_of(Clouds([cloud]).points(0) if is_graph(cloud) else cloud, "cloud", number)
         if array.ndim != 2 or array.shape[1] != self.in_channels:
             raise DataError(
                 f"cloud {number} has shape {list(array.shape)}; the network takes "
@@ -111,14 +109,9 @@ class CloudPreparation:
                 yield numbers, inputs, [1] * len(numbers)
 
 
-def _without_graphs(data: Any) -> Any:
-    """PyG's clouds as arrays of points; everything else as it is."""
-    if is_graph(data):
-        return Clouds([data]).points(0)
-    if isinstance(data, Sequence) and len(data) and is_graph(data[0]):
-        clouds = Clouds(data)
-        return [clouds.points(number) for number in range(len(clouds))]
-    return data
+def _is_one_cloud(data: Any) -> bool:
+    """One of PyG's, or an array of points."""
+    return is_graph(data) or getattr(data, "ndim", 0) == 2
 
 
 @dataclass(frozen=True)
@@ -157,7 +150,7 @@ class GraphPreparation:
                 return self._test_part(str(data), run, options)
             data = unlabelled
         refuse_hetero(data)
-        graphs, alone = samples_of(data, "graph", _is_one_graph)
+        graphs, alone = samples_of(unbatched(data), "graph", _is_one_graph)
         items = [self._checked(number, graph) for number, graph in enumerate(graphs)]
         return Samples(items, [str(number) for number in range(len(items))], alone)
 
@@ -178,11 +171,21 @@ class GraphPreparation:
     def _checked(self, number: int, graph: Any) -> GraphBatch:
         """A graph as the network takes it."""
         if not isinstance(graph, GraphBatch):
+            if not _is_one_graph(graph):
+                raise DataError(
+                    f"graph {number} is of type {type(graph).__name__}; give PyG's Data or a pair "
+                    "(x, edge_index)"
+                )
             x, edge_index = (graph.x, graph.edge_index) if is_graph(graph) else graph
             if x is None or edge_index is None:
                 raise DataError(f"graph {number} has no {'x' if x is None else 'edge_index'}")
-            features = torch.from_numpy(np.array(as_array(x), np.float32))
-            edges = torch.from_numpy(np.array(as_array(edge_index), np.int64))
+            features = torch.from_numpy(np.array(numbers_of(x, "x of graph", number), np.float32))
+            ends = numbers_of(edge_index, "edge_index of graph", number)
+            edges = torch.from_numpy(np.array(ends, np.int64))
+            if not features.isfinite().all():
+                raise DataError(f"graph {number} has NaN or infinite features: correct them")
+            if (edges.numpy() != ends).any():
+                raise DataError(f"edge_index of graph {number} has fractions: give whole numbers")
             if features.ndim != 2 or edges.ndim != 2 or len(edges) != 2:
                 raise DataError(
                     f"graph {number} has x {list(features.shape)} and edge_index "
@@ -209,7 +212,7 @@ class GraphPreparation:
 def _is_one_graph(data: Any) -> bool:
     """One of ours, one of PyG's, or a pair of features and edges."""
     if isinstance(data, tuple) and len(data) == 2:
-        return not is_graph(data[0])
+        return not (is_graph(data[0]) or isinstance(data[0], tuple))
     return isinstance(data, GraphBatch) or is_graph(data)
 
 

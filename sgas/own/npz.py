@@ -81,11 +81,16 @@ def read_array(path: Path, name: str) -> np.ndarray:
     """One array of an `.npz` file; DataError where the file is damaged or the array is missing."""
     try:
         with zipfile.ZipFile(path) as archive:
+            names = [file.removesuffix(".npy") for file in archive.namelist()]
+            if name not in names:
+                raise DataError(f"{path} has no array {name}; it has {', '.join(names) or 'none'}")
             problem = _read_header(archive, archive.getinfo(f"{name}.npy")).problem()
             if problem:
                 raise ValueError(f"{name} {problem}")
             with archive.open(f"{name}.npy") as member:
                 return np.lib.format.read_array(member, allow_pickle=False)
+    except DataError:
+        raise
     except _DAMAGED as error:
         raise _damaged(path, error) from error
 

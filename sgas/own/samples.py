@@ -9,11 +9,28 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sgas.errors import DataError
-from sgas.own.keep import refuse_kinds
+from sgas.own.keep import as_array, refuse_kinds
 from sgas.own.npz import read_array, read_lone_array
 
 ARRAYS = (".npy", ".npz")  # files of arrays
+
+
+def is_array_file(path: Path) -> bool:
+    """Whether a path is a file of arrays, by its suffix; DataError for another kind of file."""
+    if path.suffix.lower() not in ARRAYS and path.is_file():
+        raise DataError(f"{path} is no {' or '.join(ARRAYS)} file: give one of these, or a folder")
+    return path.suffix.lower() in ARRAYS
+
+
+def numbers_of(value: Any, what: str, number: int) -> np.ndarray:
+    """A tensor or an array as an array of real numbers; DataError for text, complex and objects."""
+    array = as_array(value)
+    if array.dtype.kind not in "fiub":
+        raise DataError(f"{what} {number} is of {array.dtype}; give real numbers")
+    return array
 
 
 def samples_of(data: Any, what: str, is_one: Callable[[Any], bool]) -> tuple[list[Any], bool]:
@@ -41,7 +58,7 @@ def samples_of(data: Any, what: str, is_one: Callable[[Any], bool]) -> tuple[lis
 
 def array_of(path: Path, name: str) -> Any:
     """The array of a `.npy` file, or of this name in an `.npz` file; DataError if there is none."""
-    if path.suffix == ".npz":
+    if path.suffix.lower() == ".npz":
         return read_array(path, name)
     return read_lone_array(path)
 

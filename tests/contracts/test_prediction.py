@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from torch.utils.data import Dataset, TensorDataset
-from torch_geometric.data import Data
+from torch_geometric.data import Batch, Data
 
 import sgas_cnn
 import sgas_gcn
@@ -77,13 +77,38 @@ class Trained:
 
 
 FEW = {"epochs": 2, "batch_size": 8, "preset": "demo", "quiet": True}
+
+
+def of_pyg(x: Any) -> list[Data]:
+    """Clouds as PyG's data."""
+    return [Data(pos=torch.from_numpy(one)) for one in x]
+
+
+def joined(x: Any) -> Batch:
+    """Clouds as one of PyG's batches."""
+    return Batch.from_data_list(of_pyg(x))
+
+
+class Items(Dataset[Any]):
+    """A data set of what a list has."""
+
+    def __init__(self, items: list[Any]) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, number: int) -> Any:
+        return self.items[number]
+
+
 POINT = Trained(
     sgas_gcn,
     "random-modelnet-3",
     lambda seed: named(clouds(seed)),
     named(clouds(1)),
     clouds(1),
-    [torch.from_numpy, list, named, lambda x: [Data(pos=torch.from_numpy(one)) for one in x]],
+    [torch.from_numpy, list, named, lambda x: Items(of_pyg(x)), of_pyg, joined],
     {"num_points": 24, "k": 3, "channels": 4, "num_cells": 2, "emb_dims": 8, **FEW},
 )
 GRAPH = Trained(
@@ -92,7 +117,7 @@ GRAPH = Trained(
     lambda seed: [graph(seed + 7 * number) for number in range(4)],
     [graph(1), graph(2)],
     [graph(1), graph(2)],
-    [lambda x: [(one.x.numpy(), one.edge_index) for one in x]],
+    [lambda x: [(one.x.numpy(), one.edge_index) for one in x], Batch.from_data_list],
     {"channels": 4, **FEW},
 )
 IMAGE = Trained(
@@ -263,6 +288,13 @@ def point(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture(scope="module")
+def graph_run(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    root = tmp_path_factory.mktemp("graph")
+    where = {"out": root / "run", "data_root": root}
+    return sgas_gcn.train(GRAPH.genotype, GRAPH.data(0), **GRAPH.options, **where)
+
+
+@pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Any:
     root = tmp_path_factory.mktemp("image")
     where = {"out": root / "run", "data_root": root}
@@ -291,11 +323,15 @@ def test_files_of_pictures(image: Any, tmp_path: Path) -> None:
     assert np.array_equal(image.predict_proba(files), wanted)
     assert np.allclose(image.predict_proba(files[2]), wanted[2], atol=1e-6)
     assert np.allclose(image.predict_proba(pillow.open(files[2])), wanted[2], atol=1e-6)
+    colours = pillow.fromarray(x[0]).quantize(8)
+    wanted = image.predict_proba(np.asarray(colours.convert("RGB")))
+    assert np.array_equal(image.predict_proba(colours), wanted)
     large = pillow.fromarray(x[0]).resize((24, 16), pillow.Resampling.NEAREST)
     large.save(tmp_path / "large.png")
     assert image.predict(tmp_path / "large.png") in (0, 1, 2)
 
 
+X, E = torch.zeros(5, 3), torch.zeros(2, 4)
 BAD = [
     ("point", np.zeros((4, 24, 2)), r"cloud 0 has shape \[24, 2\]; the network takes \[points, 3"),
     ("point", [np.zeros((24, 3)), np.zeros((5, 3))], "cloud 1 has 5 points.*give as many"),
@@ -304,6 +340,13 @@ BAD = [
     ("point", 3, "the data are of type int; give one cloud"),
     ("point", "nowhere.npz", "nowhere.npz"),
     ("point", "modelnet30", "did you mean modelnet"),
+    ("point", np.full((2, 24, 3), "1"), "cloud 0 is of <U1; give real numbers"),
+    ("point", Data(pos=torch.zeros(24, 3), x=torch.zeros(7)), r"pos and x of \[24, 3\], \[7\]"),
+    ("point", __file__, "is no .npy or .npz file"),
+    ("graph", [X, E], "graph 0 is of type Tensor; give PyG's Data or a pair"),
+    ("graph", (X, E + 0.5), "edge_index of graph 0 has fractions"),
+    ("graph", (X * np.nan, E), "graph 0 has NaN"),
+    ("graph", (X[:, :2], E), "graph 0 has 2 features a node; the network takes"),
     ("image", np.zeros((2, 9, 8, 3), np.uint8), "image 0 is .9, 8, 3.*scale it, or give it as"),
     ("image", np.zeros((2, 8, 8, 3)) - 1, "give uint8, or floats from 0 to 1"),
     ("image", "nowhere.png", "nowhere.png cannot be read as a picture"),
@@ -314,8 +357,8 @@ BAD = [
 
 @pytest.mark.parametrize(("space", "data", "told"), BAD)
 def test_what_it_cannot_take_is_one_clear_line(
-    point: Any, image: Any, space: str, data: Any, told: str
+    point: Any, graph_run: Any, image: Any, space: str, data: Any, told: str
 ) -> None:
     with pytest.raises(DataError, match=told) as raised:
-        (point if space == "point" else image).predict(data)
+        {"point": point, "graph": graph_run, "image": image}[space].predict(data)
     assert "\n" not in str(raised.value)
