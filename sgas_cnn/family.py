@@ -103,10 +103,11 @@ def _nasbench201_operations() -> Operations:
 
 
 def _check_folder(folder: str, target: str) -> dict[str, Any]:
+    from sgas.own.class_folders import holds_classes
     from sgas_cnn.datasets.folder import describe_folder
-    from sgas_cnn.datasets.pictures import describe_pictures, holds_pictures
+    from sgas_cnn.datasets.pictures import describe_pictures
 
-    if holds_pictures(Path(folder)):
+    if holds_classes(Path(folder)):
         return describe_pictures(folder)
     return describe_folder(folder, target)
 

@@ -33,9 +33,9 @@ from torch.utils.data import DataLoader
 
 from sgas.data import stream_seed
 from sgas.errors import DataError
+from sgas.own.class_folders import ClassFiles
 from sgas_cnn.augment import ImageAugmentation
 from sgas_cnn.config import ImageDataConfig
-from sgas_cnn.datasets.imagenet import ImageFiles
 from sgas_cnn.pixels import plain, unreadable
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Pixels(NamedTuple):
 class BatchReader:
     """A map-style data set whose items are whole batches, read where a worker asks for them."""
 
-    files: ImageFiles
+    files: ClassFiles
     config: ImageDataConfig
     seed: int
 
@@ -140,7 +140,7 @@ class FileSource:
     """
 
     def __init__(
-        self, files: ImageFiles, config: ImageDataConfig, seed: int, device: torch.device
+        self, files: ClassFiles, config: ImageDataConfig, seed: int, device: torch.device
     ) -> None:
         self.device, self.damaged = device, dict[str, str]()
         self._reader = BatchReader(files, config, seed)

@@ -18,11 +18,11 @@ from sgas.data import LabelledArrays
 from sgas.errors import DataError
 from sgas.family import Samples
 from sgas.labels import Labels, restored
+from sgas.own.class_folders import holds_classes, places
 from sgas.own.samples import ARRAYS, array_of, in_chunks, samples_of
 from sgas_cnn.augment import normalized
 from sgas_cnn.datasets import DATASETS
 from sgas_cnn.datasets.imagenet import SUFFIXES, require_pillow
-from sgas_cnn.datasets.pictures import has_test, holds_pictures
 from sgas_cnn.pixels import as_bytes, plain, unreadable
 
 if TYPE_CHECKING:
@@ -168,4 +168,5 @@ def _is_data_set(folder: Path, options: Any) -> bool:
     """Whether a folder has a test part; pictures in any other are all to be predicted."""
     if options.test_fraction:
         return True
-    return any(folder.glob("*.npz")) or (holds_pictures(folder) and has_test(folder))
+    has_test = holds_classes(folder) and places(folder).test is not None
+    return any(folder.glob("*.npz")) or has_test

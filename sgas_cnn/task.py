@@ -24,6 +24,7 @@ from sgas.data import (
 from sgas.errors import ConfigError, DataError, option
 from sgas.family import Network, Supernet, refuse_auxiliary
 from sgas.labels import Labels, OneClass, kept, labels_of
+from sgas.own.class_folders import ClassFiles
 from sgas.protocols import AlphasOn
 from sgas_cnn.augment import ImageAugmentation
 from sgas_cnn.config import (
@@ -34,7 +35,6 @@ from sgas_cnn.config import (
     NasBench201Config,
 )
 from sgas_cnn.datasets import load_images
-from sgas_cnn.datasets.imagenet import ImageFiles
 from sgas_cnn.edges import OperationTable
 from sgas_cnn.file_source import IMAGE_SIZE, MEAN, STD, FileSource
 from sgas_cnn.nasbench201 import NasBench201Network, NasBench201Supernet
@@ -124,7 +124,7 @@ class ImageTask(ImageModels):
         self._training = self._load(split="train")
         self.classes, self.remarks = self._training.classes, self._training.remarks
         self.labels = labels_of([self._training.labels], measure=data.number_loss)
-        if isinstance(self._training, ImageFiles):
+        if isinstance(self._training, ClassFiles):
             channels, height = 3, data.image_size or IMAGE_SIZE
             width = height
         else:
@@ -145,13 +145,13 @@ class ImageTask(ImageModels):
     @property
     def preparation(self) -> ImagePreparation:
         """Images of the size and the normalisation of training."""
-        files = isinstance(self._training, ImageFiles)
+        files = isinstance(self._training, ClassFiles)
         mean, std = (MEAN, STD) if files else (self._augmentation.mean, self._augmentation.std)
         sizes = self.in_channels, *self.sides
         return ImagePreparation(*sizes, mean, std, files, kept(self.labels))
 
-    def _part(self, split: LabelledArrays | ImageFiles, part: np.ndarray, device: Any) -> Source:
-        if isinstance(split, ImageFiles):
+    def _part(self, split: LabelledArrays | ClassFiles, part: np.ndarray, device: Any) -> Source:
+        if isinstance(split, ClassFiles):
             return FileSource(split.subset(part), self._data, self._seed, device)
         return SubsetSource(self._on_device(split, device), torch.from_numpy(part).to(device))
 
@@ -163,7 +163,7 @@ class ImageTask(ImageModels):
             self._augmentation.prepare,
         )
 
-    def _whole(self, split: LabelledArrays | ImageFiles, device: torch.device) -> Source:
+    def _whole(self, split: LabelledArrays | ClassFiles, device: torch.device) -> Source:
         return self._part(split, np.arange(len(split)), device)
 
     def training_part(self, device: torch.device) -> Source:
@@ -175,7 +175,7 @@ class ImageTask(ImageModels):
     ) -> list[Source]:
         """Disjoint parts of the training set, stratified by class."""
         parts = stratified_parts(strata_of(self._training.labels), fractions, seed)
-        if isinstance(self._training, ImageFiles):
+        if isinstance(self._training, ClassFiles):
             return [self._part(self._training, part, device) for part in parts]
         source = self._on_device(self._training, device)
         return [SubsetSource(source, torch.from_numpy(part).to(device)) for part in parts]

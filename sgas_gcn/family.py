@@ -153,8 +153,12 @@ def _check_folder(folder: str, target: str) -> dict[str, Any]:
         from sgas_gcn.datasets.graph_folder import describe_graph_file
 
         return describe_graph_file(folder, target)
+    from sgas.own.class_folders import holds_classes
+    from sgas_gcn.datasets.cloud_files import describe_clouds
     from sgas_gcn.datasets.folder import describe_folder
 
+    if holds_classes(Path(folder)):
+        return describe_clouds(folder)
     return describe_folder(folder, target)
 
 

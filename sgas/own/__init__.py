@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sgas.config import AUTO, CLASS
 from sgas.errors import ConfigError, option
 
 OWN = "own"  # the folder of data that were in memory
@@ -25,3 +26,12 @@ def refuse_options(dataset: str, options: Any) -> None:
 def has_test_part(where: object) -> ConfigError:
     """The error of a test part that is to be drawn where there is one."""
     return ConfigError(f"{where} has a test part: leave {option('test_fraction')} out")
+
+
+def refuse_target(folder: object, target: str) -> None:
+    """ConfigError where folders of classes are to be anything but classes."""
+    if target not in (AUTO, CLASS):
+        raise ConfigError(
+            f"target is {target}, but the folders in {folder} are classes: leave "
+            f"{option('target')} out"
+        )

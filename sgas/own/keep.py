@@ -127,7 +127,7 @@ def _label(label: Any, number: int) -> np.ndarray:
     return value.reshape(()) if value.size == 1 else value
 
 
-def remarks_of(dataset: Any, what: str) -> list[str]:
+def remarks_of(dataset: Any) -> list[str]:
     """What is to be said of the items of a data set: other parts, and such as differ when read."""
     if isinstance(dataset, tuple) or not hasattr(dataset, "__getitem__"):
         return []
@@ -136,7 +136,7 @@ def remarks_of(dataset: Any, what: str) -> list[str]:
     if len(first) > 2:
         told.append(f"not used: parts 3 to {len(first)} of each item")
     if not np.array_equal(as_array(first[0]), as_array(again[0])):
-        told.append(f"a {what} differs from one reading to the next: what was read first is kept")
+        told.append("an item differs from one reading to the next: what was read first is kept")
     return told
 
 
@@ -220,7 +220,7 @@ def labelled(
     if classes and whole is not dataset and len(np.unique(labels)) < len(classes):
         classes = None
     named = {"classes": np.array([str(name) for name in classes])} if classes else {}
-    if told := remarks_of(dataset, array):
+    if told := remarks_of(dataset):
         named["remarks"] = np.array(told)
     label = label_array(labels)
     plain(label, target, "sample")

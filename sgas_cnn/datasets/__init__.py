@@ -12,18 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sgas.config import AUTO, CLASS
-from sgas.errors import ConfigError, DataError, option, unknown_name
-from sgas.own import has_test_part, refuse_options
+from sgas.errors import DataError, unknown_name
+from sgas.own import has_test_part, refuse_options, refuse_target
 from sgas_cnn.config import ImageDataConfig
 
 if TYPE_CHECKING:
     from sgas.data import LabelledArrays
-    from sgas_cnn.datasets.imagenet import ImageFiles
+    from sgas.own.class_folders import ClassFiles
 
 SPLITS = ("train", "test")
 
-Load = Callable[[str, Path, int], "LabelledArrays | ImageFiles"]
+Load = Callable[[str, Path, int], "LabelledArrays | ClassFiles"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ def _load_digits(split: str, data_root: Path, seed: int) -> LabelledArrays:
     return load_digits(split)
 
 
-def _load_imagenet(split: str, data_root: Path, seed: int) -> ImageFiles:
+def _load_imagenet(split: str, data_root: Path, seed: int) -> ClassFiles:
     from sgas_cnn.datasets.imagenet import load_imagenet
 
     return load_imagenet(split, data_root)
@@ -72,7 +71,7 @@ def load_images(
     data_root: str | Path,
     seed: int,
     options: ImageDataConfig | None = None,
-) -> LabelledArrays | ImageFiles:
+) -> LabelledArrays | ClassFiles:
     """One split, "train" or "test", of a data set of `DATASETS` or of a folder.
 
     Inputs are uint8 `[N, H, W, C]` with C 1 or 3, labels int64 `[N]`; for `imagenet` the names of
@@ -96,7 +95,7 @@ def load_images(
             return read(split)
         if has_test:
             raise has_test_part(folder)
-        drawn: LabelledArrays | ImageFiles = drawn_split(
+        drawn: LabelledArrays | ClassFiles = drawn_split(
             read("train"), split, options.test_fraction
         )
         return drawn
@@ -106,17 +105,14 @@ def load_images(
 
 def _reader(
     folder: Path, options: ImageDataConfig
-) -> tuple[Callable[[str], LabelledArrays | ImageFiles], bool]:
+) -> tuple[Callable[[str], LabelledArrays | ClassFiles], bool]:
     """What reads a split of a folder of one's own, and whether it has a test part."""
-    from sgas.own import folders
-    from sgas_cnn.datasets import pictures
+    from sgas.own import class_folders, folders
     from sgas_cnn.datasets.folder import load_folder
+    from sgas_cnn.datasets.pictures import load_pictures
 
-    if not pictures.holds_pictures(folder):
+    if not class_folders.holds_classes(folder):
         return lambda split: load_folder(folder, split, options.target), folders.has_test(folder)
-    if options.target not in (AUTO, CLASS):
-        raise ConfigError(
-            f"target is {options.target}, but the folders of {folder} are classes: leave "
-            f"{option('target')} out"
-        )
-    return lambda split: pictures.load_pictures(folder, split), pictures.has_test(folder)
+    refuse_target(folder, options.target)
+    has_test = class_folders.places(folder).test is not None
+    return lambda split: load_pictures(folder, split), has_test

@@ -1,7 +1,5 @@
 """Pictures of one's own: a folder with a folder of pictures for each class.
 
-    DIR/train/CLASS/*.png and DIR/test/CLASS/*.png (or val, valid, validation), or DIR/CLASS/*.png
-
 Pictures that are all of one size, MOST_PIXELS a side at most, are held in memory, grey where all of
 training are; others are read while training (`sgas_cnn.file_source`), as ImageNet's.
 
@@ -10,7 +8,6 @@ Dimensions: N pictures.
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,57 +15,28 @@ import numpy as np
 
 from sgas.data import LabelledArrays
 from sgas.errors import DataError
-from sgas.own.folders import NO_TEST
+from sgas.own.class_folders import ClassFiles, describe_files, load_files
 from sgas.own.npz import available_memory
-from sgas_cnn.datasets.imagenet import ImageFiles, class_folders, files_of, require_pillow
+from sgas_cnn.datasets.imagenet import PICTURES, require_pillow
 from sgas_cnn.pixels import plain, unreadable
 
-TEST_FOLDERS = ("test", "val", "valid", "validation")
 MOST_PIXELS = 96  # of a side
 GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "F")
 
 
-def holds_pictures(folder: Path) -> bool:
-    """Whether a folder is to be read as class folders: it has folders in it, and no `.npz` file."""
-    return folder.is_dir() and not any(folder.glob("*.npz")) and bool(class_folders(folder))
+def load_pictures(folder: Path, split: str) -> LabelledArrays | ClassFiles:
+    """One split; the classes are the folders of training, sorted by name.
 
-
-def _places(folder: Path) -> tuple[Path, Path | None, tuple[str, ...]]:
-    """Where the class folders of training and of test are, and what is not used."""
-    if not (folder / "train").is_dir():
-        return folder, None, (NO_TEST,)
-    others = [name for name in TEST_FOLDERS if (folder / name).is_dir()]
-    rest = [f"{name}/" for name in class_folders(folder) if name not in ("train", *others[:1])]
-    unused = (f"not used: {', '.join(rest)}",) if rest else ()
-    unused = unused if others else (*unused, NO_TEST)
-    return folder / "train", folder / others[0] if others else None, unused
-
-
-def has_test(folder: Path) -> bool:
-    """Whether a folder of pictures has a test part."""
-    return _places(folder)[1] is not None
-
-
-def load_pictures(folder: Path, split: str) -> LabelledArrays | ImageFiles:
-    """One split, the classes of which are the folders of training, sorted by name.
-
-    DataError where there is no such split, a folder of test is no class of training, a class has no
-    picture, and, of pictures in memory, where one cannot be read.
+    DataError as for `sgas.own.class_folders.load_files`, and for pictures in memory of which one
+    cannot be read.
     """
     require_pillow()
-    train, test, unused = _places(folder)
-    if split == "test" and test is None:
-        raise DataError(
-            f"{folder} has no test part: put its class folders into {folder / 'test'} and those of "
-            f"training into {folder / 'train'}"
-        )
-    training = files_of(train, train, unused)
-    size, grey = _common(training)
-    files = training if split == "train" else files_of(train, test or train, ())
+    size, grey = _common(load_files(folder, "train", PICTURES))
+    files = load_files(folder, split, PICTURES)
     return files if size is None else _in_memory(files, size, grey)
 
 
-def _common(files: ImageFiles) -> tuple[tuple[int, int] | None, bool]:
+def _common(files: ClassFiles) -> tuple[tuple[int, int] | None, bool]:
     """Columns and rows of all pictures where these are few and the same, and whether all are grey.
 
     None for what is to be read while training.
@@ -89,7 +57,7 @@ def _common(files: ImageFiles) -> tuple[tuple[int, int] | None, bool]:
     return (common if fits else None), grey
 
 
-def _in_memory(files: ImageFiles, size: tuple[int, int], grey: bool) -> LabelledArrays:
+def _in_memory(files: ClassFiles, size: tuple[int, int], grey: bool) -> LabelledArrays:
     from PIL import Image
 
     images = np.empty((len(files), size[1], size[0], 1 if grey else 3), np.uint8)
@@ -109,33 +77,7 @@ def _in_memory(files: ImageFiles, size: tuple[int, int], grey: bool) -> Labelled
     return LabelledArrays(images, files.labels, files.classes, files.remarks)
 
 
-def describe_pictures(path: str | Path) -> dict[str, Any]:
-    """A folder of class folders as JSON values; raises for nothing that it may hold.
-
-    Keys: `path`; `images` by split; `classes`, each with `name` and its counts; `not_used`, what is
-    skipped; `problems`, which keep the folder from being used; `warnings`, which do not.
-    """
-    folder = Path(path)
-    described: dict[str, Any] = {"path": str(folder)}
-    problems, remarks = [], []
-    counts: dict[str, Counter[int]] = {}
-    classes: tuple[str, ...] = ()
-    for split in ("train", "test") if has_test(folder) else ("train",):
-        try:
-            part = load_pictures(folder, split)
-        except DataError as error:
-            problems.append(str(error))
-            continue
-        counts[split], classes = Counter(part.labels.tolist()), part.classes
-        remarks += [remark for remark in part.remarks if remark not in remarks]
-    return {
-        **described,
-        "images": {split: sum(of.values()) for split, of in counts.items()},
-        "classes": [
-            {"name": name, **{split: of[number] for split, of in counts.items()}}
-            for number, name in enumerate(classes)
-        ],
-        "remarks": remarks,
-        "problems": problems,
-        "warnings": [],
-    }
+def describe_pictures(folder: str | Path) -> dict[str, Any]:
+    """A folder of class folders as JSON values (`sgas.own.class_folders.describe_files`)."""
+    path = Path(folder)
+    return describe_files(path, PICTURES, lambda split: load_pictures(path, split), {})

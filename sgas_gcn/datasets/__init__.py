@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sgas.errors import DataError, option, unknown_name
-from sgas.own import has_test_part, refuse_options
+from sgas.own import has_test_part, refuse_options, refuse_target
 from sgas_gcn.config import PointDataConfig
 
 if TYPE_CHECKING:
@@ -103,15 +103,30 @@ def load_points(
     folder = Path(dataset).expanduser()
     if os.sep in dataset or folder.exists():
         from sgas.data import drawn_split
-        from sgas.own.folders import has_test
-        from sgas_gcn.datasets.folder import load_folder
 
+        read, has_test = _reader(folder, num_points, seed, options)
         if not options.test_fraction:
-            return load_folder(folder, split, num_points, seed, options.target)
-        if has_test(folder):
+            return read(split)
+        if has_test:
             raise has_test_part(folder)
-        whole = load_folder(folder, "train", num_points, seed, options.target)
-        drawn: LabelledArrays = drawn_split(whole, split, options.test_fraction)
+        drawn: LabelledArrays = drawn_split(read("train"), split, options.test_fraction)
         return drawn
     known = unknown_name("data set", dataset, DATASETS, DataError)
     raise DataError(f"{known}, or give the path of a folder with train*.npz and test*.npz")
+
+
+def _reader(
+    folder: Path, num_points: int | None, seed: int, options: PointDataConfig
+) -> tuple[Callable[[str], LabelledArrays], bool]:
+    """What reads a split of a folder of one's own, and whether it has a test part."""
+    from sgas.own import class_folders, folders
+    from sgas_gcn.datasets.cloud_files import load_clouds
+    from sgas_gcn.datasets.folder import load_folder
+
+    if not class_folders.holds_classes(folder):
+        target = options.target
+        has_test = folders.has_test(folder)
+        return lambda split: load_folder(folder, split, num_points, seed, target), has_test
+    refuse_target(folder, options.target)
+    has_test = class_folders.places(folder).test is not None
+    return lambda split: load_clouds(folder, split, num_points, seed), has_test

@@ -469,7 +469,7 @@ def test_items_that_differ_from_reading_to_reading_are_told() -> None:
     arrays = load_points(str(folder), "train", "data", None, 0)
     assert arrays.remarks[:2] == (
         "not used: parts 3 to 3 of each item",
-        "a points differs from one reading to the next: what was read first is kept",
+        "an item differs from one reading to the next: what was read first is kept",
     )
     assert arrays.classes == ("ball", "rod")
 

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from sgas.data import BatchOrder, in_order, stratified_parts
 from sgas.errors import DataError
+from sgas.own.class_folders import ClassFiles
 from sgas_cnn import file_source
 from sgas_cnn.config import ImageDataConfig
 from sgas_cnn.datasets import load_images
-from sgas_cnn.datasets.imagenet import ImageFiles
 from sgas_cnn.file_source import (
     MEAN,
     STD,
@@ -67,17 +67,17 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def files(data_root: Path) -> ImageFiles:
+def files(data_root: Path) -> ClassFiles:
     return listed(data_root)
 
 
-def listed(data_root: Path, split: str = "train") -> ImageFiles:
+def listed(data_root: Path, split: str = "train") -> ClassFiles:
     found = load_images("imagenet", split, data_root, 0)
-    assert isinstance(found, ImageFiles)
+    assert isinstance(found, ClassFiles)
     return found
 
 
-def source(files: ImageFiles, config: ImageDataConfig = CONFIG, seed: int = 0) -> FileSource:
+def source(files: ClassFiles, config: ImageDataConfig = CONFIG, seed: int = 0) -> FileSource:
     return FileSource(files, config, seed, CPU)
 
 
@@ -90,7 +90,7 @@ def same(first: list[Tensor], second: list[Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def test_files_are_listed_by_class_and_name(files: ImageFiles, data_root: Path) -> None:
+def test_files_are_listed_by_class_and_name(files: ClassFiles, data_root: Path) -> None:
     assert len(files) == 27
     assert files.classes == WNIDS
     assert files.labels.tolist() == [0] * 9 + [1] * 9 + [2] * 9
@@ -105,14 +105,14 @@ def test_files_are_listed_by_class_and_name(files: ImageFiles, data_root: Path) 
     assert direct.names.tolist() == files.names.tolist()
 
 
-def test_parts_are_disjoint_subsets(files: ImageFiles) -> None:
+def test_parts_are_disjoint_subsets(files: ClassFiles) -> None:
     parts = [files.subset(part) for part in stratified_parts(files.labels, (0.5, 0.5), 0)]
     names = [part.names.tolist() for part in parts]
     assert sorted(names[0] + names[1]) == sorted(files.names.tolist())
     assert all(set(part.labels.tolist()) == {0, 1, 2} for part in parts)
 
 
-def test_two_processes_read_what_this_one_reads(files: ImageFiles) -> None:
+def test_two_processes_read_what_this_one_reads(files: ClassFiles) -> None:
     order = BatchOrder(len(files), 0, "training", CPU).epoch(0, 4, 6)
     two, none = source(files), source(files, ImageDataConfig(image_size=S, num_workers=0))
     batches = list(two.read_ahead(order, 3))
@@ -128,7 +128,7 @@ def test_two_processes_read_what_this_one_reads(files: ImageFiles) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_readers_leave_stop_signals_to_the_loop(files: ImageFiles, number: signal.Signals) -> None:
+def test_readers_leave_stop_signals_to_the_loop(files: ClassFiles, number: signal.Signals) -> None:
     order = torch.arange(24).view(12, 2)
     reader = source(files, ImageDataConfig(image_size=S, num_workers=1))
     batches = reader.read_ahead(order, 0)
@@ -173,7 +173,7 @@ def test_readers_end_with_a_process_that_is_killed(data_root: Path) -> None:
 
 
 def test_a_reader_that_hangs_is_told_within_its_time(
-    files: ImageFiles, monkeypatch: pytest.MonkeyPatch
+    files: ClassFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(file_source, "LONGEST_WAIT", 1.0)
     monkeypatch.setattr(BatchReader, "__getitem__", lambda self, request: time.sleep(60))
@@ -181,7 +181,7 @@ def test_a_reader_that_hangs_is_told_within_its_time(
         epoch_of(source(files), 0, torch.arange(8).view(4, 2))
 
 
-def test_chance_follows_from_seed_epoch_and_file_alone(files: ImageFiles) -> None:
+def test_chance_follows_from_seed_epoch_and_file_alone(files: ClassFiles) -> None:
     order = torch.arange(24).view(6, 4)
     reader = source(files)
     first = epoch_of(reader, 0, order)
@@ -193,7 +193,7 @@ def test_chance_follows_from_seed_epoch_and_file_alone(files: ImageFiles) -> Non
     assert torch.equal(torch.cat(first), shuffled.view(6, 4, 3, S, S).flip(0).flatten(0, 1))
 
 
-def test_the_processes_stay_from_epoch_to_epoch(files: ImageFiles) -> None:
+def test_the_processes_stay_from_epoch_to_epoch(files: ClassFiles) -> None:
     reader = source(files)
     order = list(in_order(len(files), 8, CPU))
     epoch_of(reader, 0, order)
@@ -203,7 +203,7 @@ def test_the_processes_stay_from_epoch_to_epoch(files: ImageFiles) -> None:
     assert len(alive) == 2
 
 
-def test_an_iteration_may_be_left_early(files: ImageFiles) -> None:
+def test_an_iteration_may_be_left_early(files: ClassFiles) -> None:
     reader = source(files)
     order = torch.arange(24).view(6, 4)
     left = reader.read_ahead(order, 0)
@@ -211,13 +211,13 @@ def test_an_iteration_may_be_left_early(files: ImageFiles) -> None:
     assert same(epoch_of(reader, 0, order[2:]), epoch_of(source(files), 0, order)[2:])
 
 
-def test_torch_s_own_generator_is_left_alone(files: ImageFiles) -> None:
+def test_torch_s_own_generator_is_left_alone(files: ClassFiles) -> None:
     before = torch.get_rng_state()
     epoch_of(source(files), 0, torch.arange(4).view(1, 4))
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_evaluation_takes_the_middle_whatever_the_seed(files: ImageFiles) -> None:
+def test_evaluation_takes_the_middle_whatever_the_seed(files: ClassFiles) -> None:
     order = list(in_order(len(files), 10, CPU))
     result = torch.cat(epoch_of(source(files, seed=4), None, order))
     assert len(result) == 27
@@ -230,7 +230,7 @@ def test_evaluation_takes_the_middle_whatever_the_seed(files: ImageFiles) -> Non
     np.testing.assert_allclose(result[3].permute(1, 2, 0), wanted, atol=1e-5)
 
 
-def test_single_batches_are_read_in_this_process(files: ImageFiles) -> None:
+def test_single_batches_are_read_in_this_process(files: ClassFiles) -> None:
     reader, index = source(files), torch.tensor([1, 12, 20])
     images, labels = reader.batch(index, None)
     assert labels.tolist() == [0, 1, 2]
@@ -241,7 +241,7 @@ def test_single_batches_are_read_in_this_process(files: ImageFiles) -> None:
 
 
 @pytest.fixture
-def damaged(tmp_path: Path) -> ImageFiles:
+def damaged(tmp_path: Path) -> ClassFiles:
     """Two classes of four pictures, of which the third is cut off and the last is none."""
     for label, wnid in enumerate(WNIDS[:2]):
         folder = tmp_path / "train" / wnid
@@ -255,7 +255,7 @@ def damaged(tmp_path: Path) -> ImageFiles:
 
 
 def test_damaged_files_are_named_counted_and_replaced(
-    damaged: ImageFiles, caplog: pytest.LogCaptureFixture
+    damaged: ClassFiles, caplog: pytest.LogCaptureFixture
 ) -> None:
     reader = source(damaged)
     order = torch.arange(8).view(2, 4)
@@ -276,7 +276,7 @@ def test_damaged_files_are_named_counted_and_replaced(
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_files_that_are_all_gone_are_an_error(damaged: ImageFiles, num_workers: int) -> None:
+def test_files_that_are_all_gone_are_an_error(damaged: ClassFiles, num_workers: int) -> None:
     for name in damaged.names:
         (damaged.folder / name.decode()).unlink()
     reader = source(damaged, ImageDataConfig(image_size=S, num_workers=num_workers))
@@ -329,7 +329,7 @@ def test_colours_change_by_no_more_than_asked_and_shapes_stay() -> None:
     assert 0 < slight < 8 < strong
 
 
-def test_jitter_and_flip_reach_the_pictures(files: ImageFiles) -> None:
+def test_jitter_and_flip_reach_the_pictures(files: ClassFiles) -> None:
     order = torch.arange(8).view(1, 8)
     options = {"image_size": S, "num_workers": 0}
     plain, jittered, unflipped = (

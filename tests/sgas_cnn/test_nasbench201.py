@@ -11,7 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sgas.cells.genotype import Genotype
 from sgas.errors import GenotypeError
+from sgas.running.genotype_files import load_genotype
 from sgas_cnn.config import NasBench201Config
+from sgas_cnn.family import FAMILY
 from sgas_cnn.nasbench201 import NasBench201Network
 from sgas_cnn.nasbench201_text import from_nasbench201, to_nasbench201
 
@@ -28,6 +30,7 @@ def test_the_text_form_goes_both_ways() -> None:
     cell = genotype.cells["normal"]
     assert cell.concat == (3,) and [edge.source for edge in cell.edges] == [0, 0, 1, 0, 1, 2]
     assert Genotype.from_json(genotype.to_json()) == genotype
+    assert load_genotype(FAMILY, ARCHITECTURE) == genotype
     assert to_nasbench201(from_nasbench201("|none~0|+|skip_connect~0|none~1|")).count("none") == 2
 
 

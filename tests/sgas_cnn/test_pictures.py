@@ -13,9 +13,9 @@ import pytest
 
 from sgas.data import LabelledArrays
 from sgas.errors import DataError
+from sgas.own.class_folders import ClassFiles
 from sgas.own.folders import NO_TEST
 from sgas_cnn.datasets import load_images
-from sgas_cnn.datasets.imagenet import ImageFiles
 from sgas_cnn.datasets.pictures import describe_pictures
 from sgas_cnn.family import FAMILY
 from sgas_cnn.pixels import as_bytes
@@ -116,7 +116,7 @@ def test_class_folders_are_a_data_set(folder: Path, whole: bool) -> None:
 
 def test_pictures_of_several_sizes_are_read_while_training(folder: Path) -> None:
     red().save(folder / "train" / "ant" / "small.png")
-    assert isinstance(load_images(str(folder), "train", "unused", 0), ImageFiles)
+    assert isinstance(load_images(str(folder), "train", "unused", 0), ClassFiles)
 
 
 def test_what_is_wrong_with_class_folders_is_told(folder: Path) -> None:
