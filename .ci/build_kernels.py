@@ -13,17 +13,11 @@ import sys
 import time
 from pathlib import Path
 
+from sgas.native.shipped import LEVELS
 from sgas_cnn.library import LIBRARY as IMAGES
 from sgas_gcn.library import LIBRARY as CLOUDS
 
 SKIPPED = 77  # as for Automake's tests
-# What Linux calls the instructions that a level adds (x86-64 psABI, section 3.1.1).
-LEVELS = {
-    "x86-64-v2": {"cx16", "popcnt", "sse4_1", "sse4_2", "ssse3"},
-    "x86-64-v3": {"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe"},
-}
-
-
 # With all of these, of the next level, the build for this very processor has longer vectors.
 LONGER = {"x86-64-v2": {"avx2", "fma"}, "x86-64-v3": {"avx512f", "avx512dq"}}
 
@@ -47,7 +41,7 @@ def why_not(level: str) -> str | None:
 def main() -> int:
     """Builds both libraries, or says why not."""
     level = os.environ.get("SGAS_MARCH")
-    if level in LEVELS and (reason := why_not(level)):
+    if level in LONGER and (reason := why_not(level)):
         print(f"kernels for {level} are skipped: {reason}")
         return SKIPPED
     began = time.perf_counter()

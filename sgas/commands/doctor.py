@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from sgas.commands.common import print_json
 from sgas.family import Family
 from sgas.native import triton
-from sgas.native.compiler import build_here
 from sgas.options import Flag, parse, parser_for
 
 if TYPE_CHECKING:
@@ -95,7 +94,7 @@ def _kernels(family: Family, gpu: bool) -> dict[str, str | None]:
     no_triton = triton.why_not() if gpu else None
     on_gpu = "torch" if no_triton else f"Triton {_version('triton')}"
     return {
-        "cpu": f"compiled, {build_here()}" if compiled else "torch",
+        "cpu": f"compiled, {library.build()}" if library is not None and compiled else "torch",
         "why_not": why_not,
         "cuda": on_gpu if gpu else None,
         "why_not_cuda": no_triton,

@@ -66,8 +66,13 @@ class Build:
 @cache
 def build_here() -> Build:
     """What a build on this machine is for, by the macros that its compiler defines; NotBuilt."""
+    return build_for(flags())
+
+
+def build_for(options: Sequence[str]) -> Build:
+    """What a build with these of the compiler's options is for; NotBuilt."""
     compiler = compiler_here()
-    macros = macros_of(compiler, flags())
+    macros = macros_of(compiler, options)
     if {"__AVX512F__", "__AVX512DQ__"} <= macros:
         vector_bytes = 64
     elif {"__AVX2__", "__FMA__"} <= macros:
@@ -96,15 +101,15 @@ def check_processor() -> None:
         )
 
 
-def compile_library(name: str, sources: Sequence[Path], work: Path) -> Path:
+def compile_library(name: str, sources: Sequence[Path], work: Path, options: Sequence[str]) -> Path:
     """The library `NAME.so` in folder `work`, of the `.cpp` files among the sources; NotBuilt.
 
     The compiler's words are in NotBuilt's text from the second line on.
     """
-    compiler, (options, links) = compiler_here(), _torch_options(work)
+    compiler, (for_torch, links) = compiler_here(), _torch_options(work)
     units = units_of(sources, work, _num_cores())
     objects = [unit.with_suffix(".o") for unit in units]
-    command = [compiler, *flags(), *options, f"-I{HEADERS}", "-c"]
+    command = [compiler, *options, *for_torch, f"-I{HEADERS}", "-c"]
     _run_all(
         [[*command, str(unit), "-o", str(to)] for unit, to in zip(units, objects, strict=True)]
     )
@@ -138,14 +143,14 @@ def _run_all(commands: Sequence[list[str]]) -> None:
 
 def torch_interface() -> list[str]:
     """What of torch a build depends on."""
-    if _is_stable():
+    if is_stable():
         return ["torch's stable interface"]
     import torch
 
     return [torch.__version__, str(torch._C._GLIBCXX_USE_CXX11_ABI)]
 
 
-def _is_stable() -> bool:
+def is_stable() -> bool:
     """Whether torch has the interface that stays; taken for granted where there is no torch."""
     try:
         import torch
@@ -161,7 +166,7 @@ def _torch_options(work: Path) -> tuple[list[str], list[str]]:
     The library has to say that it needs torch's, or else it would not find its functions in a
     process that has it; an empty library of that name will do for the linker.
     """
-    if not _is_stable():
+    if not is_stable():
         import torch
         from torch.utils.cpp_extension import include_paths, library_paths
 
@@ -233,7 +238,12 @@ def output_of(command: list[str]) -> str:
 
 def flags() -> list[str]:
     """The compiler's options, as SGAS_MARCH and this machine's processor ask for."""
-    return [*FLAGS, f"-march={march()}", *tuning(cpu_info(), march())]
+    return flags_for(march(), cpu_info())
+
+
+def flags_for(name: str, info: str) -> list[str]:
+    """Those for processors that -march names so, tuned for the CPU that Linux describes so."""
+    return [*FLAGS, f"-march={name}", *tuning(info, name)]
 
 
 @cache

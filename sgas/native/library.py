@@ -25,6 +25,7 @@ from pathlib import Path
 from sgas.files import make_folder, no_link, write_text
 from sgas.native.compiler import (
     HEADERS,
+    Build,
     NotBuilt,
     build_here,
     check_processor,
@@ -36,6 +37,7 @@ from sgas.native.compiler import (
     output_of,
     torch_interface,
 )
+from sgas.native.shipped import find
 
 logger = logging.getLogger("sgas")
 
@@ -60,6 +62,11 @@ class Library:
         be faster. Nothing is built.
         """
         return _why_not_shown(self)
+
+    def build(self) -> Build:
+        """What its kernels are built by and for; NotBuilt."""
+        shipped = find(self.name, self.sources)
+        return build_here() if shipped is None else shipped.build
 
     def keep_ratio(self, ratio: float) -> None:
         """Keeps for `auto` how many times faster than torch the kernels are on this machine."""
@@ -88,7 +95,7 @@ def _load(library: Library) -> str | None:
 @cache
 def _why_not_shown(library: Library) -> str | None:
     try:
-        build, measured = build_here(), _measured(library)
+        build, measured = library.build(), _measured(library)
     except NotBuilt:
         return None  # to load them says why
     faster = build.shown_faster if measured is None else measured > 1
@@ -127,6 +134,10 @@ def cache_folder() -> Path:
 def _build_or_find(library: Library) -> None:
     import torch
 
+    if shipped := find(library.name, library.sources):
+        with contextlib.suppress(OSError):
+            torch.ops.load_library(str(shipped.path))
+            return
     check_processor()
     folder = _own_folder(_folder_of(library))
     built = folder / f"{library.name}.so"
@@ -196,8 +207,10 @@ def _sha256(path: Path) -> str:
 
 
 def _folder_of(library: Library) -> Path:
-    """Where a build of the library for this machine is kept; NotBuilt without a compiler."""
-    return cache_folder() / "native" / f"{library.name}-{_key(library, compiler_here())}"
+    """Where a build of the library, or what is known of it, is kept; NotBuilt without any."""
+    shipped = find(library.name, library.sources)
+    key = _key(library, compiler_here()) if shipped is None else shipped.sha256[:16]
+    return cache_folder() / "native" / f"{library.name}-{key}"
 
 
 def _build(library: Library, folder: Path, built: Path) -> None:
@@ -212,7 +225,7 @@ def _build(library: Library, folder: Path, built: Path) -> None:
     logger.info("building the kernels of %s, once on this machine (half a minute)", library.name)
     work = Path(tempfile.mkdtemp(prefix="build-", dir=folder))
     try:
-        finished = compile_library(library.name, library.sources, work)
+        finished = compile_library(library.name, library.sources, work, flags())
         torch.ops.load_library(str(finished))
         with open(finished, "rb") as file:
             os.fsync(file.fileno())

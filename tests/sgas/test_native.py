@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from sgas.errors import DeviceError, InputError
-from sgas.native import compiler
+from sgas.native import compiler, shipped
 from sgas.native import library as native
 from sgas.native.backend import backend_for, use_kernels
 from sgas.native.compiler import HEADERS, tuning, units_of
@@ -245,6 +245,54 @@ def test_processors_that_the_compiler_does_not_know_are_told(
     assert "does not work with SGAS_MARCH=no-such-processor: " in str(source.load())
     assert source.why_not_shown() is None  # to load them says why
     assert backend_for(torch.device("cpu"), source) == "torch"
+
+
+@on_x86
+def test_kernels_of_a_wheel_are_loaded_without_a_compiler_unless_they_are_stale_or_damaged(
+    tmp_path: Path, cache: Path, levels: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = library(tmp_path, "sgas_test_shipped")
+    levels("native")
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path / "built")
+    shipped.build(source.name, source.sources, shipped.FOLDER)
+    names = {f"{source.name}-{processors}.so" for processors in shipped.BEST_FIRST}
+    assert {path.name for path in shipped.FOLDER.glob("*.so")} == names
+    found = shipped.find(source.name, source.sources)
+    assert found is not None and found.build.vector_bytes == compiler.build_here().vector_bytes
+    levels("x86-64-v2")  # asks for a build of one's own
+    assert shipped.find(source.name, source.sources) is None
+    levels("native")
+    text = source.sources[0].read_text()
+    source.sources[0].write_text(SOURCE.replace("NAME", "another"))
+    assert shipped.find(source.name, source.sources) is None
+    source.sources[0].write_text(text)
+    whole = found.path.read_bytes()
+    for damaged in (whole[:-1], b""):
+        found.path.write_bytes(damaged)
+        another = shipped.find(source.name, source.sources)  # the next best, where there is one
+        assert another is None or another.path != found.path
+    found.path.write_bytes(whole)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert source.build() == found.build
+    assert source.load() is None and not cache.exists()
+
+
+@on_x86
+@pytest.mark.parametrize(
+    ("info", "wanted"),
+    [
+        ("vendor_id: GenuineIntel", "x86-64-v4 x86-64-v3 x86-64-v2"),
+        ("vendor_id: AuthenticAMD", "x86-64-v4-amd x86-64-v4 x86-64-v3-amd x86-64-v3 x86-64-v2"),
+    ],
+)
+def test_a_processor_takes_the_best_kernels_that_it_can_run(info: str, wanted: str) -> None:
+    def those_for(features: set[str]) -> str:
+        text = f"{info}\nflags : {' '.join(features)}"
+        return " ".join(str(each) for each in shipped.BEST_FIRST if each.include(text))
+
+    assert those_for(shipped.LEVELS["x86-64-v4"]) == wanted
+    assert those_for(shipped.LEVELS["x86-64-v2"]) == "x86-64-v2"
+    assert those_for({"sse2"}) == ""
 
 
 @on_x86
