@@ -40,6 +40,11 @@ BLOCK = 16  # single paths that share a batch
 MAX_SEEDS = 10_000  # a range of more is a slip of the finger
 PRECISIONS = ("float32", "bf16")
 KERNELS = ("auto", "torch", "cpu", "cuda")
+PERMUTED_LABELS = "permuted_labels"
+NO_CONTROL = "none"
+CONTROLS = (NO_CONTROL, PERMUTED_LABELS)
+ALL, FIRST_HALF, SECOND_HALF = "all", "first_half", "second_half"
+SEES = (ALL, PERMUTED_LABELS, FIRST_HALF, SECOND_HALF)
 NORM_BATCHES = (
     "training batches, neither augmented nor dropped from, that norms take their statistics of "
     "anew before a network is measured; 0: moving averages"
@@ -321,6 +326,23 @@ class SearchConfig:
         "epochs that random_trained trains each cell; halving has as many in all, fewer for each "
         "at first",
         low=1,
+    )
+    sees: str = option(
+        ALL,
+        "what of its parts a search sees; permuted_labels: each target another's of its part; "
+        "first_half, second_half: disjoint halves of both parts (protocol clean)",
+        choices=SEES,
+    )
+    control: str = option(
+        NO_CONTROL,
+        "permuted_labels: searches once more that way, in RUN/control, and shows the evidence of "
+        "both",
+        choices=CONTROLS,
+    )
+    halves: bool = option(
+        False,
+        "search twice more, on disjoint halves of the parts (RUN/half-1, RUN/half-2), and show on "
+        "how many edges these agree",
     )
     validation_fraction: float = option(
         0.1, "part of the training set kept for reporting (protocol clean)", above=0, high=0.5

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+AT_ONCE = 256  # samples whose targets are read at a time
+
 
 @dataclass(frozen=True)
 class LabelledArrays:
@@ -111,6 +113,49 @@ class SubsetSource:
     def batch(self, index: Tensor, generator: torch.Generator | None) -> tuple[Any, Tensor]:
         """Inputs and targets of the samples `index` `[B]` of this subset."""
         return self.source.batch(self.index[index], generator)
+
+
+@dataclass(frozen=True)
+class PermutedSource:
+    """The samples of another source with the targets of others: `targets` has those of each."""
+
+    source: Source
+    targets: Sequence[Tensor]
+
+    @classmethod
+    def of(cls, source: Source, seed: int) -> PermutedSource:
+        """All rows of targets in an order that follows from the seed, each sample with as many.
+
+        A sample is one row, or any number of them (a graph and its nodes).
+        """
+        import torch
+
+        device = source.index_device
+        own: list[Tensor] = []
+        for index in in_order(len(source), AT_ONCE, device):
+            (_, targets), several = source.batch(index, None), len(index)
+            if len(targets) == several:
+                own.extend(targets.split(1))
+            else:
+                own.extend(source.batch(one, None)[1] for one in index.split(1))
+        rows = torch.cat(own)
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+        return cls(source, rows[order.to(rows.device)].split([len(one) for one in own]))
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @property
+    def index_device(self) -> torch.device:
+        """That of the source."""
+        return self.source.index_device
+
+    def batch(self, index: Tensor, generator: torch.Generator | None) -> tuple[Any, Tensor]:
+        """The inputs of the samples `index` `[B]`, and their new targets."""
+        import torch
+
+        inputs, _ = self.source.batch(index, generator)
+        return inputs, torch.cat([self.targets[number] for number in index.tolist()])
 
 
 def batches(

@@ -47,6 +47,9 @@ class SearchLoopOptions(TypedDict, total=False):
     scored_paths: int
     num_candidates: int
     candidate_epochs: int
+    sees: Literal["all", "permuted_labels", "first_half", "second_half"]
+    control: Literal["none", "permuted_labels"]
+    halves: bool
     validation_fraction: float
 
 

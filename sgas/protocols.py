@@ -17,8 +17,8 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sgas.config import BEST, LAST
-from sgas.errors import DataError, option
+from sgas.config import ALL, BEST, FIRST_HALF, LAST, PERMUTED_LABELS
+from sgas.errors import ConfigError, DataError, option
 
 if TYPE_CHECKING:
     import torch
@@ -97,20 +97,49 @@ class Splits(Protocol):
 
 
 def search_parts(
-    splits: Splits, protocol: str, seed: int, validation_fraction: float, device: torch.device
+    splits: Splits,
+    protocol: str,
+    seed: int,
+    validation_fraction: float,
+    device: torch.device,
+    sees: str = ALL,
 ) -> SearchParts:
     """The parts of a search: for the weights, the alphas and the reported figure.
+
+    `sees` is what of the first two it sees (`SearchConfig.sees`): all, or targets that were
+    permuted in each by a draw that follows from the seed, or one of two disjoint halves of each.
 
     `clean`: halves of the training set, and the data set's own validation split or, where it has
     none, `validation_fraction` of the training set. DataError where protocol `paper` needs a
     validation split that there is not, or the training set is too small to be split.
     """
+    if sees == PERMUTED_LABELS:
+        from sgas.data import PermutedSource, stream_seed
+
+        parts = search_parts(splits, protocol, seed, validation_fraction, device)
+        first, second = (stream_seed(seed, PERMUTED_LABELS, name) for name in ("weights", "alphas"))
+        return replace(
+            parts,
+            weights=PermutedSource.of(parts.weights, first),
+            alphas=PermutedSource.of(parts.alphas, second),
+            label=f"{parts.label}; labels of the first two permuted",
+        )
     if protocol == PAPER:
+        if sees != ALL:
+            raise ConfigError(
+                f"halves are of protocol {CLEAN}, and this is {PAPER}: give "
+                f"{option('protocol', CLEAN)}, or no halves"
+            )
         return _paper_search(splits, seed, device)
     own = splits.validation_part(device)
     reported = validation_fraction if own is None else 0.0
     half = (1 - reported) / 2
-    weights, alphas, held_out = splits.parts_of_training((half, half, reported), seed, device)
+    if sees == ALL:
+        weights, alphas, held_out = splits.parts_of_training((half, half, reported), seed, device)
+    else:
+        shares = (half / 2,) * 4
+        *quarters, held_out = splits.parts_of_training((*shares, reported), seed, device)
+        weights, alphas = quarters[:2] if sees == FIRST_HALF else quarters[2:]
     validation = held_out if own is None else own
     sizes = "/".join(str(splits.count(part)) for part in (weights, alphas, validation))
     label = f"protocol clean: {sizes} {splits.samples} for weights/alphas/validation"

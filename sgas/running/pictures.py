@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sgas.cells.space import SearchSpace
+from sgas.config import PERMUTED_LABELS
 from sgas.deciding.records import EpochRecord
 from sgas.deciding.schedule import Schedule, shown_epoch
 from sgas.errors import RunError
@@ -26,6 +27,7 @@ from sgas.reports import (
     draw_timeline,
     render_report,
 )
+from sgas.running.companions import what_is_known
 from sgas.running.runs import read_genotype, read_metrics, read_records
 from sgas.running.settings import Settings, open_settings
 
@@ -57,7 +59,7 @@ def draw_run(family: Family, folder: Path, out: Path) -> list[Path]:
     texts["curves.svg"] = curves
     data = ReportData(
         title=f"{settings.run.dataset} · {settings.loop.strategy} · seed {settings.run.seed}",
-        verdict=_verdict(metrics, settings, schedule),
+        verdict=[*_verdict(metrics, settings, schedule), *what_is_known(folder, space)],
         warning=_warning(settings, config, metrics, schedule),
         cells=cells,
         curves=curves,
@@ -139,6 +141,8 @@ def _warning(
     parts = ["One search with one seed; a claim about a method needs ten, beside random cells."]
     if settings.run.protocol == PAPER:
         parts.append(f"{str(config['parts']).capitalize()}.")
+    if settings.loop.sees == PERMUTED_LABELS:
+        parts.append("A control: the labels were permuted, and nothing here is about the data.")
     if metrics[-1]["epoch"] < schedule.last_epoch:
         parts.append("The search has not ended.")
     return " ".join(parts)

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import sys
 from collections.abc import Iterator, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from sgas.config import BEST, fields_of
+from sgas.config import ALL, BEST, FIRST_HALF, fields_of
 from sgas.deciding.evidence import verdict
 from sgas.deciding.schedule import Schedule, shown_epoch
 from sgas.errors import ConfigError, DamagedRunError, Interrupted, SgasError, option
@@ -34,6 +35,7 @@ from sgas.running.checks import (
     require_same_sizes,
     require_samples,
 )
+from sgas.running.companions import companions, what_is_known
 from sgas.running.machine import environment, prepare, recorder_on, resolve_device
 from sgas.running.runs import (
     RESULT,
@@ -113,7 +115,8 @@ def start(
     out = settings.run.out
     folder = Path(out) if out else free_folder(Path("runs"), name)
     config = _config_json(family, settings, device, command, opened)
-    return _execute(family, settings, opened, Run.create(folder, config, copies()), output)
+    _execute(family, settings, opened, Run.create(folder, config, copies()), output)
+    return _accompany(family, settings, folder, command, output)
 
 
 def resume(
@@ -134,7 +137,46 @@ def resume(
     opened = _open(family, settings, device, config.get("weights"))
     require_same_sizes(folder, config, opened.sizes)
     require_same_contents(folder, config, opened.task.fingerprint())
-    return _execute(family, settings, opened, Run.open(folder), output, resumed=True)
+    _execute(family, settings, opened, Run.open(folder), output, resumed=True)
+    return _accompany(family, settings, folder, config["command"], output, place)
+
+
+def _accompany(
+    family: Family,
+    settings: Settings,
+    folder: Path,
+    command: str,
+    output: Output | None,
+    place: str | None = None,
+) -> Path:
+    """Runs the searches that stand beside a search, and returns its folder, where they are told."""
+    beside = companions(settings.loop) if settings.verb == "search" else {}
+    if not beside:
+        return folder
+    quiet = output is not None and output.quiet
+    for name, loop in beside.items():
+        run = dataclasses.replace(settings.run, out=str(folder / name))
+        own = dataclasses.replace(settings, run=run, loop=loop)
+        try:
+            if is_run(folder / name):
+                resume(family, folder / name, "search", Output(quiet), place)
+            else:
+                start(family, own, name, command, Output(quiet))
+        except Interrupted as stop:
+            again = f"{family.command} search --resume {folder}"
+            raise Interrupted(
+                f"{name}: {stop.args[0].partition(';')[0]}; go on with: {again}"
+            ) from None
+    from sgas.running.pictures import draw_run
+
+    with Run.open(folder) as run_beside:
+        for fact in what_is_known(folder, family.search_space(str(settings.run.space))):
+            line = f"{fact.name}: {fact.value} ({fact.note})"
+            run_beside.log(line)
+            if not quiet:
+                print(line, file=sys.stderr)
+        draw_run(family, folder, folder)
+    return folder
 
 
 def _prepared(family: Family, settings: Settings, config: Mapping[str, Any] | None) -> torch.device:
@@ -186,7 +228,8 @@ def _open_search(family: Family, settings: Settings, task: Task, device: torch.d
     from sgas.running.candidates import open_search
 
     run, loop = settings.run, settings.loop
-    parts = search_parts(task, run.protocol, run.seed, loop.validation_fraction, device)
+    split = run.protocol, run.seed, loop.validation_fraction, device
+    parts = search_parts(task, *split, loop.sees)
     absolute = with_absolute_paths(family, run)  # as a resumed search has them
     search = open_search(
         task,
@@ -199,9 +242,13 @@ def _open_search(family: Family, settings: Settings, task: Task, device: torch.d
             "seed": run.seed,
             "protocol": run.protocol,
             **({} if parts.alphas_on is None else {"alphas_on": parts.alphas_on.value}),
+            **({} if loop.sees == ALL else {"sees": loop.sees}),
         },
     )
     trained_on = {"part of the weights": parts.weights, "part of the alphas": parts.alphas}
+    if loop.halves:  # told now, not after the search
+        half = search_parts(task, *split, FIRST_HALF)
+        trained_on |= {"half of the part of the weights": half.weights}
     sizes = [_size(part) for part in (parts.weights, parts.alphas, parts.validation)]
     return Opened(task, search, trained_on, sizes, {"parts": parts.label})
 
@@ -249,7 +296,7 @@ def _execute(
     run: Run,
     output: Output | None,
     resumed: bool = False,
-) -> Path:
+) -> None:
     """Runs the loop in a run folder and writes its results."""
     from sgas.running.loop import Loop
 
@@ -286,7 +333,6 @@ def _execute(
             draw_run(family, run.folder, run.folder)
         else:
             _write_trained(family, run, body, opened, settings)
-    return run.folder
 
 
 def _in_line(name: str, *parts: Any) -> str:
@@ -504,7 +550,12 @@ def _has_ended(family: Family, settings: Settings, folder: Path) -> bool:
         return (folder / RESULT).is_file() and (folder / "report.html").is_file()
     topology = family.search_space(str(settings.run.space)).topology(settings.model.num_steps)
     lines, last = read_metrics(folder), Schedule.of(settings.loop, topology).last_epoch
-    return bool(lines) and lines[-1]["epoch"] == last and (folder / "report.html").is_file()
+    ended = bool(lines) and lines[-1]["epoch"] == last and (folder / "report.html").is_file()
+    return ended and all(
+        is_run(folder / name)
+        and _has_ended(family, dataclasses.replace(settings, loop=loop), folder / name)
+        for name, loop in companions(settings.loop).items()
+    )
 
 
 def _differences(family: Family, settings: Settings, config: Mapping[str, Any]) -> str:
