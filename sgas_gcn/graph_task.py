@@ -31,6 +31,7 @@ from sgas_gcn.config import (
     NasBenchGraphConfig,
 )
 from sgas_gcn.datasets.graph_arrays import GraphArrays, GraphSplit
+from sgas_gcn.datasets.graph_file import DEGREES
 from sgas_gcn.datasets.graphs import load_graphs
 from sgas_gcn.datasets.moments import ADVICE, Moments
 from sgas_gcn.graph_batch import GraphBatch
@@ -274,7 +275,8 @@ class GraphTask(GraphModels):
         """Graphs as they are."""
         by_graph = isinstance(self.labels, ManyLabelsByGraph)
         many, per_graph = self._training.multi_label, self._training.per_graph
-        return GraphPreparation(self.in_channels, many, by_graph, per_graph, kept(self.labels))
+        degrees, target = DEGREES in self.remarks, kept(self.labels)
+        return GraphPreparation(self.in_channels, many, by_graph, per_graph, degrees, target)
 
     def _source(self, split: GraphSplit, device: torch.device) -> GraphSource:
         """The graphs of a split on the device, their edges sorted."""

@@ -21,6 +21,7 @@ from sgas.labels import Labels, ManyLabels, ManyLabelsByGraph, OneClass, restore
 from sgas.own.npz import read_array, read_headers
 from sgas.own.samples import array_of, in_chunks, is_array_file, numbers_of, samples_of
 from sgas_gcn.datasets.folder import near_origin
+from sgas_gcn.datasets.graph_file import degree_features
 from sgas_gcn.datasets.graph_folder import both_ways
 from sgas_gcn.drawing import chosen_points
 from sgas_gcn.graph_batch import GraphBatch
@@ -118,7 +119,8 @@ def _is_one_cloud(data: Any) -> bool:
 class GraphPreparation:
     """Graphs of nodes with `in_channels` features; all nodes are asked, or graphs (`per_graph`).
 
-    Figures of many labels are over all nodes, or a graph at a time (`by_graph`). `target` is how
+    Figures of many labels are over all nodes, or a graph at a time (`by_graph`). `degrees`: nodes
+    had no features but their degrees, which new graphs are given too. `target` is how
     answers were compared with targets (`sgas.labels.kept`); runs of before have none.
     """
 
@@ -126,6 +128,7 @@ class GraphPreparation:
     many_labels: bool
     by_graph: bool
     per_graph: bool = False
+    degrees: bool = False
     target: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -177,6 +180,9 @@ class GraphPreparation:
                     "(x, edge_index)"
                 )
             x, edge_index = (graph.x, graph.edge_index) if is_graph(graph) else graph
+            if x is None and edge_index is not None and self.degrees:
+                ends = numbers_of(edge_index, "edge_index of graph", number)
+                x = degree_features(ends.T, int(graph.num_nodes))
             if x is None or edge_index is None:
                 raise DataError(f"graph {number} has no {'x' if x is None else 'edge_index'}")
             features = torch.from_numpy(np.array(numbers_of(x, "x of graph", number), np.float32))

@@ -102,6 +102,11 @@ def refuse_kinds(dataset: Any, what: str) -> None:
     from torch.utils.data import DataLoader
 
     library = type(dataset).__module__.partition(".")[0]
+    if library == "pandas":
+        raise DataError(
+            f"the data set is a {type(dataset).__name__} of pandas: give a pair of arrays, "
+            f"({what}s, labels), as its to_numpy() makes them"
+        )
     if library in ("networkx", "dgl"):
         raise DataError(
             f"the data set is a {type(dataset).__name__} of {library}: give PyG's Data, which "
@@ -198,7 +203,8 @@ def stacked(samples: Sequence[np.ndarray], what: str) -> np.ndarray:
         if sample.shape != samples[0].shape:
             raise DataError(
                 f"{what} {number} has shape {list(sample.shape)}, {what} 0 "
-                f"{list(samples[0].shape)}: give all the same"
+                f"{list(samples[0].shape)}: give all the same, or files in a folder for each "
+                "class, where sizes may differ"
             )
     return np.stack(samples)
 

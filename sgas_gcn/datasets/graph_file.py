@@ -42,6 +42,7 @@ SPLITS = ("train", "val", "test")
 # Two graphs (with and without self-loops) keep four numbers for each direction of an edge.
 EDGE_BYTES = 2 * 2 * 4 * 8
 MOST_DEGREES = 64  # one-hot features of nodes without any; higher degrees are as this one
+DEGREES = f"no features: the degree of a node, one-hot up to {MOST_DEGREES}, is taken"
 
 Headers = dict[str, ArrayHeader]
 Read = Callable[[str], np.ndarray]
@@ -353,11 +354,19 @@ def _features(
     if parts:
         return np.concatenate(parts, axis=1), []
     first = np.repeat(pointers["node_ptr"][:-1], np.diff(pointers["edge_ptr"]))
-    ends = (edge.astype(np.int64) + first[:, None])[edge[:, 0] != edge[:, 1]]
+    ends = edge.astype(np.int64) + first[:, None]
     inside = ends[((ends >= 0) & (ends < num_nodes)).all(axis=1)]  # others are told later
-    degrees = np.bincount(np.unique(np.sort(inside, 1), axis=0).ravel(), minlength=num_nodes)
-    x = _one_hot(np.minimum(degrees, MOST_DEGREES), MOST_DEGREES + 1, "degree")
-    return x, [f"no features: the degree of a node, one-hot up to {MOST_DEGREES}, is taken"]
+    return degree_features(inside, num_nodes), [DEGREES]
+
+
+def degree_features(edges: np.ndarray, num_nodes: int) -> np.ndarray:
+    """Features float32 `[N, MOST_DEGREES + 1]` of nodes without any: how many others are joined.
+
+    `edges` `[E, 2]` count once, whichever way they lead; loops do not.
+    """
+    apart = np.unique(np.sort(edges[edges[:, 0] != edges[:, 1]], axis=1), axis=0)
+    degrees = np.bincount(apart.ravel(), minlength=num_nodes)
+    return _one_hot(np.minimum(degrees, MOST_DEGREES), MOST_DEGREES + 1, "degree")
 
 
 def _one_hot(numbers: np.ndarray, width: int, name: str) -> np.ndarray:

@@ -13,10 +13,11 @@ from torch_geometric.data import Data
 
 import sgas_cnn
 import sgas_gcn
-from sgas.config import NUMBERS
+from sgas.config import NUMBERS, RunConfig
 from sgas.errors import InputError
 from sgas.labels import Numbers, kept, labels_of, restored
-from sgas_gcn.config import GraphModelConfig
+from sgas_gcn.config import GraphDataConfig, GraphModelConfig
+from sgas_gcn.datasets.graphs import load_graphs
 from sgas_gcn.graph_batch import GraphBatch
 from sgas_gcn.graph_task import models
 from sgas_gcn.pooling import pool_graphs
@@ -133,3 +134,15 @@ def test_figures_of_numbers_are_in_the_users_units() -> None:
         loss = labels_of([truth], measure=measure).loss(logits, torch.from_numpy(truth))
         off = np.array([1, 0, 3]) / labels.std[0]
         assert float(loss) == pytest.approx((off**power).mean(), 1e-5)
+
+
+def test_graphs_without_features_have_degrees_in_training_and_after(tmp_path: Path) -> None:
+    bare = [
+        Data(edge_index=g.edge_index, y=g.y, num_nodes=g.num_nodes) for g in graphs(40, "class")
+    ]
+    cell, options = "cri2-ppi-best", {"epochs": 8, "num_cells": 1, "batch_size": 8, **QUICK}
+    trained = sgas_gcn.train(cell, bare, out=str(tmp_path / "run"), **options)
+    own = load_graphs(trained.config["run"]["dataset"], "train", tmp_path, 0).graphs
+    items = trained._inputs[1].read(bare, RunConfig(), GraphDataConfig()).items
+    assert all((item.x.numpy() == graph.x).all() for item, graph in zip(items, own, strict=True))
+    assert (trained.predict(bare) == [int(one.y) for one in bare]).mean() > 0.8
