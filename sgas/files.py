@@ -2,9 +2,9 @@
 
 An OSError of what stands here names the file that was meant.
 
-A folder of results may have a file of seals: the SHA-256 of each file's content, and of the one
-before it, by name. It is written before the files are: whenever a process ends, each of them is one
-of the two. What is neither was damaged later.
+A folder of results may have a file of seals: the SHA-256 of each file's content by name. It is
+written before the files are, with that of the content before too, and after them without: whenever
+a process ends, each of them is one of those that are named. What is none was damaged later.
 """
 
 from __future__ import annotations
@@ -143,6 +143,8 @@ def write_sealed(folder: Path, contents: Mapping[str, bytes]) -> None:
     write_text(folder / SEALS, json.dumps(seals, indent=1) + "\n")
     for name, content in contents.items():
         write_bytes(folder / name, content)
+        del seals[name][1:]
+    write_text(folder / SEALS, json.dumps(seals, indent=1) + "\n")
 
 
 def read_sealed(path: Path) -> bytes:

@@ -143,6 +143,8 @@ def _build_or_find(library: Library) -> None:
     built = folder / f"{library.name}.so"
     try:
         with _locked(folder / "lock"):
+            for left in folder.glob("build-*"):  # of a build that was killed
+                shutil.rmtree(left, ignore_errors=True)
             if _is_whole(built):
                 with contextlib.suppress(OSError):
                     torch.ops.load_library(str(built))
@@ -214,14 +216,9 @@ def _folder_of(library: Library) -> Path:
 
 
 def _build(library: Library, folder: Path, built: Path) -> None:
-    """Compiles in a folder of its own, loads, and puts the file in place in one step.
-
-    What a killed build left behind is in other such folders; whoever holds the lock clears them.
-    """
+    """Compiles in a folder of its own, loads, and puts the file in place in one step."""
     import torch
 
-    for left in folder.glob("build-*"):
-        shutil.rmtree(left, ignore_errors=True)
     logger.info("building the kernels of %s, once on this machine (half a minute)", library.name)
     work = Path(tempfile.mkdtemp(prefix="build-", dir=folder))
     try:

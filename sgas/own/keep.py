@@ -14,12 +14,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from sgas.errors import DataError
+from sgas.files import make_folder, sync_folder, write_atomically
 from sgas.own import OWN
 from sgas.own.npz import available_memory, in_words
 from sgas.own.targets import plain
@@ -39,20 +41,25 @@ def keep(root: str | Path, name: str, files: Mapping[str, Arrays]) -> Path:
     if folder.is_dir():
         return folder
     try:
-        parent.mkdir(parents=True, exist_ok=True)
+        make_folder(parent)
         fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=parent))
     except OSError as error:
         raise DataError(f"cannot write in {parent}: {error.strerror}") from None
     try:
         for file, arrays in files.items():
-            np.savez(fresh / f"{file}.npz", **dict(arrays))  # type: ignore[arg-type]
+            write_atomically(fresh / f"{file}.npz", partial(_save, arrays))
         fresh.chmod(0o755)
         os.rename(fresh, folder)
+        sync_folder(parent)
     except OSError as error:
         shutil.rmtree(fresh, ignore_errors=True)
         if not folder.is_dir():  # another process may have made it meanwhile
             raise DataError(f"cannot write {folder}: {error.strerror}") from None
     return folder
+
+
+def _save(arrays: Arrays, file: BinaryIO) -> None:
+    np.savez(file, **dict(arrays))  # type: ignore[arg-type]
 
 
 def name_of(dataset: Any) -> str:

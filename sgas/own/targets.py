@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sgas.config import CLASS, LABELS, NUMBERS
-from sgas.errors import DataError
+from sgas.errors import DataError, printable
 
 UNKNOWN = -1  # the class of a node that is not known
 KINDS = "iubfUS"  # of types that labels can have
@@ -128,7 +128,7 @@ class Coding:
                 "numbered from 0 or named"
             )
         return cls(
-            tuple(str(value) for value in values.tolist()),
+            tuple(printable(str(value)) for value in values.tolist()),
             {value: number for number, value in enumerate(values.tolist())},
         )
 

@@ -59,6 +59,7 @@ CHECKPOINT = "checkpoint.pt"
 PREVIOUS = "checkpoint.previous.pt"
 LOCK = ".lock"
 SEAL_LENGTH = 4 + 32
+TRIES = 3  # to make a folder that another start does not clear away
 T = TypeVar("T")
 
 
@@ -185,10 +186,8 @@ class Run:
 
         RunError where the folder exists already, and then nothing is written.
         """
-        if folder.exists():
-            go_on = f"go on with --resume {folder}, or " if is_run(folder) else ""
-            raise RunError(f"{folder} exists already; {go_on}give another {option('out')}")
         try:
+            _require_new(folder)
             make_folder(folder.parent)
             _clear_killed_starts(folder)
             fresh, lock = _fresh_folder(folder)
@@ -205,6 +204,7 @@ class Run:
                 shutil.rmtree(fresh, ignore_errors=True)
                 raise
         except OSError as error:
+            _require_new(folder)  # another process may have made it meanwhile
             raise RunError(
                 f"cannot make the run folder {folder}: {error.strerror}; see to that and run the "
                 f"same command again, or give another {option('out')}"
@@ -376,14 +376,18 @@ def _lock(folder: Path) -> IO[str]:
 
 def _fresh_folder(folder: Path) -> tuple[Path, IO[str]]:
     """A new folder beside `folder`, held by this process, that will become it."""
-    while True:
+    for _ in range(TRIES):
         fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         with contextlib.suppress(RunError):  # another start took it for one of a killed process
             return fresh, _lock(fresh)
-        if fresh.exists():
-            raise RunError(
-                f"cannot write in {folder.parent}; see to that and run the same command again"
-            )
+        shutil.rmtree(fresh, ignore_errors=True)
+    raise RunError(f"cannot write in {folder.parent}; see to that and run the same command again")
+
+
+def _require_new(folder: Path) -> None:
+    if folder.exists():
+        go_on = f"go on with --resume {folder}, or " if is_run(folder) else ""
+        raise RunError(f"{folder} exists already; {go_on}give another {option('out')}")
 
 
 def _clear_killed_starts(folder: Path) -> None:
