@@ -20,7 +20,7 @@ from sgas.cells.genotype import Genotype
 from sgas.cells.space import NONE, SearchSpace
 from sgas.config import SearchConfig, TrainConfig
 from sgas.data import DeviceSource
-from sgas.family import Searchable, Task
+from sgas.family import Task, Trainable
 from sgas.protocols import SearchParts, TrainParts
 from sgas.running.capture import Recorder
 from sgas.running.loop import Tally, frozen
@@ -51,7 +51,7 @@ class OurSearch:
 
     def __init__(
         self,
-        models: Searchable,
+        models: Trainable,
         learning_rate: float,
         device: torch.device = CPU,
         recorder: Recorder | None = None,

@@ -327,6 +327,23 @@ class SearchConfig:
         "at first",
         low=1,
     )
+    patience: int = option(
+        0,
+        "epochs that a decision without evidence (z of 2 or less) waits; edges still open in the "
+        "end take the cheapest operation within 2 standard errors of the best",
+        low=0,
+    )
+    beta_decay: float = option(
+        0.0,
+        "weight of the mean logsumexp of the alphas in their loss, which grows from 0 to this",
+        low=0,
+    )
+    skip_penalty: float = option(
+        0.0, "weight of the mean probability of skips in the alphas' loss", low=0
+    )
+    averaged_epochs: int = option(
+        1, "last epochs whose probabilities by alphas are averaged before they are scored", low=1
+    )
     sees: str = option(
         ALL,
         "what of its parts a search sees; permuted_labels: each target another's of its part; "

@@ -47,6 +47,10 @@ class SearchLoopOptions(TypedDict, total=False):
     scored_paths: int
     num_candidates: int
     candidate_epochs: int
+    patience: int
+    beta_decay: float
+    skip_penalty: float
+    averaged_epochs: int
     sees: Literal["all", "permuted_labels", "first_half", "second_half"]
     control: Literal["none", "permuted_labels"]
     halves: bool

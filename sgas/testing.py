@@ -102,13 +102,17 @@ def check_strategy(name: str) -> None:
     """A strategy: each cell is decided, when it says, by the alphas or the seed alone."""
     for space in SPACES:
         for num_steps in (1, 3):
-            _check_decisions(name, space, num_steps)
+            for patience in (0, 1, 9):
+                _check_decisions(name, space, num_steps, patience)
 
 
-def _check_decisions(name: str, space: SearchSpace, num_steps: int, seed: int = 3) -> None:
+def _check_decisions(
+    name: str, space: SearchSpace, num_steps: int, patience: int, seed: int = 3
+) -> None:
     strategy, topology = strategy_named(name), space.topology(num_steps)
     what = f"strategy {name!r}, {space.name}, {num_steps} steps"
-    schedule = Schedule(topology.num_decisions, 3, 2, 2)
+    schedule = Schedule(topology.num_decisions, 3, 2, 2, patience=patience)
+    costs = tuple(range(len(space.operations))) if patience else None
     shape = topology.num_edges, len(space.operations)
     generator = torch.Generator().manual_seed(seed)
     drift = torch.randn(schedule.num_epochs, *shape, generator=generator, dtype=torch.float64)
@@ -116,7 +120,8 @@ def _check_decisions(name: str, space: SearchSpace, num_steps: int, seed: int = 
     records: list[EpochRecord] = []
     epochs: list[int] = []
     for epoch, alphas in enumerate((0.05 * drift).cumsum(0)):
-        view = EpochView(epoch, "normal", alphas, history, cell, space.operations, schedule, seed)
+        known = space.operations, schedule, seed, None, costs
+        view = EpochView(epoch, "normal", alphas, history, cell, *known)
         score = strategy.score(view)
         _hold(tuple(score.shape) == shape[:1], f"{what}: scores are no [{shape[0]}]")
         _finite([score], f"{what}: a score")
@@ -133,8 +138,10 @@ def _check_decisions(name: str, space: SearchSpace, num_steps: int, seed: int = 
     _hold(operations <= set(space.operations[1:]), f"{what}: decided for {operations}")
     first = strategy.first_decision(schedule)
     began = f"{what}: first decides after epoch {shown_epoch(min(epochs))}"
-    _hold(first is None or min(epochs) == first, began)
-    early = min(epochs) < schedule.last_epoch or len(set(epochs)) == len(epochs) == 1
+    _hold(first is None or patience > 0 or min(epochs) == first, began)
+    early = (
+        patience > 0 or min(epochs) < schedule.last_epoch or len(set(epochs)) == len(epochs) == 1
+    )
     _hold(early or not strategy.frees_edges, f"{what}: frees no edge before the end")
     again = replay(records, strategy, space, schedule, num_steps, 4, seed)
     _hold(list(again.records) == records, f"{what}: decides otherwise when replayed")

@@ -16,7 +16,7 @@ class EpochRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     decision, or null; `runner_up` the open edge with the second-best score and `margin` the
     distance to it; `evidence` is what speaks for the operation on its edge, null where nothing
     does. `errors` `[E][O]` are standard errors in the place of the alphas, where the strategy has
-    them.
+    them, and `costs` `[O]` the operations' ranks by cost, where a choice depends on them.
     """
 
     epoch: int
@@ -35,6 +35,7 @@ class EpochRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pruned: list[int] = []
     errors: list[list[float]] | None = None
     evidence: Evidence | None = None
+    costs: list[int] | None = None
 
     def fits(self) -> bool:
         """Whether all lists speak of the same edges, and all edge numbers are among them."""
@@ -46,5 +47,6 @@ class EpochRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             and len({len(row) for row in self.alphas}) == 1
             and all(0 <= edge < num_edges for edge in named)
             and (self.edge is None) == (self.op is None)
+            and (self.costs is None or {len(self.costs)} == {*map(len, self.alphas)})
             and (self.errors is None or [*map(len, self.errors)] == [*map(len, self.alphas)])
         )

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 import torch
 from torch import Tensor
 
-from sgas.cells.decisions import CellDecisions, Choice, Status
+from sgas.cells.decisions import CellDecisions, Choice, Status, decided
 from sgas.cells.space import SearchSpace
+from sgas.deciding.evidence import ENOUGH
 from sgas.deciding.records import EpochRecord
 from sgas.deciding.schedule import Schedule, shown_epoch
 from sgas.deciding.scoring import (
@@ -50,9 +51,10 @@ def score_epoch(
         score=score.tolist(),
         states=view.decisions.to_strings(),
         errors=None if view.errors is None else view.errors.tolist(),
+        costs=None if view.costs is None else list(view.costs),
     )
     decisions, records = view.decisions, []
-    for choice in strategy.decide(view):
+    for choice in _choices(view, strategy):
         after = decisions.decide(choice)
         runner_up = _runner_up(score, decisions, choice)
         margin = None if runner_up is None else float(score[choice.edge] - score[runner_up])
@@ -70,6 +72,52 @@ def score_epoch(
         )
         decisions = after
     return tuple(records) or (undecided,), decisions
+
+
+def completed(view: EpochView, strategy: Strategy) -> CellDecisions:
+    """The cell that would be cut if the search stopped now.
+
+    Where decisions wait, an edge without evidence takes the cheapest operation that does no harm.
+    """
+    cell = strategy.complete(view)
+    if view.costs is None:
+        return cell
+    states = list(cell.states)
+    for edge in view.decisions.undecided:
+        op = states[edge].op
+        if op is not None:
+            states[edge] = decided(_cheapest(view, strategy, edge, op))
+    return replace(cell, states=tuple(states))
+
+
+def _choices(view: EpochView, strategy: Strategy) -> tuple[Choice, ...]:
+    """What is decided at the end of an epoch; with patience, what has evidence, until the last."""
+    schedule = view.schedule
+    if not schedule.patience:
+        return strategy.decide(view)
+    if view.epoch == schedule.last_epoch:
+        states = completed(view, strategy).states
+        open_states = ((edge, states[edge].op) for edge in view.decisions.undecided)
+        return tuple(Choice(edge, op) for edge, op in open_states if op is not None)
+    found = (
+        (choice, strategy.evidence(view, choice.edge, choice.op))
+        for choice in strategy.decide(view)
+    )
+    return tuple(choice for choice, evidence in found if evidence is None or evidence.enough)
+
+
+def _cheapest(view: EpochView, strategy: Strategy, edge: int, op: str) -> str:
+    """The cheapest operation of an edge that is not told from its best one, `op`.
+
+    Within `ENOUGH` standard errors; one whose distance is not known counts as worse.
+    """
+    assert view.costs is not None
+    harmless = [op]
+    for other in view.operations[1:]:
+        behind = None if other == op else strategy.evidence(view, edge, op, other)
+        if behind is not None and behind.margin <= ENOUGH * behind.error:
+            harmless.append(other)
+    return min(harmless, key=dict(zip(view.operations, view.costs, strict=True)).__getitem__)
 
 
 def _runner_up(score: Tensor, before: CellDecisions, choice: Choice) -> int | None:
@@ -119,13 +167,13 @@ def replay(
         for epoch, record in enumerate(_one_an_epoch(recorded, kind)):
             alphas = _table(record, shape)
             errors = None if record.errors is None else alphas.new_tensor(record.errors)
+            costs = None if record.costs is None else tuple(record.costs)
             if record.epoch != epoch:
                 raise RunError(
                     f"decisions.jsonl has no line for epoch {shown_epoch(epoch)} of cell {kind!r}"
                 )
-            view = EpochView(
-                epoch, kind, alphas, history, decisions, space.operations, schedule, seed, errors
-            )
+            known = space.operations, schedule, seed, errors, costs
+            view = EpochView(epoch, kind, alphas, history, decisions, *known)
             made, decisions = score_epoch(view, strategy)
             again.extend(made)
             history = extend_history(history, alphas, history_size)

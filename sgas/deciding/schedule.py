@@ -55,7 +55,8 @@ def turns(config: SearchConfig) -> tuple[Turn, ...]:
 class Schedule:
     """The decision epochs of a search. `num_decisions` is a cell's number of kept edges.
 
-    `costs` are the epochs' shares of the work, where they are known beforehand.
+    `costs` are the epochs' shares of the work, where they are known beforehand; `patience` is how
+    many epochs a decision without evidence waits.
     """
 
     num_decisions: int
@@ -63,6 +64,7 @@ class Schedule:
     decision_interval: int
     final_epochs: int
     costs: tuple[float, ...] = ()
+    patience: int = 0
 
     @classmethod
     def of(cls, config: SearchConfig, topology: CellTopology) -> Schedule:
@@ -73,12 +75,13 @@ class Schedule:
         trained = turns(config)
         if trained:
             costs = tuple(float(turn.epochs) for turn in trained)
-            return cls(topology.num_decisions, len(trained) - 1, 0, 0, costs)
+            return cls(topology.num_decisions, len(trained) - 1, 0, 0, costs, config.patience)
         return cls(
             topology.num_decisions,
             config.warmup_epochs,
             config.decision_interval,
             config.final_epochs,
+            patience=config.patience,
         )
 
     @property
@@ -87,6 +90,16 @@ class Schedule:
         return tuple(
             self.warmup_epochs + n * self.decision_interval for n in range(self.num_decisions)
         )
+
+    def may_decide(self, epoch: int, num_decided: int) -> bool:
+        """Whether an edge may be decided after an epoch by which `num_decided` are.
+
+        At decision epochs and, for as long as one of them has waited, in the epochs after it.
+        """
+        due = [decision for decision in self.decision_epochs if decision <= epoch]
+        if not self.patience or not due:
+            return epoch in due
+        return num_decided < len(due) and epoch <= due[-1] + self.patience
 
     @property
     def num_epochs(self) -> int:

@@ -34,6 +34,7 @@ from sgas.deciding.strategies.effects import used_by
 from sgas.family import Network, Trainable
 from sgas.protocols import VALIDATION, SearchParts, TrainParts
 from sgas.running.capture import Recorder, Step
+from sgas.running.complexity import cost_ranks
 from sgas.running.loop import EpochEnd, Figures, StepOutput, tallied
 from sgas.running.norms import NormStatistics
 from sgas.running.paths import paths
@@ -119,6 +120,8 @@ class CandidateSearch:
         self.device, self.precision, self.recorder = device, precision, recorder
         self.space = task.space
         self.cells = SearchedCells(task.space, task.num_steps, config, seed, notes)
+        if config.patience:
+            self.cells.costs = cost_ranks(task)
         self.turns = turns(config)
         dealt = paths(self.cells.decisions, self.space.operations, seed, "candidates")
         self.candidates = list(islice(dealt, config.num_candidates))

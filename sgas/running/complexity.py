@@ -13,7 +13,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from sgas.family import Network
+from sgas.cells.decisions import CellDecisions, Choice, genotype_of
+from sgas.family import Network, Trainable
 from sgas.reports import LayerOfNetwork
 
 MOST_REPEATS = 100
@@ -92,6 +93,23 @@ def _parts(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield from ((f"{name.removesuffix('s')} {number}", part) for number, part in several)
         else:
             yield name, child
+
+
+def cost_ranks(task: Trainable) -> tuple[int, ...]:
+    """The rank of each operation of a space by what it costs, `none` first; equals share one.
+
+    By the parameters, then the FLOPs, of the network whose every edge has it.
+    """
+    topology = task.space.topology(task.num_steps)
+    costs = [(-1, -1)]
+    for op in task.space.operations[1:]:
+        cell = CellDecisions.none_yet(topology)
+        while not cell.complete:
+            cell = cell.decide(Choice(cell.undecided[0], op))
+        cells = dict.fromkeys(task.space.cell_kinds, cell)
+        network = task.build_network(genotype_of(task.space, cells), False)
+        costs.append((num_parameters(network), num_flops(network, task.example_input())))
+    return tuple(sorted(costs).index(cost) for cost in costs)
 
 
 @dataclass(frozen=True)

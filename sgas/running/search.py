@@ -23,9 +23,10 @@ from sgas.cells.genotype import Genotype
 from sgas.config import SearchConfig
 from sgas.data import BatchOrder, Source, batches
 from sgas.deciding.schedule import cosine
-from sgas.family import Searchable, Supernet
+from sgas.family import Supernet, Trainable
 from sgas.protocols import VALIDATION, SearchParts
 from sgas.running.capture import Recorder, Step, captured
+from sgas.running.complexity import cost_ranks
 from sgas.running.loop import (
     EpochEnd,
     Figures,
@@ -58,7 +59,7 @@ class Search:
 
     def __init__(
         self,
-        task: Searchable,
+        task: Trainable,
         config: SearchConfig,
         *,
         parts: SearchParts,
@@ -75,6 +76,10 @@ class Search:
         self.space, self.schedule = task.space, self.cells.schedule
         self.strategy = self.cells.strategy
         self.recorder = None if self.strategy.trains_paths else recorder  # each step is another
+        if config.patience:
+            self.cells.costs = cost_ranks(task)
+        self.skips = [c for c, op in enumerate(self.space.operations) if op.startswith("skip")]
+        self.ramp = torch.zeros((), device=device)  # share of the search that is over
         self.random = RandomState(seed, device)
         self.network: Supernet = task.build_supernet().to(device)
         self.statistics = NormStatistics(
@@ -138,6 +143,7 @@ class Search:
         shape = epoch, self.batch_size, self.num_batches()
         weight_index, alpha_index = self.weight_order.epoch(*shape), self.alpha_order.epoch(*shape)
         set_learning_rate(self.weight_optimizer, self._learning_rate(epoch))
+        self.ramp.fill_(epoch / self.num_epochs)
         self.network.train()
         parts, augment = self.parts, self.random.augment
         for_weights = batches(parts.weights, weight_index[first:], epoch, augment)
@@ -196,10 +202,27 @@ class Search:
             loss = self.labels.loss(self._logits(inputs), targets)
             if loss.requires_grad:  # False once no edge is open
                 alphas = list(self.network.alphas.values())
+                loss = loss + self._alpha_penalty(alphas)
                 self.alpha_optimizer.step(
                     torch.autograd.grad(loss, alphas, allow_unused=True, materialize_grads=True)
                 )
         return ()
+
+    def _alpha_penalty(self, alphas: list[nn.Parameter]) -> Tensor | float:
+        """What is added to the loss of the alphas `[E, O]`; 0 without a remedy.
+
+        λ · ramp · mean logsumexp (Ye et al., "β-DARTS: Beta-Decay Regularization for Differentiable
+        Architecture Search", CVPR 2022), and the mean probability of skips, our own.
+        """
+        config = self.config
+        penalty: Tensor | float = 0.0
+        if config.beta_decay:
+            sizes = torch.cat([torch.logsumexp(alpha, -1) for alpha in alphas])
+            penalty = penalty + config.beta_decay * self.ramp * sizes.mean()
+        if config.skip_penalty and self.skips:
+            probs = torch.cat([torch.softmax(alpha, -1) for alpha in alphas])
+            penalty = penalty + config.skip_penalty * sum(probs[:, c].mean() for c in self.skips)
+        return penalty
 
     def weight_step(self, inputs: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Step on the weights; returns the loss, a mean, and the predictions `[B, ...]`."""
@@ -231,7 +254,7 @@ class Search:
     def _measure_effects(self, epoch: int) -> None:
         """Puts the effects of open edges in the place of the alphas, before a decision."""
         self.network.select(None)
-        if epoch not in self.schedule.decision_epochs:
+        if not self.cells.may_decide(epoch):
             return
         found = measure_effects(
             self.network,

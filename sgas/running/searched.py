@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+import torch
 from torch import Tensor
 
 from sgas.cells.decisions import CellDecisions, Status, genotype_of
@@ -19,7 +20,7 @@ from sgas.cells.space import SearchSpace
 from sgas.config import SearchConfig
 from sgas.deciding.evidence import Evidence, in_words, is_enough
 from sgas.deciding.records import EpochRecord
-from sgas.deciding.replay import empty_history, extend_history, score_epoch
+from sgas.deciding.replay import completed, empty_history, extend_history, score_epoch
 from sgas.deciding.schedule import Schedule
 from sgas.deciding.strategies import EpochView, strategy_named
 
@@ -45,6 +46,8 @@ class SearchedCells:
         history = empty_history(self.topology.num_edges, len(space.operations))
         self.history = dict.fromkeys(space.cell_kinds, history)
         self.errors: dict[str, Tensor | None] = dict.fromkeys(space.cell_kinds)
+        self.costs: tuple[int, ...] | None = None  # ranks by cost, where decisions wait
+        self.recent: dict[str, Tensor] = {}  # probabilities of the last epochs, to be averaged
         self.evidence: dict[str, Evidence | None] = {}  # by kind and edge, in order of decision
 
     @property
@@ -55,11 +58,26 @@ class SearchedCells:
     def cut(self, epoch: int, alphas: Mapping[str, Tensor]) -> dict[str, CellDecisions]:
         """The complete cells that would be cut now, by kind."""
         views = {kind: self._view(epoch, kind, table) for kind, table in alphas.items()}
-        return {kind: self.strategy.complete(view) for kind, view in views.items()}
+        return {kind: completed(view, self.strategy) for kind, view in views.items()}
+
+    def may_decide(self, epoch: int) -> bool:
+        """Whether an edge may be decided after an epoch."""
+        made = (cell.num_decided for cell in self.decisions.values())
+        return any(self.schedule.may_decide(epoch, number) for number in made)
+
+    def _averaged(self, kind: str, alphas: Tensor) -> Tensor:
+        """Alphas whose probabilities are the means over the last epochs, this one included."""
+        probs = torch.softmax(alphas, -1)[None]
+        probs = torch.cat([self.recent[kind], probs]) if kind in self.recent else probs
+        self.recent[kind] = probs[-self.config.averaged_epochs :]
+        return self.recent[kind].mean(0).clamp_min(torch.finfo(probs.dtype).tiny).log()
 
     def decide(self, epoch: int, alphas: Mapping[str, Tensor]) -> Found:
         """Scores an epoch and decides; `decisions` are then what holds after it."""
         records: list[EpochRecord] = []
+        by_alphas = self.strategy.first_decision(self.schedule) is not None
+        if by_alphas and self.config.averaged_epochs > 1:
+            alphas = {kind: self._averaged(kind, table) for kind, table in alphas.items()}
         cut = self.cut(epoch, alphas)
         for kind, table in alphas.items():
             made, self.decisions[kind] = score_epoch(self._view(epoch, kind, table), self.strategy)
@@ -85,6 +103,7 @@ class SearchedCells:
             self.schedule,
             self.seed,
             self.errors[kind],
+            self.costs,
         )
 
     def genotype(self) -> Genotype:
@@ -128,6 +147,7 @@ class SearchedCells:
             "decisions": {kind: cell.to_strings() for kind, cell in self.decisions.items()},
             "history": dict(self.history),
             "errors": dict(self.errors),
+            "recent": dict(self.recent),
             "evidence": msgspec.to_builtins(self.evidence),
         }
 
@@ -139,4 +159,5 @@ class SearchedCells:
         }
         self.history = dict(state["history"])
         self.errors = dict(state.get("errors", self.errors))
+        self.recent = dict(state.get("recent", {}))
         self.evidence = msgspec.convert(state.get("evidence", {}), dict[str, Evidence | None])

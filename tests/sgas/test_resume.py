@@ -15,6 +15,7 @@ from sgas.running.runs import read_checkpoint
 
 SEARCH = ["search", "--out", "run", "--seed", "3"]
 EFFECTS = [*SEARCH, "--strategy", "effects"]
+PATIENT = [*SEARCH, "--patience=1", "--averaged_epochs=2", "--beta_decay=0.5"]
 HALVING = [*SEARCH, "--strategy=halving", "--num_candidates=4", "--candidate_epochs=2"]
 TRAIN = ["train", "genotype.json", "--out", "run", "--seed", "3", "--auxiliary", "true"]
 TRAIN += ["--dataset", "blobs", "--kept_epoch", "best"]
@@ -36,7 +37,13 @@ GENOTYPE = {
 }
 
 
-RUNS = {"search": SEARCH, "effects": EFFECTS, "halving": HALVING, "train": TRAIN}
+RUNS = {
+    "search": SEARCH,
+    "effects": EFFECTS,
+    "halving": HALVING,
+    "patient": PATIENT,
+    "train": TRAIN,
+}
 
 
 def start(folder: Path, argv: list[str], **environ: str) -> Any:

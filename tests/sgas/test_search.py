@@ -97,6 +97,39 @@ def test_the_alpha_step_is_adam_with_weight_decay_on_open_edges() -> None:
     assert not ours.adam.state[alpha]["exp_avg_sq"][1].any()
 
 
+def test_remedies_are_their_formulas_in_the_loss_of_the_alphas() -> None:
+    plain, mended = make(), make(beta_decay=0.5, skip_penalty=2.0)
+    batch = plain.parts.weights.batch(torch.arange(16), None)
+    found = []
+    for search in (plain, mended):
+        search.network.eval()  # without dropout
+        search.ramp.fill_(0.3)
+        search.alpha_optimizer.step = lambda gradients: found.append(gradients)
+        search.alpha_step(*batch)
+    alphas = list(mended.network.alphas.values())
+    both = torch.cat(alphas)
+    wanted = 0.5 * 0.3 * torch.logsumexp(both, -1).mean() + 2 * torch.softmax(both, -1)[:, 1].mean()
+    for less, more, own in zip(*found, torch.autograd.grad(wanted, alphas), strict=True):
+        torch.testing.assert_close(more - less, own)
+
+
+def test_probabilities_are_averaged_over_the_last_epochs() -> None:
+    search = make(averaged_epochs=2)
+    tables = torch.randn(3, *search.network.alphas["normal"].shape, dtype=torch.float64)
+    for epoch, table in enumerate(tables):
+        records, _, _ = search.cells.decide(epoch, dict.fromkeys(search.decisions, table))
+    found = torch.softmax(torch.tensor(records[0].alphas, dtype=torch.float64), -1)
+    torch.testing.assert_close(found, torch.softmax(tables[1:], -1).mean(0))
+
+
+@pytest.mark.parametrize("strategy", ["cri2", "effects", "darts", "halving"])
+def test_patience_ends_with_a_complete_cell(tmp_path: Path, strategy: str) -> None:
+    search = make(strategy=strategy, patience=1)
+    loop_of(search, tmp_path).execute()
+    assert search.genotype().meta["final"] is True
+    assert all(record.costs[0] == 0 for record in read_records(tmp_path / "run"))
+
+
 def test_a_decision_frees_optimiser_state_and_keeps_momentum() -> None:
     search = make()
     batch = search.parts.weights.batch(torch.arange(16), None)

@@ -126,6 +126,26 @@ def test_effects_weigh_the_margin_by_the_error_of_the_next_operation() -> None:
     assert in_words(None) == "no evidence"
 
 
+def test_a_decision_without_evidence_waits_and_is_filled_by_the_cheapest() -> None:
+    topology, strategy = CellTopology(1, num_outputs=3), strategy_named("effects")
+    gains = torch.tensor([[0.0, 1, 4, 3, 2], [0, 1, 1, 1, 1]], dtype=torch.float64)
+    errors = torch.tensor([[0.0, 9, 0, 1, 0.5], [0, 9, 9, 9, 9]], dtype=torch.float64)
+    schedule = Schedule(2, 0, 3, 2, patience=2)
+    cell, history, costs = CellDecisions.none_yet(topology), empty_history(2, 5), (0, 4, 3, 2, 1)
+    decided = {}
+    for epoch in range(schedule.num_epochs):
+        known = OPERATIONS, schedule, 0, errors / 4 if epoch == 1 else errors, costs
+        view = EpochView(epoch, "normal", gains, history, cell, *known)
+        records, cell = score_epoch(view, strategy)
+        decided |= {
+            record.edge: (epoch, record.op) for record in records if record.edge is not None
+        }
+    # At epoch 0 `b` is one error ahead of `c`, at 1 four: then it stands. The other edge has none:
+    # all are within two errors, and `d` is the cheapest.
+    assert decided == {0: (1, "b"), 1: (schedule.last_epoch, "d")}
+    assert [schedule.may_decide(epoch, 1) for epoch in range(6)] == [False] * 3 + [True] * 3
+
+
 def test_darts_keeps_the_edges_with_the_largest_weight() -> None:
     topology = CellTopology(2, num_outputs=4)
     alphas = torch.zeros(5, 5, dtype=torch.float64)

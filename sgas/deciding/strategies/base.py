@@ -22,7 +22,8 @@ class EpochView:
     """One cell kind at the end of an epoch, before anything is decided.
 
     `alphas` `[E, O]` and `history` `[K, E, O-1]` are float64 on the CPU; `operations` are the O
-    names; `seed` is the run's. `errors` `[E, O]` are standard errors, where the strategy has them.
+    names; `seed` is the run's. `errors` `[E, O]` are standard errors, where the strategy has them,
+    and `costs` the ranks of the operations by cost, where a choice depends on them.
     """
 
     epoch: int
@@ -34,11 +35,12 @@ class EpochView:
     schedule: Schedule
     seed: int
     errors: Tensor | None = None
+    costs: tuple[int, ...] | None = None
 
     @property
     def is_decision_epoch(self) -> bool:
         """Whether an edge may be decided at the end of this epoch."""
-        return self.epoch in self.schedule.decision_epochs
+        return self.schedule.may_decide(self.epoch, self.decisions.num_decided)
 
     def after(self, choice: Choice) -> EpochView:
         """The same epoch once `choice` is made."""
@@ -70,8 +72,13 @@ class Strategy(Protocol):
         """The decisions at the end of this epoch, in order; empty where there is none."""
         ...
 
-    def evidence(self, view: EpochView, edge: int, op: str) -> Evidence | None:
-        """How far an operation is ahead on its edge, and how sure that is; None if unknown."""
+    def evidence(
+        self, view: EpochView, edge: int, op: str, other: str | None = None
+    ) -> Evidence | None:
+        """How far an operation is ahead on its edge of another, and how sure that is.
+
+        Of the best other one unless it is named; None if unknown.
+        """
         ...
 
     def complete(self, view: EpochView) -> CellDecisions:
@@ -85,7 +92,9 @@ def best_operation(view: EpochView, edge: int) -> str:
     return view.operations[1 + probs.index(max(probs))]
 
 
-def spread_of_probs(view: EpochView, edge: int, op: str) -> Evidence | None:
+def spread_of_probs(
+    view: EpochView, edge: int, op: str, other: str | None = None
+) -> Evidence | None:
     """The margin of an operation's probability, and its standard deviation over the last epochs.
 
     Over the K epochs of the history and this one: None where there is no history, or where the
@@ -97,7 +106,7 @@ def spread_of_probs(view: EpochView, edge: int, op: str) -> Evidence | None:
     column = view.operations.index(op) - 1
     rivals = probs.clone()
     rivals[column] = -1
-    second = int(rivals.argmax())
+    second = int(rivals.argmax()) if other is None else view.operations.index(other) - 1
     margins = torch.cat([view.history[:, edge], probs[None]])
     margins = margins[:, column] - margins[:, second]
     return Evidence(float(margins[-1]), float(margins.std()))
@@ -108,19 +117,20 @@ def best_gain(alphas: Tensor) -> Tensor:
     return alphas[..., 1:].amax(-1)
 
 
-def margin_by_errors(view: EpochView, edge: int, op: str) -> Evidence | None:
+def margin_by_errors(
+    view: EpochView, edge: int, op: str, other: str | None = None
+) -> Evidence | None:
     """How far an operation is ahead of the next on its edge, by the errors of the table.
 
     In the unit of the table; None where it has no errors, or the edge no other operation.
     """
     if view.errors is None or len(view.operations) < 3:
         return None
-    column, gains = view.operations.index(op), view.alphas[edge, 1:].tolist()
-    gain = gains.pop(column - 1)
-    errors = view.errors[edge, 1:].tolist()
-    errors.pop(column - 1)
-    second = gains.index(max(gains))
-    return Evidence(gain - gains[second], errors[second])
+    gains = dict(zip(view.operations[1:], view.alphas[edge, 1:].tolist(), strict=True))
+    gain = gains.pop(op)
+    second = other or max(gains, key=gains.__getitem__)
+    error = float(view.errors[edge, view.operations.index(second)])
+    return Evidence(gain - gains[second], error)
 
 
 def ranked(score: Tensor, edges: tuple[int, ...]) -> list[int]:

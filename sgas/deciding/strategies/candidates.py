@@ -21,9 +21,11 @@ class ByCandidates(AtTheEnd):
     def first_decision(self, schedule: Schedule) -> None:
         """None: no alphas are trained."""
 
-    def evidence(self, view: EpochView, edge: int, op: str) -> Evidence | None:
+    def evidence(
+        self, view: EpochView, edge: int, op: str, other: str | None = None
+    ) -> Evidence | None:
         """How far the best cell is ahead of the best one with another operation on the edge."""
-        return margin_by_errors(view, edge, op)
+        return margin_by_errors(view, edge, op, other)
 
 
 CANDIDATES = ByCandidates(best_gain)

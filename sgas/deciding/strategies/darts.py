@@ -51,9 +51,11 @@ class AtTheEnd:
             choices += [Choice(edge, best_operation(view, edge)) for edge in kept]
         return tuple(choices)
 
-    def evidence(self, view: EpochView, edge: int, op: str) -> Evidence | None:
+    def evidence(
+        self, view: EpochView, edge: int, op: str, other: str | None = None
+    ) -> Evidence | None:
         """By the spread of the probabilities over the last epochs."""
-        return spread_of_probs(view, edge, op)
+        return spread_of_probs(view, edge, op, other)
 
     def complete(self, view: EpochView) -> CellDecisions:
         """The cut as if this epoch were the last one."""

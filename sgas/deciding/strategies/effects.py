@@ -46,9 +46,11 @@ class ByEffects(Greedy):
     def first_decision(self, schedule: Schedule) -> None:
         """None: no alphas are trained."""
 
-    def evidence(self, view: EpochView, edge: int, op: str) -> Evidence | None:
+    def evidence(
+        self, view: EpochView, edge: int, op: str, other: str | None = None
+    ) -> Evidence | None:
         """How far the operation is ahead of the next on its edge, in nats; None without effects."""
-        return margin_by_errors(view, edge, op)
+        return margin_by_errors(view, edge, op, other)
 
 
 EFFECTS = ByEffects(best_effect)

@@ -38,9 +38,11 @@ class Greedy:
             return ()
         return (self._best(view),)
 
-    def evidence(self, view: EpochView, edge: int, op: str) -> Evidence | None:
+    def evidence(
+        self, view: EpochView, edge: int, op: str, other: str | None = None
+    ) -> Evidence | None:
         """By the spread of the probabilities over the last epochs."""
-        return spread_of_probs(view, edge, op)
+        return spread_of_probs(view, edge, op, other)
 
     def complete(self, view: EpochView) -> CellDecisions:
         """Decides on, by this epoch's scores, until no edge is open."""

@@ -39,7 +39,7 @@ class Random:
         edge = ranked(_lots(draw, view), view.decisions.undecided)[0]
         return (Choice(edge, draw.choice(view.operations[1:])),)
 
-    def evidence(self, view: EpochView, edge: int, op: str) -> None:
+    def evidence(self, view: EpochView, edge: int, op: str, other: str | None = None) -> None:
         """None: lots are no evidence."""
 
     def complete(self, view: EpochView) -> CellDecisions:
