@@ -112,7 +112,7 @@ def _attention_sum_backward(
 
 def _sage(x: Tensor, weight: Tensor, degree: int, tracked: bool) -> tuple[Tensor, ...]:
     y = x.new_empty(x.shape[0], weight.shape[0])
-    return y, _like(y), _places(y if tracked else x.new_empty(0), degree)
+    return y, _like(y), _places(y, degree) if tracked else y.new_empty(0, dtype=torch.uint8)
 
 
 def _sage_backward(

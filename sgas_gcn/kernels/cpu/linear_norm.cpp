@@ -83,8 +83,8 @@ Tensor small_relu_sums(List<Tensor> inputs, const Tensor& weight,
       const int64_t first = chunk * ROWS_OF_A_CHUNK;
       const int64_t last = std::min(num_rows, first + ROWS_OF_A_CHUNK);
       double* own = sums + chunk * 2 * stride;
-      if (streamed) {
-        relu_chunk<true, T>(factors, first, last, shifts, slope, to, own);
+      if (TUNED<T> && streamed) {
+        relu_chunk<TUNED<T>, T>(factors, first, last, shifts, slope, to, own);
       } else {
         relu_chunk<false, T>(factors, first, last, shifts, slope, to, own);
       }

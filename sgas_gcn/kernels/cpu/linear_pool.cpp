@@ -78,7 +78,7 @@ void pool_mapped(List<Tensor> inputs, const Tensor& weight, const Tensor& sign, 
       const int64_t count = std::min(CHANNELS_AT_ONCE, channels - channel);
       const int64_t at = cloud * stride + channel;
       const Pool<T> own{pool.extremum + at, pool.point + at, pool.total + at, pool.squares + at};
-      const auto run = streamed ? pool_products<true, T> : pool_products<false, T>;
+      const auto run = TUNED<T> && streamed ? pool_products<TUNED<T>, T> : pool_products<false, T>;
       run(factors, cloud * size, size, channel, count, to, slope, signs, own);
       for (int64_t c = 0; c < count; c++) own.extremum[c] *= signs[channel + c];
     }

@@ -45,6 +45,7 @@ struct Forward {
   AfterMax after;
   const Rows& rows;
   int64_t channels;
+  bool streamed;
   Padded<T> pre, own, other;
 
   // P x of some rows.
@@ -55,48 +56,48 @@ struct Forward {
   }
 
   // R(W [x, M]) of some rows.
-  template <bool streamed>
   void combine(int64_t first, int64_t last) const {
     const std::vector<Factor<T>> factors{{x, &own}, {{message.data, message.stride}, &other}};
+    const auto run = TUNED<T> && streamed ? multiply<T, WITH_RELU, TUNED<T>> : multiply<T, WITH_RELU>;
     for (int64_t row = first; row < last; row += ROWS_OF_A_CHUNK) {
-      multiply<T, WITH_RELU, streamed>(factors, row, std::min(last, row + ROWS_OF_A_CHUNK), y);
+      run(factors, row, std::min(last, row + ROWS_OF_A_CHUNK), y);
     }
   }
 
-  template <bool streamed, bool tracked>
+  template <bool tracked>
   void range(Numbers<T>& scratch, int64_t first, int64_t last) const {
     scratch.resize((last - first) * channels);
     const View<T> projected{scratch.data() - first * channels, channels};
     project(first, last, projected);
     max_range<tracked>(first, last, Matrix<T>(projected.data, channels, true), channels, rows, after,
                        message, places);
-    combine<streamed>(first, last);
+    combine(first, last);
   }
 
   // All rows, by threads that share them.
-  template <bool streamed, bool tracked>
+  template <bool tracked>
   void all(const Tensor& like) const {
     const Tensor projected = empty({rows.count, channels}, like.options());
     const auto to = writing<T>(projected);
     const auto in_chunks = [&](auto&& body) { over_chunks(rows.count, body); };
     in_chunks([&](int64_t first, int64_t last) { project(first, last, to); });
     max_rows<tracked>(Matrix<T>(projected), channels, rows, after, message, places);
-    in_chunks([&](int64_t first, int64_t last) { combine<streamed>(first, last); });
+    in_chunks([&](int64_t first, int64_t last) { combine(first, last); });
   }
 };
 
-template <bool streamed, bool tracked, class T, class Place>
+template <bool tracked, class T, class Place>
 void run_forward(const std::vector<Forward<T, Place>>& edges, const Rows& rows,
                  const Tensor& like) {
   Groups(rows, std::numeric_limits<int64_t>::max(), ROWS_OF_A_CHUNK)
       .over_ranges<T>(
           [&](Numbers<T>& scratch, int64_t first, int64_t last) {
             for (const auto& edge : edges) {
-              edge.template range<streamed, tracked>(scratch, first, last);
+              edge.template range<tracked>(scratch, first, last);
             }
           },
           [&] {
-            for (const auto& edge : edges) edge.template all<streamed, tracked>(like);
+            for (const auto& edge : edges) edge.template all<tracked>(like);
           });
 }
 
@@ -109,7 +110,7 @@ std::tuple<Tensor, Tensor, Tensor> sage(const Tensor& given, const Tensor& pre,
   const int64_t columns = pre.size(0), channels = weight.size(1) / 2, edges = columns / channels;
   Tensor y = empty({x.size(0), columns}, x.options());
   Tensor message = empty(y.sizes(), y.options());
-  const auto options = y.options().dtype(place_type(degree));
+  const auto options = y.options().dtype(tracked ? place_type(degree) : kByte);
   Tensor places = tracked ? empty(y.sizes(), options) : empty({0}, options);
   const bool streamed = static_cast<int64_t>(y.nbytes()) >= STREAMED_BYTES;
   SGAS_FLOATING_TYPES(x.scalar_type(), "sage", [&] {
@@ -121,16 +122,15 @@ std::tuple<Tensor, Tensor, Tensor> sage(const Tensor& given, const Tensor& pre,
         const View<Place> own_places{tracked ? chosen + edge * channels : chosen, columns};
         all.push_back({reading<scalar_t>(x), columns_of(writing<scalar_t>(message), edge, channels),
                        columns_of(writing<scalar_t>(y), edge, channels), own_places,
-                       AfterMax{relative, true}, rows, channels,
+                       AfterMax{relative, true}, rows, channels, streamed,
                        Padded<scalar_t>(pre.narrow(0, edge * channels, channels).t()),
                        Padded<scalar_t>(part(weight, 0, edge).t()),
                        Padded<scalar_t>(part(weight, 1, edge).t())});
       }
-      const auto run = tracked ? (streamed ? run_forward<true, true, scalar_t, Place>
-                                           : run_forward<false, true, scalar_t, Place>)
-                               : (streamed ? run_forward<true, false, scalar_t, Place>
-                                           : run_forward<false, false, scalar_t, Place>);
-      run(all, rows, x);
+      if constexpr (std::is_same_v<Place, uint8_t>) {
+        if (!tracked) return run_forward<false>(all, rows, x);
+      }
+      run_forward<true>(all, rows, x);
     });
   });
   return {y, message, places};
