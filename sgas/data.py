@@ -272,17 +272,6 @@ def strata_of(targets: np.ndarray) -> np.ndarray:
     return targets if targets.ndim == 1 else np.zeros(len(targets), np.int64)
 
 
-def drawn_split(whole: Any, split: str, fraction: float) -> Any:
-    """Split "train" or "test" of data without a test part, `fraction` of it, by classes.
-
-    `whole` has `labels` and `subset`. The draw follows no run's seed: the search of one would see
-    the test part of another.
-    """
-    fractions = (1 - fraction, fraction)
-    train, test = stratified_parts(strata_of(whole.labels), fractions, seed=0)
-    return whole.subset(train if split == "train" else test)
-
-
 def _cut(members: np.ndarray, fractions: tuple[float, ...]) -> list[np.ndarray]:
     """`members` in consecutive parts by largest remainder, none of a positive fraction empty."""
     exact = np.asarray(fractions) * len(members)

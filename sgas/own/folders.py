@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from sgas.config import AUTO
+from sgas.data import strata_of, stratified_parts
 from sgas.errors import DataError
 from sgas.own.npz import ArrayHeader, as_names, read_array, read_headers
 from sgas.own.targets import NONE, Coding, header_problem, plain
@@ -421,3 +422,21 @@ def class_warnings(scan: FolderScan) -> Iterator[str]:
 def present_splits(folder: Path) -> tuple[str, ...]:
     """The splits that a folder has files of; training in any case."""
     return SPLITS if has_test(folder) else ("train",)
+
+
+def drawn_split(whole: Any, split: str, fraction: float) -> Any:
+    """Split "train" or "test" of data without a test part, `fraction` of it, by classes.
+
+    `whole` is LabelledArrays or ClassFiles. The draw follows no run's seed: the search of one would
+    see the test part of another.
+    """
+    fractions = (1 - fraction, fraction)
+    train, test = stratified_parts(strata_of(whole.labels), fractions, seed=0)
+    part = whole.subset(train if split == "train" else test)
+    told = [drawn_in_words(fraction) if text == NO_TEST else text for text in part.remarks]
+    return replace(part, remarks=tuple(told))
+
+
+def drawn_in_words(fraction: float) -> str:
+    """What is said of a test part that was drawn."""
+    return f"test part drawn, {fraction:.0%}"

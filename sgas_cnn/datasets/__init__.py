@@ -88,7 +88,7 @@ def load_images(
         return DATASETS[dataset].load(split, Path(data_root), seed)
     folder = Path(dataset).expanduser()
     if os.sep in dataset or folder.exists():
-        from sgas.data import drawn_split
+        from sgas.own.folders import drawn_split
 
         read, has_test = _reader(folder, options)
         if not options.test_fraction:

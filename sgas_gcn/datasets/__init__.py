@@ -102,7 +102,7 @@ def load_points(
         return entry.load(split, Path(data_root), num_points or entry.most_points, seed)
     folder = Path(dataset).expanduser()
     if os.sep in dataset or folder.exists():
-        from sgas.data import drawn_split
+        from sgas.own.folders import drawn_split
 
         read, has_test = _reader(folder, num_points, seed, options)
         if not options.test_fraction:

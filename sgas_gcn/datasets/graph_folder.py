@@ -5,6 +5,7 @@ Dimensions: G graphs, N nodes, E edges, D features, L labels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from sgas.config import AUTO
 from sgas.data import stratified_parts
 from sgas.errors import DataError
 from sgas.own import has_test_part
-from sgas.own.folders import NO_TEST
+from sgas.own.folders import NO_TEST, drawn_in_words
 from sgas_gcn.config import GraphDataConfig
 from sgas_gcn.datasets.graph_arrays import GraphArrays, GraphSplit
 from sgas_gcn.datasets.graph_file import (
@@ -40,7 +41,7 @@ def load_graph_file(path: Path, split: str, options: GraphDataConfig) -> GraphSp
     if file is None:
         more = f" (and {len(problems) - 1} more: sgas-gcn check {path})"
         raise DataError(problems[0] + (more if len(problems) > 1 else ""))
-    file = with_splits(file, options.test_fraction)
+    file, told = with_splits(file, options.test_fraction), _splits_in_words(file, options)
     index = file.splits.get(split, np.empty(0, np.int64))
     if not file.transductive:
         graphs = tuple(_graph(file, int(number)) for number in index)
@@ -54,8 +55,18 @@ def load_graph_file(path: Path, split: str, options: GraphDataConfig) -> GraphSp
         file.targets.dtype == bool,
         file.transductive,
         file.per_graph,
-        file.remarks if len(file.splits.get("test", ())) else (*file.remarks, NO_TEST),
+        (*file.remarks, *told),
     )
+
+
+def _splits_in_words(file: GraphFile, options: GraphDataConfig) -> list[str]:
+    """What is to be said of the splits of a file: which are drawn, and whether test is missing."""
+    if options.test_fraction:
+        return [drawn_in_words(options.test_fraction)]
+    if not file.splits:
+        shares = ", ".join(f"{share:.0%} {name}" for name, share in SHARES.items())
+        return [f"splits drawn: {shares}"]
+    return [] if len(file.splits.get("test", ())) else [NO_TEST]
 
 
 def with_splits(file: GraphFile, test_fraction: float = 0.0) -> GraphFile:
@@ -121,13 +132,14 @@ def describe_graph_file(path: str | Path, target: str = AUTO) -> dict[str, Any]:
         array_file = find_file(Path(path))
         file, problems = read_graph_file(array_file, GraphDataConfig(target=target))
         if file is not None:
-            return {"path": str(array_file), **_describe(with_splits(file), bool(file.splits))}
+            told = _splits_in_words(file, GraphDataConfig())
+            return {"path": str(array_file), **_describe(with_splits(file), told)}
     except DataError as error:
         problems = [str(error)]
     return {"path": str(path), "problems": problems, "warnings": []}
 
 
-def _describe(file: GraphFile, has_splits: bool) -> dict[str, Any]:
+def _describe(file: GraphFile, of_splits: Sequence[str]) -> dict[str, Any]:
     graph = np.repeat(np.arange(len(file.node_ptr) - 1), np.diff(file.edge_ptr))
     ends = file.edge.astype(np.int64) + file.node_ptr[graph][:, None]
     num_nodes, num_edges = len(file.x), len(file.edge)
@@ -141,8 +153,6 @@ def _describe(file: GraphFile, has_splits: bool) -> dict[str, Any]:
             for label in labels
             if label[f"{one}s"] in (0, count_all)
         ]
-    if not has_splits:
-        warnings.append("there are no splits: 60 % train, 20 % val and 20 % test are drawn")
     if loops:
         warnings.append(f"{loops} edges join a node to itself and count as they are")
     warnings += Moments.of([file.x]).warnings()
@@ -158,7 +168,7 @@ def _describe(file: GraphFile, has_splits: bool) -> dict[str, Any]:
         "multi_label": file.targets.dtype == bool,
         "labels": labels,
         "splits": {split: len(file.splits.get(split, ())) for split in SPLITS},
-        "remarks": [*file.remarks],
+        "remarks": [*file.remarks, *of_splits],
         "problems": [],
         "warnings": warnings,
     }

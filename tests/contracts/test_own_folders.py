@@ -155,6 +155,7 @@ def test_a_test_part_is_drawn_where_there_is_none(kind: Kind, tmp_path: Path) ->
     assert described["remarks"] == [*wanted] and not described["problems"]
     parts = [kind.read(str(tmp_path), split, "auto", 0.5) for split in ("train", "test")]
     assert [sorted(part.labels.tolist()) for part in parts] == [[0, 1, 2]] * 2
+    assert parts[0].remarks == ("not used: extra", "test part drawn, 50%")
     both = np.concatenate([part.inputs for part in parts])
     assert len(np.unique(both, axis=0)) == 6
     kind.write(tmp_path, "test.npz")

@@ -347,6 +347,10 @@ def test_a_test_part_of_graphs_is_drawn_where_there_is_none(tmp_path: Path) -> N
     parts = [read(path, part, test_fraction=0.4).graphs[0].nodes for part in ("train", "test")]
     assert parts[0] is not None and parts[1] is not None
     assert sorted([*parts[0], *parts[1]]) == [*range(15)] and len(parts[1]) == 6
+    assert read(path, test_fraction=0.4).remarks == ("test part drawn, 40%",)
+    drawn = read(saved(tmp_path, one(train=None, val=None, test=None))).remarks
+    assert drawn == ("splits drawn: 60% train, 20% val, 20% test",)
+    path = saved(tmp_path, one(test=None, train=np.arange(15), val=None))
     with pytest.raises(ConfigError, match="has a test part"):
         read(saved(tmp_path, one()), test_fraction=0.4)
     with pytest.raises(ConfigError, match=r"test_fraction is 0.4, which is for data of your own"):
@@ -527,7 +531,7 @@ def test_a_file_is_described(tmp_path: Path) -> None:
     assert any("join a node to itself" in warning for warning in found["warnings"])
     found = describe_graph_file(saved(tmp_path, one(train=None, val=None, test=None)))
     assert found["task"] == "transductive" and found["labels"][0] == {"name": "0", "nodes": 10}
-    assert any("are drawn" in warning for warning in found["warnings"])
+    assert found["remarks"] == ["splits drawn: 60% train, 20% val, 20% test"]
 
 
 def test_the_real_graphs_can_be_read(data: Path) -> None:
