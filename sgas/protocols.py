@@ -143,7 +143,7 @@ def search_parts(
     validation = held_out if own is None else own
     sizes = "/".join(str(splits.count(part)) for part in (weights, alphas, validation))
     label = f"protocol clean: {sizes} {splits.samples} for weights/alphas/validation"
-    return SearchParts(_in_steps(weights), _in_steps(alphas), validation, label)
+    return SearchParts(_in_steps(weights), _in_steps(alphas), _in_steps(validation), label)
 
 
 def _paper_search(splits: Splits, seed: int, device: torch.device) -> SearchParts:
@@ -151,7 +151,8 @@ def _paper_search(splits: Splits, seed: int, device: torch.device) -> SearchPart
     if alphas_on is AlphasOn.HALF:
         weights, alphas = splits.parts_of_training((0.5, 0.5), seed, device)
         label = "protocol paper: halves of the training set; validation on the alphas' half"
-        return SearchParts(_in_steps(weights), _in_steps(alphas), alphas, label, alphas_on)
+        weights, alphas = _in_steps(weights), _in_steps(alphas)
+        return SearchParts(weights, alphas, alphas, label, alphas_on)
     test = alphas_on is AlphasOn.TEST
     reported = splits.test_part(device) if test else splits.validation_part(device)
     if reported is None:
@@ -161,11 +162,14 @@ def _paper_search(splits: Splits, seed: int, device: torch.device) -> SearchPart
         )
     label = f"protocol paper: the {alphas_on.value} trains the alphas and is the validation part"
     weights, alphas = _in_steps(splits.training_part(device)), _in_steps(reported)
-    return SearchParts(weights, alphas, reported, label, alphas_on)
+    return SearchParts(weights, alphas, alphas, label, alphas_on)
 
 
 def _in_steps(part: Source) -> Source:
-    """A part that is trained on, as it says itself that steps take it; others are as they are."""
+    """A part as it says itself that steps take it; others are as they are.
+
+    All parts of a supernet, which holds too much for a large graph; of a network what is trained.
+    """
     return part.in_steps() if hasattr(part, "in_steps") else part
 
 

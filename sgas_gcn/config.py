@@ -173,8 +173,8 @@ class GraphDataConfig:
     )
     batch_nodes: int = option(
         0,
-        "most nodes of one large graph that a training step holds for each of its batch_size "
-        "parts; figures are those of the whole graph; 0: the whole graph in a step",
+        "most nodes of one large graph that a step holds for each of its batch_size parts, and a "
+        "search measures at a time; networks are measured on the whole; 0: the whole in a step",
         low=0,
     )
     micro_f1_by: str = option(

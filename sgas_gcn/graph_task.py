@@ -262,8 +262,8 @@ class GraphTask(GraphModels):
             return []
         return [
             f"steps hold {len(blocks.batches)} blocks of at most {self._data.batch_nodes} nodes, "
-            f"without the {blocks.left_out:.1%} of edges that join two; figures are those of the "
-            "whole graph"
+            f"without the {blocks.left_out:.1%} of edges that join two; so are the figures of a "
+            "search, and those of a training of the whole graph"
         ]
 
     def fingerprint(self) -> str:

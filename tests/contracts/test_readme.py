@@ -104,7 +104,7 @@ def test_the_python_code_runs(
     assert 0 <= float(accuracy) <= 1 and len(ast.literal_eval(classes)) == len(clouds)
 
 
-@pytest.mark.parametrize("study", ["modelnet10", "cifar10", "ppi"])
+@pytest.mark.parametrize("study", ["modelnet10", "ppi"])
 def test_results_are_those_of_the_stored_studies(study: str) -> None:
     table = json.loads((ROOT / f"benchmarks/results/{study}-small/table.json").read_text())
     link = f"(benchmarks/results/{study}-small/table.md)"
@@ -115,6 +115,8 @@ def test_results_are_those_of_the_stored_studies(study: str) -> None:
         mean, sd = (float(figure) for figure in given[line["strategy"]].split(" ± "))
         assert line["seeds"] == [0, 1, 2]
         assert (mean, sd) == (round(line["test"]["mean"], 1), round(line["test"]["sd"], 1))
+        del given[line["strategy"]]
+    assert set(given.values()) <= {"–"}
 
 
 def test_the_published_cell_has_the_parameters_that_it_is_said_to_have(
