@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from sgas.interface import Trainable
     from sgas.running.listeners import Listener
     from sgas.running.run_results import SearchResult, TrainResult
+    from sgas_cnn.estimators import ImageClassifier
     from sgas_cnn.keywords import SearchOptions, TrainOptions
 
-__all__ = ["evaluate", "load", "search", "train"]
+__all__ = ["ImageClassifier", "evaluate", "load", "search", "train"]
 
 
 def search(
@@ -116,3 +117,12 @@ def load(run: TrainResult | str | Path, *, plugins: Sequence[str | Path] = ()) -
     from sgas_cnn.family import FAMILY
 
     return interface.load(FAMILY, run, plugins=plugins)
+
+
+def __getattr__(name: str) -> Any:
+    """The estimators, whose base classes are scikit-learn's, when they are first asked for."""
+    if name in ("ImageClassifier",):
+        from sgas_cnn import estimators
+
+        return getattr(estimators, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -34,7 +34,7 @@ LAYERS = (
     ("running",),
     ("studies",),
     ("commands", "interface", "testing"),
-    ("cli",),
+    ("cli", "estimators"),
 )
 LAYER_OF = {name: level for level, names in enumerate(LAYERS) for name in names}
 HEAVY = ("torch", "triton", "torch_geometric", "sklearn", "scipy", "jinja2")
