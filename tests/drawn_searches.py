@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ElementTree
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -115,6 +116,13 @@ def assert_inside(svg: str) -> None:
     _, _, width, height = map(float, root.get("viewBox").split())
     for content, left, right, top, bottom in placed_texts(root):
         assert left >= 0 and right <= width + 1 and top >= 0 and bottom <= height, content
+
+
+def assert_apart(svg: str) -> None:
+    """No text stands on another."""
+    for one, other in combinations(placed_texts(parse(svg)), 2):
+        apart = one[2] <= other[1] or other[2] <= one[1] or one[4] <= other[3] or other[4] <= one[3]
+        assert apart, (one[0], other[0])
 
 
 def all_pictures(space: SearchSpace, records: list[EpochRecord]) -> dict[str, str]:

@@ -21,6 +21,7 @@ from sgas.reports import (
     render_study,
 )
 from sgas.running.pictures import CITATION
+from sgas.studies.figures import draw_figures
 from sgas.studies.ranks import draw_ranks
 from sgas.studies.results import results_of
 from sgas.studies.standings import tables_of
@@ -56,6 +57,8 @@ def main(family: Family, argv: Sequence[str]) -> int:
 def draw_study(family: Family, study: Study, summary: Summary, out: Path) -> list[Path]:
     """Writes report.html, ranks.svg and the agreement's pictures and returns their paths."""
     texts = {"ranks.svg": draw_ranks(summary)} if summary.ranks else {}
+    if any(trial.test is not None for trial in summary.results.trials):
+        texts["figures.svg"] = draw_figures(summary)
     agreement: list[str] = []
     for strategy in summary.results.strategies:
         drawn = _agreement(family, study, strategy)
@@ -66,6 +69,7 @@ def draw_study(family: Family, study: Study, summary: Summary, out: Path) -> lis
         sentence=summary.verdict,
         verdict=[_fact(row, summary) for row in summary.strategies],
         warnings=summary.warnings,
+        figures=texts.get("figures.svg", ""),
         tables=tables_of(summary),
         scatter=texts.get("ranks.svg", ""),
         agreement=agreement,

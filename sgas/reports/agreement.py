@@ -13,7 +13,20 @@ from sgas.cells.space import NONE, SearchSpace
 from sgas.cells.topology import CellTopology
 from sgas.errors import InputError
 from sgas.reports.palette import ink_on, palette_for
-from sgas.reports.svg import FAINT, INK, MUTED, Layer, Picture, fit, tag, text, tooltip
+from sgas.reports.svg import (
+    FAINT,
+    GRID,
+    INK,
+    MUTED,
+    WHITE,
+    Layer,
+    Picture,
+    Style,
+    fit,
+    tag,
+    text,
+    tooltip,
+)
 
 MARGIN, TOP = 24.0, 82.0
 NAMES, CELL_WIDTH, CELL_HEIGHT, SUM_WIDTH = 84.0, 58.0, 25.0, 52.0
@@ -117,7 +130,7 @@ def _add_rules(picture: Picture, num_rows: int, num_columns: int, top: float) ->
     """Hairs between the rows, all in one path: the page of a study holds many of these pictures."""
     length = SUM_WIDTH + NAMES + num_columns * CELL_WIDTH
     rules = (f"M{MARGIN:.0f} {top + row * CELL_HEIGHT:.0f}h{length:.0f}" for row in range(num_rows))
-    picture.add(tag("path", d="".join(rules), stroke="#e8eaed"), layer=Layer.GROUND)
+    picture.add(tag("path", d="".join(rules), stroke=GRID), layer=Layer.GROUND)
 
 
 def _left(column: int) -> float:
@@ -135,16 +148,9 @@ def _add_field(
 ) -> None:
     x = _left(column)
     strength = 0.2 + 0.8 * share
-    box = tag(
-        "rect",
-        x=x + 1,
-        y=y + 1,
-        width=CELL_WIDTH - 2,
-        height=CELL_HEIGHT - 2,
-        rx=3,
-        fill=colour,
-        fill_opacity=f"{strength:.2f}",
-    )
+    place: Style = {"x": x + 1, "y": y + 1, "width": CELL_WIDTH - 2, "height": CELL_HEIGHT - 2}
+    ground = tag("rect", rx=3, fill=WHITE, **place)
+    box = tag("rect", rx=3, fill=colour, fill_opacity=f"{strength:.2f}", **place)
     ink = ink_on(colour, strength)
     mark = text(x + CELL_WIDTH / 2, y + 17, shown, size=11, fill=ink, bold=True, anchor="middle")
-    picture.add(tag("g", tooltip(said), box, mark), layer=Layer.NODES)
+    picture.add(tag("g", tooltip(said), ground, box, mark), layer=Layer.NODES)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 from sgas.cells.decisions import Status
 from sgas.cells.space import SearchSpace
 from sgas.deciding.records import EpochRecord
 from sgas.deciding.schedule import shown_epoch
-from sgas.reports.chart import Axes, add_frame, epoch_ticks, simplify, thin
+from sgas.reports.chart import Axes, add_frame, epoch_ticks, simplify, thin, ticks
 from sgas.reports.palette import Palette, add_legend, palette_for
 from sgas.reports.story import EdgeStory, edge_stories, softmax
 from sgas.reports.svg import (
     INK,
     MUTED,
+    PAPER,
     Layer,
     Picture,
     Style,
@@ -24,6 +24,7 @@ from sgas.reports.svg import (
     polyline,
     tag,
     text,
+    text_width,
 )
 
 MARGIN, TOP = 24.0, 76.0
@@ -53,8 +54,9 @@ def draw_alphas(
         text(MARGIN, 56, "softmax over all operations · disc = decision", size=11, fill=MUTED),
     )
     lines = {story.edge.index: _lines(records, story) for story in stories}
-    top_value = max(max(max(row) for _, row in line) for line in lines.values())
-    ceiling = min(1.0, math.ceil(top_value * 10 + 0.2) / 10)
+    values = [prob for line in lines.values() for _, row in line for prob in row]
+    pad = 0.06 * (max(values) - min(values)) or 0.01
+    probs = max(min(values) - pad, 0.0), min(max(values) + pad, 1.0)
     first, last = shown_epoch(records[0].epoch), shown_epoch(records[-1].epoch)
     epochs = first, max(last, first + 1)
     for index, story in enumerate(stories):
@@ -65,7 +67,7 @@ def draw_alphas(
             PANEL_WIDTH,
             PANEL_HEIGHT,
             epochs,
-            (0.0, ceiling),
+            probs,
         )
         _add_panel(picture, axes, story, lines[story.edge.index], space, palette)
     rows = -(-len(stories) // columns)
@@ -84,6 +86,19 @@ def _lines(records: Sequence[EpochRecord], story: EdgeStory) -> list[tuple[int, 
     ]
 
 
+def _add_winner(picture: Picture, axes: Axes, end: tuple[float, float], operation: str) -> None:
+    """The name of the operation that leads in the end, at the end of its line."""
+    shown = fit(operation, axes.width, 10, bold=True)
+    width = text_width(shown, 10, bold=True)
+    right = max(end[0] - 5, axes.left + width)
+    y = end[1] - 5 if end[1] > axes.top + 22 else end[1] + 14
+    ground: Style = {"fill": PAPER, "fill_opacity": ".8", "rx": 3}
+    picture.add(
+        tag("rect", x=right - width, y=y - 9, width=width, height=12, **ground),
+        text(right, y, shown, size=10, bold=True, anchor="end"),
+    )
+
+
 def _outcome(story: EdgeStory) -> str:
     if story.status is Status.PRUNED:
         return "pruned"
@@ -99,7 +114,7 @@ def _add_panel(
     palette: Palette,
 ) -> None:
     first, last = axes.x_range
-    add_frame(picture, axes, epoch_ticks(int(first), int(last), 6), [0, axes.y_range[1]])
+    add_frame(picture, axes, epoch_ticks(int(first), int(last), 6), ticks(*axes.y_range, 4))
     title = fit(f"{story.name}: {_outcome(story)}", axes.width, 12, bold=True)
     fill = MUTED if story.status is Status.PRUNED else INK
     picture.add(text(axes.left, axes.top - 15, title, size=12, bold=True, fill=fill))
@@ -115,6 +130,8 @@ def _add_panel(
         }
         layer = Layer.NODES if is_best else Layer.LINES
         picture.add(tag("path", d=polyline(points), fill="none", **style), layer=layer)
+        if is_best and story.status is not Status.PRUNED:
+            _add_winner(picture, axes, points[-1], operation)
     if story.status is Status.UNDECIDED:
         return
     x = axes.x(story.epoch)

@@ -245,7 +245,8 @@ def _add_signs(picture: Picture, topology: CellTopology, y: float) -> float:
     parts += [
         "yellow row: next decision if nothing changes",
         "sand tab: part of the output",
-        "I importance, C certainty, S stability (raw; the score multiplies them min–max scaled)",
+        "I importance, C certainty, S stability: what criteria multiply",
+        "each from 0, the lowest of the cell's edges, to 1",
     ]
     for line in wrap(parts, picture.width - 2 * MARGIN, 10.5):
         y += 15

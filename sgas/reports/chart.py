@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from sgas.reports.svg import FAINT, MUTED, Layer, Picture, number, tag, text
+from sgas.reports.svg import FAINT, GRID, MUTED, Layer, Picture, number, tag, text
 
 T = TypeVar("T")
 
@@ -91,7 +91,7 @@ def add_frame(
     grid = "".join(
         f"M{number(axes.left)} {number(axes.y(value))}h{number(axes.width)}" for value in y_ticks
     )
-    picture.add(tag("path", d=grid, stroke="#e8eaed", stroke_width=1), layer=Layer.GROUND)
+    picture.add(tag("path", d=grid, stroke=GRID, stroke_width=1), layer=Layer.GROUND)
     base = f"M{number(axes.left)} {number(axes.bottom)}h{number(axes.width)}"
     picture.add(tag("path", d=base, stroke=FAINT, stroke_width=1), layer=Layer.GROUND)
     for value in y_ticks:

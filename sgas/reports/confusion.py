@@ -8,7 +8,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sgas.reports.palette import COLOURS, ink_on
-from sgas.reports.svg import MUTED, Layer, Picture, Style, fit, tag, text, text_width, tooltip
+from sgas.reports.svg import (
+    MUTED,
+    WHITE,
+    Layer,
+    Picture,
+    Style,
+    fit,
+    tag,
+    text,
+    text_width,
+    tooltip,
+)
 
 MARGIN, TOP, LEAST_WIDTH = 24.0, 104.0, 440.0
 FIELD, NARROW = 34.0, 20.0
@@ -65,9 +76,13 @@ def _add_field(
     said: str,
 ) -> None:
     (x, y), strength = at, 0.15 + 0.85 * share
-    side: Style = {"width": size - 2, "height": size - 2, "rx": 3}
-    side["fill_opacity"] = f"{strength:.2f}"
-    parts = [tooltip(said), tag("rect", x=x + 1, y=y + 1, fill=colour, **side)]
+    side: Style = {"x": x + 1, "y": y + 1, "width": size - 2, "height": size - 2, "rx": 3}
+    ground = tag("rect", fill=WHITE, **side)
+    parts = [
+        tooltip(said),
+        ground,
+        tag("rect", fill=colour, fill_opacity=f"{strength:.2f}", **side),
+    ]
     if size == FIELD:
         middle = x + size / 2, y + size / 2 + 4
         ink = ink_on(colour, strength)

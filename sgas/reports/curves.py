@@ -12,7 +12,7 @@ from sgas.deciding.records import EpochRecord
 from sgas.deciding.schedule import shown_epoch
 from sgas.reports.chart import Axes, add_frame, epoch_ticks, thin, tick_text, ticks
 from sgas.reports.palette import COLOURS, DASHES, palette_for
-from sgas.reports.story import decisions_in, topology_of
+from sgas.reports.story import decisions_in, factors_of, topology_of
 from sgas.reports.svg import (
     FAINT,
     INK,
@@ -30,7 +30,7 @@ from sgas.reports.svg import (
 )
 
 MARGIN, TOP = 24.0, 76.0
-BAR_LEFT, BAR_WIDTH, BAR_ROW = 270.0, 360.0, 40.0
+BAR_LEFT, BAR_WIDTH, BAR_ROW, ASIDE = 270.0, 360.0, 40.0, 420.0
 PANEL_WIDTH, PANEL_HEIGHT, GAP = 500.0, 220.0, 64.0
 MOST_POINTS = 400
 
@@ -47,13 +47,23 @@ def draw_margin(
     topology, decisions = topology_of(records, space), decisions_in(records)
     palette = palette_for(space.operations, groups)
     title = f"{records[-1].cell} cell · photo finish: margin to the runner-up"
-    width = BAR_LEFT + BAR_WIDTH + 300
+    width = BAR_LEFT + BAR_WIDTH + ASIDE + MARGIN
     said = "; ".join(f"decision {n}: {_margin(r)}" for n, r in enumerate(decisions, 1))
     picture = Picture(width, TOP + len(decisions) * BAR_ROW + 16, title, said or "no decision yet")
-    subtitle = "score of the edge that was decided, and of the open edge that came second"
+    subtitle = (
+        "score of the edge that was decided, and of the open edge that came second · I importance, "
+        "C certainty, S stability as they are multiplied"
+    )
+    highest = max((max(row.score[row.edge or 0], 0) for row in decisions), default=0) or 1.0
     picture.add(
         text(MARGIN, 34, fit(title, width - 2 * MARGIN, 17, bold=True), size=17, bold=True),
-        text(MARGIN, 56, subtitle if decisions else "no decision yet", size=11, fill=MUTED),
+        text(
+            MARGIN,
+            56,
+            fit(subtitle if decisions else "no decision yet", width - 2 * MARGIN, 11),
+            size=11,
+            fill=MUTED,
+        ),
     )
     for index, record in enumerate(decisions):
         assert record.edge is not None
@@ -61,9 +71,8 @@ def draw_margin(
         name = topology.edge_name(topology.edges[record.edge])
         second = record.runner_up
         rival = "" if second is None else topology.edge_name(topology.edges[second])
-        _add_finish(
-            picture, record, index + 1, name, rival, palette.colour(record.op or ""), middle
-        )
+        colour = palette.colour(record.op or "")
+        _add_finish(picture, record, index + 1, (name, rival), colour, middle, highest)
     return picture.to_svg()
 
 
@@ -102,38 +111,57 @@ def draw_curves(
 def _margin(record: EpochRecord) -> str:
     if record.margin is None:
         return "no rival left"
-    return "tie" if record.margin == 0 else f"margin {record.margin:.2g}"
+    if record.margin == 0:
+        return "tie"
+    assert record.edge is not None and record.runner_up is not None
+    first, second = (round(record.score[edge], 3) for edge in (record.edge, record.runner_up))
+    return f"margin {first - second:.3f}"
+
+
+def _score(record: EpochRecord, edge: int) -> str:
+    """A score, and what it is the product of where it is that of a criterion."""
+    score, factors = record.score[edge], factors_of(record, edge)
+    names = [*factors]
+    for used in (names, names[:2]):
+        if math.isclose(math.prod(factors[name] for name in used), score, abs_tol=1e-6):
+            product = " × ".join(f"{name} {factors[name]:.3f}" for name in used)
+            return f"{score:.3f} = {product}"
+    return f"{score:.3f}"
 
 
 def _add_finish(
     picture: Picture,
     record: EpochRecord,
     order: int,
-    name: str,
-    rival: str,
+    names: tuple[str, str],
     colour: str,
     middle: float,
+    highest: float,
 ) -> None:
-    """One decision: two bars, the winner's in the colour of its operation, and the margin."""
+    """One decision: two bars, the winner's in the colour of its operation, and the margin.
+
+    `names` are the edge that was decided and the one that came second; a bar of the `highest` score
+    fills its place.
+    """
     assert record.edge is not None
-    score = record.score[record.edge]
-    length = max(BAR_WIDTH * min(max(score, 0), 1), 1.5)
+    name, rival = names
+    length = max(BAR_WIDTH * max(record.score[record.edge], 0) / highest, 1.5)
     label = fit(f"{name} = {record.op}", BAR_LEFT - MARGIN - 40)
     picture.add(
         disc(MARGIN + 11, middle, str(order)),
         text(MARGIN + 30, middle + 4, label, size=12),
         tag("rect", x=BAR_LEFT, y=middle - 12, width=length, height=12, fill=colour),
-        text(BAR_LEFT + length + 6, middle - 2.5, f"{score:.2g}", size=10, bold=True),
+        text(BAR_LEFT + length + 6, middle - 2.5, _score(record, record.edge), size=10),
     )
     if record.runner_up is not None:
-        second = record.score[record.runner_up]
-        behind = max(BAR_WIDTH * min(max(second, 0), 1), 1.5)
-        second_text = fit(f"{second:.2g} {rival}", 150, 10)
+        second = max(record.score[record.runner_up], 0)
+        behind = max(BAR_WIDTH * min(second / highest, 1), 1.5)
+        second_text = fit(f"{_score(record, record.runner_up)} · {rival}", 290, 10)
         picture.add(
             tag("rect", x=BAR_LEFT, y=middle + 2, width=behind, height=9, fill=FAINT),
             text(BAR_LEFT + behind + 6, middle + 10, second_text, size=10, fill=MUTED),
         )
-    x = BAR_LEFT + BAR_WIDTH + 276
+    x = BAR_LEFT + BAR_WIDTH + ASIDE
     evidence = in_words(record.evidence)
     picture.add(
         text(x, middle - 2, _margin(record), size=11, anchor="end", bold=True),

@@ -22,6 +22,7 @@ from sgas.reports.svg import (
     INK,
     MUTED,
     PAPER,
+    RIM,
     Layer,
     Picture,
     Style,
@@ -86,7 +87,7 @@ def add_nodes(
         _add_node(picture, node_centre(state), row_y, topology.state_name(state), fill)
         if state in concat:
             x = node_centre(state) + NODE_WIDTH / 2 - 5
-            tab: Style = {"rx": 3, "fill": OUTPUT, "stroke": "#333333", "stroke_width": 1.2}
+            tab: Style = {"rx": 3, "fill": OUTPUT, "stroke": RIM, "stroke_width": 1.2}
             rect = tag("rect", x=x, y=row_y - 8, width=10, height=16, **tab)
             picture.add(rect, layer=Layer.NODES)
     _add_node(picture, out_x, row_y, "out", OUTPUT)
@@ -128,7 +129,7 @@ def _curves(links: Sequence[Link], order: Sequence[int], labelled: bool) -> dict
 
 
 def _add_node(picture: Picture, x: float, y: float, name: str, fill: str) -> None:
-    box: Style = {"width": NODE_WIDTH, "height": NODE_HEIGHT, "rx": 8, "stroke": "#333333"}
+    box: Style = {"width": NODE_WIDTH, "height": NODE_HEIGHT, "rx": 8, "stroke": RIM}
     left, top = x - NODE_WIDTH / 2, y - NODE_HEIGHT / 2
     picture.add(
         tag("rect", x=left, y=top, fill=fill, stroke_width=1.5, **box),

@@ -5,13 +5,18 @@ Neither asks any network for anything.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sgas.files import write_text
 from sgas.reports.cell import Replay
-from sgas.reports.svg import plain
+from sgas.reports.svg import DARK, plain
+
+NUMERIC = re.compile(
+    r"–|[-+−]?[\d.,]+( ± [\d.,]+)?( %)?( \[.*\])?"
+)  # cells that stand on the right
 
 
 @dataclass(frozen=True)
@@ -97,14 +102,16 @@ class Group:
 class StudyData:
     """All that the page of a study shows; what is empty has no section.
 
-    `tables` by their titles; `scatter` is the picture of ranks; `agreement` are pictures for each
-    strategy and kind of cell, and `cells` has a group a run.
+    `figures` is the picture of all runs; `tables` by their titles; `scatter` is the picture of
+    ranks; `agreement` are pictures for each strategy and kind of cell, and `cells` has a group a
+    run.
     """
 
     title: str
     sentence: str
     verdict: Sequence[Fact] = ()
     warnings: Sequence[str] = ()
+    figures: str = ""
     tables: Mapping[str, Table] = field(default_factory=dict)
     scatter: str = ""
     agreement: Sequence[str] = ()
@@ -135,7 +142,10 @@ def _render(template: str, **data: object) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["svg"] = Markup
+    # A page has the rules of its pictures once.
+    environment.filters["svg"] = lambda svg: Markup(svg.replace(f"<style>{DARK}</style>", ""))
+    environment.globals["dark"] = Markup(DARK)
+    environment.tests["numeric"] = lambda value: NUMERIC.fullmatch(value) is not None
     return plain(environment.get_template(template).render(**data))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from sgas.reports.graph import INPUT, OUTPUT, STEP
-from sgas.reports.svg import FAINT, MUTED, Layer, Picture, Style, fit, number, tag, text
+from sgas.reports.svg import FAINT, MUTED, RIM, Layer, Picture, Style, fit, number, tag, text
 
 MARGIN, TOP = 24.0, 76.0
 BOX, HEIGHT, GAP, ROW = 132.0, 66.0, 26.0, 92.0
@@ -41,7 +41,7 @@ def draw_network(layers: Sequence[LayerOfNetwork], title: str) -> str:
         row, column = divmod(place, MOST_IN_A_ROW)
         x, y = MARGIN + column * (BOX + GAP), TOP + row * ROW
         fill = INPUT if place == 0 else OUTPUT if place == len(boxes) - 1 else STEP
-        rim: Style = {"stroke": "#333333", "stroke_width": 3.0 if box[0].is_cell else 1.5}
+        rim: Style = {"stroke": RIM, "stroke_width": 3.0 if box[0].is_cell else 1.5}
         size: Style = {"width": BOX, "height": HEIGHT, "rx": 8}
         picture.add(tag("rect", x=x, y=y, fill=fill, **size, **rim), layer=Layer.NODES)
         middle = x + BOX / 2

@@ -1,7 +1,7 @@
 """Colours of operations that colour-blind readers can tell apart: the palette of Okabe and Ito.
 
-Colours follow from the position of an operation (or of its group) alone: the same space has the
-same colours in every picture. Dashes tell apart what shares a colour.
+Colours follow from the position of an operation (or of its group) alone, after what all families
+share: the same space has the same colours in every picture. Dashes tell apart what shares a colour.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sgas.cells.space import NONE
-from sgas.reports.svg import INK, PAPER, Picture, tag, text, text_width
+from sgas.reports.svg import BLACK, WHITE, Picture, tag, text, text_width
 
-# Yellow is darkened: the original cannot be seen as a line on white.
+# Yellow is darkened, black is grey: lines of the originals cannot be seen on white, or in the dark.
 COLOURS = (
     "#0072b2",
     "#d55e00",
@@ -20,11 +20,12 @@ COLOURS = (
     "#cc79a7",
     "#e69f00",
     "#56b4e9",
-    "#4d4d4d",
+    "#767676",
     "#dccb1f",
 )
 DASHES = (None, "6 3", "2 2", "9 3 2 3")
 NEUTRAL = "#9aa0a8"
+SHARED = "skip"  # the group that all families have comes first: it has one colour in all of them
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def palette_for(operations: Sequence[str], groups: Mapping[str, str] | None = No
     `operations` in the order of the columns; `none` is grey and not in the legend.
     """
     members: dict[str, list[str]] = {}
-    for operation in operations:
+    for operation in sorted(operations, key=lambda name: (groups or {}).get(name) != SHARED):
         if operation != NONE:
             members.setdefault((groups or {}).get(operation, operation), []).append(operation)
     colours, legend = {NONE: NEUTRAL}, []
@@ -62,7 +63,7 @@ def palette_for(operations: Sequence[str], groups: Mapping[str, str] | None = No
 def ink_on(colour: str, opacity: float) -> str:
     """Black or white, whichever reads better on a colour laid over white with an opacity."""
     red, green, blue = (255 - opacity * (255 - channel) for channel in _channels(colour))
-    return INK if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else PAPER
+    return BLACK if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else WHITE
 
 
 def add_legend(

@@ -92,9 +92,24 @@ class EdgeStory:
         return self.record.importance[self.edge.index]
 
     @property
+    def factors(self) -> dict[str, float]:
+        """Importance I, certainty C and stability S as criteria multiply them (`factors_of`)."""
+        return factors_of(self.record, self.edge.index)
+
+    @property
     def score(self) -> float:
         """Score in the record that counts."""
         return self.record.score[self.edge.index]
+
+
+def factors_of(record: EpochRecord, edge: int) -> dict[str, float]:
+    """What criteria multiply for an edge: each from 0, the lowest of the cell's edges, to 1."""
+    tables = {"I": record.importance, "C": record.certainty, "S": record.stability}
+    spans = {name: (min(table), max(table) - min(table)) for name, table in tables.items()}
+    return {
+        name: (table[edge] - spans[name][0]) / spans[name][1] if spans[name][1] else 0.0
+        for name, table in tables.items()
+    }
 
 
 def decisions_in(records: Sequence[EpochRecord]) -> list[EpochRecord]:

@@ -1,4 +1,4 @@
-"""Pictures as SVG text: elements, painting order, text that fits. No ids, no style sheet.
+"""Pictures as SVG text: elements, painting order, text that fits, dark where a reader asks so.
 
 Lengths are in user units, one a CSS pixel at natural size. Nothing in a picture refers to anything
 else, so that several of them can stand in one HTML file.
@@ -18,8 +18,29 @@ INK = "#222222"
 MUTED = "#5a6068"
 FAINT = "#c3c8cf"
 PAPER = "#ffffff"
+GRID, RIM = "#e8eaed", "#333333"
+WHITE, BLACK = "#fefefe", "#212121"  # the same in the dark: on and below the colours of tiles
 BASE_SIZE = 11.0
 FONT = "DejaVu Sans,Verdana,Arial,sans-serif"
+
+# What of a picture another colour has in the dark. Colours of operations stay.
+IN_THE_DARK = {
+    INK: "#e6e9ee",
+    MUTED: "#a3abb6",
+    FAINT: "#4b535e",
+    PAPER: "#1b1f25",
+    GRID: "#2e343c",
+    RIM: "#8d96a2",
+    "#dce9f5": "#213a52",  # inputs
+    "#f6e4b8": "#54461c",  # outputs
+    "#fff4d6": "#3a3320",  # the next decision
+}
+DARK_RULES = "".join(
+    f'svg [{name}="{light}"]{{{name}:{dark}}}'
+    for light, dark in IN_THE_DARK.items()
+    for name in ("fill", "stroke")
+)
+DARK = f"@media(prefers-color-scheme:dark){{svg{{fill:{IN_THE_DARK[INK]}}}{DARK_RULES}}}"
 
 Style: TypeAlias = dict[str, str | float | None]
 
@@ -176,6 +197,7 @@ def document(picture: Picture, body: str) -> str:
         f'font-size="{number(BASE_SIZE)}" fill="{INK}" role="img">'
         f"<title>{escape(plain(picture.title))}</title>"
         f"<desc>{escape(plain(picture.description))}</desc>"
+        f"<style>{DARK}</style>"
         f'<rect width="{width}" height="{height}" fill="{PAPER}"/>\n{body}\n</svg>\n'
     )
 

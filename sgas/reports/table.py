@@ -75,8 +75,8 @@ def _epoch_text(story: EdgeStory, is_next: bool, next_epoch: int | None) -> str:
 def _add_row(
     picture: Picture, story: EdgeStory, palette: Palette, x: float, middle: float, epoch: str
 ) -> None:
-    pruned, row, edge = story.status is Status.PRUNED, story.record, story.edge.index
-    values = (row.importance[edge], row.certainty[edge], row.stability[edge], row.score[edge])
+    pruned = story.status is Status.PRUNED
+    values = (*story.factors.values(), story.score)
     figures = [(_FIGURES[-1], epoch)]
     if not pruned:
         figures += zip(_FIGURES, map(short, values), strict=False)

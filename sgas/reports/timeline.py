@@ -15,7 +15,7 @@ from sgas.reports.palette import Palette, add_legend, ink_on, palette_for
 from sgas.reports.story import EdgeStory, edge_stories, ranking
 from sgas.reports.svg import (
     MUTED,
-    PAPER,
+    WHITE,
     Layer,
     Picture,
     Style,
@@ -30,6 +30,7 @@ from sgas.reports.svg import (
 
 LEFT, TOP, WIDTH, MARGIN = 124.0, 76.0, 1056.0, 24.0
 ROW, CELL = 29.0, 24.0
+DISC = 12.0  # half a decision's disc, with room
 MOST_COLUMNS = 132
 PRUNED_FILL = "#e6e8ec"
 
@@ -89,12 +90,14 @@ def draw_timeline(
     )
     last_records = {columns.of(record.epoch): record for record in records}
     rows = [{c: _tile(r, story, space) for c, r in last_records.items()} for story in stories]
+    names = [_names(columns, story, tiles) for story, tiles in zip(stories, rows, strict=True)]
     _add_tiles(picture, columns, rows, palette)
+    _add_hairs(picture, columns, names)
     for row, (story, tiles) in enumerate(zip(stories, rows, strict=True)):
         y = TOP + row * ROW
         name = fit(story.name, LEFT - MARGIN - 10)
         picture.add(text(LEFT - 10, y + CELL / 2 + 4, name, size=12, anchor="end"))
-        _add_names(picture, columns, tiles, palette, y)
+        _add_names(picture, names[row], tiles, palette, y)
         _add_decision(picture, columns, story, y)
     bottom = TOP + len(stories) * ROW
     _add_epochs(picture, columns, bottom)
@@ -128,38 +131,76 @@ def _tile(record: EpochRecord, story: EdgeStory, space: SearchSpace) -> _Tile:
 def _add_tiles(
     picture: Picture, columns: _Columns, rows: Sequence[Mapping[int, _Tile]], palette: Palette
 ) -> None:
-    """All rows of tiles: one path for each colour and strength, and hairlines between columns."""
+    """All rows of tiles: one path for each colour and strength."""
     strokes: dict[_Tile, list[str]] = {}
     for row, tiles in enumerate(rows):
         y = TOP + row * ROW + CELL / 2
         for tile, first, count in _runs(tiles):
             line = f"M{number(columns.x(first))} {number(y)}h{number(count * columns.width)}"
             strokes.setdefault(tile, []).append(line)
+    ground = f"M{number(LEFT)} {number(TOP)}h{number(WIDTH)}v{number(len(rows) * ROW - ROW + CELL)}"
+    picture.add(tag("path", d=f"{ground}H{number(LEFT)}z", fill=WHITE), layer=Layer.GROUND)
     for tile, lines in strokes.items():
         style: Style = {"stroke": _colour(tile, palette), "stroke_width": CELL}
         opacity = f"{tile.strength:.2f}" if tile.strength < 1 else None
         path = tag("path", d="".join(lines), stroke_opacity=opacity, **style)
         picture.add(path, layer=Layer.GROUND)
-    if columns.width > 12:
-        height = number(len(rows) * ROW)
-        starts = map(columns.x, range(1, columns.count))
-        hairs = "".join(f"M{number(x)} {number(TOP)}v{height}" for x in starts)
-        picture.add(tag("path", d=hairs, stroke=PAPER, stroke_width=1), layer=Layer.LINES)
+
+
+@dataclass(frozen=True)
+class _Name:
+    """A leader's name on the run of columns from `first`, around `x`, and how wide it is."""
+
+    shown: str
+    first: int
+    count: int
+    x: float
+    width: float
+
+
+def _names(columns: _Columns, story: EdgeStory, tiles: Mapping[int, _Tile]) -> list[_Name]:
+    """The names of leaders on runs that are wide enough, beside the disc of the decision."""
+    leaders = {c: _Tile(tile.operation, float(tile.strength == 1)) for c, tile in tiles.items()}
+    decided = columns.of(story.record.epoch) if story.status is Status.DECIDED else None
+    names = []
+    for leader, first, count in _runs(leaders):
+        shown = leader.operation or "pruned"
+        left, right = columns.x(first), columns.x(first + count)
+        if decided is not None and first <= decided < first + count:
+            left = columns.x(decided + 0.5) + DISC
+        width = text_width(shown, 9.5)
+        if width + 8 <= right - left:
+            names.append(_Name(shown, first, count, (left + right) / 2, width))
+    return names
+
+
+def _add_hairs(picture: Picture, columns: _Columns, names: Sequence[Sequence[_Name]]) -> None:
+    """Hairlines between the columns of each row, but for those that would cross a name."""
+    if columns.width <= 12:
+        return
+    hairs = [
+        f"M{number(x)} {number(TOP + row * ROW)}v{number(CELL)}"
+        for row, own in enumerate(names)
+        for x in map(columns.x, range(1, columns.count))
+        if not any(abs(x - name.x) < name.width / 2 + 3 for name in own)
+    ]
+    path = tag("path", d="".join(hairs), stroke=WHITE, stroke_width=1)
+    picture.add(path, layer=Layer.LINES)
 
 
 def _add_names(
-    picture: Picture, columns: _Columns, tiles: Mapping[int, _Tile], palette: Palette, y: float
+    picture: Picture,
+    names: Sequence[_Name],
+    tiles: Mapping[int, _Tile],
+    palette: Palette,
+    y: float,
 ) -> None:
-    """The leader's name on each run that is wide enough for it and for the disc of a decision."""
-    leaders = {c: _Tile(tile.operation, float(tile.strength == 1)) for c, tile in tiles.items()}
-    for leader, first, count in _runs(leaders):
-        shown = leader.operation or "pruned"
-        room = count * columns.width
-        if text_width(shown, 9.5) + 48 <= room:
-            middle = tiles[first + count // 2]
-            fill = ink_on(_colour(middle, palette), middle.strength)
-            x = columns.x(first) + room / 2
-            picture.add(text(x, y + CELL / 2 + 3.5, shown, size=9.5, fill=fill, anchor="middle"))
+    """The names of one row, in the ink that reads on their tiles."""
+    for name in names:
+        middle = tiles[name.first + name.count // 2]
+        fill = ink_on(_colour(middle, palette), middle.strength)
+        line = text(name.x, y + CELL / 2 + 3.5, name.shown, size=9.5, fill=fill, anchor="middle")
+        picture.add(line)
 
 
 def _colour(tile: _Tile, palette: Palette) -> str:

@@ -103,17 +103,17 @@ def _add_axes(picture: Picture, axes: Axes, last: int) -> None:
 
 def _add_run(picture: Picture, run: Trial, x: float, y: float, index: int, labelled: bool) -> None:
     said = f"{run.name}: {run.search:.2f} in the search, {run.test:.2f} after training"
-    mark = _mark(x, y, index)
+    mark = mark_of(x, y, index)
     picture.add(tag("g", tooltip(said), mark), layer=Layer.NODES)
     short = str(run.seed) if run.seed is not None else run.name.rpartition("-")[2]
     if labelled:
         picture.add(text(x + MARK + 4, y - 4, short, size=9.5, fill=MUTED))
 
 
-def _mark(x: float, y: float, index: int) -> str:
-    """A strategy's mark: shape and colour both tell it apart."""
+def mark_of(x: float, y: float, index: int, colour: str | None = None) -> str:
+    """A strategy's mark: shape and colour, or another `colour`, both tell it apart."""
     style: dict[str, str | float | None] = {
-        "fill": COLOURS[index % len(COLOURS)],
+        "fill": colour or COLOURS[index % len(COLOURS)],
         "stroke": PAPER,
         "stroke_width": 1.2,
     }
@@ -135,7 +135,9 @@ def _add_legend(picture: Picture, summary: Summary, x: float, y: float) -> None:
     """Which mark is which strategy, with its τ; then what the numbers at the marks are."""
     by_name = {row.strategy: row.correlation for row in summary.ranks if row.of == "figures"}
     for index, strategy in enumerate(summary.results.strategies):
-        picture.add(_mark(x + 8, y + 8, index), text(x + 26, y + 12, strategy, size=12, bold=True))
+        picture.add(
+            mark_of(x + 8, y + 8, index), text(x + 26, y + 12, strategy, size=12, bold=True)
+        )
         x_tau = x + 34 + text_width(strategy, 12, bold=True)
         picture.add(text(x_tau, y + 12, _tau_text(by_name.get(strategy)), size=11, fill=INK))
         y += 28

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import combinations
 
 import numpy as np
@@ -15,6 +16,7 @@ from drawn_searches import (
     SEARCHES,
     SVG,
     all_pictures,
+    assert_apart,
     assert_inside,
     drifting_alphas,
     parse,
@@ -46,13 +48,20 @@ from sgas.reports import (
 from sgas.reports.chart import simplify, thin, ticks
 from sgas.reports.graph import Link, curves_above, curves_below
 from sgas.reports.palette import COLOURS, palette_for
+from sgas.reports.svg import BLACK, IN_THE_DARK, WHITE
+from sgas.reports.table import short
+from sgas.reports.timeline import PRUNED_FILL
+from sgas_cnn.family import FAMILY as IMAGES
+from sgas_gcn.family import FAMILY as GRAPHS
 
 
 @pytest.mark.parametrize("name", SEARCHES)
 def test_every_picture_is_well_formed_and_keeps_its_text_inside(name):
     space, records = searched(name)
-    for svg in all_pictures(space, records).values():
+    for picture, svg in all_pictures(space, records).items():
         assert_inside(svg)
+        if picture != "replay":  # whose frames stand on one another
+            assert_apart(svg)
 
 
 @pytest.mark.parametrize("name", SEARCHES)
@@ -101,7 +110,9 @@ def test_figures_of_a_decided_edge_are_those_of_its_decision():
     probs = operation_probs(torch.tensor(first.alphas))[first.edge]
     best = f"{first.op} {probs.max():.2f}".replace(" 0.", " .")
     assert best in words(row)
-    assert f"{first.certainty[first.edge]:.2f}".lstrip("0") in words(row)
+    for values in (first.importance, first.certainty, first.stability):
+        scaled = (np.array(values) - min(values)) / (max(values) - min(values))
+        assert short(scaled[first.edge]) in words(row), "what the criterion multiplies"
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -228,7 +239,8 @@ def test_margin_shows_figures_ties_and_the_last_candidate():
     space, records = searched("bench")
     decisions = [record for record in records if record.edge is not None]
     shown = words(parse(draw_margin(records, space)))
-    expected = [f"margin {record.margin:.2g}" for record in decisions if record.margin]
+    pairs = [(r.score[r.edge], r.score[r.runner_up]) for r in decisions if r.margin]
+    expected = [f"margin {round(one, 3) - round(two, 3):.3f}" for one, two in pairs]
     assert [text for text in shown if text.startswith("margin ")] == expected
     assert "no rival left" in shown
     assert "no decision yet" in words(parse(draw_margin(records[:5], space)))
@@ -245,6 +257,28 @@ def test_curves_leave_gaps_and_mark_decisions():
     assert len(blue) == 3 + 1 + 2, "pieces of the loss, the accuracy, two lines of the legends"
     assert [words(root).count(order) for order in ("2", "3")] == [2, 2]
     parse(draw_curves([], {"loss": ["loss"]}))
+
+
+def test_pictures_are_dark_where_a_reader_asks_so() -> None:
+    space, records = searched("point")
+    for svg in all_pictures(space, records).values():
+        assert svg.count("prefers-color-scheme:dark") == 1
+        colours = set(re.findall(r'(?:fill|stroke)="(#[0-9a-f]+)"', svg.partition("</style>")[2]))
+        palette = palette_for(space.operations + space.published_only)
+        assert colours <= {*IN_THE_DARK, *palette.colours.values(), WHITE, BLACK, PRUNED_FILL}
+
+
+def test_families_have_one_colour_for_what_they_share() -> None:
+    colours = {
+        palette_for(family.search_space(space).operations, family.operation_groups).colour(skip)
+        for family, space, skip in (
+            (GRAPHS, "point", "skip_connect"),
+            (GRAPHS, "nasbenchgraph", "skip"),
+            (IMAGES, "image", "skip_connect"),
+            (IMAGES, "nasbench201", "skip_connect"),
+        )
+    }
+    assert len(colours) == 1
 
 
 def test_palette_follows_positions_and_groups():

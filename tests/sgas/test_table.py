@@ -10,6 +10,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
+from drawn_searches import assert_apart, assert_inside
 from processes import Cli
 from studies import drawn_genotype, write_study
 from toy_family import FAMILY, SPACE
@@ -18,6 +19,7 @@ from sgas.cli import main
 from sgas.errors import InputError
 from sgas.reports import draw_agreement
 from sgas.reports.agreement import choices_of
+from sgas.studies.figures import draw_figures, mean_interval
 from sgas.studies.ranks import draw_ranks
 from sgas.studies.results import Results, Trial, results_of
 from sgas.studies.standings import tables_of
@@ -216,7 +218,8 @@ def test_bad_input_is_one_line(
 def test_the_page_holds_everything_and_asks_no_network(study: Path, cli: Cli) -> None:
     pictures = cli("show", str(study), "--json").json["pictures"]
     assert {Path(path).name for path in pictures} >= {
-        "report.html", "ranks.svg", "agreement-cri2-normal.svg", "agreement-cri2-reduce.svg"
+        *("report.html", "ranks.svg", "figures.svg"),
+        *("agreement-cri2-normal.svg", "agreement-cri2-reduce.svg"),
     }  # fmt: skip
     page = (study / "report.html").read_text()
     for entry in read_study(study).entries:
@@ -246,6 +249,25 @@ def test_the_page_of_twelve_runs_is_small(tmp_path: Path) -> None:
     )
     assert main(IMAGES, ["show", str(folder)]) == 0
     assert (folder / "report.html").stat().st_size < 300_000
+
+
+def test_every_run_is_at_its_figure_and_a_mean_has_its_interval() -> None:
+    figures = {"a-0": 90.0, "a-1": 92.0, "random-0": 91.0, "random-1": 90.5, "a-2": None}
+    trials = tuple(
+        Trial(name, name[:-2], int(name[-1]), test=test, parameters=1000 * (n + 1))
+        for n, (name, test) in enumerate(figures.items())
+    )
+    results = Results("t", "blobs", "clean", "accuracy", "%", True, trials, {})
+    svg = draw_figures(summarise(results))
+    assert_inside(svg)
+    assert_apart(svg)
+    root = ElementTree.fromstring(svg)
+    said = [g.findtext(f"{SVG}title") for g in root.iter(f"{SVG}g")]
+    assert said.count("a-1: 92.00, 2,000 parameters") == 2 and len(said) == 8
+    assert said[4:6] == ["random-0: 91.00, 3,000 parameters", "random-1: 90.50, 4,000 parameters"]
+    mean, low, high = mean_interval([90.0, 92.0, 91.0])
+    assert mean == 91 and low is not None and high is not None
+    assert high - mean == mean - low == pytest.approx(4.302653 / 3**0.5)  # t of 2 degrees
 
 
 def test_the_scatter_shows_each_run_at_its_ranks() -> None:

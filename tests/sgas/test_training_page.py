@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from drawn_searches import assert_inside
+from drawn_searches import assert_apart, assert_inside
 from processes import Cli
 from toy_family import FAMILY, NUM_FEATURES, QUICK
 
@@ -100,6 +100,7 @@ def test_a_confusion_matrix_of_any_size_stays_inside(count: int) -> None:
     counts = np.random.default_rng(0).integers(0, 30, (count, count)).tolist()
     svg = draw_confusion(counts, [f"class {n} " + "long " * 9 for n in range(count)], "matrix")
     assert_inside(svg)
+    assert_apart(svg)
     right = sum(counts[n][n] for n in range(count))
     assert f"{right} of {sum(map(sum, counts))} right" in svg
 
@@ -109,5 +110,6 @@ def test_equal_cells_of_a_network_share_a_box() -> None:
     layers = [LayerOfNetwork("stem", (8, 4), 7), *cells, LayerOfNetwork("head", (), 3_000_000)]
     svg = draw_network(layers * 3, "a network")
     assert_inside(svg)
+    assert_apart(svg)
     assert svg.count(">cell 1–3<") == 3
     assert "300 parameters" in svg and "3 M parameters" in svg
