@@ -180,13 +180,9 @@ ROWS = {
 
 
 @pytest.mark.parametrize(
-    ("name", "legacy"),
-    [
-        pytest.param("clouds", False, id="clouds-interface"),
-        pytest.param("images", False, id="images-interface"),
-        pytest.param("clouds", True, id="clouds-all", marks=pytest.mark.slow),
-    ],
+    "legacy", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["interface", "all"]
 )
+@pytest.mark.parametrize("name", ROWS)
 def test_scikit_learns_own_checks_pass(name: str, legacy: bool) -> None:
     kind, cell, sizes = ROWS[name]
     made = kind(genotype=cell, **options(**sizes))
