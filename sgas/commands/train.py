@@ -8,6 +8,7 @@ from pathlib import Path
 from sgas.commands.common import command_of, run_parser, run_to_resume
 from sgas.family import Family
 from sgas.options import Positional, Words, parse, print_config
+from sgas.running.card import CARD, can_write_card
 from sgas.running.genotype_files import genotype_label, load_genotype
 from sgas.running.session import begin, resume
 from sgas.running.settings import resolve
@@ -26,6 +27,8 @@ def main(family: Family, argv: Sequence[str]) -> int:
     print(f"run      {folder}")
     for name, value in read_result(folder).items():
         print(f"{name:<10} {value}")
+    card = folder / CARD if can_write_card() else "none: pip install 'sgas[hub]' for a model card"
+    print(f"card       {card}")
     print(f"next     {family.command} evaluate {folder}")
     return 0
 

@@ -24,6 +24,7 @@ from sgas.reports import (
     render_report,
 )
 from sgas.reports.confusion import MOST_CLASSES
+from sgas.running.card import CARD, can_write_card, card_text
 from sgas.running.complexity import Latency, latency, layers_of
 from sgas.running.pictures import CITATION, panels_of, write_pictures
 from sgas.running.predict import kept_inputs
@@ -57,16 +58,23 @@ def draw_trained(family: Family, folder: Path, out: Path) -> list[Path]:
     texts["network.svg"] = draw_network(layers_of(network, example), f"network · {name}")
     texts["curves.svg"] = draw_curves(metrics, panels_of(metrics), [] if kept is None else [kept])
     rows = read_predictions(folder)
-    names, inputs = kept_inputs(family, folder)
-    numbers = isinstance(inputs.labels, Numbers)
-    sections, confusion = _judged(rows, names, numbers)
+    numbers, sections, confusion = False, list[Section](), ""
+    if rows or "inputs" in config:  # of runs of before, which kept neither, the data may be gone
+        names, inputs = kept_inputs(family, folder)
+        numbers = isinstance(inputs.labels, Numbers)
+        sections, confusion = _judged(rows, names, numbers)
     if confusion:
         texts["confusion.svg"] = confusion
     measured = latency(network, example, SECONDS_OF_LATENCY)
+    verdict = _verdict(settings, result, evaluation, metrics, measured)
+    if out == folder and can_write_card():
+        task, pictures = family.spaces[genotype.space].task, [*texts][: len(cells)]
+        about = (config, result, evaluation, verdict, pictures, _loading(family, folder, numbers))
+        texts[CARD] = card_text(folder.resolve().name, task, *about)
     texts["report.html"] = render_report(
         ReportData(
             title=name,
-            verdict=_verdict(settings, result, evaluation, metrics, measured),
+            verdict=verdict,
             warning=_warning(result, evaluation),
             network=texts["network.svg"],
             cells=cells,
@@ -127,13 +135,7 @@ def _warning(result: Mapping[str, Any], evaluation: Mapping[str, Any] | None) ->
 
 
 def _usage(family: Family, folder: Path, evaluated: bool, numbers: bool) -> list[Snippet]:
-    package, command = family.home.partition(".")[0], family.command
-    load = (
-        f"import {package}\n\nmodel = {package}.load({str(folder)!r})\n"
-        "numbers = model.predict(samples)  # an array, a list, files, or the name of a data set"
-    )
-    if not numbers:
-        load += "\nnames = [model.classes[number] for number in numbers]"
+    command, load = family.command, _loading(family, folder, numbers)
     test = Snippet("Open the test part, once", f"{command} evaluate {folder}")
     return [
         *([] if evaluated else [test]),
@@ -141,6 +143,15 @@ def _usage(family: Family, folder: Path, evaluated: bool, numbers: bool) -> list
         Snippet("Predict from the shell", f"{command} predict {folder} DATA --out answers.csv"),
         Snippet("One file that needs torch alone", f"{command} export {folder} --out my_net"),
     ]
+
+
+def _loading(family: Family, folder: Path, numbers: bool) -> str:
+    package = family.home.partition(".")[0]
+    load = (
+        f"import {package}\n\nmodel = {package}.load({str(folder)!r})\n"
+        "numbers = model.predict(samples)  # an array, a list, files, or the name of a data set"
+    )
+    return load if numbers else f"{load}\nnames = [model.classes[number] for number in numbers]"
 
 
 def _judged(

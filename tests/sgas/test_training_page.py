@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import sys
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from drawn_searches import assert_apart, assert_inside
 from processes import Cli
 from toy_family import FAMILY, NUM_FEATURES, QUICK
@@ -65,6 +72,47 @@ def test_predictions_are_sealed(here: Path) -> None:
     path.write_text(path.read_text().replace("0.", "1.", 1))
     with pytest.raises(RunError, match=r"predictions\.csv is damaged"):
         load(FAMILY, "t").evaluate()
+
+
+@dataclass
+class _Head:
+    """Stands for the hub library's class, with the arguments that its documentation names."""
+
+    model_name: str
+    library_name: str
+    tags: list[str]
+    metrics: list[str] | None
+    eval_results: list[Any] | None
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump({"model_name": self.model_name, "results": self.eval_results})
+
+
+def test_a_card_has_figures_data_limits_and_code(
+    here: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched = search(FAMILY, quiet=True, **QUICK)
+    if importlib.util.find_spec("huggingface_hub") is None:
+        argv = ("train", str(searched.folder), "--epochs", "1", "--out", "without")
+        assert "pip install 'sgas[hub]'" in cli(*argv).out
+        assert not Path("without/README.md").exists()
+        hub = ModuleType("huggingface_hub")
+        hub.__spec__ = ModuleSpec("huggingface_hub", None)
+        hub.__dict__.update(ModelCard=str, ModelCardData=_Head, EvalResult=dict)
+        monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    trained = train(FAMILY, searched, epochs=1, out="t", quiet=True)
+    before = Path("t/README.md").read_text()
+    assert "The test part has not been opened" in before
+    figure = trained.evaluate()["accuracy"]
+    _, head, body = Path("t/README.md").read_text().split("---\n", 2)
+    assert yaml.safe_load(head)["model_name"] == "t" and f"{figure}" in head
+    for words in (
+        f"| test accuracy | {figure:.4f} | 60 samples",
+        *("cell searched on blobs (protocol clean)", "the test part of blobs", "one seed"),
+        *(trained.config["command"], "@inproceedings{li2020sgas", "load('t')"),
+        *("![cell-normal.svg](cell-normal.svg)", "Classes: 0, 1, 2"),
+    ):
+        assert words in body, words
 
 
 def source(targets: torch.Tensor) -> SubsetSource:
