@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
-from sgas.errors import RunError
+from sgas.errors import RunError, printable
 
 T = TypeVar("T")
 SEALS = "seals.json"
@@ -100,7 +100,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:
-    """Rows as CSV; a text that a spreadsheet would take for a formula has an apostrophe before."""
+    """Rows as CSV, with texts as names: control characters are escapes in them.
+
+    A text that a spreadsheet would take for a formula has an apostrophe before.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     for row in rows:
@@ -109,7 +112,9 @@ def csv_text(rows: Iterable[Sequence[Any]]) -> str:
 
 
 def _plain_cell(cell: Any) -> Any:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULAS) else cell
+    if not isinstance(cell, str):
+        return cell
+    return f"'{printable(cell)}" if cell.startswith(FORMULAS) else printable(cell)
 
 
 def decode(content: bytes | str, kind: type[T]) -> T:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sgas.commands.common import print_json
 from sgas.config import AUTO, TARGETS
-from sgas.errors import DataError, unknown_name
+from sgas.errors import DataError, printable, unknown_name
 from sgas.family import Family
 from sgas.options import Flag, Positional, parse, parser_for
 
@@ -39,24 +39,29 @@ def main(family: Family, argv: Sequence[str]) -> int:
     return 2 if content["problems"] else 0
 
 
+def _say(line: str) -> None:
+    """Prints a line; names of files and classes are whatever somebody called them."""
+    print(printable(line))
+
+
 def _print(content: dict[str, Any], indent: str = "") -> None:
     for name, value in content.items():
         if isinstance(value, dict):
-            print(f"{indent}{name}")
+            _say(f"{indent}{name}")
             _print(value, indent + "  ")
         elif isinstance(value, list) and value and isinstance(value[0], str) and _are_lines(value):
-            print(f"{indent}{name}")
+            _say(f"{indent}{name}")
             for line in value:
-                print(f"{indent}  {line}")
+                _say(f"{indent}  {line}")
         elif isinstance(value, list) and value and isinstance(value[0], dict):
-            print(f"{indent}{name}")
+            _say(f"{indent}{name}")
             for item in value[:SHOWN]:
                 (_, first), *others = item.items()
-                print(f"{indent}  {first:<15} {'  '.join(map(_short, others))}")
+                _say(f"{indent}  {first:<15} {'  '.join(map(_short, others))}")
             if len(value) > SHOWN:
-                print(f"{indent}  and {len(value) - SHOWN} more, which --json lists")
+                _say(f"{indent}  and {len(value) - SHOWN} more, which --json lists")
         else:
-            print(f"{indent}{name:<16} {value if value != [] else 'none'}")
+            _say(f"{indent}{name:<16} {value if value != [] else 'none'}")
 
 
 def _are_lines(texts: list[str]) -> bool:

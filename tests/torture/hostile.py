@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 import torch
 
+from sgas.cli import main
 from sgas.errors import DataError, SgasError
 from sgas.files import SEALS, csv_text
 from sgas.native.library import _own_folder
@@ -28,6 +29,7 @@ from sgas.studies.study import read_study
 from sgas_gcn.datasets.folder import describe_folder
 from sgas_gcn.datasets.graph_folder import describe_graph_file
 from sgas_gcn.datasets.planetoid import _unpickled
+from sgas_gcn.family import FAMILY as GCN
 from tests.torture.bench import JOBS, Bench, Job, Wrong, at_most, error_line, require
 
 SECONDS = 1.0
@@ -176,6 +178,11 @@ def names_that_steer_a_terminal(bench: Bench, place: Path) -> None:
         np.savez(own / f"{split}.npz", points=np.ones((12, 4, 3)), label=labels,
                  classes=np.array([ESCAPE, "b"]))  # fmt: skip
     told = json.dumps(describe_folder(own), ensure_ascii=False)
+    (own / f"train{ESCAPE}.npz").write_bytes((own / "train.npz").read_bytes())
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown):
+        main(GCN, ["check", str(own)])
+    told += shown.getvalue() + csv_text([[ESCAPE]])
     graph = place / "graph.npz"
     np.savez(graph, edge=np.zeros((1, 2), int), x=np.ones((12, 1)), label=labels,
              label_names=np.array([ESCAPE, "b"]))  # fmt: skip

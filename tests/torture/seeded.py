@@ -222,7 +222,7 @@ MUTANTS = [
         4000,
     ),
     Mutant("sgas/errors.py", "part if part.isprintable() else", "part if part else", "hostile", 8),
-    Mutant(FILES, "isinstance(cell, str) and cell.startswith(FORMULAS)", "False", "hostile", 9),
+    Mutant(FILES, "if cell.startswith(FORMULAS) else", "if False else", "hostile", 9),
     Mutant(
         NATIVE,
         "    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):",
