@@ -23,6 +23,7 @@ from sgas.family import Family
 from sgas.files import make_folder, write_text
 from sgas.native.backend import backend_for
 from sgas.options import PLUGIN, Nested, Words, parse, parser_for, print_config
+from sgas.own import OPTIONS
 from sgas.protocols import search_parts, train_parts
 from sgas.registry import COPIES, copies, described, records
 from sgas.running.checks import require_batch, require_grounds, require_samples
@@ -30,6 +31,7 @@ from sgas.running.machine import environment, prepare, resolve_device
 from sgas.running.settings import (
     SECTIONS,
     Settings,
+    data_options,
     load_preset,
     resolve,
     sections_of,
@@ -96,9 +98,11 @@ def _asked(family: Family, argv: Sequence[str]) -> Asked:
     values = parse(parser, argv)
     sweep, cluster = make(SweepConfig, values), make(ClusterConfig, values)
     shared = {name: values[name] for name in fields_of(RunConfig, "sweep") if name in values}
-    settings = {}
+    settings: dict[str, Settings] = {}
     for verb in VERBS:
-        of_verb = resolve(family, verb, {**shared, **values.get(verb, {})})
+        own = data_options(family, settings["search"]) if settings else {}
+        taken = {option: value for option, value in own.items() if option in OPTIONS}
+        of_verb = resolve(family, verb, {**shared, **taken, **values.get(verb, {})})
         run = dataclasses.replace(of_verb.run, seed=0, threads=None, out=None)
         settings[verb] = dataclasses.replace(of_verb, run=run)
     run = settings["search"].run

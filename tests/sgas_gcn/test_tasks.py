@@ -13,6 +13,7 @@ from torch_geometric.data import Data
 
 import sgas_cnn
 import sgas_gcn
+from sgas.commands.sweep import _asked
 from sgas.config import NUMBERS, RunConfig
 from sgas.errors import InputError
 from sgas.labels import Numbers, kept, labels_of, restored
@@ -146,3 +147,19 @@ def test_graphs_without_features_have_degrees_in_training_and_after(tmp_path: Pa
     items = trained._inputs[1].read(bare, RunConfig(), GraphDataConfig()).items
     assert all((item.x.numpy() == graph.x).all() for item, graph in zip(items, own, strict=True))
     assert (trained.predict(bare) == [int(one.y) for one in bare]).mean() > 0.8
+
+
+def test_the_trainings_of_a_sweep_take_what_own_data_are_from_its_searches(tmp_path: Path) -> None:
+    folder = sgas_gcn.family.FAMILY.keep_own(graphs(12, "numbers"), None, str(tmp_path), "numbers")
+    words = [
+        "--dataset",
+        str(folder),
+        "--search.target",
+        "numbers",
+        "--search.test_fraction",
+        "0.2",
+    ]
+    asked = _asked(sgas_gcn.family.FAMILY, words)
+    assert asked.train.data.target == "numbers" and asked.train.data.test_fraction == 0.2
+    other = _asked(sgas_gcn.family.FAMILY, [*words, "--train.test_fraction", "0.3"])
+    assert other.train.data.test_fraction == 0.3 and "target" in (other.train.asked or ())
