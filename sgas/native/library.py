@@ -76,7 +76,7 @@ class Library:
     def load(self) -> str | None:
         """None where the operators are there; else why not, in one line.
 
-        Builds them on the first call that finds none in the cache (half a minute of CPU time);
+        Builds them on the first call that finds none in the cache (about 40 seconds of CPU time);
         calls after the first cost nothing.
         """
         return _load(self)
