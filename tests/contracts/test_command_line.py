@@ -169,6 +169,22 @@ def test_the_whole_way(tmp_path: Path, own: dict[str, Path], space: str) -> None
         assert len(genotype["cells"]["normal"]["edges"]) == 6
 
 
+@pytest.mark.parametrize("space", ENTRIES)
+def test_searches_among_trained_cells_with_a_control_and_halves(
+    tmp_path: Path, own: dict[str, Path], space: str
+) -> None:
+    entry = ENTRIES[space]
+    words = "--strategy halving --num_candidates 4 --candidate_epochs 1 --patience 1".split()
+    words += ["--control", "permuted_labels", "--halves", "true", "--out", "s"]
+    data = ["--dataset", str(own[space])]
+    ended = entry.run(tmp_path, "search", *data, *entry.search_options, *words)
+    assert ended.status == 0, ended.err
+    assert "on permuted labels: " in ended.err and "edges that agree: " in ended.err
+    for run in ("s", "s/control", "s/half-1"):
+        ended = entry.run(tmp_path, "replay", run, "--json")
+        assert json.loads(ended.out)["same"] is True
+
+
 SHOWN = {
     "cri2-modelnet-best": ("point", "--preset paper --num_cells 3 --k 9", 3_857_320, None),
     "cri1-cifar-best": ("image", "", 3_795_166, 2 * 601_653_888),
