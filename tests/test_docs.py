@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = {
@@ -35,3 +36,12 @@ def test_pages_lead_where_they_say() -> None:
     for page in DOCS.glob("*.md"):
         for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
             assert (DOCS / link).exists(), f"{page.name} leads to {link}"
+
+
+def test_presets_are_told_as_they_say_themselves() -> None:
+    rows = (DOCS / "presets.md").read_text().splitlines()
+    told = []
+    for path in DOCS.parent.glob("sgas_*/presets/*.yaml"):
+        space, _, name = path.stem.partition("-")
+        told.append(f"| {space} | `{name}` | {yaml.safe_load(path.read_text())['about']} |")
+    assert sorted(row for row in rows if "`" in row and row.startswith("| ")) == sorted(told)

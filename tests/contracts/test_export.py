@@ -152,6 +152,14 @@ def test_graphs_are_no_program_and_nothing_is_left(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_space_that_has_no_form_is_named_and_nothing_is_left(tmp_path: Path) -> None:
+    small = SMALL["nasbenchgraph"]
+    network = small.network(small.genotype(0))
+    with pytest.raises(InputError, match="networks of space nasbenchgraph cannot be exported"):
+        written(small, network, tmp_path / "net.py", "python")
+    assert list(tmp_path.iterdir()) == []
+
+
 PLUGIN = """
 import numpy
 import torch
