@@ -81,7 +81,10 @@ def read_array(path: Path, name: str) -> np.ndarray:
             if problem:
                 raise ValueError(f"{name} {problem}")
             with archive.open(f"{name}.npy") as member:
-                return np.lib.format.read_array(member, allow_pickle=False)
+                array = np.lib.format.read_array(member, allow_pickle=False)
+            if array.dtype.kind == "U":
+                array.tolist()  # fails where its numbers are no characters
+            return array
     except DataError:
         raise
     except Exception as error:  # whatever a damaged file leads zipfile and NumPy to
@@ -103,11 +106,10 @@ def read_lone_array(path: Path) -> np.ndarray:
 
 
 def as_names(array: np.ndarray) -> list[str]:
-    """The texts of an array, of characters or bytes, with control characters as escapes."""
-    names: list[str | bytes] = array.tolist()
+    """The texts of an array, or its values as text, with control characters as escapes."""
     return [
-        printable(name.decode(errors="replace") if isinstance(name, bytes) else name)
-        for name in names
+        printable(name.decode(errors="replace") if isinstance(name, bytes) else str(name))
+        for name in array.reshape(-1).tolist()
     ]
 
 

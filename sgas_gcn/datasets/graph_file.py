@@ -315,6 +315,13 @@ def _read_splits(
     return splits, told
 
 
+def _one(array: np.ndarray) -> int:
+    """The number that an array of one holds; DataError for another size."""
+    if array.size != 1:
+        raise DataError(f"an array of shape {list(array.shape)} stands where one number is wanted")
+    return int(array.item())
+
+
 def _numbers(path: Path, name: str, index: np.ndarray, count: int) -> np.ndarray:
     """The numbers of the nodes of a split, which is a list of them or a mask, also of 0 and 1."""
     if index.dtype.kind == "b" and len(index) != count:
@@ -348,7 +355,9 @@ def _features(
     parts = [read("node_attr").astype(np.float32)] if "node_attr" in used else []
     if "node_label" in used:
         labels = read("node_label").astype(np.int64)
-        width = int(read("num_node_labels")) if "num_node_labels" in used else int(labels.max()) + 1
+        width = (
+            _one(read("num_node_labels")) if "num_node_labels" in used else int(labels.max()) + 1
+        )
         if width > 1:
             parts.append(_one_hot(labels, width, "node_label"))
     if parts:
@@ -384,7 +393,7 @@ def _one_hot(numbers: np.ndarray, width: int, name: str) -> np.ndarray:
 def _sparse_features(path: Path, read: Read, has_values: bool, num_nodes: int) -> np.ndarray:
     """Features `[N, D]` of compressed rows; DataError where they are not sound or too large."""
     rows, columns = read("feat_indptr"), read("feat_indices")
-    width = int(read("feat_dim"))
+    width = _one(read("feat_dim"))
     rows = rows.astype(np.int64)
     if rows[0] != 0 or rows[-1] != len(columns) or (np.diff(rows) < 0).any():
         raise DataError(

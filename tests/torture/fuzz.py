@@ -301,4 +301,4 @@ def check(bench: Bench, case: int, seed: int) -> None:
     require(seconds <= SECONDS, f"{name}: it took {seconds:.1f} s")
 
 
-SMALL = 1500
+SMALL = 2000

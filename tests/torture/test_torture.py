@@ -15,6 +15,7 @@ GROUPS = ("kill errno signals writers", "hostile power rot fuzz numbers build mu
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="calls are watched as Linux has them")
 @pytest.mark.parametrize("names", GROUPS)
 def test_the_small_form_of_each_program(names: str) -> None:
     if shutil.which(os.environ.get("CC", "cc")) is None:
