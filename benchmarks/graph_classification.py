@@ -192,7 +192,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--dataset", required=True, help="file of labelled graphs")
     parser.add_argument("--genotype", required=True, help="run folder, file or published name")
-    parser.add_argument("--preset", default="small", help="of our training, for all networks")
+    parser.add_argument("--preset", default="graphs", help="of our training, for all networks")
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--folds", type=int, default=10)

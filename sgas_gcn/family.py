@@ -21,7 +21,7 @@ from sgas_gcn.config import (
 )
 from sgas_gcn.datasets import DATASETS, DatasetEntry
 from sgas_gcn.datasets.graphs import GRAPH_DATASETS, GraphEntry
-from sgas_gcn.datasets.kind import GRAPH, POINT, kind_of, looks_like_path
+from sgas_gcn.datasets.kind import GRAPH, POINT, kind_of, labels_graphs, looks_like_path
 from sgas_gcn.library import LIBRARY
 from sgas_gcn.published import load_published, published_names
 
@@ -58,10 +58,13 @@ NASBENCHGRAPH_PRESETS = {"tissues": "demo", "cora": "cora", "citeseer": "citesee
 
 
 def default_preset(dataset: str, space: str) -> str:
-    """`demo` for generated data, that of the data set where there is one, `small` for your own."""
+    """`demo` for generated data, that of the data set where there is one; of your own, `graphs` or
+    `small`.
+    """
     if space == NASBENCHGRAPH_SPACE.name:
         return NASBENCHGRAPH_PRESETS.get(dataset, "small")
-    return PRESETS.get(dataset, "small")
+    own = "graphs" if space == GRAPH_SPACE.name and labels_graphs(dataset) else "small"
+    return PRESETS.get(dataset, own)
 
 
 def space_of(dataset: str, space: str | None) -> str:

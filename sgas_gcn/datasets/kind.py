@@ -37,6 +37,22 @@ def looks_like_path(dataset: str) -> bool:
     return os.sep in dataset or path.suffix == ".npz" or path.exists()
 
 
+def labels_graphs(dataset: str) -> bool:
+    """Whether own graphs have a label each, and not one a node, as far as headers tell."""
+    path = Path(dataset).expanduser()
+    if path.name.endswith("_A.txt") or (path.is_dir() and any(path.glob("*_A.txt"))):
+        return True
+    for file in sorted(path.glob("*.npz")) if path.is_dir() else [path]:
+        names = {name.removesuffix(".npy") for name in _arrays(file)}
+        label = next((name for name in ("label", "y") if name in names), None)
+        if label and "node_ptr" in names:
+            from sgas.own.npz import read_headers
+
+            headers = read_headers(file)
+            return headers[label].shape[:1] == (headers["node_ptr"].shape[0] - 1,)
+    return False
+
+
 def _arrays(path: Path) -> list[str]:
     """The names of the arrays in an `.npz` file; none where it is no such file."""
     try:

@@ -19,6 +19,7 @@ from sgas.errors import InputError
 from sgas.labels import Numbers, kept, labels_of, restored
 from sgas_gcn.config import GraphDataConfig, GraphModelConfig
 from sgas_gcn.datasets.graphs import load_graphs
+from sgas_gcn.family import default_preset
 from sgas_gcn.graph_batch import GraphBatch
 from sgas_gcn.graph_task import models
 from sgas_gcn.pooling import pool_graphs
@@ -68,6 +69,7 @@ def test_a_cell_is_searched_for_whole_graphs(cli: Cli, kind: str) -> None:
         assert len(found) == 7 and trained.predict_proba(asked).shape == (7, 2)
         assert (found[1] == trained.predict(asked[1])).all()
     own = trained.config["run"]["dataset"]
+    assert default_preset(own, "graph") == "graphs"
     rows = cli("predict", str(trained.folder), own, "--out", "p.csv", family=sgas_gcn.family.FAMILY)
     assert rows.status == 0 and len(Path("p.csv").read_text().splitlines()) == 13
     with pytest.raises(InputError, match="label whole graphs cannot be exported"):
