@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import nn
 
-from sgas.commands.show import _latency_in_words
 from sgas.running.complexity import MOST_REPEATS, latency
 
 
@@ -47,6 +46,6 @@ def test_spread_threads_and_a_busy_machine_are_told(monkeypatch: pytest.MonkeyPa
         found = latency(network, torch.ones(1), 1.25, network.clock)
         assert (found.lowest, found.median, found.highest) == pytest.approx((0.1, 0.2, 0.3))
         assert found.threads == torch.get_num_threads() and found.busy is busy
-        told = _latency_in_words({**found.__dict__, "busy": found.busy})
+        told = f"{found.shown} a sample, {found.note}"
         assert "200 ms a sample, median of 3 (100 to 300)" in told
         assert f"threads {found.threads}" in told and ("busy (load 1.5" in told) is busy
