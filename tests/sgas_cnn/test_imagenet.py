@@ -176,7 +176,7 @@ def test_a_reader_that_hangs_is_told_within_its_time(
     files: ClassFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(file_source, "LONGEST_WAIT", 1.0)
-    monkeypatch.setattr(BatchReader, "__getitem__", lambda self, request: time.sleep(60))
+    monkeypatch.setattr(BatchReader, "__getitem__", lambda self, request: time.sleep(4))
     with pytest.raises(DataError, match=r"did not answer within 1 s .*: see to that folder"):
         epoch_of(source(files), 0, torch.arange(8).view(4, 2))
 

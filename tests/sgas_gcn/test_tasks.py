@@ -50,7 +50,7 @@ KINDS = {"class": "accuracy", "labels": "micro_f1", "numbers": "r2"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_cell_is_searched_for_whole_graphs(cli: Cli, kind: str) -> None:
+def test_a_cell_is_searched_for_whole_graphs(here: Path, cli: Cli, kind: str) -> None:
     target: dict[str, Any] = {"target": NUMBERS} if kind == NUMBERS else {}
     data = {"test_fraction": 0.2, **target}
     searched = sgas_gcn.search(graphs(60, kind), batch_size=8, **QUICK, **SEARCH, **data)
