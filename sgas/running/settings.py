@@ -271,7 +271,7 @@ def open_settings(
     check_family(family, folder, config)
     where = str(folder / "config.json")
     space = config["run"].get("space")
-    if space not in family.spaces:
+    if not isinstance(space, str) or space not in family.spaces:
         raise unknown_name(f"search space in {where}", str(space), family.spaces)
     sections = sections_of(family, config["verb"], space).items()
     kept = {name: rebuild(kind, config[name], where) for name, kind in sections}

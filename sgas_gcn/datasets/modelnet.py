@@ -193,7 +193,11 @@ def parse_off(text: bytes) -> tuple[np.ndarray, np.ndarray]:
             raise ValueError("it holds something else than numbers") from error
     if len(numbers) < 3:
         raise ValueError("it has no counts of vertices and faces")
+    if not np.isfinite(numbers).all():
+        raise ValueError("it has numbers that are not finite")
     num_vertices, num_faces = int(numbers[0]), int(numbers[1])
+    if num_vertices < 0 or num_faces < 0:
+        raise ValueError("it claims less than no vertices or faces")
     vertices = numbers[3 : 3 + 3 * num_vertices]
     faces = _triangles(numbers[3 + 3 * num_vertices :].astype(np.int64), num_faces)
     if len(vertices) < 3 * num_vertices:

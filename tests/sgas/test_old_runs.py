@@ -16,6 +16,7 @@ from processes import Cli
 from toy_family import FAMILY
 
 from sgas.cli import main
+from sgas.errors import InputError
 from sgas.running.runs import read_genotype, read_metrics, read_records
 from sgas.running.settings import open_settings
 
@@ -58,6 +59,15 @@ def test_an_old_run_keeps_what_was_usual_then(here: Path, verb: str) -> None:
     settings, config = open_settings(FAMILY, here / verb)
     assert "norm_batches" not in config["loop"]
     assert settings.loop.norm_batches == 0 < type(settings.loop)().norm_batches
+
+
+@pytest.mark.parametrize("space", [None, {}, "moon"])
+def test_a_space_that_there_is_none_of_is_told(here: Path, space: Any) -> None:
+    config = json.loads((here / "search" / "config.json").read_text())
+    config["run"]["space"] = space
+    (here / "search" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"search space in .*config\.json"):
+        open_settings(FAMILY, here / "search")
 
 
 def test_an_old_search_is_replayed(here: Path, cli: Cli) -> None:

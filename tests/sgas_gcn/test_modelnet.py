@@ -129,6 +129,8 @@ def test_no_network_says_which_file_to_put_where(tmp_path: Path, num_classes: in
         ({"sofa": "PLY"}, "does not begin with OFF"),
         ({"sofa": "OFF\n3 1 0\n0 0 0\n0 0 0\n0 0 0\n3 0 1 2\n"}, "area 0"),
         ({"sofa": "OFF\n3 1 0\n0 0 zero"}, "else than numbers"),
+        ({"sofa": "OFF\n3 inf 0\n0 0 0\n"}, "not finite"),
+        ({"sofa": "OFF\n-3 1 0\n0 0 0\n"}, "less than no vertices"),
     ],
 )
 def test_a_bad_archive_leaves_nothing_behind(
