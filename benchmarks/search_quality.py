@@ -37,7 +37,7 @@ from typing import Any
 import nasbenchgraph
 import numpy as np
 import torch
-from reporting import report
+from reporting import add_line, read_lines, report
 
 from sgas.cells.genotype import Genotype
 from sgas.config import STRATEGIES, SearchConfig
@@ -173,8 +173,7 @@ class Kept:
 
     def __init__(self, path: str | None) -> None:
         self.path = None if path is None else Path(path)
-        text = self.path.read_text() if self.path is not None and self.path.exists() else ""
-        self.lines = [json.loads(line) for line in text.splitlines()]
+        self.lines = [] if self.path is None else read_lines(self.path)
 
     def search(self, key: Mapping[str, Any], search: Callable[[], Found]) -> Found:
         """The search of a key that was kept, or else one that runs now."""
@@ -184,8 +183,7 @@ class Kept:
                 return Found(**line["found"])
         found = search()
         if self.path is not None:
-            with self.path.open("a") as file:
-                file.write(json.dumps({"key": key, "found": asdict(found)}) + "\n")
+            add_line(self.path, {"key": key, "found": asdict(found)})
         return found
 
 
