@@ -115,5 +115,5 @@ def _form(
         prefix,
         prepare=prepare,
         constants=constants,
-        dynamic={0: ("batch", 1)},
+        dynamic=[{0: ("batch", 1)}],
     )

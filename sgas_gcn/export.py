@@ -91,7 +91,7 @@ def cloud_form(
         renamed=RENAMED,
         prepare=prepare,
         needs=chosen,
-        dynamic={0: ("batch", 1), 1: ("points", least)},
+        dynamic=[{0: ("batch", 1), 1: ("points", least)}],
     )
 
 

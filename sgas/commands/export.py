@@ -22,8 +22,8 @@ FLAGS = [
     PLUGIN,
     Flag(
         "format",
-        "python: one readable file and its weights; torch: a program of torch.export (images and "
-        "clouds) (default: python)",
+        "python: one readable file and its weights; torch: a program of torch.export, onnx: a "
+        "model of ONNX (images and clouds) (default: python)",
         is_switch=False,
     ),
     Flag("out", "file to write (default: the target's name, in this folder)", is_switch=False),

@@ -31,6 +31,15 @@ if file.endswith(".py"):
     sys.modules["exported"] = module
     spec.loader.exec_module(module)
     network = module.load(weights)
+elif file.endswith(".onnx"):
+    import onnxruntime
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = int(threads)
+    session = onnxruntime.InferenceSession(file, options, ["CPUExecutionProvider"])
+    names = [each.name for each in session.get_inputs()]
+    def network(*inputs):
+        arrays = (each.numpy() for each in inputs)
+        return torch.from_numpy(session.run(None, dict(zip(names, arrays)))[0])
 else:
     network = torch.export.load(file).module()
 with torch.no_grad():

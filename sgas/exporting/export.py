@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
+import logging
 import tempfile
+import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +19,7 @@ from torch import nn
 
 from sgas.errors import ConfigError, InputError, SgasError, option
 from sgas.exporting.check import outputs_elsewhere
-from sgas.exporting.forms import NetworkForm
+from sgas.exporting.forms import EDGE, NetworkForm
 from sgas.exporting.python_file import About, python_file
 from sgas.files import write_atomically
 from sgas.native.backend import backend_for
@@ -23,7 +27,6 @@ from sgas.native.library import Library
 
 SAMPLES = (4, 7)  # of the batches that a file is tried on
 MOMENTUM = 0.1  # of running statistics, in all families
-CLOSE = 1e-5  # to which another compiler of the same operators may differ, in units of the largest
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def export(
 
     InputError where it cannot be exported so or a file is there already; nothing is left then.
     """
-    suffix, write = FORMATS[format]
+    suffix, write, close = FORMATS[format]
     targets = [path, *([path.with_suffix(".safetensors")] if suffix == ".py" else [])]
     if path.suffix != suffix or not path.stem.isidentifier():
         raise ConfigError(f"{option('out')} is {path}; give a name such as my_net{suffix}")
@@ -70,8 +73,7 @@ def export(
             _settle(network, form)
         write(network, form, about, made)
         checked = _checked(network, form, made, targets if about.trained else [path], library)
-        allowed = 0.0 if suffix == ".py" else CLOSE * checked.largest
-        if not checked.to_plain <= allowed:  # nor where it is no number
+        if not checked.to_plain <= close * checked.largest:  # nor where it is no number
             raise SgasError(
                 "the exported file gives other logits than the network, by up to "
                 f"{checked.to_plain}: nothing was written; please report it"
@@ -132,22 +134,61 @@ def _write_python(network: Any, form: NetworkForm, about: About, files: list[Pat
 
 
 def _write_torch(network: Any, form: NetworkForm, about: About, files: list[Path]) -> None:
-    """A program of torch.export, for any batch; InputError names an operation that cannot be."""
+    """A program of torch.export, for any batch."""
+    torch.export.save(_program(network, form), files[0])
+
+
+def _write_onnx(network: Any, form: NetworkForm, about: About, files: list[Path]) -> None:
+    """A model of ONNX, for any batch, with its genotype and classes as metadata."""
+    try:
+        import onnxruntime  # noqa: F401 - the check in a fresh process needs it
+        import onnxscript  # noqa: F401 - torch needs it
+    except (ImportError, OSError) as error:
+        raise InputError(f"format onnx needs more ({error}): pip install 'sgas[onnx]'") from None
+    program = _program(network, form)
+    names = tuple({axis: name for axis, (name, _) in axes.items()} for axes in form.dynamic)
+    with _quiet():
+        try:
+            model = torch.onnx.export(
+                program,
+                (),
+                dynamo=True,
+                dynamic_shapes=names,
+                output_names=["logits"],
+                verbose=False,
+            )
+        except Exception as error:  # the exporter wraps whatever a translation led it to
+            raise _refusal(_operation_of(error), "ONNX", _first_cause(error)) from None
+        assert model is not None, "it was not told to write a file"
+        facts = {"genotype": about.genotype.to_text(), "origin": about.origin}
+        if about.classes is not None:
+            facts["classes"] = json.dumps(about.classes)
+        model.model.metadata_props.update(facts)
+        model.save(files[0], external_data=False)
+
+
+def _program(network: Any, form: NetworkForm) -> torch.export.ExportedProgram:
+    """The program of a network for any batch; InputError names an operation that cannot be."""
     if not form.dynamic:
         raise InputError(f"{form.title} is no program of tensors alone: give --format python")
-    (sample,) = form.inputs(SAMPLES[0])
-    sizes = {
-        axis: torch.export.Dim(name, min=least) for axis, (name, least) in form.dynamic.items()
+    dims = {
+        name: torch.export.Dim(name, min=least)
+        for axes in form.dynamic
+        for name, least in axes.values()
     }
+    sizes = tuple({axis: dims[name] for axis, (name, _) in axes.items()} for axes in form.dynamic)
     # Where it fails, torch prints all that it had traced so far.
     with _entered(form) as place, contextlib.redirect_stderr(io.StringIO()):
         try:
-            program = torch.export.export(network, (sample,), dynamic_shapes=(sizes,))
+            return torch.export.export(network, form.inputs(SAMPLES[0]), dynamic_shapes=sizes)
         except Exception as error:  # torch raises whatever a module leads it to
-            reason = " ".join(str(error).split())[:300]
-            where = f"operation {place[-1]!r}" if place else "the network"
-            raise InputError(f"{where} cannot be exported by torch.export: {reason}") from None
-    torch.export.save(program, files[0])
+            raise _refusal(place[-1] if place else None, "torch.export", error) from None
+
+
+def _refusal(operation: str | None, exporter: str, error: BaseException) -> InputError:
+    reason = " ".join(str(error).split())[:300]
+    where = "the network" if operation is None else f"operation {operation!r}"
+    return InputError(f"{where} cannot be exported by {exporter}: {reason}")
 
 
 @contextlib.contextmanager
@@ -170,8 +211,43 @@ def _entered(form: NetworkForm) -> Iterator[list[str]]:
             hook.remove()
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the exporter logs and warns of: libraries that are not there, empty lists."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    return error if error.__cause__ is None else _first_cause(error.__cause__)
+
+
+def _operation_of(error: BaseException | None) -> str | None:
+    """The operation of the node that the exporter was at; None where it was at none of these."""
+    while error is not None:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            node = frame.f_locals.get("node")
+            if isinstance(node, torch.fx.Node):
+                for path, _ in node.meta.get("nn_module_stack", {}).values():
+                    if found := EDGE.search(f"{path}."):
+                        return found[3]
+        error = error.__cause__
+    return None
+
+
 Write = Callable[[nn.Module, NetworkForm, About, list[Path]], None]
-FORMATS: dict[str, tuple[str, Write]] = {
-    "python": (".py", _write_python),
-    "torch": (".pt2", _write_torch),
+
+# The suffix of a format, its writer, and how far its logits may be from plain torch's, in units of
+# the largest. Another compiler of the same operators rounds differently; onnxruntime has operators
+# of its own, by which points that are next to equally near can change places.
+FORMATS: dict[str, tuple[str, Write, float]] = {
+    "python": (".py", _write_python, 0.0),
+    "torch": (".pt2", _write_torch, 1e-5),
+    "onnx": (".onnx", _write_onnx, 1e-3),
 }

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from sgas.cells.edges import CellLayout
 
-EDGE = re.compile(r"^cells\.(\d+)\.(?:edges\.)?(\d+)\.[^.]+\.")
+EDGE = re.compile(r"\bcells\.(\d+)\.(?:edges\.)?(\d+)\.([^.]+)\.")
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class NetworkForm:
     """A network: the module whose `plain` is written, and what that is made of.
 
     `inputs` draws those of so many samples, on which `run` runs the network as it is here.
-    `dynamic` are the names and least sizes of the first one's dimensions that may be any, for
+    `dynamic` are the names and least sizes of those dimensions of each that may be any, for
     torch.export; none where it cannot be exported so. `root` stands at `prefix` in the network's
     names of weights. `made` is the call that makes a cell; `settings` are values that stand for
     `self.config.NAME`. `prepare` are the lines of a function that prepares raw samples, of
@@ -63,7 +63,7 @@ class NetworkForm:
     prepare: Sequence[str] = ()
     constants: Sequence[str] = ()
     run: Callable[..., Tensor] = lambda network, inputs: network(inputs)
-    dynamic: Mapping[int, tuple[str, int]] = field(default_factory=dict)
+    dynamic: Sequence[Mapping[int, tuple[str, int]]] = ()
     needs: Sequence[tuple[str, str]] = ()
 
     def weights(self, network: nn.Module) -> dict[str, Tensor]:

@@ -190,8 +190,9 @@ class TrainResult:
     def export(self, path: str | Path, format: str = "python") -> Exported:
         """Writes the network as files that need torch alone, and what was checked of them.
 
-        `format` is `python`, one readable file with its weights beside it, or `torch`, a program
-        of torch.export. InputError where it cannot be exported so; nothing is left then.
+        `format` is `python`, one readable file with its weights beside it, `torch`, a program of
+        torch.export, or `onnx`, a model of ONNX. InputError where it cannot be exported so;
+        nothing is left then.
         """
         from sgas.exporting.python_file import About
         from sgas.running.export import export_network

@@ -21,6 +21,7 @@ from small_models import SmallSpace
 import sgas_gcn
 from sgas.cli import main
 from sgas.errors import InputError
+from sgas.exporting.export import FORMATS
 from sgas.exporting.python_file import About, python_file
 from sgas.running.export import export_network
 from sgas_gcn.family import FAMILY as GRAPHS
@@ -119,6 +120,33 @@ def test_a_program_of_torch_agrees_for_other_batches_and_sizes(tmp_path: Path, n
     assert torch.allclose(program(inputs), network.plain(inputs), atol=1e-5)
 
 
+def onnx_logits(path: Path, inputs: torch.Tensor) -> torch.Tensor:
+    session = pytest.importorskip("onnxruntime").InferenceSession(path)
+    (name,) = (each.name for each in session.get_inputs())
+    return torch.from_numpy(session.run(["logits"], {name: inputs.numpy()})[0])
+
+
+@pytest.mark.parametrize(
+    "name", ["point", "image", pytest.param("nasbench201", marks=pytest.mark.slow)]
+)
+def test_a_model_of_onnx_agrees_for_other_batches_and_sizes(tmp_path: Path, name: str) -> None:
+    onnx = pytest.importorskip("onnx")
+    small = SPACES[name]
+    network = moved(small)
+    exported = written(small, network, tmp_path / "net.onnx", "onnx")
+    assert exported.to_plain < 1e-5 and [file.name for file in exported.files] == ["net.onnx"]
+    inputs = small.batch(3).float()
+    inputs = inputs[:, :11] if name == "point" else inputs
+    assert torch.allclose(onnx_logits(tmp_path / "net.onnx", inputs), network(inputs), atol=1e-5)
+    model = onnx.load(tmp_path / "net.onnx")
+    sizes = model.graph.input[0].type.tensor_type.shape.dim
+    axes = [size.dim_param or size.dim_value for size in sizes]
+    assert axes == (["batch", "points", 3] if name == "point" else ["batch", 3, 8, 8])
+    facts = {each.key: each.value for each in model.metadata_props}
+    assert facts["genotype"] == small.genotype(0).to_text()
+    assert facts["classes"] == '["a", "b", "c", "d", "e"]'
+
+
 @pytest.mark.parametrize("name", SPACES)
 def test_a_network_is_copied_pickled_traced_and_put_in_16_bits_before_its_first_call(
     name: str,
@@ -145,10 +173,11 @@ def test_a_network_is_copied_pickled_traced_and_put_in_16_bits_before_its_first_
         assert logits.dtype == dtype and torch.isfinite(logits).all()
 
 
-def test_graphs_are_no_program_and_nothing_is_left(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("format", "file"), [("torch", "net.pt2"), ("onnx", "net.onnx")])
+def test_graphs_are_no_program_and_nothing_is_left(tmp_path: Path, format: str, file: str) -> None:
     small = SPACES["graph"]
     with pytest.raises(InputError, match="give --format python"):
-        written(small, moved(small), tmp_path / "net.pt2", "torch")
+        written(small, moved(small), tmp_path / file, format)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -194,6 +223,11 @@ class Twice(Operation):
             "self.lin(x) * (2 if x.sum() > 0 else 3)",
             "torch",
             "operation 'twice' cannot be exported by torch",
+        ),
+        (
+            "self.lin(x) * torch.special.bessel_j0(x)",
+            "onnx",
+            "operation 'twice' cannot be exported by ONNX: .*bessel_j0",
         ),
     ],
 )
@@ -264,3 +298,23 @@ def test_every_published_cell_is_written_as_it_is(tmp_path: Path, name: str) -> 
         inputs = inputs or form.inputs(4)
         with torch.no_grad():
             assert torch.equal(written.eval()(*inputs), network.plain(*inputs)), published
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["point", "image"])
+def test_every_published_cell_is_a_model_of_onnx(tmp_path: Path, name: str) -> None:
+    pytest.importorskip("onnxscript")
+    small = SPACES[name]
+    for published in small.family.published_names():
+        genotype = small.family.load_published(published)
+        if genotype.space != name:
+            continue
+        network = small.network(genotype)
+        network(small.batch())
+        form = small.family.spaces[name].form(network.float().eval(), None, small.batch())
+        FORMATS["onnx"][1](
+            network, form, About("net", "", genotype, True, None), [tmp_path / "a.onnx"]
+        )
+        inputs = small.batch(2).float()
+        logits = onnx_logits(tmp_path / "a.onnx", inputs)
+        assert torch.allclose(logits, network.plain(inputs), atol=1e-5), published
