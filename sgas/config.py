@@ -25,6 +25,7 @@ SCHEDULES = ("cosine", "linear", "two_slopes")
 LAST, BEST = KEPT_EPOCHS = ("last", "best")
 CLUSTERS = ("slurm", "local")
 AUTO, CLASS, LABELS, NUMBERS = TARGETS = ("auto", "class", "labels", "numbers")
+UNKNOWN = -1  # the class of a node or a point that is not known
 MSE, MAE = NUMBER_LOSSES = ("mse", "mae")
 TARGET = (
     "what own data's labels are: one class, labels that are on or off, or numbers; auto tells "

@@ -26,14 +26,16 @@ AT_ONCE = 256  # samples whose targets are read at a time
 class LabelledArrays:
     """One split in memory: inputs `[N, ...]`, labels int64 `[N]` from 0, names of the classes.
 
-    Of many labels bool `[N, L]`, of numbers float32 `[N, L]`, with their names. `remarks`
-    say what of the data is not used or was changed.
+    Of many labels bool `[N, L]`, of numbers float32 `[N, L]`, with their names. Labels of the R
+    parts of samples have an axis `[N, R, …]` more, and `rows` `[N, R]` are the parts' numbers in
+    the data. `remarks` say what of the data is not used or was changed.
     """
 
     inputs: np.ndarray
     labels: np.ndarray
     classes: tuple[str, ...]
     remarks: tuple[str, ...] = ()
+    rows: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -44,7 +46,8 @@ class LabelledArrays:
 
     def subset(self, index: np.ndarray) -> LabelledArrays:
         """The samples `index` `[n]` of these."""
-        return replace(self, inputs=self.inputs[index], labels=self.labels[index])
+        rows = None if self.rows is None else self.rows[index]
+        return replace(self, inputs=self.inputs[index], labels=self.labels[index], rows=rows)
 
 
 class Source(Protocol):
@@ -175,9 +178,10 @@ def batches(
 
 
 def row_names(source: Source, numbers: Sequence[int]) -> list[tuple[str, ...]]:
-    """Where each row of the targets of samples stands in the data set: its sample, and its node.
+    """Where each row of the targets of samples stands in the data set: sample, node and point.
 
-    A source of files or graphs has a `row_names(number)` of its own for the rows of a sample.
+    What is not there is empty, or missing at the end. A source of files, graphs or points has a
+    `row_names(number)` of its own for the rows of a sample.
     """
     if isinstance(source, SubsetSource):
         index = source.index.tolist()

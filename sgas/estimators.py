@@ -26,6 +26,7 @@ from sgas.cells.genotype import Genotype
 from sgas.config import MAX_SEED
 from sgas.errors import DataError
 from sgas.family import Family
+from sgas.labels import OneClass
 
 if TYPE_CHECKING:
     from sgas.exporting.export import Exported
@@ -76,6 +77,7 @@ class NetworkClassifier(BaseEstimator):
         RunError where it is a search, or was not trained to its end.
         """
         trained = interface.load(cls.family, run)
+        cls._check(trained)
         asked = trained.config["run"]
         made = cls(preset=asked["preset"], genotype=trained.genotype, random_state=asked["seed"])
         made._take(trained, np.array(trained.classes))
@@ -102,6 +104,10 @@ class NetworkClassifier(BaseEstimator):
         trained = interface.train(self.family, cell, dataset, out=folder / "train", **options)
         self._take(trained, np.array(trained.classes) if classes is None else classes)
         return self
+
+    @classmethod
+    def _check(cls, trained: TrainResult) -> None:
+        """DataError where a run predicts what an estimator of this kind does not."""
 
     def _take(self, trained: TrainResult, classes: np.ndarray) -> None:
         self.run_, self.classes_, self.genotype_ = trained, classes, trained.genotype
@@ -148,6 +154,11 @@ class SampleClassifier(ClassifierMixin, NetworkClassifier):
         """
         if y is None:
             raise DataError("requires y to be passed, but the target y is None")
+        if getattr(y, "ndim", 1) > 1 and y.shape[1] > 1:
+            raise DataError(
+                f"y should be a 1d array, got an array of shape {tuple(y.shape)} instead: a class "
+                "a sample; labels of points, many labels and numbers are for search and train"
+            )
         samples, labels = self._samples(X, fitting=True), column_or_1d(y, warn=True)
         check_consistent_length(samples, labels)
         if labels.dtype.kind == "f":
@@ -157,6 +168,14 @@ class SampleClassifier(ClassifierMixin, NetworkClassifier):
         if len(classes) < 2:
             raise DataError(f"y has one class alone, {classes[0]}; give samples of two at least")
         return self._fit(Named(samples, numbers, [str(name) for name in classes]), classes)
+
+    @classmethod
+    def _check(cls, trained: TrainResult) -> None:
+        if type(trained.labels) is not OneClass:
+            raise DataError(
+                f"{trained.folder} does not predict one class a sample, as {cls.__name__} does: "
+                "predict by the run itself"
+            )
 
     def predict(self, X: Any) -> np.ndarray:
         """The class of each sample `[N]`; `X` may be all that a trained run predicts on."""

@@ -79,12 +79,11 @@ class Supernet(Protocol):
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any: ...
 
 
-def refuse_auxiliary(auxiliary: bool, space: SearchSpace) -> None:
-    """ConfigError where a network of a space without auxiliary heads is to have one."""
+def refuse_auxiliary(auxiliary: bool, of: str) -> None:
+    """ConfigError where a network `of` something without auxiliary heads is to have one."""
     if auxiliary:
         raise ConfigError(
-            f"auxiliary is true, but networks of space {space.name} have no auxiliary head: leave "
-            "it out"
+            f"auxiliary is true, but networks of {of} have no auxiliary head: leave it out"
         )
 
 
@@ -136,15 +135,16 @@ class Samples:
 class Preparation(Protocol):
     """How a trained network's inputs are made of what a user has; its run keeps the fields.
 
-    A frozen dataclass of JSON values. A sample has one row of logits, or with `many_rows` any
-    number of them (the nodes of a graph).
+    A frozen dataclass of JSON values. A sample has one row of logits, or where a row has a name any
+    number of them. One that asks of a sample in parts has a method `joined(item, parts)`, which
+    makes the rows of an item from those of its parts in turn.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
-    def many_rows(self) -> bool:
-        """Whether a sample can have several rows of logits."""
+    def row_name(self) -> str:
+        """What has a row of logits where a sample has several (node, point); empty else."""
         ...
 
     @property

@@ -1,6 +1,6 @@
 """How logits are compared with targets: one class for each sample, many labels, or numbers.
 
-Dimensions: R samples (clouds, images, graphs, nodes), L labels.
+Dimensions: R samples (clouds, points, images, graphs, nodes), L labels.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sgas.config import MAE, MSE
+from sgas.config import MAE, MSE, UNKNOWN
 from sgas.errors import ConfigError, InputError, option
 
 
@@ -147,6 +147,40 @@ class OneClass:
         }
 
 
+class ClassOfPoints(OneClass):
+    """One class for each point of clouds, as `OneClass`; that of some may be UNKNOWN.
+
+    These are asked and not judged: they are in no loss and no figure.
+    """
+
+    primary_metric = "mean_iou"
+
+    def loss(self, logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """Mean cross-entropy of the points of known class; 0 without any."""
+        options: dict[str, Any] = {"ignore_index": UNKNOWN, "label_smoothing": label_smoothing}
+        total = F.cross_entropy(logits, targets, reduction="sum", **options)
+        return total / (targets != UNKNOWN).sum().clamp_min(1)
+
+    def metrics(
+        self, predictions: Tensor, targets: Tensor, rows: Sequence[int] = ()
+    ) -> dict[str, float]:
+        """Mean over the classes that occur of the intersection over union, and accuracies.
+
+        The intersection are the points of a class that are said to be of it; the union are those
+        and all that are either alone, over all clouds (Everingham et al., IJCV 2015). 0 where no
+        class is known.
+        """
+        from sklearn.metrics import jaccard_score
+
+        known = targets != UNKNOWN
+        truth, guess = targets[known], predictions[known]
+        if not len(truth):
+            return {"mean_iou": 0.0, "accuracy": 0.0, "balanced_accuracy": 0.0}
+        figures = super().metrics(guess, truth)
+        iou = jaccard_score(truth.cpu().numpy(), guess.cpu().numpy(), average=None)
+        return {"mean_iou": float(iou.mean()), **figures}
+
+
 @dataclass(frozen=True)
 class Numbers:
     """Numbers of a sample: logits, targets and predictions are `[R, L]`.
@@ -212,10 +246,16 @@ class Numbers:
         }
 
 
-def labels_of(parts: Sequence[np.ndarray], by_graph: bool = False, measure: str = MSE) -> Labels:
+def labels_of(
+    parts: Sequence[np.ndarray],
+    by_graph: bool = False,
+    measure: str = MSE,
+    of_points: bool = False,
+) -> Labels:
     """How the targets of training are compared: bool `[R, L]`, float32 `[R, L]` or int64 `[R]`.
 
-    ConfigError where a loss of numbers is asked for and there are none.
+    `of_points`: classes are those of points. ConfigError where a loss of numbers is asked for and
+    there are none.
     """
     if parts[0].dtype.kind == "f":
         values = np.concatenate(parts).astype(np.float64)
@@ -228,18 +268,21 @@ def labels_of(parts: Sequence[np.ndarray], by_graph: bool = False, measure: str 
         )
     if parts[0].dtype.kind == "b":
         return ManyLabelsByGraph() if by_graph else ManyLabels()
-    return OneClass()
+    return ClassOfPoints() if of_points else OneClass()
 
 
 def kept(labels: Labels) -> dict[str, Any]:
     """What a run keeps of how targets are compared: JSON values, which `restored` takes."""
     if isinstance(labels, Numbers):
         return {"kind": "numbers", "mean": list(labels.mean), "std": list(labels.std)}
-    return {"kind": "labels" if isinstance(labels, ManyLabels) else "class"}
+    if isinstance(labels, ManyLabels):
+        return {"kind": "labels"}
+    return {"kind": "class of points" if isinstance(labels, ClassOfPoints) else "class"}
 
 
 def restored(fields: Mapping[str, Any]) -> Labels:
     """The labels that `kept` was made of; of none, as runs of before had, one class."""
     if fields.get("kind") == "numbers":
         return Numbers(tuple(fields["mean"]), tuple(fields["std"]))
-    return ManyLabels() if fields.get("kind") == "labels" else OneClass()
+    kinds: dict[str, type[Labels]] = {"labels": ManyLabels, "class of points": ClassOfPoints}
+    return kinds.get(fields.get("kind", ""), OneClass)()

@@ -46,7 +46,7 @@ class ImagePreparation:
     margin: bool
     target: Mapping[str, Any] = field(default_factory=dict)
 
-    many_rows: ClassVar[bool] = False
+    row_name: ClassVar[str] = ""
 
     @property
     def labels(self) -> Labels:

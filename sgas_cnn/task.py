@@ -92,7 +92,7 @@ class ImageModels:
         sizes = (self.in_channels, self.num_classes)
         cells: dict[str, Any] = {"space": self.space, "operations": self.operations}
         if isinstance(self.model, NasBench201Config):
-            refuse_auxiliary(auxiliary, self.space)
+            refuse_auxiliary(auxiliary, f"space {self.space.name}")
             return NasBench201Network(genotype, self.model, *sizes, **cells)
         return ImageNetwork(genotype, self.model, *sizes, auxiliary=auxiliary, **cells)
 

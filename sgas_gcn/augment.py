@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sgas_gcn.config import PointDataConfig
+from sgas_gcn.drawing import points_of
 
 UNIT = 0.02  # how far from 1 the squared length of a stored normal may be
 UNIT_SHARE = 0.99  # of vectors, that have to be of that length
@@ -54,9 +55,22 @@ class CloudAugmentation:
 
     def augment(self, clouds: Tensor, generator: torch.Generator) -> Tensor:
         """A random choice or the first points, then scaled, shifted and jittered."""
-        config = self.config
-        clouds = self._resample(clouds, generator) if config.resample else self.prepare(clouds)
-        batch, device = len(clouds), clouds.device
+        return self.moved(points_of(clouds, self.taken(clouds, generator)), generator)
+
+    def taken(self, clouds: Tensor, generator: torch.Generator | None) -> Tensor:
+        """The numbers of the points that are taken, int64 `[B, num_points]`.
+
+        The first, or with `resample` distinct ones in random order, if there is a generator.
+        """
+        (batch, stored), device = clouds.shape[:2], clouds.device
+        if generator is None or not self.config.resample:
+            return torch.arange(self.num_points, device=device).expand(batch, -1)
+        lots = torch.rand(batch, stored, generator=generator, device=device)
+        return lots.argsort(dim=1)[:, : self.num_points]
+
+    def moved(self, clouds: Tensor, generator: torch.Generator) -> Tensor:
+        """Clouds scaled, shifted and jittered."""
+        config, batch, device = self.config, len(clouds), clouds.device
 
         def uniform(low: float, high: float) -> Tensor:
             draw = torch.rand(batch, 1, 3, generator=generator, device=device, dtype=clouds.dtype)
@@ -72,10 +86,3 @@ class CloudAugmentation:
         # A surface scaled by S has normals scaled by the inverse of S.
         normals = torch.nn.functional.normalize(clouds[..., 3:6] / scale, dim=-1)
         return torch.cat([xyz, normals, clouds[..., 6:]], -1)
-
-    def _resample(self, clouds: Tensor, generator: torch.Generator) -> Tensor:
-        """`num_points` distinct points of each cloud, in random order."""
-        shape = clouds.shape[:2]
-        lots = torch.rand(shape, generator=generator, device=clouds.device)
-        chosen = lots.argsort(dim=1)[:, : self.num_points, None]
-        return clouds.gather(1, chosen.expand(-1, -1, clouds.shape[-1]))

@@ -99,10 +99,10 @@ class GraphModels:
         if isinstance(self.model, NasBenchGraphConfig):
             from sgas_gcn.nasbenchgraph import NasBenchGraphNetwork
 
-            refuse_auxiliary(auxiliary, self.space)
+            refuse_auxiliary(auxiliary, f"space {self.space.name}")
             return NasBenchGraphNetwork(genotype, self.model, *sizes, **self._cells)
         if self.per_graph:
-            refuse_auxiliary(auxiliary, self.space)
+            refuse_auxiliary(auxiliary, f"space {self.space.name}")
         return GraphNetwork(genotype, self.model, *sizes, auxiliary=auxiliary, **self._cells)
 
     def example_input(self) -> GraphBatch:

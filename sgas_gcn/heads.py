@@ -16,7 +16,8 @@ from sgas.errors import ConfigError
 from sgas_gcn.cells import RELU, STEM_MULTIPLE, Cell, LinearNorm
 from sgas_gcn.config import GraphModelConfig, PointModelConfig
 from sgas_gcn.constants import LEAKY_SLOPE
-from sgas_gcn.features import Features
+from sgas_gcn.features import Features, reduced_parts
+from sgas_gcn.fused.layer import linear_norm
 from sgas_gcn.graph_batch import GraphBatch
 from sgas_gcn.pooling import pool_graphs, pool_layer
 from sgas_gcn.propagation import Propagation
@@ -26,13 +27,18 @@ AUXILIARY_CHANNELS = 128
 
 
 def build_heads(
-    config: PointModelConfig, cells: Sequence[Cell], num_classes: int
+    config: PointModelConfig, cells: Sequence[Cell], num_classes: int, per_point: bool = False
 ) -> tuple[LinearNorm, LinearNorm, LinearNorm, nn.Sequential]:
-    """The layers after the cells: fusion of stem and cells, then three layers of classifier."""
+    """The layers after the cells: fusion of stem and cells, then three layers of classifier.
+
+    With `per_point` the first of these reads stem and cells beside what is pooled of them.
+    """
     fused = STEM_MULTIPLE * config.channels + sum(cell.out_channels for cell in cells)
     return (
         LinearNorm(fused, config.emb_dims, LEAKY_SLOPE),
-        LinearNorm(2 * config.emb_dims, HEAD_CHANNELS[0], LEAKY_SLOPE, bias=True),
+        LinearNorm(
+            2 * config.emb_dims + per_point * fused, HEAD_CHANNELS[0], LEAKY_SLOPE, bias=True
+        ),
         LinearNorm(*HEAD_CHANNELS, LEAKY_SLOPE, bias=True),
         nn.Sequential(OrderedDict(lin=nn.Linear(HEAD_CHANNELS[1], num_classes))),
     )
@@ -44,12 +50,26 @@ def classify(
     heads: Sequence[nn.Module],
     num_clouds: int,
     dropout: nn.Module,
+    per_point: bool = False,
 ) -> Tensor:
-    """Logits `[B, num_classes]` from the outputs of stem and cells, dropout between the heads."""
+    """Logits `[B, num_classes]` from the outputs of stem and cells, dropout between the heads.
+
+    With `per_point` `[N, num_classes]`: a point is told by its own outputs and its cloud, as in
+    Wang et al., "Dynamic Graph CNN for Learning on Point Clouds", ACM TOG 2019, section 4.2.
+    """
+    first, *others, last = heads
     x = pool_layer(fusion, outputs, num_clouds, LEAKY_SLOPE)
-    for head in heads[:-1]:
-        x = dropout(head(x))
-    return heads[-1](x)
+    if per_point:
+        num_points = len(cast("Tensor", outputs[-1])) // num_clouds  # only the stem's is affine
+        clouds = x.repeat_interleave(num_points, dim=0)
+        own = cast("LinearNorm", first)
+        parts, weight = reduced_parts([clouds, *outputs], own.lin.weight)
+        x = linear_norm(torch.cat(parts, dim=1), weight, own.lin.bias, own.norm, LEAKY_SLOPE)
+    else:
+        x = first(x)
+    for head in others:
+        x = head(dropout(x))
+    return last(dropout(x))
 
 
 class AuxiliaryHead(nn.Module):

@@ -54,6 +54,8 @@ KIND = "normal"
 class PointNetwork(nn.Module):
     """Logits `[B, num_classes]` for clouds `[B, P, in_channels]`, by the cells of a genotype.
 
+    With `per_point` they are `[B·P, num_classes]`, those of the points of the first cloud first.
+
     The number of steps and the output of a cell are the genotype's; `config.num_steps` is not read.
     `drop_path` is the probability of dropping an edge for a cloud and may change between epochs.
     GenotypeError where the genotype is not one of point clouds.
@@ -69,6 +71,7 @@ class PointNetwork(nn.Module):
         auxiliary: bool = False,
         space: SearchSpace = POINT_SPACE,
         operations: Operations = POINT_OPERATIONS,
+        per_point: bool = False,
     ) -> None:
         super().__init__()
         self.genotype = genotype.validate(space)
@@ -77,7 +80,8 @@ class PointNetwork(nn.Module):
         self.stem = build_stem(config, in_channels)
         layout = derived_layout(space, genotype.cells[KIND])
         self.cells = build_cells(operations, config, layout)
-        heads = build_heads(config, self.cells, num_classes)
+        self.per_point = per_point
+        heads = build_heads(config, self.cells, num_classes, per_point)
         self.fusion, self.head0, self.head1, self.head2 = heads
         self.dropout = nn.Dropout(config.dropout)
         self.auxiliary_cell = 2 * config.num_cells // 3
@@ -89,7 +93,7 @@ class PointNetwork(nn.Module):
     def forward(
         self, points: Tensor, neighbors: Sequence[Tensor] | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Logits `[B, num_classes]` for clouds `[B, P, in_channels]`.
+        """Logits for clouds `[B, P, in_channels]`.
 
         In training mode with an auxiliary head, the pair of the logits and the auxiliary logits.
         `neighbors`, int `[B, P, k]` for each cell with the point itself first, replaces the
@@ -116,13 +120,13 @@ class PointNetwork(nn.Module):
             lambda cell, s0, s1, graph: cell(s0, s1, graph, drop_path=drop_path),
         )
         heads = (self.head0, self.head1, self.head2)
-        logits = classify(outputs, self.fusion, heads, num_clouds, self.dropout)
+        logits = classify(outputs, self.fusion, heads, num_clouds, self.dropout, self.per_point)
         if self.auxiliary is None or not self.training:
             return logits
         return logits, self.auxiliary(outputs[self.auxiliary_cell + 1], num_clouds)
 
     def plain(self, points: Tensor) -> Tensor:
-        """Logits `[B, num_classes]` for clouds `[B, P, in_channels]`, in plain torch."""
+        """Logits for clouds `[B, P, in_channels]`, in plain torch."""
         num_clouds = points.shape[0]
         s0 = s1 = self.stem.plain(points.flatten(0, 1))
         outputs = [s0]
@@ -131,7 +135,10 @@ class PointNetwork(nn.Module):
             neighbors = nearest_points(clouds, self.config.k, dilation=number + 1)
             s0, s1 = s1, cell.plain(s0, s1, neighbors)
             outputs.append(s1)
-        x = pool_clouds(self.fusion.plain(torch.cat(outputs, dim=1)), num_clouds)
+        states = torch.cat(outputs, dim=1)
+        x = pool_clouds(self.fusion.plain(states), num_clouds)
+        if self.per_point:
+            x = torch.cat([x.repeat_interleave(points.shape[1], dim=0), states], dim=1)
         x = self.dropout(self.head0.plain(x))
         x = self.dropout(self.head1.plain(x))
         return self.head2(x)

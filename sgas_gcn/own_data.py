@@ -23,7 +23,8 @@ NOT_DATA = ("batch", "ptr", "num_nodes")  # what a graph may have beside what it
 def keep_own(dataset: Any, test: Any | None, root: str, target: str = AUTO) -> Path:
     """The folder of a data set held in memory, with or without a test part.
 
-    Clouds: a map-style `torch.utils.data.Dataset` of (points `[P, C]`, label), or a pair of arrays.
+    Clouds: a map-style `torch.utils.data.Dataset` of (points `[P, C]`, label), or a pair of arrays;
+    a label is that of a cloud, or `[P]` those of its points.
     Graphs: `torch_geometric.data.Data` with edge_index and y, and x if there are features; one with
     train_mask, val_mask and test_mask, or several, in a list, a Batch or a data set of PyG's, with
     y of nodes or of graphs; where they have `pos` and no edges, each is a cloud. DataError where it
@@ -118,7 +119,8 @@ def _clouds(dataset: Any, target: str) -> Arrays:
     for sample, label in pairs(dataset, "cloud"):
         points.append(as_array(sample))
         labels.append(label)
-    arrays = dict(labelled("points", stacked(points, "cloud"), labels, dataset, target))
+    samples = stacked(points, "cloud")
+    arrays = dict(labelled("points", samples, labels, dataset, target, "point"))
     if isinstance(dataset, Clouds):
         arrays |= _remarks(dataset.graphs, ("pos", "x", "y"))
     return arrays

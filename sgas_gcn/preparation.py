@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,10 +20,11 @@ from sgas.family import Samples
 from sgas.labels import Labels, ManyLabels, ManyLabelsByGraph, OneClass, restored
 from sgas.own.npz import read_array, read_headers
 from sgas.own.samples import array_of, in_chunks, is_array_file, numbers_of, samples_of
+from sgas.own.targets import rows_of
 from sgas_gcn.datasets.folder import near_origin
 from sgas_gcn.datasets.graph_file import degree_features
 from sgas_gcn.datasets.graph_folder import both_ways
-from sgas_gcn.drawing import chosen_points
+from sgas_gcn.drawing import chosen_points, drawn_order
 from sgas_gcn.graph_batch import GraphBatch
 from sgas_gcn.own_data import Clouds, is_graph, refuse_hetero, unbatched
 
@@ -40,7 +41,8 @@ class CloudPreparation:
 
     Of more than `num_points` points so many are taken: the first (`drawn` FIRST), or a choice by
     chance (CHOSEN) that follows from the cloud and `seed` (`sgas_gcn.drawing`). `target` is how
-    answers were compared with targets (`sgas.labels.kept`).
+    answers were compared with targets (`sgas.labels.kept`). With `per_point` all points are asked,
+    of a cloud with more than `num_points` in parts of so many, each drawn from the whole cloud.
     """
 
     in_channels: int
@@ -49,12 +51,16 @@ class CloudPreparation:
     drawn: str
     seed: int
     target: Mapping[str, Any] = field(default_factory=dict)
+    per_point: bool = False
 
-    many_rows: ClassVar[bool] = False
+    @property
+    def row_name(self) -> str:
+        """A row of answers a cloud, or a point."""
+        return "point" if self.per_point else ""
 
     @property
     def labels(self) -> Labels:
-        """One class a cloud, many labels or numbers, as in training."""
+        """One class a cloud or a point, many labels or numbers, as in training."""
         return restored(self.target)
 
     def read(self, data: Any, run: RunConfig, options: Any) -> Samples:
@@ -74,8 +80,12 @@ class CloudPreparation:
             dataset, "test", run.data_root, self.num_points, self.seed, options
         )
         items = [self._checked(number, cloud) for number, cloud in enumerate(arrays.inputs)]
-        names = [str(number) for number in range(len(items))]
-        return Samples(items, names, False, torch.from_numpy(arrays.labels), arrays.classes)
+        names, targets = [str(number) for number in range(len(items))], arrays.labels
+        rows = () if arrays.rows is None else arrays.rows.tolist()
+        if rows:
+            targets = rows_of(targets)
+        known = torch.from_numpy(targets) if bool(rows) == self.per_point else None
+        return Samples(items, names, False, known, arrays.classes, rows)
 
     def _checked(self, number: int, cloud: Any) -> Tensor:
         """A cloud float32 `[P, C]` of at most `num_points` points."""
@@ -93,7 +103,7 @@ class CloudPreparation:
         points = torch.from_numpy(near_origin(array[None])[0][0])
         if not points.isfinite().all():
             raise DataError(f"cloud {number} has NaN or infinite points: correct or remove it")
-        if len(points) <= self.num_points:
+        if len(points) <= self.num_points or self.per_point:
             return points
         if self.drawn == FIRST:
             return points[: self.num_points]
@@ -102,12 +112,35 @@ class CloudPreparation:
     def batches(
         self, items: Sequence[Tensor], batch_size: int, device: torch.device
     ) -> Iterator[tuple[Sequence[int], Tensor, Sequence[int]]]:
-        """Clouds of one size together, `[B, P, C]`."""
-        for size in dict.fromkeys(map(len, items)):
-            same = [number for number, item in enumerate(items) if len(item) == size]
-            for numbers in in_chunks(same, batch_size):
-                inputs = torch.stack([items[number] for number in numbers]).to(device)
-                yield numbers, inputs, [1] * len(numbers)
+        """Clouds, or parts of them, of one size together, `[B, P, C]`."""
+        parts = [(number, part) for number, item in enumerate(items) for part in self._parts(item)]
+        for size in dict.fromkeys(len(part) for _, part in parts):
+            same = [index for index, (_, part) in enumerate(parts) if len(part) == size]
+            for chunk in in_chunks(same, batch_size):
+                inputs = torch.stack([parts[index][1] for index in chunk]).to(device)
+                rows = [size if self.per_point else 1] * len(chunk)
+                yield [parts[index][0] for index in chunk], inputs, rows
+
+    def _places(self, cloud: Tensor) -> list[Tensor]:
+        """The numbers of the points in each part of a cloud; the last has some of those before."""
+        order, count = drawn_order(cloud.unsqueeze(0), self.seed)[0], self.num_points
+        starts = [min(start, len(cloud) - count) for start in range(0, len(cloud), count)]
+        return [order[start : start + count].sort().values for start in starts]
+
+    def _parts(self, cloud: Tensor) -> list[Tensor]:
+        """A cloud, or where it has more points than the network is asked about at once, parts."""
+        if len(cloud) <= self.num_points:
+            return [cloud]
+        return [cloud[places] for places in self._places(cloud)]
+
+    def joined(self, cloud: Tensor, parts: Sequence[Tensor]) -> Tensor:
+        """The rows of a cloud from those of its parts."""
+        if len(parts) == 1:
+            return parts[0]
+        rows = parts[0].new_empty(len(cloud), parts[0].shape[1])
+        for places, part in zip(self._places(cloud), parts, strict=True):
+            rows[places.to(rows.device)] = part
+        return rows
 
 
 def _is_one_cloud(data: Any) -> bool:
@@ -132,9 +165,9 @@ class GraphPreparation:
     target: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def many_rows(self) -> bool:
+    def row_name(self) -> str:
         """A row of answers a node, unless graphs are asked."""
-        return not self.per_graph
+        return "" if self.per_graph else "node"
 
     @property
     def labels(self) -> Labels:

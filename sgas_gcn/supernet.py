@@ -101,7 +101,7 @@ class Supernet(nn.Module):
 
 
 class PointSupernet(Supernet):
-    """Logits `[B, num_classes]` for clouds `[B, P, in_channels]`."""
+    """Logits `[B, num_classes]` for clouds `[B, P, in_channels]`, with `per_point` `[B·P, …]`."""
 
     def __init__(
         self,
@@ -110,16 +110,17 @@ class PointSupernet(Supernet):
         num_classes: int,
         space: SearchSpace = POINT_SPACE,
         operations: Operations = POINT_OPERATIONS,
+        per_point: bool = False,
     ) -> None:
         super().__init__(space, operations, config, in_channels)
-        self.config = config
-        heads = build_heads(config, self.cells, num_classes)
+        self.config, self.per_point = config, per_point
+        heads = build_heads(config, self.cells, num_classes, per_point)
         self.fusion, self.head0, self.head1, self.head2 = heads
         self.dropout = nn.Dropout(config.dropout)
         self.open_all_edges()
 
     def forward(self, points: Tensor, neighbors: Sequence[Tensor] | None = None) -> Tensor:
-        """Logits `[B, num_classes]` for clouds `[B, P, in_channels]`.
+        """Logits for clouds `[B, P, in_channels]`.
 
         `neighbors`, int `[B, P, k]` for each cell with the point itself first, replaces the
         searches among features. ConfigError where the clouds have too few points for the last cell.
@@ -141,7 +142,7 @@ class PointSupernet(Supernet):
             lambda cell, s0, s1, graph: cell(s0, s1, graph, weights),
         )
         heads = (self.head0, self.head1, self.head2)
-        return classify(outputs, self.fusion, heads, num_clouds, self.dropout)
+        return classify(outputs, self.fusion, heads, num_clouds, self.dropout, self.per_point)
 
 
 class GraphSupernet(Supernet):

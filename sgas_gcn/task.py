@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,12 +23,15 @@ from sgas.data import (
     stratified_parts,
 )
 from sgas.errors import ConfigError, DataError
+from sgas.family import refuse_auxiliary
 from sgas.labels import Labels, OneClass, kept, labels_of
+from sgas.own.targets import rows_of
 from sgas.protocols import AlphasOn
 from sgas_gcn.augment import CloudAugmentation, have_normals
 from sgas_gcn.cells import Operations
 from sgas_gcn.config import POINT_SPACE, PointDataConfig, PointModelConfig
 from sgas_gcn.datasets import DATASETS, load_points
+from sgas_gcn.drawing import points_of
 from sgas_gcn.network import PointNetwork
 from sgas_gcn.ops.point import POINT_OPERATIONS
 from sgas_gcn.preparation import CHOSEN, FIRST, CloudPreparation
@@ -34,7 +39,10 @@ from sgas_gcn.supernet import PointSupernet
 
 
 class PointModels:
-    """The supernet and the networks for clouds of `in_channels` and `num_classes`."""
+    """The supernet and the networks for clouds of `in_channels` and `num_classes`.
+
+    With `per_point` the classes are those of points.
+    """
 
     labels: Labels = OneClass()
     smallest_batch = 2
@@ -46,6 +54,7 @@ class PointModels:
         model: PointModelConfig,
         in_channels: int,
         num_classes: int,
+        per_point: int = 0,
         space: SearchSpace = POINT_SPACE,
         operations: Operations = POINT_OPERATIONS,
     ) -> None:
@@ -60,14 +69,19 @@ class PointModels:
         self.space, self.operations = space, operations
         self.in_channels, self.num_classes = in_channels, num_classes
         self.dimensions = {"in_channels": in_channels, "num_classes": num_classes}
+        self.per_point = bool(per_point)
+        if per_point:
+            self.dimensions["per_point"] = 1
 
     def build_supernet(self) -> PointSupernet:
         """A supernet with nothing decided, on the CPU."""
         sizes = self.in_channels, self.num_classes
-        return PointSupernet(self.model, *sizes, self.space, self.operations)
+        return PointSupernet(self.model, *sizes, self.space, self.operations, self.per_point)
 
     def build_network(self, genotype: Genotype, auxiliary: bool) -> PointNetwork:
         """The derived network of a genotype, on the CPU."""
+        if self.per_point:
+            refuse_auxiliary(auxiliary, "points")
         return PointNetwork(
             genotype,
             self.model,
@@ -76,12 +90,49 @@ class PointModels:
             auxiliary=auxiliary,
             space=self.space,
             operations=self.operations,
+            per_point=self.per_point,
         )
 
     def example_input(self) -> Tensor:
         """One cloud of random points: `[1, num_points, in_channels]`."""
         generator = torch.Generator().manual_seed(0)
         return torch.randn(1, self.model.num_points, self.in_channels, generator=generator)
+
+
+@dataclass(frozen=True)
+class PointSource:
+    """Clouds `[N, P, C]` whose points have targets `[N, P, ...]`; a sample is a cloud.
+
+    The rows of a batch's targets are those of the points that its clouds hold then. `numbers`
+    `[N, P]` are those of the points in the data.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    augmentation: CloudAugmentation
+    numbers: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    @property
+    def index_device(self) -> torch.device:
+        """The device of the tensors."""
+        return self.targets.device
+
+    def batch(self, index: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """The clouds `[B, num_points, C]`, augmented where a generator is given, and their rows."""
+        clouds, targets = self.inputs[index], self.targets[index]
+        taken = self.augmentation.taken(clouds, generator)
+        clouds, targets = points_of(clouds, taken), points_of(targets, taken)
+        if generator is not None:
+            clouds = self.augmentation.moved(clouds, generator)
+        return clouds, targets.flatten(0, 1)
+
+    def row_names(self, number: int) -> list[tuple[str, ...]]:
+        """A cloud and each of the points that evaluation takes of it."""
+        points = self.numbers[number, : self.augmentation.num_points].tolist()
+        return [(str(number), "", str(point)) for point in points]
 
 
 class PointTask(PointModels):
@@ -109,9 +160,11 @@ class PointTask(PointModels):
                 f"num_points is {model.num_points}; the clouds of {dataset} have {stored} points: "
                 f"give at most {stored}"
             )
-        super().__init__(model, channels, len(self._training.classes), **cells)
+        of_points, targets = self._training.rows is not None, self._training.labels
+        super().__init__(model, channels, len(self._training.classes), int(of_points), **cells)
         self.classes, self.remarks = self._training.classes, self._training.remarks
-        self.labels = labels_of([self._training.labels], measure=data.number_loss)
+        rows = rows_of(targets) if of_points else targets
+        self.labels = labels_of([rows], measure=data.number_loss, of_points=of_points)
         self._augmentation = CloudAugmentation(
             data, model.num_points, have_normals(self._training.inputs)
         )
@@ -127,17 +180,16 @@ class PointTask(PointModels):
         drawn = FIRST if self.dataset in DATASETS else CHOSEN
         least = model.k * model.num_cells
         sizes = self.in_channels, model.num_points, least
-        return CloudPreparation(*sizes, drawn, self._seed, kept(self.labels))
+        return CloudPreparation(*sizes, drawn, self._seed, kept(self.labels), self.per_point)
 
-    def _source(self, arrays: LabelledArrays, device: torch.device) -> DeviceSource:
-        return DeviceSource(
-            torch.from_numpy(arrays.inputs).to(device),
-            torch.from_numpy(arrays.labels).to(device),
-            self._augmentation.augment,
-            self._augmentation.prepare,
-        )
+    def _source(self, arrays: LabelledArrays, device: torch.device) -> DeviceSource | PointSource:
+        inputs = torch.from_numpy(arrays.inputs).to(device)
+        targets = torch.from_numpy(arrays.labels).to(device)
+        if arrays.rows is not None:
+            return PointSource(inputs, targets, self._augmentation, arrays.rows)
+        return DeviceSource(inputs, targets, self._augmentation.augment, self._augmentation.prepare)
 
-    def training_part(self, device: torch.device) -> DeviceSource:
+    def training_part(self, device: torch.device) -> DeviceSource | PointSource:
         """The whole training set."""
         return self._source(self._training, device)
 
@@ -163,6 +215,10 @@ class PointTask(PointModels):
             raise DataError(
                 f"test clouds have {arrays.inputs.shape[2]} channels, training clouds "
                 f"{self.in_channels}; both have to agree"
+            )
+        if (arrays.rows is not None) != self.per_point:
+            raise DataError(
+                "labels are of points in one of training and test alone: write the same"
             )
         return self._source(arrays, device)
 

@@ -196,7 +196,7 @@ class ToyPreparation:
 
     num_features: int
     labels: ClassVar[OneClass] = OneClass()
-    many_rows: ClassVar[bool] = False
+    row_name: ClassVar[str] = ""
 
     def read(self, data: Any, run: RunConfig, options: Any) -> Samples:
         if isinstance(data, str):

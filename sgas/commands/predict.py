@@ -31,8 +31,9 @@ def main(family: Family, argv: Sequence[str]) -> int:
     """Runs `predict` and returns 0; errors are raised."""
     about = (
         "Predict classes by a trained network, which needs nothing of its data. One row of CSV a "
-        "sample, or a node of a graph: the predicted class, the true one where it is known, and "
-        "the probability of each. Figures are told where the truth is known."
+        "sample, a node of a graph, or a point of a cloud where these have classes: the predicted "
+        "class, the true one where it is known, and the probability of each. Figures are told "
+        "where the truth is known."
     )
     parser = parser_for(family.command, "predict", about, {}, [RUN, DATA], FLAGS)
     values = parse(parser, argv)
@@ -59,7 +60,7 @@ def _rows(answers: Answers, classes: Sequence[str]) -> Iterator[list[Any]]:
     if isinstance(labels, Numbers):
         yield from _number_rows(answers, classes)
         return
-    yield ["sample", *(["node"] if answers.many_rows else []), "predicted",
+    yield ["sample", *([answers.row_name] if answers.row_name else []), "predicted",
            *(["true"] if known else []), *classes]  # fmt: skip
     row = 0
     for number, logits in enumerate(answers.logits):
@@ -67,7 +68,7 @@ def _rows(answers: Answers, classes: Sequence[str]) -> Iterator[list[Any]]:
         predictions, shares = labels.predictions(logits), labels.probabilities(logits).tolist()
         nodes = samples.rows[number] if samples.rows else range(len(logits))
         for node, predicted, probs in zip(nodes, predictions, shares, strict=True):
-            cells = [name, *([node] if answers.many_rows else []), in_words(predicted, classes)]
+            cells = [name, *([node] if answers.row_name else []), in_words(predicted, classes)]
             if samples.targets is not None:
                 cells.append(in_words(samples.targets[row], classes))
             yield [*cells, *(f"{share:.6g}" for share in probs)]
@@ -78,13 +79,13 @@ def _number_rows(answers: Answers, names: Sequence[str]) -> Iterator[list[Any]]:
     """The header, and the numbers of each row of answers with the true ones after them."""
     samples, row = answers.samples, 0
     truth = [] if samples.targets is None else samples.targets.tolist()
-    yield ["sample", *(["node"] if answers.many_rows else []),
+    yield ["sample", *([answers.row_name] if answers.row_name else []),
            *names, *(f"true {name}" for name in names if truth)]  # fmt: skip
     for number, logits in enumerate(answers.logits):
         nodes = samples.rows[number] if samples.rows else range(len(logits))
         predicted = answers.labels.predictions(logits).tolist()
         for node, numbers in zip(nodes, predicted, strict=True):
-            name = [samples.names[number], *([node] if answers.many_rows else [])]
+            name = [samples.names[number], *([node] if answers.row_name else [])]
             known = truth[row] if truth else ()
             yield [*name, *(f"{value:.6g}" for value in (*numbers, *known))]
             row += 1

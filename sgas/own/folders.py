@@ -1,11 +1,12 @@
 """Folders of one's own data: `train*.npz` and `test*.npz`, known by their headers and labels.
 
 Each file holds an array of samples, `label` `[N]` or `[N, L]` as `sgas.own.targets` has it and, if
-wanted, `classes`, a text array of names in the order of the labels ("0", "1", … without it). Other
-arrays are named. Several files of a split follow one another in the order of their names. What a
+wanted, `classes`, a text array of names in the order of the labels ("0", "1", … without it). Labels
+of the P parts of samples are `[N, P]` or `[N, P, L]`, and a class -1 is unknown there. Other arrays
+are named. Several files of a split follow one another in the order of their names. What a
 sample is, a family says by a `SampleKind`.
 
-Dimensions: N samples of a file, K classes.
+Dimensions: N samples of a file, P parts of a sample, K classes, L labels.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from sgas.config import AUTO
+from sgas.config import AUTO, UNKNOWN
 from sgas.data import strata_of, stratified_parts
 from sgas.errors import DataError
 from sgas.own.npz import ArrayHeader, as_names, read_array, read_headers
-from sgas.own.targets import NONE, Coding, header_problem, plain
+from sgas.own.targets import NONE, Coding, header_problem, of_parts, plain, rows_of
 
 SPLITS = ("train", "test")
 PARTS_OF_A_SEARCH = 3  # weights, alphas, validation
@@ -36,8 +37,9 @@ class SampleKind:
 
     `array` is the name of the array that holds them, `one` and `many` what they are called. `shape`
     turns the array's shape into that of a sample, whose axes are `axes`; training and test have to
-    agree in `shared_axes`. `problems` tells what is wrong with the array's header, `missing_hint`
-    what to do where a file has these arrays instead (empty where nothing special).
+    agree in `shared_axes`. `part` is what the first of the axes counts, where each of these can
+    have a label. `problems` tells what is wrong with the array's header, `missing_hint` what to do
+    where a file has these arrays instead (empty where nothing special).
     """
 
     array: str
@@ -48,6 +50,7 @@ class SampleKind:
     problems: Callable[[ArrayHeader], Iterator[str]]
     shape: Callable[[tuple[int, ...]], tuple[int, ...]] = lambda shape: shape[1:]
     missing_hint: Callable[[Mapping[str, ArrayHeader]], str] = lambda headers: ""
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,9 +64,15 @@ class SampleFile:
     labels: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     classes: tuple[str, ...] | None = None
     remarks: tuple[str, ...] = ()
+    of_parts: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def rows(self) -> np.ndarray:
+        """The labels as rows, `[R]` or `[R, L]`, also where they are of parts."""
+        return rows_of(self.labels) if self.of_parts else self.labels
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
@@ -116,11 +125,11 @@ def scan_folder(
     if not sound.get("train"):
         return FolderScan(kind, files, (), tuple(problems))
     try:
-        forms = {(f.labels.dtype.kind in "U", f.labels.shape[1:]) for f in sound["train"]}
+        forms = {(f.labels.dtype.kind in "U", f.of_parts, f.rows.shape[1:]) for f in sound["train"]}
         if len(forms) > 1:
             raise DataError("its files differ in the form of their labels: write the same")
-        labels = [file.labels for file in sound["train"]]
-        coding = Coding.of(labels, sound["train"][0].classes, target)
+        labels, first = [file.rows for file in sound["train"]], sound["train"][0]
+        coding = Coding.of(labels, first.classes, target, unknown=first.of_parts)
     except DataError as error:
         return FolderScan(kind, files, (), (*problems, f"{folder}: {error}"))
     classes = coding.names
@@ -133,10 +142,16 @@ def scan_folder(
         problems += _coding_problems(sound, coding)
     if not problems:
         files = {
-            split: [replace(file, labels=coding.code(file.labels)) for file in of]
+            split: [replace(file, labels=_coded(file, coding)) for file in of]
             for split, of in files.items()
         }
     return FolderScan(kind, files, classes, tuple(problems), _remarks(folder, every))
+
+
+def _coded(file: SampleFile, coding: Coding) -> np.ndarray:
+    """The targets of a file, in the form of its labels."""
+    rows = coding.code(file.rows)
+    return rows.reshape(*file.labels.shape[:2], *rows.shape[1:]) if file.of_parts else rows
 
 
 def _remarks(folder: Path, files: Sequence[SampleFile]) -> tuple[str, ...]:
@@ -159,7 +174,7 @@ def _coding_problems(sound: Mapping[str, list[SampleFile]], coding: Coding) -> I
     seen: set[int] = set()
     for split, files in sound.items():
         for file in files:
-            if file.labels.shape[1:] != first.labels.shape[1:] or (
+            if (file.of_parts, file.rows.shape[1:]) != (first.of_parts, first.rows.shape[1:]) or (
                 (file.labels.dtype.kind == "U") != (first.labels.dtype.kind == "U")
             ):
                 yield (
@@ -167,17 +182,18 @@ def _coding_problems(sound: Mapping[str, list[SampleFile]], coding: Coding) -> I
                     f"{list(first.labels.shape)}: write the same"
                 )
                 continue
-            codes = coding.code(file.labels)
+            codes = coding.code(file.rows)
             wrong = np.flatnonzero(codes.reshape(len(codes), -1)[:, 0] == NONE)
             if len(wrong):
+                number = wrong[0] * len(file) // len(codes)
                 yield (
-                    f"{file.path}: {one} {wrong[0]} has label {file.labels[wrong[0]]}, which is no "
+                    f"{file.path}: {one} {number} has label {file.rows[wrong[0]]}, which is no "
                     f"class of training ({', '.join(coding.names[:9])}): leave it out or add some"
                 )
             if split == "train" and codes.ndim == 1:
                 seen |= set(np.unique(codes).tolist())
     missing = [name for number, name in enumerate(coding.names) if number not in seen]
-    if seen and missing:
+    if seen - {UNKNOWN} and missing:
         yield f"{first.path.parent}: no training {one} is of class {missing[0]}: add some"
 
 
@@ -195,19 +211,26 @@ def open_file(path: Path, kind: SampleKind, target: str = AUTO) -> SampleFile:
         told = tuple(as_names(read_array(path, "remarks"))) if "remarks" in headers else ()
     except DataError as error:
         return SampleFile(path, kind, {}, (str(error),))
+    of_part = _of_parts(headers, kind, target)
     try:
-        labels = plain(raw, target, kind.one)
+        labels = plain(rows_of(raw) if of_part else raw, target, kind.part if of_part else kind.one)
     except DataError as error:
         return SampleFile(path, kind, headers, (f"{path}: {error}",))
-    if classes is not None and labels.dtype.kind in "iu" and not _in_range(labels).all():
-        wrong = int(np.flatnonzero(~_in_range(labels))[0])
-        problem = f"{path}: {kind.one} {wrong} has label {labels[wrong]}; labels count from 0"
-        return SampleFile(path, kind, headers, (problem,))
-    return SampleFile(path, kind, headers, (), labels, classes, told)
+    if classes is not None and labels.dtype.kind in "iu":
+        lowest = UNKNOWN if of_part else 0
+        wrong = np.flatnonzero((labels < lowest) | (labels >= 2**31))
+        if len(wrong):
+            number = wrong[0] * len(raw) // len(labels)
+            problem = f"{kind.one} {number} has label {labels[wrong[0]]}; labels count from 0"
+            return SampleFile(path, kind, headers, (f"{path}: {problem}",))
+    if of_part:
+        labels = labels.reshape(*raw.shape[:2], *labels.shape[1:])
+    return SampleFile(path, kind, headers, (), labels, classes, told, of_part)
 
 
-def _in_range(labels: np.ndarray) -> np.ndarray:
-    return (labels >= 0) & (labels < 2**31)
+def _of_parts(headers: Mapping[str, ArrayHeader], kind: SampleKind, target: str) -> bool:
+    """Whether the labels of a file are of parts of its samples."""
+    return bool(kind.part) and of_parts(headers[kind.array].shape, headers["label"].shape, target)
 
 
 def refuse(problems: Iterable[str], more: str) -> None:
@@ -239,11 +262,13 @@ def _header_problems(
         yield f"there are no {kind.many} in it; leave the file out or fill it"
     if label:
         rank = 1 if label.shape[1:] == (1,) else len(label.shape)
+        if samples and _of_parts(headers, kind, target):
+            rank = 1 if label.shape[2:] in ((), (1,)) else 2
         if problem := header_problem("label", label.dtype.kind, label.dtype, rank, target):
             yield problem
         if samples and samples.shape and (label.shape[:1] != samples.shape[:1] or rank > 2):
             shape = f"label has shape {list(label.shape)} for {samples.shape[0]} {kind.many}"
-            yield f"{shape}: one each"
+            yield f"{shape}: one each" + (f", or one each {kind.part}" if kind.part else "")
     if classes and (classes.dtype.kind not in "US" or len(classes.shape) != 1):
         yield f"classes are {classes.dtype} {list(classes.shape)}; write a list of names as text"
 
@@ -287,7 +312,10 @@ def _classes(files: list[SampleFile]) -> tuple[tuple[str, ...], list[str]]:
     else:
         problems = []
     wanted = int(labels.max()) + 1 if named is None else len(named)
-    present = np.unique(labels[labels < wanted])
+    present = np.unique(labels[(labels >= 0) & (labels < wanted)])
+    if not len(present):
+        problems.append(f"{files[0].path.parent}: no {kind.part} of training has a known class")
+        return named or (), problems
     if len(present) < wanted:
         gaps = np.flatnonzero(present != np.arange(len(present)))
         missing = int(gaps[0]) if len(gaps) else len(present)
@@ -385,14 +413,15 @@ def describe_scan(scan: FolderScan) -> dict[str, Any]:
 
 
 def label_counts(scan: FolderScan) -> dict[str, Counter[int]]:
-    """How many samples of each split have each label; none of numbers, or with problems."""
+    """How many samples of each split, or parts, have each label; none of numbers, or problems."""
     counts: dict[str, Counter[int]] = {split: Counter() for split in SPLITS}
     for split, files in scan.files.items():
         for file in files:
-            if file.labels.dtype == np.int64 and file.labels.ndim == 1:
-                counts[split].update(file.labels.tolist())
-            elif file.labels.dtype == bool:
-                counts[split].update(dict(enumerate(file.labels.sum(axis=0).tolist())))
+            rows = file.rows
+            if rows.dtype == np.int64 and rows.ndim == 1:
+                counts[split].update(rows.tolist())
+            elif rows.dtype == bool:
+                counts[split].update(dict(enumerate(rows.sum(axis=0).tolist())))
     return counts
 
 

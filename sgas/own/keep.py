@@ -24,7 +24,7 @@ from sgas.errors import DataError
 from sgas.files import make_folder, sync_folder, write_atomically
 from sgas.own import OWN
 from sgas.own.npz import available_memory, in_words
-from sgas.own.targets import plain
+from sgas.own.targets import of_parts, plain, rows_of
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -133,7 +133,8 @@ def _label(label: Any, number: int) -> np.ndarray:
     if isinstance(label, Mapping):
         raise DataError(
             f"label {number} is a dict of {', '.join(map(str, label))}: boxes and masks "
-            "(detection, segmentation) are not supported; give a class, labels or numbers"
+            "(detection, segmentation of pictures) are not supported; give a class, labels or "
+            "numbers"
         )
     value = as_array(label)
     return value.reshape(()) if value.size == 1 else value
@@ -217,9 +218,16 @@ def stacked(samples: Sequence[np.ndarray], what: str) -> np.ndarray:
 
 
 def labelled(
-    array: str, samples: np.ndarray, labels: Sequence[np.ndarray], dataset: Any, target: str
+    array: str,
+    samples: np.ndarray,
+    labels: Sequence[np.ndarray],
+    dataset: Any,
+    target: str,
+    part: str = "",
 ) -> Arrays:
     """The arrays of one file of samples; class names where the data set has `classes`.
+
+    Labels may be those of the parts of samples, where a `part` is something.
 
     A `torch.utils.data.Subset` has those of the whole, unless it has no sample of some. DataError
     for labels that a `target` cannot have.
@@ -236,5 +244,6 @@ def labelled(
     if told := remarks_of(dataset):
         named["remarks"] = np.array(told)
     label = label_array(labels)
-    plain(label, target, "sample")
+    is_part = bool(part) and of_parts(samples.shape, label.shape, target)
+    plain(rows_of(label) if is_part else label, target, part if is_part else "sample")
     return {array: samples, "label": label, **named}

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sgas.config import CLASS, LABELS, NUMBERS
+from sgas.config import CLASS, LABELS, NUMBERS, UNKNOWN
 from sgas.errors import DataError, printable
 
-UNKNOWN = -1  # the class of a node that is not known
 KINDS = "iubfUS"  # of types that labels can have
 NONE = -2  # a label that is no class
 
@@ -70,6 +69,21 @@ def _numbers(labels: np.ndarray, one: str) -> np.ndarray:
             f"{one}s): what is unknown or infinite cannot be learnt, leave these {one}s out"
         )
     return numbers
+
+
+def of_parts(samples: tuple[int, ...], labels: tuple[int, ...], wanted: str) -> bool:
+    """Whether labels are those of the P parts of samples, by the shapes of both.
+
+    Samples are `[N, P, ...]` then, labels `[N, P]` or `[N, P, L]`; `[N, P]` are many labels of
+    samples where these are `wanted`.
+    """
+    alike = len(samples) > 2 and labels[:2] == samples[:2]
+    return alike and (len(labels) == 3 or (len(labels) == 2 and wanted != LABELS))
+
+
+def rows_of(values: np.ndarray) -> np.ndarray:
+    """Labels `[N, P]` or `[N, P, L]` of the P parts of samples as rows `[N·P]` or `[N·P, L]`."""
+    return values.reshape(-1, *values.shape[2:])
 
 
 def one_hot(labels: np.ndarray) -> bool:

@@ -1,6 +1,6 @@
 """What a trained network says of new data, which are prepared as those of its training were.
 
-Dimensions: R rows of answers (samples, or nodes of graphs), L classes or labels.
+Dimensions: R rows of answers (samples, nodes of graphs, points), L classes or labels.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Answers:
-    """The logits of samples: a row `[1, L]` each, or of graphs one a node."""
+    """The logits of samples: a row `[1, L]` each, or several, of what `row_name` says."""
 
     samples: Samples
     logits: Sequence[Tensor]
     labels: Labels
-    many_rows: bool
+    row_name: str
 
     def collected(self, of_logits: Callable[[Tensor], Tensor]) -> Any:
         """What `of_logits` makes of them, as arrays: of one sample, of all, or a list of graphs."""
         import torch
 
-        if self.samples.alone or self.many_rows:
+        if self.samples.alone or self.row_name:
             each = [of_logits(logits).cpu().numpy() for logits in self.logits]
             if not self.samples.alone:
                 return each
-            return each[0] if self.many_rows else each[0][0]
+            return each[0] if self.row_name else each[0][0]
         return of_logits(torch.cat([*self.logits])).cpu().numpy()
 
     def figures(self) -> dict[str, float]:
@@ -100,7 +100,7 @@ def answer(
     if first.dtype != torch.float32:
         raise DataError(f"data come in float32, the network is {first.dtype}: network.float()")
     device = first.device
-    logits: list[Any] = [None] * len(samples.items)
+    parts: list[list[Tensor]] = [[] for _ in samples.items]
     trains = network.training
     network.eval()
     with torch.no_grad():
@@ -108,6 +108,8 @@ def answer(
         for numbers, inputs, rows in preparation.batches(samples.items, size, device):
             output = run_network(network, inputs, settings.run.precision, device)
             for number, part in zip(numbers, output.split([*rows]), strict=True):
-                logits[number] = part
+                parts[number].append(part)
     network.train(trains)
-    return Answers(samples, logits, preparation.labels, preparation.many_rows)
+    joined = getattr(preparation, "joined", lambda item, own: own[0])
+    logits = [joined(item, own) for item, own in zip(samples.items, parts, strict=True)]
+    return Answers(samples, logits, preparation.labels, preparation.row_name)

@@ -1,9 +1,10 @@
 """What a trained network said of each sample of the parts that it was measured on: predictions.csv.
 
-One row a sample, or a node of a graph: the part, where it stands, its true and its predicted class
-(or labels or numbers, with | between), and how sure the network was. Of one class that is the
-probability of the predicted one; of many labels that of the surest wrong one, which `mistake` names
-(`+` where it was said to be on, `-` off), and both are empty where all are right, and of numbers.
+One row a sample, a node of a graph or a point of a cloud: the part, where it stands, what is true
+and what was predicted (a class, or labels or numbers with | between), and how sure the network was.
+Of one class that is the probability of the predicted one; of many labels that of the surest wrong
+one, which `mistake` names (`+` where it was said to be on, `-` off), and both are empty where all
+are right, and of numbers.
 
 Dimensions: R rows, L labels.
 """
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sgas.config import UNKNOWN
 from sgas.errors import RunError
 from sgas.files import read_sealed
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from sgas.labels import Labels
 
 PREDICTIONS = "predictions.csv"
-COLUMNS = ("part", "sample", "node", "true", "predicted", "mistake", "probability")
+COLUMNS = ("part", "sample", "node", "point", "true", "predicted", "mistake", "probability")
 
 
 @dataclass
@@ -46,7 +48,10 @@ class Said:
         self.surest.append(self.labels.surest(logits, targets))
 
     def rows(self, part: str, source: Source, classes: Sequence[str]) -> list[dict[str, str]]:
-        """The rows of a part, whose samples were added in order; keys are `COLUMNS`."""
+        """The rows of a part, whose samples were added in order; keys are `COLUMNS`.
+
+        What has no known class has no row.
+        """
         import torch
 
         from sgas.data import row_names
@@ -57,13 +62,16 @@ class Said:
         rows = []
         for number, name in enumerate(names):
             label, many = labels[number], targets.ndim > 1
+            if not many and targets[number] == UNKNOWN:
+                continue
             sign = "+" if many and predictions[number, label] else "-"
-            sample, node = (*name, "")[:2]
+            sample, node, point = (*name, "", "")[:3]
             rows.append(
                 {
                     "part": part,
                     "sample": sample,
                     "node": node,
+                    "point": point,
                     "true": in_words(targets[number], classes),
                     "predicted": in_words(predictions[number], classes),
                     "mistake": f"{sign}{classes[label]}" if many and label >= 0 else "",
@@ -74,11 +82,14 @@ class Said:
 
 
 def in_words(prediction: Any, classes: Sequence[str]) -> str:
-    """The name of a class, or the names of the labels that are on with | between, or numbers so."""
+    """The name of a class, or the names of the labels that are on with | between, or numbers so.
+
+    Nothing of a class that is not known.
+    """
     if prediction.is_floating_point():
         return _line([f"{value:.6g}" for value in prediction.tolist()], "|")
     if prediction.ndim == 0:
-        return classes[int(prediction)]
+        return classes[int(prediction)] if prediction != UNKNOWN else ""
     names = [name for name, on in zip(classes, prediction.tolist(), strict=True) if on]
     return _line(names, "|") if names else ""
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from sgas.exporting.export import Exported
+    from sgas.labels import Labels
 
 
 def _described(result: SearchResult | TrainResult) -> str:
@@ -159,6 +160,11 @@ class TrainResult:
         """The names of the classes or labels, in the order of their numbers."""
         return self._inputs[0]
 
+    @property
+    def labels(self) -> Labels:
+        """What is predicted: one class, many labels or numbers."""
+        return self._inputs[1].labels
+
     @undisturbed()
     def answers(self, data: Any) -> Answers:
         """The logits for what `predict` takes, with names of the samples and targets if known."""
@@ -175,7 +181,8 @@ class TrainResult:
         `data` is one sample or several: an array or tensor, a list (of clouds of any sizes), PyG's
         data, a map-style `torch.utils.data.Dataset`, the path of files or of a folder of one's own,
         or the name of a data set; of the last two, the test part. Samples are as in the data, not
-        normalised. Of many labels bool `[N, L]`; of graphs an array for each, with a row a node.
+        normalised. Of many labels bool `[N, L]`; of graphs an array for each, with a row a node,
+        and so of clouds whose points are asked, with a row for each point that is given.
         The network runs where its parameters are. DataError where it cannot take them.
         """
         answers = self.answers(data)

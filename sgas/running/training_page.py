@@ -164,7 +164,8 @@ def _judged(
     if part is None:
         return [], ""
     many = any(row["mistake"] or not row["probability"] for row in own)
-    heading = f"{part} part, {len(own):,} {'nodes' if own[0]['node'] else 'samples'}"
+    one = next((name for name in ("node", "point") if own[0][name]), "sample")
+    heading = f"{part} part, {len(own):,} {one}s"
     if numbers:
         return _number_sections(own, classes, heading), ""
     figures, wrong = _class_figures(own, classes, many), _mistakes(own, many)
@@ -198,7 +199,7 @@ def _number_sections(
     lines = [[name, f"{len(rows)}", *(f"{value:.4g}" for value in of)] for name, *of in figures]
     table = Table(["number", "n", "R²", "MAE", "RMSE"], lines[:MOST_ROWS])
     farthest = np.argsort(-(off**2 / np.where(spread > 0, spread, 1)).sum(axis=1))[:MOST_MISTAKES]
-    columns = [name for name in ("sample", "node", "true", "predicted") if rows[0][name]]
+    columns = [name for name in ("sample", "node", "point", "true", "predicted") if rows[0][name]]
     worst = Table(columns, [[rows[number][name] for name in columns] for number in farthest])
     caption = f"{_of_all(len(rows), MOST_MISTAKES, 'the farthest first')}; all in predictions.csv"
     return [
@@ -235,9 +236,12 @@ def _class_figures(rows: Sequence[Mapping[str, str]], classes: Sequence[str], ma
     figures = zip(classes, *precision_recall_fscore_support(*pairs, **options), strict=True)
     hardest = sorted(figures, key=lambda each: (each[3], each[0]))[:MOST_ROWS]
     header = ["label" if many else "class", "n", "precision", "recall", "F1"]
-    return Table(
-        header, [[name, f"{n}", *(f"{x:.3f}" for x in values)] for name, *values, n in hardest]
-    )
+    lines = [[name, f"{n}", *(f"{x:.3f}" for x in values)] for name, *values, n in hardest]
+    if rows[0]["point"]:
+        header.append("IoU")
+        for line, (*_, f1, _) in zip(lines, hardest, strict=True):
+            line.append(f"{f1 / (2 - f1):.3f}")
+    return Table(header, lines)
 
 
 def _mistakes(rows: Sequence[Mapping[str, str]], many: bool) -> Table:
@@ -245,7 +249,8 @@ def _mistakes(rows: Sequence[Mapping[str, str]], many: bool) -> Table:
     wrong = [row for row in rows if row["true"] != row["predicted"]]
     surest = sorted(wrong, key=lambda row: -float(row["probability"]))[:MOST_MISTAKES]
     told = {"mistake": "surest wrong label"} if many else {"true": "true", "predicted": "predicted"}
-    columns = {"sample": "sample", "node": "node", **told, "probability": "probability"}
+    places = {name: name for name in ("sample", "node", "point")}
+    columns = {**places, **told, "probability": "probability"}
     shown = {name: head for name, head in columns.items() if any(row[name] for row in surest)}
     lines = [[_rounded(row[name]) if name == "probability" else row[name] for name in shown]
              for row in surest]  # fmt: skip

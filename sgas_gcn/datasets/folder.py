@@ -1,7 +1,7 @@
 """Clouds of one's own: loads and describes a folder with `train*.npz` and `test*.npz`.
 
 The format (the rest is in `sgas.own.folders`): `points` float `[N, P, C]`, coordinates in the first
-three of C channels, and `label` integers `[N]`.
+three of C channels, and `label` integers `[N]`, or those of points `[N, P]`.
 
 Dimensions: N clouds, P points of a cloud, C channels.
 """
@@ -51,6 +51,7 @@ CLOUDS = SampleKind(
     axes=("points", "channels"),
     shared_axes=("channels",),
     problems=_header_problems,
+    part="point",
 )
 
 
@@ -59,11 +60,11 @@ def load_folder(
 ) -> LabelledArrays:
     """One split: inputs float32 `[N, num_points, C]` (None: all points), labels int64 `[N]`.
 
-    Where clouds have more than `num_points` points, each gives a random choice of its own that
-    depends on `seed` and its points alone, because their order may mean anything. The test
-    files are opened for split "test" alone; the training files always, since they say which
-    classes there are. DataError with the first problem: of the folder, the files, the labels or
-    the values of the points.
+    Labels of points are `[N, num_points]`, those of the points that are taken. Where clouds have
+    more than `num_points` points, each gives a random choice of its own that depends on `seed` and
+    its points alone, because their order may mean anything. The test files are opened for split
+    "test" alone; the training files always, since they say which classes there are. DataError with
+    the first problem: of the folder, the files, the labels or the values of the points.
     """
     more = f"sgas-gcn check {folder}"
     scan = scan_folder(folder, ("train",) if split == "train" else SPLITS, CLOUDS, target)
@@ -73,14 +74,20 @@ def load_folder(
     num_points = num_points or stored
     refuse(_size_problems(files, num_points), more)
     inputs = np.empty((sum(len(file) for file in files), num_points, channels), np.float32)
+    rows = np.tile(np.arange(num_points), (len(inputs), 1))
     start = far = 0
     for file in files:
         stop = start + len(file)
-        far += _fill(inputs[start:stop], file, seed)
+        far += _fill(inputs[start:stop], rows[start:stop], file, seed)
         start = stop
     labels = np.concatenate([file.labels for file in files])
     told = (f"{far} clouds far from the origin are centred",) if far else ()
-    return LabelledArrays(inputs, labels, scan.classes, (*scan.remarks, *told))
+    remarks = (*scan.remarks, *told)
+    if not files[0].of_parts:
+        return LabelledArrays(inputs, labels, scan.classes, remarks)
+    places = rows.reshape(*rows.shape, *[1] * (labels.ndim - 2))
+    taken = np.take_along_axis(labels, places, axis=1)
+    return LabelledArrays(inputs, taken, scan.classes, remarks, rows)
 
 
 def _size_problems(files: list[SampleFile], num_points: int) -> Iterator[str]:
@@ -131,14 +138,15 @@ def not_finite_problem(path: Path, bad: np.ndarray) -> str:
     return f"{path}: {count} NaN or infinite points, first cloud {bad[0]}: correct or remove"
 
 
-def _fill(inputs: np.ndarray, file: SampleFile, seed: int) -> int:
+def _fill(inputs: np.ndarray, rows: np.ndarray, file: SampleFile, seed: int) -> int:
     """Writes a file's clouds into `inputs` `[N, num_points, C]`, and counts those that are centred.
 
+    Where not all points are taken, `rows` `[N, num_points]` get the numbers of those that are.
     DataError for NaN or infinity.
     """
     import torch
 
-    from sgas_gcn.drawing import chosen_points
+    from sgas_gcn.drawing import drawn_order
 
     num_stored, num_points = file.sample_shape[0], inputs.shape[1]
     bad: list[int] = []
@@ -148,7 +156,10 @@ def _fill(inputs: np.ndarray, file: SampleFile, seed: int) -> int:
         bad += (start + np.flatnonzero(~finite)).tolist()
         num_far += int(np.count_nonzero(distance))
         if num_points < num_stored:
-            block = chosen_points(torch.from_numpy(block), num_points, seed).numpy()
+            order = drawn_order(torch.from_numpy(block), seed).numpy()
+            chosen = np.sort(order[:, :num_points], axis=1)
+            rows[start : start + len(block)] = chosen
+            block = np.take_along_axis(block, chosen[:, :, None], axis=1)
         inputs[start : start + len(block)] = block
     if bad:
         raise DataError(not_finite_problem(file.path, np.array(bad)))
@@ -183,6 +194,7 @@ def describe_folder(path: str | Path, target: str = AUTO) -> dict[str, Any]:
     """A folder's contents as JSON values; raises for nothing that its files may hold.
 
     Keys: `path`; `files`, `clouds` and `classes` as `sgas.own.folders.describe_scan` has them;
+    `labels_of`, `clouds` or `points`, which classes count then;
     `points_per_cloud` and `channels` of training; `value_range` and `largest_norm` (null where
     nothing could be read); `duplicates_between_splits` and `duplicates_in_train`, clouds with
     equal points in equal order; `remarks`, what is not used; `problems`, which keep the folder from
@@ -199,6 +211,7 @@ def describe_folder(path: str | Path, target: str = AUTO) -> dict[str, Any]:
     return {
         "path": str(folder),
         **describe_scan(scan),
+        "labels_of": "points" if train and train.of_parts else "clouds",
         "points_per_cloud": train.sample_shape[0] if train else None,
         "channels": train.sample_shape[1] if train else None,
         "value_range": [values.lowest, values.highest] if seen else None,

@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sgas.config import UNKNOWN
 from sgas.errors import DataError
 from sgas.own.npz import (
     ArrayHeader,
@@ -35,7 +36,7 @@ from sgas.own.npz import (
     read_array,
     read_headers,
 )
-from sgas.own.targets import UNKNOWN, Coding, header_problem, plain
+from sgas.own.targets import Coding, header_problem, plain
 from sgas_gcn.config import GraphDataConfig
 
 SPLITS = ("train", "val", "test")

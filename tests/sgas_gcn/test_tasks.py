@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,22 @@ import sgas_gcn
 from sgas.commands.sweep import _asked
 from sgas.config import NUMBERS, RunConfig
 from sgas.errors import InputError
-from sgas.labels import Numbers, kept, labels_of, restored
-from sgas_gcn.config import GraphDataConfig, GraphModelConfig
+from sgas.labels import ClassOfPoints, Numbers, OneClass, kept, labels_of, restored
+from sgas_gcn.config import (
+    GraphDataConfig,
+    GraphModelConfig,
+    PointDataConfig,
+    PointModelConfig,
+)
 from sgas_gcn.datasets.graphs import load_graphs
 from sgas_gcn.family import default_preset
 from sgas_gcn.graph_batch import GraphBatch
 from sgas_gcn.graph_task import models
 from sgas_gcn.pooling import pool_graphs
 from sgas_gcn.published import load_published
+from sgas_gcn.task import open_task
 
+CPU = torch.device("cpu")
 QUICK: dict[str, Any] = {"preset": "demo", "quiet": True, "kernels": "torch", "channels": 4}
 SEARCH = {"warmup_epochs": 0, "decision_interval": 1, "final_epochs": 0, "strategy": "random"}
 
@@ -121,6 +129,94 @@ def test_nodes_clouds_and_images_have_numbers(tmp_path: Path) -> None:
         line = trained.history[-1]
         assert line["validation_r2"] > 0.3 and line["validation_mae"] < 0.8, (package, line)
         assert trained.predict(data if data is graph else data[0])[0].shape[-1:] == (1,)
+
+
+def parts_of_clouds(count: int, points: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Clouds of a flat disc (0) below a rod (1), which are told by z beside the cloud's middle."""
+    draw = np.random.default_rng(seed)
+    part = draw.integers(0, 2, (count, points))
+    flat, tall = draw.normal(size=(2, count, points, 3))
+    xyz = np.where(part[..., None] == 1, tall * [0.1, 0.1, 1] + [0, 0, 3], flat * [1, 1, 0.1])
+    return xyz + draw.normal(size=(count, 1, 3)), part
+
+
+SMALL: dict[str, Any] = {"num_points": 24, "k": 4, "emb_dims": 16, "batch_size": 8, **QUICK}
+
+
+def test_the_points_of_clouds_are_labelled(here: Path, cli: Cli) -> None:
+    xyz, part = parts_of_clouds(48, 30, 0)
+    label = np.where(np.arange(30) < 2, -1, part)  # unknown
+    data = {"test_fraction": 0.25, "num_cells": 1, **SMALL}
+    searched = sgas_gcn.search((xyz, label), **SEARCH, **data)
+    trained = sgas_gcn.train(searched, epochs=12, learning_rate=0.05, **data)
+    figures = trained.evaluate()
+    assert figures["samples"] == 12 and figures["mean_iou"] > 0.85
+    assert figures["mean_iou"] <= figures["accuracy"]
+    for points in (20, 24, 100):  # fewer than in training, as many, and several parts of it
+        asked, truth = parts_of_clouds(3, points, points)
+        found = trained.predict(asked)
+        assert [len(each) for each in found] == [points] * 3
+        assert (np.stack(found) == truth).mean() > 0.9
+        assert trained.predict_proba(asked[0]).shape == (points, 2)
+    own = trained.config["run"]["dataset"]
+    family = sgas_gcn.family.FAMILY
+    content = family.check_folder(own, "auto")
+    assert content["labels_of"] == "points" and not content["problems"]
+    assert [c["train"] for c in content["classes"]] == [int((label == c).sum()) for c in (0, 1)]
+    rows = cli("predict", str(trained.folder), own, "--out", "p.csv", family=family)
+    with open("p.csv") as file:
+        lines = list(csv.DictReader(file))
+    assert rows.status == 0 and len(lines) == 12 * 24
+    drawn = [
+        int(line["point"]) for line in lines[:24]
+    ]  # numbers in the data, of which 24 are taken
+    assert drawn == sorted(set(drawn)) and drawn[-1] < 30
+    known = [line for line in lines if line["true"]]
+    accuracy = np.mean([line["true"] == line["predicted"] for line in known])
+    assert len(known) < len(lines) and accuracy == pytest.approx(figures["accuracy"], abs=1e-6)
+    page = (trained.folder / "report.html").read_text()
+    assert "IoU" in page and f"{len(known):,} points" in page
+    trained.export("net.py")
+    with pytest.raises(InputError, match="does not predict one class a sample"):
+        sgas_gcn.PointCloudClassifier.from_run(trained)
+    with pytest.raises(InputError, match=r"labels of points.*search and train"):
+        sgas_gcn.PointCloudClassifier().fit(xyz, label)
+    with pytest.raises(InputError, match="auxiliary"):
+        sgas_gcn.train(searched, epochs=1, auxiliary=True, **data)
+
+
+def test_points_keep_their_labels_where_they_are_drawn_or_augmented(tmp_path: Path) -> None:
+    xyz = np.random.default_rng(0).normal(size=(6, 20, 3))
+    names = np.where(xyz[..., 0] > 0, "right", "left")
+    for split in ("train", "test"):
+        np.savez(tmp_path / f"{split}.npz", points=xyz, label=names)
+    options = PointDataConfig(resample=True)
+    task = open_task(RunConfig(dataset=str(tmp_path)), PointModelConfig(num_points=8, k=2), options)
+    assert task.classes == ("left", "right")
+    for part in (task.training_part(CPU), task.test_part(CPU)):
+        for generator in (None, torch.Generator().manual_seed(0)):
+            clouds, targets = part.batch(torch.tensor([4, 1]), generator)
+            moved = clouds[..., 0] - torch.from_numpy(xyz[[4, 1], :, 0].mean(1, keepdims=True))
+            assert targets.shape == (16,) and clouds.shape == (2, 8, 3)
+            if generator is None:
+                assert torch.equal(clouds[..., 0].flatten() > 0, targets == 1)
+            else:  # scaled and shifted along x: still in the same order
+                low, high = (moved.flatten()[targets == c].view(-1) for c in (0, 1))
+                assert len(low) + len(high) == 16
+    points = task.test_part(CPU).row_names(2)
+    assert len(points) == 8 and all(name[0] == "2" for name in points)
+
+
+def test_intersection_over_union_is_that_of_its_definition() -> None:
+    labels = ClassOfPoints()
+    truth, guess = torch.tensor([0, 0, 1, 2, 2, -1]), torch.tensor([0, 1, 1, 2, 0, 1])
+    wanted = {"mean_iou": (1 / 3 + 1 / 2 + 1 / 2) / 3, "accuracy": 3 / 5}
+    figures = labels.metrics(guess, truth)
+    assert {name: figures[name] for name in wanted} == pytest.approx(wanted)
+    logits = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(labels.loss(logits, truth), OneClass().loss(logits[:5], truth[:5]))
+    assert labels.loss(logits, torch.full((6,), -1)) == 0
+    assert isinstance(restored(kept(labels)), ClassOfPoints)
 
 
 def test_figures_of_numbers_are_in_the_users_units() -> None:
