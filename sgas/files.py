@@ -4,7 +4,8 @@ An OSError of what stands here names the file that was meant.
 
 A folder of results may have a file of seals: the SHA-256 of each file's content by name. It is
 written before the files are, with that of the content before too, and after them without: whenever
-a process ends, each of them is one of those that are named. What is none was damaged later.
+a process ends, each of them is one of those that are named. What is none was damaged later. Under
+its own name it has the hash of its other entries.
 """
 
 from __future__ import annotations
@@ -145,11 +146,11 @@ def write_sealed(folder: Path, contents: Mapping[str, bytes]) -> None:
     for name, content in contents.items():
         path = folder / name
         seals[name] = [_hash(content), *([_hash(path.read_bytes())] if path.exists() else [])]
-    write_text(folder / SEALS, json.dumps(seals, indent=1) + "\n")
+    _write_seals(folder, seals)
     for name, content in contents.items():
         write_bytes(folder / name, content)
         del seals[name][1:]
-    write_text(folder / SEALS, json.dumps(seals, indent=1) + "\n")
+    _write_seals(folder, seals)
 
 
 def read_sealed(path: Path) -> bytes:
@@ -170,13 +171,32 @@ def read_sealed(path: Path) -> bytes:
 
 
 def read_seals(folder: Path) -> dict[str, list[str]]:
-    """The hashes by file; empty where a folder has none, as those of earlier versions."""
+    """The hashes by file; empty where a folder has none, as those of earlier versions.
+
+    RunError where they are not those that were written.
+    """
     try:
-        return decode((folder / SEALS).read_bytes(), dict[str, list[str]])
+        seals = decode((folder / SEALS).read_bytes(), dict[str, list[str]])
+        own = seals.pop(SEALS, None)  # none where an earlier version wrote them
+        if own not in (None, _seal_of(seals)):
+            raise ValueError("it is not what was written there (SHA-256)")
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise RunError(f"{folder / SEALS} is damaged: {error}") from None
+        raise RunError(
+            f"{folder / SEALS} is damaged: {error}; take it from a copy, or delete it to go on "
+            "without: what else is damaged is then not told"
+        ) from None
+    return seals
+
+
+def _write_seals(folder: Path, seals: Mapping[str, list[str]]) -> None:
+    text = json.dumps({**seals, SEALS: _seal_of(seals)}, indent=1)
+    write_text(folder / SEALS, text + "\n")
+
+
+def _seal_of(seals: Mapping[str, list[str]]) -> list[str]:
+    return [_hash(json.dumps(seals).encode())]
 
 
 def _hash(content: bytes) -> str:

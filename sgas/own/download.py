@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,24 +21,37 @@ CHUNK = 1 << 20  # bytes
 TIMEOUT = 30  # seconds without an answer
 
 
-def checksum_of(path: Path, algorithm: str = "sha256") -> str:
-    """The checksum of a file by an algorithm of `hashlib`, as `sha256:…`; reads it in pieces."""
-    # Published checksums are often MD5: good against damage, and nobody's security rests on it.
-    digest = hashlib.new(algorithm, usedforsecurity=False)
+@dataclass(frozen=True)
+class Sha256:
+    """The published SHA-256 of a file, in hexadecimal digits."""
+
+    digits: str
+
+    def __str__(self) -> str:
+        return f"sha256:{self.digits}"
+
+
+@dataclass(frozen=True)
+class FirstSeen:
+    """Nobody publishes the SHA-256 of a file: the one that it has when first opened holds then."""
+
+
+def checksum_of(path: Path) -> Sha256:
+    """The SHA-256 of a file, which is read in pieces."""
+    digest = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
-    return f"{algorithm}:{digest.hexdigest()}"
+    return Sha256(digest.hexdigest())
 
 
-def download(url: str, path: Path, checksum: str | None = None, hint: str = "") -> Path:
+def download(url: str, path: Path, known: Sha256 | FirstSeen, hint: str = "") -> Path:
     """`path`, holding what `url` offers; returns at once where the file is there already.
 
-    What has arrived lies in `path` + ".part" until it is complete and, where `checksum` is given
-    ("sha256:…" or "md5:…"), agrees with it; the next call asks for the rest. Where no checksum is
-    given, that of the first call holds for all later ones. Two processes do not
+    What has arrived lies in `path` + ".part" until it is complete and has the hash that is known;
+    the next call asks for the rest. What is there is compared at each call. Two processes do not
     download the same file at once. DataError where the network, the server, the disk or the
-    checksum fails: it says which file to put where, followed by `hint`.
+    hash fails: it says which file to put where, followed by `hint`.
     """
     advice = f"put the file {path.name} into {path.parent.resolve()} and run the command again"
     advice = f"{advice}; {hint}" if hint else advice
@@ -53,41 +67,47 @@ def download(url: str, path: Path, checksum: str | None = None, hint: str = "") 
                     f"{option('data_root')} where you may write"
                 ) from None
             with _alone(path.with_name(f".{path.name}.lock")):
-                _complete(url, path, checksum, advice)
+                _complete(url, path, known, advice)
     except (OSError, http.client.HTTPException) as error:
         reason = str(getattr(error, "reason", "") or error) or type(error).__name__
         raise DataError(f"cannot download {url} ({reason}): {advice}") from error
-    if wrong := _wrong_checksum(path, checksum or _first_seen(path)):
-        kept = "" if checksum else f" and {_kept(path).name}"
+    return compared(path, known)
+
+
+def compared(path: Path, known: Sha256 | FirstSeen) -> Path:
+    """`path`, a file of a named data set that is there; DataError where its hash is another."""
+    first = isinstance(known, FirstSeen)
+    if wrong := _wrong_checksum(path, _first_seen(path) if first else known):
+        kept = f" and {_kept(path).name}" if first else ""
         raise DataError(f"{path} {wrong}: delete it{kept} and run the command again")
     return path
 
 
-def _first_seen(path: Path) -> str | None:
-    """The checksum that a file had when it was first opened, kept beside it; None: not kept.
+def _first_seen(path: Path) -> Sha256 | FirstSeen:
+    """The hash that a file had when it was first opened, kept beside it.
 
-    It stands in where none is published: what changes later is not taken for what was downloaded.
+    FirstSeen where it cannot be kept. What changes later is not taken for what was downloaded.
     """
     beside = _kept(path)
     try:
         if not beside.exists():
             write_text(beside, f"{checksum_of(path)}\n")
-        return beside.read_text(encoding="ascii").strip()
+        return Sha256(beside.read_text(encoding="ascii").strip().removeprefix("sha256:"))
     except (OSError, UnicodeDecodeError):  # a folder of others, to read alone
-        return None
+        return FirstSeen()
 
 
 def _kept(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
 
 
-def _complete(url: str, path: Path, checksum: str | None, advice: str) -> None:
+def _complete(url: str, path: Path, known: Sha256 | FirstSeen, advice: str) -> None:
     """Downloads `path`, unless another process has while this one waited."""
     if path.exists():
         return
     part = path.with_name(path.name + ".part")
     _fetch(url, part)
-    if wrong := _wrong_checksum(part, checksum):
+    if wrong := _wrong_checksum(part, known):
         part.unlink()
         raise DataError(f"what came from {url} {wrong}: {advice}")
     _kept(path).unlink(missing_ok=True)  # of a file that was here before
@@ -103,14 +123,11 @@ def _alone(lock: Path) -> Iterator[None]:
         yield
 
 
-def _wrong_checksum(path: Path, checksum: str | None) -> str | None:
-    """What is wrong with a file's checksum, or None; None also where no checksum is known."""
-    if checksum is None:
+def _wrong_checksum(path: Path, known: Sha256 | FirstSeen) -> str | None:
+    """What is wrong with a file's hash, or None; None also where no hash is known."""
+    if isinstance(known, FirstSeen) or (actual := checksum_of(path)) == known:
         return None
-    actual = checksum_of(path, checksum.partition(":")[0])
-    if actual == checksum.lower():
-        return None
-    return f"has the checksum {actual}, expected is {checksum}"
+    return f"has the checksum {actual}, expected is {known}"
 
 
 def _fetch(url: str, part: Path) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import msgspec
 import torch
 from torch import Tensor, nn
 
@@ -220,6 +221,7 @@ class Loop:
             **end.figures,
             "seconds": round(self.seconds, 3),
         }
+        require_finite_lines(epoch, metrics, end.records)
         self.run.add_epoch(metrics, end.records, end.genotype)
         for line in end.news:
             self.run.log(f"epoch {shown_epoch(epoch)}: {line}")
@@ -367,6 +369,26 @@ def require_finite_state(epoch: int, network: nn.Module) -> None:
     if wrong:
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise _diverged(epoch, f"{wrong[0]}{more} left the range of numbers")
+
+
+def require_finite_lines(
+    epoch: int, metrics: Mapping[str, Any], records: Sequence[EpochRecord]
+) -> None:
+    """SgasError where a number that is to be written is none: nobody could read the line again."""
+    lines = [("", metrics), *((f" of the {r.cell} cell", msgspec.to_builtins(r)) for r in records)]
+    for of, line in lines:
+        wrong = [name for name, value in line.items() if not _is_finite(value)]
+        if wrong:
+            raise _diverged(epoch, f"{wrong[0]}{of} left the range of numbers")
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether all numbers in lists and mappings are finite."""
+    if isinstance(value, Mapping):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _diverged(epoch: int, what: str) -> SgasError:

@@ -18,10 +18,10 @@ import numpy as np
 
 from sgas.data import LabelledArrays
 from sgas.errors import DataError
-from sgas.own.download import download
+from sgas.own.download import FirstSeen, Sha256, compared, download
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
-CHECKSUM = "sha256:c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
+CHECKSUM = Sha256("c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd")
 ARCHIVE, FOLDER = "cifar-10-binary.tar.gz", "cifar-10-batches-bin"
 # fmt: off
 CLASSES = (
@@ -68,7 +68,7 @@ def _unpacked(folder: Path, names: tuple[str, ...]) -> Iterator[tuple[str, bytes
         path = folder / name
         try:
             _check_size(path, name, path.stat().st_size)
-            yield name, path.read_bytes()
+            yield name, compared(path, FirstSeen()).read_bytes()
         except OSError as error:
             raise DataError(
                 f"cannot read {path} ({error.strerror}): put all of {ARCHIVE} there, or take "

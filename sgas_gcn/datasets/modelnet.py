@@ -24,7 +24,7 @@ import numpy as np
 from sgas.data import LabelledArrays, stream_seed
 from sgas.errors import DataError, option
 from sgas.files import write_atomically
-from sgas.own.download import checksum_of, download
+from sgas.own.download import Sha256, checksum_of, download
 from sgas.own.npz import read_array, read_headers
 from sgas_gcn.datasets.surface import sample_surface, unit_sphere
 
@@ -34,8 +34,8 @@ SEED = 0
 
 # Of the archives, as several projects publish them.
 CHECKSUMS = {
-    10: "sha256:9d8679435fc07d1d26f13009878db164a7aa8ea5e7ea3c8880e42794b7307d51",
-    40: "sha256:42dc3e656932e387f554e25a4eb2cc0e1a1bd3ab54606e2a9eae444c60e536ac",
+    10: Sha256("9d8679435fc07d1d26f13009878db164a7aa8ea5e7ea3c8880e42794b7307d51"),
+    40: Sha256("42dc3e656932e387f554e25a4eb2cc0e1a1bd3ab54606e2a9eae444c60e536ac"),
 }
 
 # fmt: off
@@ -130,7 +130,7 @@ def _draw_clouds(num_classes: int, split: str, path: Path, stored: Path) -> None
                 points=points,
                 label=labels,
                 classes=np.array(classes),
-                archive_checksum=np.array(checksum_of(path)),
+                archive_checksum=np.array(str(checksum_of(path))),
             ),
         )
     except OSError as error:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from sgas.errors import DataError
-from sgas.own.download import download
+from sgas.own.download import FirstSeen, download
 from sgas_gcn.datasets.graph_arrays import GraphArrays, GraphSplit
 
 URL = "https://github.com/kimiyoung/planetoid/raw/master/data"
@@ -42,7 +42,7 @@ def load_planetoid(name: str, split: str, data_root: Path) -> GraphSplit:
     folder = data_root / name / "raw"
     paths = {file: folder / f"ind.{name.lower()}.{file}" for file in FILES}
     for path in paths.values():
-        download(f"{URL}/{path.name}", path)
+        download(f"{URL}/{path.name}", path, FirstSeen())
     try:
         x, labels, edges, nodes = _read(paths, SIZES[name])
     except Exception as error:  # whatever a damaged file leads NumPy and SciPy to

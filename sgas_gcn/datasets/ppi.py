@@ -22,7 +22,7 @@ import numpy as np
 
 from sgas.errors import DataError
 from sgas.files import decode
-from sgas.own.download import download
+from sgas.own.download import FirstSeen, compared, download
 from sgas_gcn.datasets.graph_arrays import GraphArrays, GraphSplit
 
 URL = "https://data.dgl.ai/dataset/ppi.zip"
@@ -66,8 +66,8 @@ def _read(folder: Path, part: str) -> list[bytes]:
     """The contents of a part's files: unpacked ones, or those in the archive."""
     names = [f"{part}_{file}" for file in FILES]
     if all((folder / "raw" / name).exists() for name in names):
-        return [(folder / "raw" / name).read_bytes() for name in names]
-    with zipfile.ZipFile(download(URL, folder / "ppi.zip")) as members:
+        return [compared(folder / "raw" / name, FirstSeen()).read_bytes() for name in names]
+    with zipfile.ZipFile(download(URL, folder / "ppi.zip", FirstSeen())) as members:
         inside = {Path(name).name: name for name in members.namelist()}
         return [members.read(inside[name]) for name in names]
 

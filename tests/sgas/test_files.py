@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,15 @@ from toy_family import SPACE
 
 from sgas.cells.genotype import CellGene, EdgeGene, Genotype
 from sgas.errors import RunError, SgasError
-from sgas.files import make_folder, no_link, read_sealed, write_atomically, write_sealed, write_text
+from sgas.files import (
+    SEALS,
+    make_folder,
+    no_link,
+    read_sealed,
+    write_atomically,
+    write_sealed,
+    write_text,
+)
 from sgas.options import read_yaml
 from sgas.running.runs import (
     Run,
@@ -123,6 +132,18 @@ def test_what_changed_after_it_was_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"1")  # what was there before, too
     with pytest.raises(RunError, match=r"a is damaged: it is not what .*; whole are b$"):
         read_sealed(tmp_path / "a")
+
+
+def test_seals_are_sealed_themselves(tmp_path: Path) -> None:
+    write_sealed(tmp_path, {"a": b"1", "b": b"1"})
+    seals = tmp_path / SEALS
+    whole = seals.read_bytes()
+    for at in range(whole.index(f'"{SEALS}"'.encode())):
+        seals.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with pytest.raises(RunError, match=f"{SEALS} is damaged: .*; take it from a copy, or"):
+            read_sealed(tmp_path / "a")
+    seals.write_text(json.dumps({"a": json.loads(whole)["a"]}))  # as earlier versions wrote them
+    assert read_sealed(tmp_path / "a") == b"1"
 
 
 @pytest.mark.parametrize("ended_at", range(5))

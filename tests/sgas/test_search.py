@@ -210,6 +210,18 @@ def test_a_network_that_gives_no_numbers_is_not_recorded(
     assert loop.run.metrics == []
 
 
+def test_scores_that_are_no_numbers_are_not_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = make()
+    endless = {kind: alphas + math.inf for kind, alphas in search._alphas().items()}
+    monkeypatch.setattr(search, "_alphas", lambda: endless)
+    loop = loop_of(search, tmp_path)
+    with pytest.raises(SgasError, match="alphas of the normal cell left the range of numbers"):
+        loop.execute()
+    assert loop.run.metrics == loop.run.records == []
+
+
 def test_two_processes_cannot_write_one_run(tmp_path: Path) -> None:
     facts = RunFacts("toy", "search", {}, {}, {}, {}, {}, {})
     run = Run.create(tmp_path / "run", msgspec.to_builtins(facts))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import tarfile
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from sgas.data import LabelledArrays
 from sgas.errors import DataError
+from sgas.own.download import checksum_of
 from sgas_cnn.datasets import cifar10, load_images
 
 pytestmark = pytest.mark.usefixtures("no_network")
@@ -48,8 +48,7 @@ def few_records(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def bless(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes an archive the published one by its checksum."""
-    digest = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-    monkeypatch.setattr(cifar10, "CHECKSUM", f"md5:{digest}")
+    monkeypatch.setattr(cifar10, "CHECKSUM", checksum_of(path))
 
 
 @pytest.fixture
@@ -106,12 +105,12 @@ def test_no_network_says_which_file_to_put_where(tmp_path: Path) -> None:
 
 def test_another_archive_is_refused_by_its_checksum(archive: Path, tmp_path: Path) -> None:
     archive.write_bytes(archive.read_bytes()[:-1])
-    with pytest.raises(DataError, match=r"has the checksum md5:.* delete it"):
+    with pytest.raises(DataError, match=r"has the checksum sha256:.* delete it"):
         load(tmp_path)
 
 
 def test_the_published_checksum_is_asked_for() -> None:
-    assert cifar10.CHECKSUM.startswith("sha256:c4a38c50a1bc5f3a")
+    assert str(cifar10.CHECKSUM).startswith("sha256:c4a38c50a1bc5f3a")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sgas.errors import DataError
-from sgas.own.download import checksum_of, download
+from sgas.own.download import Sha256, checksum_of, download
 from sgas_gcn.datasets import load_points, modelnet
 from sgas_gcn.datasets.modelnet import CLASSES, parse_off
 
@@ -49,8 +49,8 @@ def write_archive(path: Path, **changed: str | None) -> None:
 def any_archive(monkeypatch: pytest.MonkeyPatch) -> None:
     """An archive that is there passes for the published one."""
 
-    def there(url: str, path: Path, checksum: str) -> Path:
-        return path if path.exists() else download(url, path, checksum)
+    def there(url: str, path: Path, known: Sha256) -> Path:
+        return path if path.exists() else download(url, path, known)
 
     monkeypatch.setattr(modelnet, "download", there)
 
@@ -88,7 +88,7 @@ def test_kept_clouds_are_whole_centred_and_have_normals(archive: Path, tmp_path:
         points, label = kept["points"].astype(np.float64), kept["label"]
         assert kept["points"].dtype == np.float16
         assert points.shape == (20, 2048, 6)
-        assert kept["archive_checksum"] == checksum_of(archive)
+        assert kept["archive_checksum"] == str(checksum_of(archive))
     np.testing.assert_allclose(points[..., :3].mean(axis=1), 0, atol=1e-3)
     np.testing.assert_allclose(np.linalg.norm(points[..., :3], axis=-1).max(axis=1), 1, atol=1e-3)
     np.testing.assert_allclose(np.linalg.norm(points[..., 3:], axis=-1), 1, atol=1e-3)

@@ -23,7 +23,7 @@ from sgas.errors import DataError, SgasError
 from sgas.files import SEALS, csv_text
 from sgas.native.library import _own_folder
 from sgas.options import read_yaml
-from sgas.own.download import download
+from sgas.own.download import FirstSeen, download
 from sgas.running import runs
 from sgas.studies.study import read_study
 from sgas_gcn.datasets.folder import describe_folder
@@ -218,13 +218,13 @@ def downloads(bench: Bench, place: Path) -> None:
     for name in (".data.lock", "data.part"):
         (place / name).symlink_to(victim)
         with contextlib.suppress(DataError):
-            download("http://127.0.0.1:9/data", path)
+            download("http://127.0.0.1:9/data", path, FirstSeen())
         require(victim.read_text() == "as it was", f"{name} was followed")
         (place / name).unlink(missing_ok=True)
     path.write_text("first")
-    download("http://127.0.0.1:9/data", path)
+    download("http://127.0.0.1:9/data", path, FirstSeen())
     path.write_text("second")
-    line = _refused(lambda: download("http://127.0.0.1:9/data", path))
+    line = _refused(lambda: download("http://127.0.0.1:9/data", path, FirstSeen()))
     require("checksum" in line, line)
 
 

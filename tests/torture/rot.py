@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sgas.errors import SgasError
+from sgas.files import SEALS, read_seals
 from sgas.running.runs import (
     read_checkpoint,
     read_config,
@@ -34,6 +35,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "checkpoint.previous.pt": lambda run: _told(read_checkpoint(run / "checkpoint.previous.pt")),
     "study.json": read_info,
     "manifest.json": read_manifest,
+    SEALS: lambda folder: {n: h for n, h in read_seals(folder).items() if (folder / n).exists()},
 }
 
 
@@ -69,7 +71,7 @@ def folders(bench: Bench) -> list[Kept]:
 
 def _kept(folder: Path) -> Kept:
     names = [name for name in READERS if (folder / name).exists()]
-    contents = {name: (folder / name).read_bytes() for name in [*names, "seals.json"]}
+    contents = {name: (folder / name).read_bytes() for name in names}
     return Kept(folder, contents, {name: _said(name, folder) for name in names})
 
 
@@ -119,7 +121,7 @@ def check(bench: Bench, case: int, seed: int) -> None:
         return
     (kept.folder / name).write_bytes(content)
     try:
-        for reader in kept.whole if name == "seals.json" else [name]:
+        for reader in kept.whole if name == SEALS else [name]:
             try:
                 said = _said(reader, kept.folder)
             except SgasError as error:

@@ -153,6 +153,7 @@ MUTANTS = [
         400,
     ),
     Mutant(FILES, "_hash(content) in seals[path.name]", "len(content) > 0", "rot", 400),
+    Mutant(FILES, "if own not in (None, _seal_of(seals)):", "if False:", "rot", 400),
     Mutant(
         RUNS,
         "    if content[-SEAL_LENGTH:] != _seal(sealed):\n        return None\n",
@@ -230,6 +231,7 @@ MUTANTS = [
         "hostile",
         10,
     ),
+    Mutant(LOOP, "        require_finite_lines(epoch, metrics, end.records)\n", "", "numbers", 40),
     # What fails, who stops, who writes.
     Mutant(
         FILES,
