@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sgas_gcn.csr import GraphNeighbors
+from sgas_gcn.sparse import Features, SparseRows
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +64,14 @@ class GraphBatch:
     def with_features(self, x: Tensor) -> GraphBatch:
         """The same graphs with other features `[N, D]`."""
         return replace(self, x=x)
+
+    @cached_property
+    def features(self) -> Features:
+        """`x`, on the CPU as sparse rows where nearly all of it is 0."""
+        if self.x.device.type != "cpu" or self.x.requires_grad:
+            return self.x
+        sparse = SparseRows.of(self.x)
+        return self.x if sparse is None else sparse
 
     def answers(self, rows: Tensor) -> Tensor:
         """The rows `[R, …]` of the asked nodes out of `[N, …]`."""

@@ -33,10 +33,12 @@ from sgas.cells.genotype import Genotype
 from sgas.cells.space import NONE, SearchSpace
 from sgas_gcn.cells import DropPath, drop_clouds
 from sgas_gcn.config import NASBENCHGRAPH_SPACE, NasBenchGraphConfig
+from sgas_gcn.constants import EPS
 from sgas_gcn.csr import GraphNeighbors
 from sgas_gcn.graph_batch import GraphBatch
 from sgas_gcn.ops.nasbenchgraph import NASBENCHGRAPH_TABLE, NodeOperation, Skip
 from sgas_gcn.ops.operation import BatchNorm
+from sgas_gcn.sparse import dense, drop, linear
 
 KIND = "normal"
 OperationTable = Mapping[str, Callable[[int, int], NodeOperation]]
@@ -53,8 +55,16 @@ class Activated(nn.Module):
     def forward(self, x: Tensor, neighbors: GraphNeighbors) -> Tensor:
         """The output `[N, C]` for a node `[N, C]`, or for the features `[N, I]`."""
         if self.norm is not None:
-            x = self.dropout(F.relu(self.norm(x)))
+            x = drop(F.relu(_normed(self.norm, x)), self.dropout)
         return self.operation(x, neighbors)
+
+
+def _normed(norm: BatchNorm, x: Tensor) -> Tensor:
+    """`norm(x)` by torch's own kernel, where there is a variance."""
+    if len(x) < 2:
+        return cast("Tensor", norm(x))
+    parameters = norm.weight, norm.bias, norm.running_mean, norm.running_var
+    return torch.batch_norm(x, *parameters, norm.training, norm.momentum, EPS, False)
 
 
 class NodeCell(nn.Module):
@@ -215,9 +225,11 @@ class NasBenchGraphBody(nn.Module):
         drop_path: DropPath | None = None,
     ) -> Tensor:
         """The logits; `weights` and `drop_path` are the cell's, `shares` those of its leaves."""
-        x = self.pre(self.dropout(batch.x))
+        x = drop(batch.features, self.dropout)
+        if isinstance(self.pre, nn.Linear):
+            x = linear(x, self.pre.weight, self.pre.bias)
         states = self.cells[0](x, batch.neighbors, weights, drop_path)
-        asked = {state: batch.answers(states[state]) for state in range(1, len(states))}
+        asked = {leaf: batch.answers(dense(states[leaf])) for leaf in self.leaves.running}
         return self.post(self.leaves(asked, shares or {}))
 
 

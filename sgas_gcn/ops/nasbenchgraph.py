@@ -1,5 +1,9 @@
 """The operations on the nodes of NAS-Bench-Graph's cells: operators of PyTorch Geometric.
 
+Their definitions, parameters and first values are PyG's. All but `gat` are sums of terms P (x Wᵀ),
+P a fixed matrix of the graph, so that they are computed with the product first: features are wider
+than channels and may be sparse, and no tensor of edges is made.
+
 Source: Qin et al., "NAS-Bench-Graph: Benchmarking Graph Neural Architecture Search", NeurIPS 2022,
 section 3.1, and the settings of the operators in the code that comes with it. What stands before
 an operation (norm, ReLU, dropout) is the cell's. Dimensions: N nodes, I and C channels.
@@ -8,9 +12,9 @@ an operation (norm, ReLU, dropout) is the cell's. Dimensions: N nodes, I and C c
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch_geometric.nn import (
     ARMAConv,
@@ -23,7 +27,10 @@ from torch_geometric.nn import (
 )
 
 from sgas_gcn.config import GAT_HEADS
-from sgas_gcn.csr import GraphNeighbors
+from sgas_gcn.constants import LEAKY_SLOPE
+from sgas_gcn.csr import CsrGraph, GraphNeighbors
+from sgas_gcn.fused.sums import attention_sum, neighbor_sum
+from sgas_gcn.sparse import Features, dense, linear
 
 
 class NodeOperation(nn.Module):
@@ -38,7 +45,7 @@ class NodeOperation(nn.Module):
         super().__init__()
         self.in_channels, self.channels = in_channels, channels
 
-    def forward(self, x: Tensor, neighbors: GraphNeighbors) -> Tensor:
+    def forward(self, x: Features, neighbors: GraphNeighbors) -> Any:
         """The output `[N, C]` for features `x` `[N, I]`."""
         raise NotImplementedError
 
@@ -46,9 +53,9 @@ class NodeOperation(nn.Module):
 class Zero(NodeOperation):
     """0."""
 
-    def forward(self, x: Tensor, neighbors: GraphNeighbors) -> Tensor:
+    def forward(self, x: Features, neighbors: GraphNeighbors) -> Tensor:
         """The output `[N, C]`."""
-        return x.new_zeros(len(x), self.channels)
+        return dense(x).new_zeros(len(x), self.channels)
 
 
 class Skip(NodeOperation):
@@ -56,7 +63,7 @@ class Skip(NodeOperation):
 
     skips = True
 
-    def forward(self, x: Tensor, neighbors: GraphNeighbors) -> Tensor:
+    def forward(self, x: Features, neighbors: GraphNeighbors) -> Features:
         """The output `[N, I]`."""
         return x
 
@@ -68,48 +75,203 @@ class Linear(NodeOperation):
         super().__init__(in_channels, channels)
         self.lin = nn.Linear(in_channels, channels)
 
-    def forward(self, x: Tensor, neighbors: GraphNeighbors) -> Tensor:
+    def forward(self, x: Features, neighbors: GraphNeighbors) -> Tensor:
         """The output `[N, C]`."""
-        return self.lin(x)
+        return linear(x, self.lin.weight, self.lin.bias)
+
+
+Propagate = Callable[[Tensor, GraphNeighbors], Tensor]
+
+
+def itself(x: Tensor, neighbors: GraphNeighbors) -> Tensor:
+    """x."""
+    return x
+
+
+def total(x: Tensor, neighbors: GraphNeighbors) -> Tensor:
+    """A x, A the edges as they are."""
+    return neighbor_sum(x, neighbors.edges)
+
+
+def average(x: Tensor, neighbors: GraphNeighbors) -> Tensor:
+    """D⁻¹ A x; 0 for nodes without edges."""
+    return neighbor_sum(x, neighbors.edges) / neighbors.edges.degrees.clamp(min=1)
+
+
+def with_self(x: Tensor, neighbors: GraphNeighbors) -> Tensor:
+    """A x + x."""
+    return neighbor_sum(x, neighbors.edges) + x
+
+
+def symmetric(x: Tensor, neighbors: GraphNeighbors) -> Tensor:
+    """D^-1/2 A D^-1/2 x."""
+    return _scaled_sum(x, neighbors.edges, neighbors.edges.degrees)
+
+
+def symmetric_with_self(x: Tensor, neighbors: GraphNeighbors) -> Tensor:
+    """D^-1/2 A D^-1/2 x with self-loops renewed."""
+    return _scaled_sum(x, neighbors.with_self, neighbors.with_self.degrees)
+
+
+def laplacian(x: Tensor, neighbors: GraphNeighbors) -> Tensor:
+    """L x - x = -D^-1/2 A D^-1/2 x without self-loops; D counts the edges that leave a node."""
+    graph = neighbors.with_self
+    degrees = graph.out_offsets.diff().unsqueeze(1) - 1
+    return x * (degrees > 0) / degrees.clamp(min=1) - _scaled_sum(x, graph, degrees)
+
+
+def _scaled_sum(x: Tensor, graph: CsrGraph, degrees: Tensor) -> Tensor:
+    """D^-1/2 A D^-1/2 x for degrees `[N, 1]`, 0 for those of 0."""
+    share = degrees.to(x.dtype).rsqrt().masked_fill(degrees == 0, 0)
+    return share * neighbor_sum(share * x, graph)
 
 
 class Convolution(NodeOperation):
-    """An operator of PyTorch Geometric that `make` makes for the numbers of channels."""
+    """An operator of PyTorch Geometric, `conv`: its definition, which holds its parameters."""
 
-    def __init__(
-        self, in_channels: int, channels: int, make: Callable[[int, int], nn.Module]
-    ) -> None:
+    def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__(in_channels, channels)
-        self.conv = make(in_channels, channels)
+        self.conv: Any = self.operator(in_channels, channels)
 
-    def forward(self, x: Tensor, neighbors: GraphNeighbors) -> Tensor:
+    def operator(self, in_channels: int, channels: int) -> nn.Module:
+        """The operator, fresh."""
+        raise NotImplementedError
+
+
+class Propagation(Convolution):
+    """Σ_k P_k (x W_kᵀ) + b."""
+
+    propagated: ClassVar[tuple[Propagate, ...]]
+
+    def weights(self) -> tuple[list[Tensor], Tensor]:
+        """The W_k `[C, I]`, and b `[C]`."""
+        raise NotImplementedError
+
+    def forward(self, x: Features, neighbors: GraphNeighbors) -> Tensor:
         """The output `[N, C]`."""
-        return self.conv(x, neighbors.edges.edge_index)
+        weights, bias = self.weights()
+        products = linear(x, torch.cat(weights)).chunk(len(weights), 1)
+        terms = zip(self.propagated, products, strict=True)
+        parts = [propagate(product, neighbors) for propagate, product in terms]
+        return sum(parts[1:], start=parts[0]) + bias
 
 
-def _gat(in_channels: int, channels: int) -> nn.Module:
-    return GATConv(in_channels, channels // GAT_HEADS, heads=GAT_HEADS)
+class GCN(Propagation):
+    """Kipf and Welling, ICLR 2017."""
+
+    propagated = (symmetric_with_self,)
+
+    def operator(self, in_channels: int, channels: int) -> nn.Module:
+        """The operator, fresh."""
+        return GCNConv(in_channels, channels)
+
+    def weights(self) -> tuple[list[Tensor], Tensor]:
+        """W, b."""
+        return [self.conv.lin.weight], self.conv.bias
 
 
-def _gin(in_channels: int, channels: int) -> nn.Module:
-    return GINConv(nn.Linear(in_channels, channels))
+class GIN(Propagation):
+    """Xu et al., ICLR 2019, with a linear layer."""
+
+    propagated = (with_self,)
+
+    def operator(self, in_channels: int, channels: int) -> nn.Module:
+        """The operator, fresh."""
+        return GINConv(nn.Linear(in_channels, channels))
+
+    def weights(self) -> tuple[list[Tensor], Tensor]:
+        """W, b."""
+        return [self.conv.nn.weight], self.conv.nn.bias
 
 
-def _arma(in_channels: int, channels: int) -> nn.Module:
-    conv = ARMAConv(in_channels, channels)
-    del conv.weight  # of later layers of its stack, of which there are none
-    return conv
+class Cheb(Propagation):
+    """Defferrard et al., NeurIPS 2016, of order 2."""
+
+    propagated = (itself, laplacian)
+
+    def operator(self, in_channels: int, channels: int) -> nn.Module:
+        """The operator, fresh."""
+        return ChebConv(in_channels, channels, K=2)
+
+    def weights(self) -> tuple[list[Tensor], Tensor]:
+        """W of the node and of the Laplacian, b."""
+        return [lin.weight for lin in self.conv.lins], self.conv.bias
+
+
+class SAGE(Propagation):
+    """Hamilton et al., NeurIPS 2017, by means."""
+
+    propagated = (average, itself)
+
+    def operator(self, in_channels: int, channels: int) -> nn.Module:
+        """The operator, fresh."""
+        return SAGEConv(in_channels, channels)
+
+    def weights(self) -> tuple[list[Tensor], Tensor]:
+        """W of the neighbours and of the node, b."""
+        return [self.conv.lin_l.weight, self.conv.lin_r.weight], self.conv.lin_l.bias
+
+
+class Graph(Propagation):
+    """Morris et al., AAAI 2019."""
+
+    propagated = (total, itself)
+
+    def operator(self, in_channels: int, channels: int) -> nn.Module:
+        """The operator, fresh."""
+        return GraphConv(in_channels, channels)
+
+    def weights(self) -> tuple[list[Tensor], Tensor]:
+        """W of the neighbours and of the node, b."""
+        return [self.conv.lin_rel.weight, self.conv.lin_root.weight], self.conv.lin_rel.bias
+
+
+class ARMA(Propagation):
+    """Bianchi et al., TPAMI 2021: one stack of one layer, and the ReLU of it."""
+
+    propagated = (symmetric, itself)
+
+    def operator(self, in_channels: int, channels: int) -> nn.Module:
+        """The operator, fresh."""
+        conv = ARMAConv(in_channels, channels)
+        del conv.weight  # of later layers of its stack, of which there are none
+        return conv
+
+    def weights(self) -> tuple[list[Tensor], Tensor]:
+        """W of the neighbours and of the node, b."""
+        conv = self.conv
+        return [conv.init_weight[0].t(), conv.root_weight[0, 0].t()], conv.bias.view(-1)
+
+    def forward(self, x: Features, neighbors: GraphNeighbors) -> Tensor:
+        """The output `[N, C]`."""
+        return super().forward(x, neighbors).relu()
+
+
+class GAT(Convolution):
+    """Veličković et al., ICLR 2018: heads side by side, with self-loops renewed."""
+
+    def operator(self, in_channels: int, channels: int) -> nn.Module:
+        """The operator, fresh."""
+        return GATConv(in_channels, channels // GAT_HEADS, heads=GAT_HEADS)
+
+    def forward(self, x: Features, neighbors: GraphNeighbors) -> Tensor:
+        """The output `[N, C]`."""
+        conv = self.conv
+        vectors = torch.stack([conv.att_dst.view(-1), conv.att_src.view(-1)])
+        h = linear(x, conv.lin.weight)
+        graph, slope = neighbors.with_self, LEAKY_SLOPE
+        return attention_sum(h, vectors, GAT_HEADS, graph, slope) + conv.bias
 
 
 NASBENCHGRAPH_TABLE: dict[str, Callable[[int, int], NodeOperation]] = {
     "none": Zero,
-    "gat": partial(Convolution, make=_gat),
-    "gcn": partial(Convolution, make=GCNConv),
-    "gin": partial(Convolution, make=_gin),
-    "cheb": partial(Convolution, make=partial(ChebConv, K=2)),
-    "sage": partial(Convolution, make=SAGEConv),
-    "arma": partial(Convolution, make=_arma),
-    "graph": partial(Convolution, make=GraphConv),
+    "gat": GAT,
+    "gcn": GCN,
+    "gin": GIN,
+    "cheb": Cheb,
+    "sage": SAGE,
+    "arma": ARMA,
+    "graph": Graph,
     "fc": Linear,
     "skip": Skip,
 }

@@ -15,12 +15,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from small_models import SPACES
+from torch import nn
 
 import sgas_gcn
 from sgas.cells.decisions import CellDecisions, Choice
 from sgas.cells.genotype import Genotype
 from sgas.errors import ConfigError, GenotypeError
 from sgas_gcn.config import NASBENCHGRAPH_OPERATIONS, NASBENCHGRAPH_SPACE, NasBenchGraphConfig
+from sgas_gcn.graph_batch import GraphBatch
 from sgas_gcn.nasbenchgraph import NasBenchGraphNetwork
 from sgas_gcn.nasbenchgraph_text import (
     NAMES,
@@ -31,6 +33,7 @@ from sgas_gcn.nasbenchgraph_text import (
     to_nasbenchgraph,
 )
 from sgas_gcn.ops.nasbenchgraph import NASBENCHGRAPH_TABLE
+from sgas_gcn.sparse import SparseRows, drop
 
 SMALL = SPACES["nasbenchgraph"]
 ALL_LINKS = list(itertools.product(range(1), range(2), range(3), range(4)))
@@ -172,6 +175,56 @@ def test_the_leaves_are_the_head_of_a_network_without_another(here: Path) -> Non
     assert len(second.leaves.bias) == 4
     cells = zip(first.cells.parameters(), second.cells.parameters(), strict=True)
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in cells)
+
+
+ORACLES = [op for op in NAMES if op not in ("fc", "skip")]
+
+
+@pytest.mark.parametrize("op", ORACLES)
+def test_operators_compute_what_pyg_s_do(op: str) -> None:
+    """On a directed graph with loops, edges twice and nodes without edges."""
+    torch.manual_seed(0)
+    edges = torch.cat([torch.randint(25, (2, 70)), torch.tensor([[3, 3, 4], [3, 3, 5]])], 1)
+    batch = GraphBatch.of_graph(torch.randn(30, 6, dtype=torch.float64), edges)
+    operation: Any = NASBENCHGRAPH_TABLE[op](6, 8).double()
+    weights = list(operation.parameters())
+    grad = torch.randn(30, 8, dtype=torch.float64)
+    found = []
+    for run in (operation, lambda x, _: operation.conv(x, batch.neighbors.edges.edge_index)):
+        x = batch.x.clone().requires_grad_()
+        out = run(x, batch.neighbors)
+        found.append([out, *torch.autograd.grad(out, [x, *weights], grad)])
+    torch.testing.assert_close(*found)
+
+
+def test_sparse_features_give_what_dense_ones_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(40, 30, dtype=torch.float64) * (torch.rand(40, 30) < 0.05)
+    x[:, 7] = 0
+    batch = GraphBatch.of_graph(x, torch.randint(40, (2, 90)), torch.arange(0, 40, 3))
+    found = []
+    for most in (0.1, 0.0):
+        monkeypatch.setattr("sgas_gcn.sparse.SPARSE", most)
+        fresh = batch.with_features(x)
+        assert isinstance(fresh.features, SparseRows) == bool(most)
+        results = []
+        for before, ops in [(0, ["gat", "skip", "cheb", "skip"]), (1, ["fc", "gcn", "arma", "fc"])]:
+            config = NasBenchGraphConfig(channels=8, pre_layers=before, dropout=0.0)
+            torch.manual_seed(1)
+            net: Any = NasBenchGraphNetwork(from_nasbenchgraph([0] * 4, ops), config, 30, 5)
+            out = net.double()(fresh)
+            results += [out, *torch.autograd.grad(out.square().sum(), list(net.parameters()))]
+        found.append(results)
+    torch.testing.assert_close(*found)
+
+
+def test_dropout_keeps_the_mean_and_nothing_but_the_mean() -> None:
+    torch.manual_seed(0)
+    x = torch.ones(300, 300)
+    dropped = drop(x, nn.Dropout(0.7))
+    assert set(dropped.unique().tolist()) == {0.0, float(torch.tensor(1.0) / (1 - 0.7))}
+    assert dropped.mean() == pytest.approx(1, abs=0.03)
+    assert drop(x, nn.Dropout(0.7).eval()) is x
 
 
 def test_the_features_may_be_a_leaf() -> None:
