@@ -180,10 +180,11 @@ ROWS = {
 
 
 @pytest.mark.parametrize(
-    "legacy", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["interface", "all"]
+    ("name", "legacy"),
+    [("clouds", False), pytest.param("images", True, marks=pytest.mark.slow)],
 )
-@pytest.mark.parametrize("name", ROWS)
 def test_scikit_learns_own_checks_pass(name: str, legacy: bool) -> None:
+    """The checks of its interface for both; the older ones, which are long, for the shared class."""
     kind, cell, sizes = ROWS[name]
     made = kind(genotype=cell, **options(**sizes))
     with warnings.catch_warnings():
