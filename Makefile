@@ -1,6 +1,6 @@
 # make setup   .venv with everything; the first step of the others, seconds where it is done
 # make demo    a search on generated shapes
-# make test    every test
+# make test    every test but the exhaustive ones (python -m pytest -m exhaustive)
 # make check   what CI checks: style, types, tests
 # make clean   takes away what these made, runs excepted
 # Variables: PYTHON, SGAS_TORCH, SGAS_SCATTER (see scripts/bootstrap)

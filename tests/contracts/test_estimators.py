@@ -184,7 +184,7 @@ ROWS = {
     [("clouds", False), pytest.param("images", True, marks=pytest.mark.slow)],
 )
 def test_scikit_learns_own_checks_pass(name: str, legacy: bool) -> None:
-    """The checks of its interface for both; the older ones, which are long, for the shared class."""
+    """Those of its interface for both; the older ones, which are long, for the shared class."""
     kind, cell, sizes = ROWS[name]
     made = kind(genotype=cell, **options(**sizes))
     with warnings.catch_warnings():

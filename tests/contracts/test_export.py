@@ -19,6 +19,7 @@ from small_models import SPACES as SMALL
 from small_models import SmallSpace
 
 import sgas_gcn
+from sgas.cells.genotype import Genotype
 from sgas.cli import main
 from sgas.errors import InputError
 from sgas.exporting.export import FORMATS
@@ -277,16 +278,20 @@ def test_a_run_is_exported_with_its_classes_and_preparation(
         trained.export("my_net")
 
 
-@pytest.mark.slow
+def published(space: str, step: int) -> list[Genotype]:
+    """Every `step`-th of the published cells of a space."""
+    family = SPACES[space].family
+    cells = (family.load_published(name) for name in family.published_names())
+    return [cell for cell in cells if cell.space == space][::step]
+
+
+@pytest.mark.parametrize("step", [12, pytest.param(1, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("name", ["point", "graph", "image"])
-def test_every_published_cell_is_written_as_it_is(tmp_path: Path, name: str) -> None:
+def test_a_published_cell_is_written_as_it_is(tmp_path: Path, name: str, step: int) -> None:
     small = SPACES[name]
     make_form = small.family.spaces[name].form
     inputs = None
-    for number, published in enumerate(small.family.published_names()):
-        genotype = small.family.load_published(published)
-        if genotype.space != name:
-            continue
+    for number, genotype in enumerate(published(name, step)):
         network = small.network(genotype)
         network(small.batch())
         network.float().eval()
@@ -297,18 +302,15 @@ def test_every_published_cell_is_written_as_it_is(tmp_path: Path, name: str) -> 
         written.load_state_dict(form.weights(network))
         inputs = inputs or form.inputs(4)
         with torch.no_grad():
-            assert torch.equal(written.eval()(*inputs), network.plain(*inputs)), published
+            assert torch.equal(written.eval()(*inputs), network.plain(*inputs)), genotype
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", ["point", "image"])
 def test_every_published_cell_is_a_model_of_onnx(tmp_path: Path, name: str) -> None:
     pytest.importorskip("onnxscript")
     small = SPACES[name]
-    for published in small.family.published_names():
-        genotype = small.family.load_published(published)
-        if genotype.space != name:
-            continue
+    for genotype in published(name, 1):
         network = small.network(genotype)
         network(small.batch())
         form = small.family.spaces[name].form(network.float().eval(), None, small.batch())
@@ -317,4 +319,4 @@ def test_every_published_cell_is_a_model_of_onnx(tmp_path: Path, name: str) -> N
         )
         inputs = small.batch(2).float()
         logits = onnx_logits(tmp_path / "a.onnx", inputs)
-        assert torch.allclose(logits, network.plain(inputs), atol=1e-5), published
+        assert torch.allclose(logits, network.plain(inputs), atol=1e-5), genotype
