@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,10 +37,12 @@ class Blocks:
     left_out: float
 
     @classmethod
-    def of(cls, x: np.ndarray, edges: np.ndarray, most_nodes: int) -> Blocks:
+    def of(
+        cls, x: np.ndarray, edges: np.ndarray, most_nodes: int, weights: np.ndarray | None = None
+    ) -> Blocks:
         """Blocks of at most `most_nodes` nodes, as few as there can be.
 
-        `x` `[N, D]` and `edges` `[2, E]` are as those of a graph.
+        `x` `[N, D]`, `edges` `[2, E]` and their `weights` `[E]` are as those of a graph.
         """
         number = math.ceil(len(x) / most_nodes)
         block_of = partition(edges, len(x), number)
@@ -51,11 +54,14 @@ class Blocks:
         source_block = block_of[edges[0]]
         within = source_block == block_of[edges[1]]
         kept, source_block = place_of[edges[:, within]], source_block[within]
-        kept = kept[:, np.argsort(source_block, kind="stable")]
-        ends = np.cumsum(np.bincount(source_block, minlength=number))[:-1]
+        of_block = np.argsort(source_block, kind="stable")
+        kept, ends = kept[:, of_block], np.cumsum(np.bincount(source_block, minlength=number))[:-1]
+        own: list[Any] = [None] * number
+        if weights is not None:
+            own = [torch.from_numpy(w) for w in np.split(weights[within][of_block], ends)]
         batches = [
-            GraphBatch.of_graph(torch.from_numpy(x[nodes]), torch.from_numpy(part))
-            for nodes, part in zip(members, np.split(kept, ends, axis=1), strict=True)
+            GraphBatch.of_graph(torch.from_numpy(x[nodes]), torch.from_numpy(part), weights=w)
+            for nodes, part, w in zip(members, np.split(kept, ends, axis=1), own, strict=True)
         ]
         return cls(batches, block_of, place_of, 1 - float(within.mean()) if len(within) else 0.0)
 

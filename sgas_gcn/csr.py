@@ -26,7 +26,8 @@ class CsrGraph:
     each. Of the edges sorted by source, those that leave node j are `out_offsets[j]` to
     `out_offsets[j + 1]`, to `out_targets`; `out_edges` are their numbers in the first order.
     `offsets` and `out_offsets` are `[N + 1]`, the others `[E]`. No node has more than
-    `largest_degree` edges that enter it.
+    `largest_degree` edges that enter it. `weights` of edges are float32 `[E]` in the first order
+    (None: all 1); which operations read them, they say themselves.
     """
 
     offsets: Tensor
@@ -36,9 +37,12 @@ class CsrGraph:
     out_targets: Tensor
     out_edges: Tensor
     largest_degree: int
+    weights: Tensor | None = None
 
     @classmethod
-    def from_edges(cls, edge_index: Tensor, num_nodes: int) -> CsrGraph:
+    def from_edges(
+        cls, edge_index: Tensor, num_nodes: int, weights: Tensor | None = None
+    ) -> CsrGraph:
         """The graph of `edge_index` int `[2, E]`, sources above targets; edges keep their order.
 
         DataError where an edge names a node that is not there. Waits for the device, to check that
@@ -64,6 +68,7 @@ class CsrGraph:
             targets[out_edges],
             out_edges,
             int(offsets.diff().max()) if num_nodes else 0,
+            None if weights is None else weights[order],
         )
 
     @classmethod
@@ -71,6 +76,7 @@ class CsrGraph:
         """The graphs side by side as one, their nodes numbered on; nothing is sorted again."""
         if len(graphs) == 1:
             return graphs[0]
+        weighted = any(graph.weights is not None for graph in graphs)
         nodes = [0]
         edges = [0]
         for graph in graphs:
@@ -95,6 +101,7 @@ class CsrGraph:
             shifted("out_targets", nodes),
             shifted("out_edges", edges),
             max(graph.largest_degree for graph in graphs),
+            None if not weighted else torch.cat([graph.all_weights for graph in graphs]),
         )
 
     def to(self, device: torch.device | str) -> CsrGraph:
@@ -107,6 +114,7 @@ class CsrGraph:
             self.out_targets.to(device),
             self.out_edges.to(device),
             self.largest_degree,
+            None if self.weights is None else self.weights.to(device),
         )
 
     @property
@@ -147,6 +155,21 @@ class CsrGraph:
         """How many edges enter each node, int64 `[N, 1]`."""
         return self.offsets.diff().unsqueeze(1)
 
+    @property
+    def all_weights(self) -> Tensor:
+        """The weights of edges `[E]`, also where all are 1."""
+        if self.weights is not None:
+            return self.weights
+        return torch.ones(self.num_edges, device=self.sources.device)
+
+    @cached_property
+    def totals(self) -> Tensor:
+        """The weights of the edges that enter each node, added up, `[N, 1]`: without, degrees."""
+        if self.weights is None:
+            return self.degrees
+        none = self.weights.new_zeros(self.num_nodes)
+        return none.index_add(0, self.targets, self.weights).unsqueeze(1)
+
     @cached_property
     def has_edges(self) -> Tensor:
         """Whether any edge enters a node, bool `[N, 1]`."""
@@ -157,6 +180,23 @@ class CsrGraph:
         return self.has_edges.squeeze(1).to(dtype)
 
 
+def with_loops(
+    edge_index: Tensor, num_nodes: int, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Edges int `[2, E]` with self-loops renewed, one at each node, and the weights of all.
+
+    Among weights that of such a loop is the node's own loop's, if it has one of more than 0, or 1.
+    """
+    others = edge_index[0] != edge_index[1]
+    loops = torch.arange(num_nodes, device=edge_index.device).expand(2, -1)
+    renewed = torch.cat([edge_index[:, others], loops], dim=1)
+    if weights is None:
+        return renewed, None
+    own, kept = weights.new_ones(num_nodes), ~others & (weights > 0)
+    own[edge_index[0, kept]] = weights[kept]
+    return renewed, torch.cat([weights[others], own])
+
+
 @dataclass(frozen=True, eq=False)
 class GraphNeighbors:
     """The `edges` of a graph as they are, and with self-loops renewed: one at each node."""
@@ -165,13 +205,17 @@ class GraphNeighbors:
     with_self: CsrGraph
 
     @classmethod
-    def from_edges(cls, edge_index: Tensor, num_nodes: int) -> GraphNeighbors:
-        """The neighbourhoods of `edge_index` int `[2, E]`, sources above targets."""
-        others = edge_index[:, edge_index[0] != edge_index[1]]
-        loops = torch.arange(num_nodes, device=edge_index.device).expand(2, -1)
+    def from_edges(
+        cls, edge_index: Tensor, num_nodes: int, weights: Tensor | None = None
+    ) -> GraphNeighbors:
+        """The neighbourhoods of `edge_index` int `[2, E]`, sources above targets.
+
+        `weights` float32 `[E]` are at least 0 (None: all 1).
+        """
+        renewed, own = with_loops(edge_index, num_nodes, weights)
         return cls(
-            CsrGraph.from_edges(edge_index, num_nodes),
-            CsrGraph.from_edges(torch.cat([others, loops], dim=1), num_nodes),
+            CsrGraph.from_edges(edge_index, num_nodes, weights),
+            CsrGraph.from_edges(renewed, num_nodes, own),
         )
 
     @classmethod

@@ -114,7 +114,8 @@ def graph_form(network: GraphNetwork, preparation: Any, example: Any) -> Network
         _cells(network),
         _made,
         network.config,
-        "logits = network(x, edge_index)  # [N, features] float32, [2, E] int64: a row a node",
+        "logits = network(x, edge_index)  # [N, features] float32, [2, E] int64: a row a node; "
+        "edge_weight [E] third",
         replaced=REPLACED,
         renamed=RENAMED,
         run=lambda network, x, edges: network(GraphBatch.of_graph(x, edges)),

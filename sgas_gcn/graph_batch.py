@@ -30,12 +30,19 @@ class GraphBatch:
     asked: Tensor | None = None
 
     @classmethod
-    def of_graph(cls, x: Tensor, edge_index: Tensor, asked: Tensor | None = None) -> GraphBatch:
+    def of_graph(
+        cls,
+        x: Tensor,
+        edge_index: Tensor,
+        asked: Tensor | None = None,
+        weights: Tensor | None = None,
+    ) -> GraphBatch:
         """One graph of nodes `x` `[N, D]` and edges int `[2, E]`, sources above targets.
 
-        DataError where an edge names a node that is not there.
+        `weights` of edges are float32 `[E]`, at least 0. DataError where an edge names a node that
+        is not there.
         """
-        return cls(x, GraphNeighbors.from_edges(edge_index, len(x)), (len(x),), asked)
+        return cls(x, GraphNeighbors.from_edges(edge_index, len(x), weights), (len(x),), asked)
 
     @classmethod
     def join(cls, batches: Sequence[GraphBatch]) -> GraphBatch:

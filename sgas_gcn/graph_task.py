@@ -255,7 +255,7 @@ class GraphTask(GraphModels):
             )
         if not 0 < most_nodes < len(graph.x):
             return None
-        return Blocks.of(graph.x, graph.edges, most_nodes)
+        return Blocks.of(graph.x, graph.edges, most_nodes, graph.weights)
 
     def _in_words(self, blocks: Blocks | None) -> list[str]:
         if blocks is None:
@@ -275,8 +275,8 @@ class GraphTask(GraphModels):
         """Graphs as they are."""
         by_graph = isinstance(self.labels, ManyLabelsByGraph)
         many, per_graph = self._training.multi_label, self._training.per_graph
-        degrees, target = DEGREES in self.remarks, kept(self.labels)
-        return GraphPreparation(self.in_channels, many, by_graph, per_graph, degrees, target)
+        how = DEGREES in self.remarks, kept(self.labels), self._training.weighted
+        return GraphPreparation(self.in_channels, many, by_graph, per_graph, *how)
 
     def _source(self, split: GraphSplit, device: torch.device) -> GraphSource:
         """The graphs of a split on the device, their edges sorted."""

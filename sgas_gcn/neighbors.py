@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -29,6 +30,7 @@ class NeighborGraph:
     """
 
     sources: Tensor
+    weights: ClassVar[None] = None  # of edges, which are those of points
     _stacked: dict[int, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -57,6 +59,11 @@ class NeighborGraph:
     def degrees(self) -> Tensor:
         """How many edges enter each node, int64 `[N, 1]`."""
         return torch.full((self.num_nodes, 1), self.degree, device=self.sources.device)
+
+    @property
+    def totals(self) -> Tensor:
+        """The degrees; as in `CsrGraph`."""
+        return self.degrees
 
     @cached_property
     def ends(self) -> tuple[Tensor, Tensor]:

@@ -215,14 +215,15 @@ class GraphNetwork(nn.Module):
             return logits
         return logits, self.auxiliary(outputs[self.auxiliary_cell + 1], batch)
 
-    def plain(self, x: Tensor, edge_index: Tensor) -> Tensor:
+    def plain(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None = None) -> Tensor:
         """Logits `[N, num_outputs]` of all nodes `[N, in_channels]`, in plain torch.
 
-        Edges are int64 `[2, E]`, sources above targets; an undirected one is there both ways.
+        Edges are int64 `[2, E]`, sources above targets; an undirected one is there both ways. Their
+        weights are float32 `[E]`, none below 0 (None: all 1).
         """
         if self.standardize is not None:
             x = self.standardize(x)
-        neighbors = given_edges(edge_index, len(x))
+        neighbors = given_edges(edge_index, len(x), edge_weight)
         s0 = s1 = self.stem.plain(x)
         for cell in self.cells:
             s0, s1 = s1, cell.plain(s0, s1, neighbors)

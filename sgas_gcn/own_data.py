@@ -17,6 +17,7 @@ from sgas.own.keep import Arrays, as_array, keep, labelled, name_of, pairs, stac
 from sgas.own.targets import plain
 
 MASKS = {"train": "train_mask", "val": "val_mask", "test": "test_mask"}
+USED = ("x", "edge_index", "adj_t", "edge_weight", "y")
 NOT_DATA = ("batch", "ptr", "num_nodes")  # what a graph may have beside what it holds
 
 
@@ -133,18 +134,38 @@ def _remarks(graphs: Sequence[Any], used: Sequence[str]) -> Arrays:
     return {"remarks": np.array([f"not used: {', '.join(unused)}"])} if unused else {}
 
 
+def _weights(graph: Any, edges: np.ndarray, name: str) -> np.ndarray | None:
+    """The weights `[E]` of the edges of a graph, or the values of its `adj_t`; None without any."""
+    given = getattr(graph, "edge_weight", None)
+    if given is None and graph.edge_index is None:
+        given = _adjacency(graph).values()
+        return None if (given == 1).all() else as_array(given)
+    weights = None if given is None else as_array(given).reshape(-1)
+    if weights is not None and len(weights) != len(edges):
+        raise DataError(
+            f"edge_weight{name} has shape {list(as_array(given).shape)} for {len(edges)} edges: "
+            "one each"
+        )
+    return weights
+
+
+def _adjacency(graph: Any) -> Any:
+    """The sparse `adj_t` of a graph as a tensor of coordinates: targets, then sources."""
+    transposed = graph.adj_t
+    if hasattr(transposed, "to_torch_sparse_coo_tensor"):
+        transposed = transposed.to_torch_sparse_coo_tensor()
+    return transposed.to_sparse_coo().coalesce()
+
+
 def _edges(graph: Any, name: str) -> np.ndarray | None:
     """The edges `[E, 2]` of a graph, sources first, also of a sparse `adj_t`; None without any.
 
     `name` is what the graph is called. DataError where they are no list of pairs of nodes.
     """
     if graph.edge_index is None:
-        transposed = getattr(graph, "adj_t", None)
-        if transposed is None:
+        if getattr(graph, "adj_t", None) is None:
             return None
-        if hasattr(transposed, "to_torch_sparse_coo_tensor"):
-            transposed = transposed.to_torch_sparse_coo_tensor()
-        target_source: np.ndarray = transposed.to_sparse_coo().coalesce().indices().numpy()
+        target_source: np.ndarray = _adjacency(graph).indices().numpy()
         return target_source[::-1].T
     edges = as_array(graph.edge_index)
     if edges.ndim != 2 or edges.shape[0] != 2:
@@ -188,13 +209,15 @@ def _one_graph(graph: Any, target: str) -> Arrays:
             "labels of graphs"
         )
     plain(labels, target, "node")
+    weights = _weights(graph, edges, "")
     return {
         **({} if x is None else {"x": x}),
+        **({} if weights is None else {"edge_weight": weights}),
         "edge": edges,
         "label": labels,
         "directed": np.array(True),  # PyG has an undirected edge in both directions already
         **masks,
-        **_remarks([graph], ("x", "edge_index", "adj_t", "y", *MASKS.values())),
+        **_remarks([graph], (*USED, *MASKS.values())),
     }
 
 
@@ -220,6 +243,14 @@ def _graphs(dataset: Sequence[Any], test: Sequence[Any] | None, target: str) -> 
     if len(widths) > 1:
         raise DataError(f"graphs differ in their features: {', '.join(map(str, widths))} a node")
     features = {} if None in widths else {"x": np.concatenate([as_array(x) for x, _, _ in parts])}
+    weights = [
+        _weights(graph, edges, f" of graph {number}")
+        for number, ((_, graph), (_, edges, _)) in enumerate(zip(graphs, parts, strict=True))
+    ]
+    if any(own is not None for own in weights):
+        ones = (np.ones(len(edges), np.float32) for _, edges, _ in parts)
+        every = [one if own is None else own for own, one in zip(weights, ones, strict=True)]
+        features["edge_weight"] = np.concatenate(every)
     return {
         **features,
         "y": y,
@@ -228,7 +259,7 @@ def _graphs(dataset: Sequence[Any], test: Sequence[Any] | None, target: str) -> 
         "edge_ptr": np.cumsum([0, *(len(edges) for _, edges, _ in parts)]),
         "split": np.array([split for split, _ in graphs]),
         "directed": np.array(True),
-        **_remarks([graph for _, graph in graphs], ("x", "edge_index", "adj_t", "y")),
+        **_remarks([graph for _, graph in graphs], USED),
     }
 
 

@@ -154,7 +154,8 @@ class GraphPreparation:
 
     Figures of many labels are over all nodes, or a graph at a time (`by_graph`). `degrees`: nodes
     had no features but their degrees, which new graphs are given too. `target` is how
-    answers were compared with targets (`sgas.labels.kept`); runs of before have none.
+    answers were compared with targets (`sgas.labels.kept`); runs of before have none. `weighted`:
+    edges had weights; those of new graphs are read, and without are all 1.
     """
 
     in_channels: int
@@ -163,6 +164,7 @@ class GraphPreparation:
     per_graph: bool = False
     degrees: bool = False
     target: Mapping[str, Any] = field(default_factory=dict)
+    weighted: bool = False
 
     @property
     def row_name(self) -> str:
@@ -230,13 +232,27 @@ class GraphPreparation:
                     f"graph {number} has x {list(features.shape)} and edge_index "
                     f"{list(edges.shape)}; wanted are [nodes, features] and [2, edges]"
                 )
-            graph = GraphBatch.of_graph(features, edges)
+            graph = GraphBatch.of_graph(features, edges, weights=self._weights(number, graph))
         if graph.x.shape[1] != self.in_channels:
             raise DataError(
                 f"graph {number} has {graph.x.shape[1]} features a node; the network takes "
                 f"{self.in_channels}"
             )
         return graph
+
+    def _weights(self, number: int, graph: Any) -> Tensor | None:
+        """The weights of the edges of a graph, float32 `[E]`, where the network reads some."""
+        given = getattr(graph, "edge_weight", None)
+        if given is None or not self.weighted:
+            return None
+        weights = np.array(numbers_of(given, "edge_weight of graph", number), np.float32)
+        count = graph.edge_index.shape[1]
+        if weights.reshape(-1).shape != (count,) or not (weights >= 0).all():
+            raise DataError(
+                f"edge_weight of graph {number} has shape {list(weights.shape)}; wanted are "
+                f"{count} numbers of 0 or more"
+            )
+        return torch.from_numpy(weights.reshape(-1))
 
     def batches(
         self, items: Sequence[GraphBatch], batch_size: int, device: torch.device
@@ -255,20 +271,27 @@ def _is_one_graph(data: Any) -> bool:
     return isinstance(data, GraphBatch) or is_graph(data)
 
 
-def _unlabelled_graph(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
-    """Features and edges of an `.npz` file with one graph and no labels; None where it is none."""
+def _unlabelled_graph(path: Path) -> Any:
+    """PyG's data of an `.npz` file with one graph and no labels; None where it is none."""
     if path.suffix != ".npz" or not path.is_file():
         return None
     headers = read_headers(path)
     if "label" in headers or "y" in headers:
         return None
+    from torch_geometric.data import Data
+
     edges = read_array(path, "edge").astype(np.int64).T
-    directed = "directed" in headers and read_array(path, "directed").any()
-    return read_array(path, "x"), edges if directed else both_ways(edges)
+    weights = read_array(path, "edge_weight") if "edge_weight" in headers else None
+    if not ("directed" in headers and read_array(path, "directed").any()):
+        weights = None if weights is None else np.append(weights, weights[edges[0] != edges[1]])
+        edges = both_ways(edges)
+    x = read_array(path, "x")
+    return Data(x=x, edge_index=edges, num_nodes=len(x), edge_weight=weights)
 
 
 def graph_batch_of(graph: GraphArrays) -> GraphBatch:
     """A graph of a data set, on the CPU, with its edges sorted."""
     asked = None if graph.nodes is None else torch.from_numpy(graph.nodes)
     edges = torch.from_numpy(np.ascontiguousarray(graph.edges))
-    return GraphBatch.of_graph(torch.from_numpy(graph.x), edges, asked)
+    weights = None if graph.weights is None else torch.from_numpy(graph.weights)
+    return GraphBatch.of_graph(torch.from_numpy(graph.x), edges, asked, weights)

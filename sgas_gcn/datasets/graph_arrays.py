@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class GraphArrays:
     """One graph: features `x` float32 `[N, D]`, `edges` int64 `[2, E]`, sources above targets.
 
-    An undirected edge is there in both directions. `targets` are those of the nodes `nodes` int64
+    An undirected edge is there in both directions. `weights` of edges are float32 `[E]`, none below
+    0 (None: all 1). `targets` are those of the nodes `nodes` int64
     `[R]` (None: of all), or of the graph, with R 1: bool `[R, L]` for several labels at once,
     float32 `[R, L]` for numbers, int64 `[R]` for one class.
     """
@@ -27,6 +28,7 @@ class GraphArrays:
     edges: np.ndarray
     targets: np.ndarray
     nodes: np.ndarray | None = None
+    weights: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,13 @@ class GraphSplit:
     def fingerprint(self) -> str:
         """A hash of the graphs: the same for the same data, wherever they lie."""
         arrays = [part for graph in self.graphs for part in (graph.x, graph.edges, graph.targets)]
+        arrays += [graph.weights for graph in self.graphs if graph.weights is not None]
         return hash_of(*arrays, *(graph.nodes for graph in self.graphs), self.label_names)
+
+    @property
+    def weighted(self) -> bool:
+        """Whether edges have weights."""
+        return any(graph.weights is not None for graph in self.graphs)
 
     @property
     def num_features(self) -> int:

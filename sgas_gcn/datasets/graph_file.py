@@ -9,10 +9,10 @@ One graph, whose nodes are split:
 Features are x `[N, D]`, or in compressed rows (feat_indptr, feat_indices, feat_dim and, if not all
 1, feat_data), or node_attr `[N, D]` and node_label `[N]`, one-hot; without any, the
 degree, one-hot.
-`edge` may be `edge_index` `[2, E]`. Either may have `label_names`, a text array, and `directed`, a
-single truth: without it edges are undirected, and one that is stored twice, or both ways, counts
-once. What labels may be stands in `sgas.own.targets`; a class -1 is unknown. Without splits, they
-are drawn, always the same.
+`edge` may be `edge_index` `[2, E]`. Either may have `edge_weight` `[E]`, none below 0,
+`label_names`, a text array, and `directed`, a single truth: without it edges are undirected, and
+one that is stored twice, or both ways, counts once. What labels may be stands in
+`sgas.own.targets`; a class -1 is unknown. Without splits, they are drawn, always the same.
 
 Dimensions: G graphs, N nodes of all graphs, E edges of all graphs, D features, L labels.
 """
@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from sgas.config import UNKNOWN
-from sgas.errors import DataError
+from sgas.errors import DataError, option
 from sgas.own.npz import (
     ArrayHeader,
     as_names,
@@ -42,6 +42,7 @@ from sgas_gcn.config import GraphDataConfig
 SPLITS = ("train", "val", "test")
 # Two graphs (with and without self-loops) keep four numbers for each direction of an edge.
 EDGE_BYTES = 2 * 2 * 4 * 8
+WEIGHTS = "edge_weight counts in semi_gcn, sage, rel_sage, propagation, gcn, cheb, arma and graph"
 MOST_DEGREES = 64  # one-hot features of nodes without any; higher degrees are as this one
 DEGREES = f"no features: the degree of a node, one-hot up to {MOST_DEGREES}, is taken"
 
@@ -54,7 +55,8 @@ ROWS = ("feat_indptr", "feat_indices", "feat_dim")
 class GraphFile:
     """What a sound file holds, graph after graph; `splits` numbers graphs, or nodes of the one.
 
-    `targets`, of nodes or with `per_graph` of graphs, are bool `[N, L]` for several labels at once,
+    `weights` are those of edges, float32 `[E]`, none below 0 (None: all 1). `targets`, of nodes or
+    with `per_graph` of graphs, are bool `[N, L]` for several labels at once,
     float32 `[N, L]` for numbers, int64 `[N]` for one class. `splits` is empty where the file has
     none. `remarks` say what is not used or was changed.
     """
@@ -71,6 +73,7 @@ class GraphFile:
     transductive: bool
     splits: dict[str, np.ndarray]
     remarks: tuple[str, ...]
+    weights: np.ndarray | None = None
 
     @property
     def one_class(self) -> bool:
@@ -141,7 +144,7 @@ def _used(headers: Headers) -> dict[str, str]:
         used |= {name: name for name in (*ROWS, "feat_data")}
     else:
         used |= {name: name for name in ("node_attr", "node_label", "num_node_labels")}
-    used |= {name: name for name in ("label_names", "directed", "remarks")}
+    used |= {name: name for name in ("edge_weight", "label_names", "directed", "remarks")}
     return {
         what: name for what, name in used.items() if name in headers or what in ("edge", "label")
     }
@@ -167,7 +170,7 @@ def _header_problems(headers: Headers, options: GraphDataConfig) -> Iterator[str
     for name in ("node_ptr", "edge_ptr", *ROWS, "node_label", used["edge"]):
         if name in headers and headers[name].dtype.kind not in "iu":
             yield f"{name} is {headers[name].dtype}; write integers"
-    for name in ("x", "feat_data", "node_attr"):
+    for name in ("x", "feat_data", "node_attr", "edge_weight"):
         if name in headers and headers[name].dtype.kind not in "fiub":
             yield f"{name} is {headers[name].dtype}; write numbers"
     shape = headers[used["edge"]].shape
@@ -177,6 +180,9 @@ def _header_problems(headers: Headers, options: GraphDataConfig) -> Iterator[str
         yield f"edge has shape {list(shape)}; wanted is [edges, 2]{advice}"
     elif used["edge"] != "edge" and (len(shape) != 2 or shape[0] != 2):
         yield f"edge_index has shape {list(shape)}; wanted is [2, edges]"
+    weights, count = headers.get("edge_weight"), shape[used["edge"] != "edge"] if shape else 0
+    if weights and weights.shape not in ((count,), (count, 1)):
+        yield f"edge_weight has shape {list(weights.shape)} for {count} edges: one each"
     for name in ("node_ptr", "edge_ptr", "split", "label_names", *ROWS[:2], "node_label"):
         if name in headers and len(headers[name].shape) != 1:
             yield f"{name} has shape {list(headers[name].shape)}; wanted is a plain list"
@@ -261,7 +267,14 @@ def _read(path: Path, headers: Headers, read: Read, options: GraphDataConfig) ->
     coding = Coding.of([labels], names, options.target, unknown=True)
     x, told = _features(path, headers, read, used, len(raw) if not per_graph else num_nodes, edge,
                         pointers)  # fmt: skip
-    unused = [name for name in headers if name not in used.values()]
+    unused, weights = [name for name in headers if name not in used.values()], None
+    if "edge_weight" in used:
+        weights = read("edge_weight").astype(np.float32).reshape(-1)
+        if (weights < 0).any():
+            weights = None
+            unused.append("edge_weight, of which some are below 0")
+        else:
+            told = [*told, WEIGHTS]
     remarks = [f"not used: {', '.join(unused)}"] if unused else []
     if "remarks" in headers:
         remarks += as_names(read("remarks"))
@@ -277,6 +290,7 @@ def _read(path: Path, headers: Headers, read: Read, options: GraphDataConfig) ->
         transductive=not several,
         splits=splits,
         remarks=(*remarks, *told, *of_splits),
+        weights=weights,
         **pointers,
     )
 
@@ -437,6 +451,8 @@ def _value_problems(file: GraphFile) -> Iterator[str]:
     if bad := _first_row(~np.isfinite(file.x)):
         node, count = bad
         yield f"{count} nodes have NaN or infinite features, first node {node}: correct or remove"
+    if file.weights is not None and (bad := _first_row(~np.isfinite(file.weights)[:, None])):
+        yield f"{bad[1]} weights of edges are NaN or infinite, first edge {bad[0]}: correct them"
     yield from _edge_problems(file)
     yield from _label_problems(file)
     yield from _split_problems(file)
@@ -476,15 +492,33 @@ def _with_plain_edges(file: GraphFile, directed: bool | None) -> GraphFile:
         if one_way:
             told.append(f"{one_way} of {len(keys)} edges lead one way (directed false: both ways)")
         return replace(file, directed=True, remarks=(*file.remarks, *told))
-    _, first = np.unique(np.sort(ends, axis=1) @ [total, 1], return_index=True)
+    keys = np.sort(ends, axis=1) @ [total, 1]
+    _, first, place = np.unique(keys, return_index=True, return_inverse=True)
     if len(first) == len(ends):
         return replace(file, directed=False)
-    kept = np.sort(first)
+    kept, weights = np.sort(first), file.weights
+    if weights is not None:
+        differ = np.flatnonzero(weights != weights[first][place.reshape(-1)])
+        if len(differ):
+            again, number = differ[0], first[place.reshape(-1)[differ[0]]]
+            raise DataError(
+                f"edge {number} {file.edge[number].tolist()} has weight {weights[number]:g}, edge "
+                f"{again} {file.edge[again].tolist()} is the same with {weights[again]:g}: give "
+                f"both the same, or {option('directed', True)}"
+            )
+        weights = weights[kept]
     twice = len(ends) - len(kept)
     told = [f"{twice} of {len(ends)} edges repeat another or lead back: each counts once"]
     pointer = np.concatenate([[0], np.cumsum(np.bincount(graph[kept], minlength=file.num_graphs))])
     remarks = (*file.remarks, *told)
-    return replace(file, directed=False, edge=file.edge[kept], edge_ptr=pointer, remarks=remarks)
+    return replace(
+        file,
+        directed=False,
+        edge=file.edge[kept],
+        edge_ptr=pointer,
+        remarks=remarks,
+        weights=weights,
+    )
 
 
 def _label_problems(file: GraphFile) -> Iterator[str]:

@@ -105,12 +105,17 @@ def _graph(file: GraphFile, number: int) -> GraphArrays:
     """One graph of a file; nodes without a known class are not asked."""
     nodes = slice(*file.node_ptr[number : number + 2])
     edges = file.edge[slice(*file.edge_ptr[number : number + 2])].astype(np.int64).T
-    edges = edges if file.directed else both_ways(edges)
+    weights = (
+        None if file.weights is None else file.weights[slice(*file.edge_ptr[number : number + 2])]
+    )
+    if not file.directed:
+        weights = None if weights is None else np.append(weights, weights[edges[0] != edges[1]])
+        edges = both_ways(edges)
     targets = file.targets[[number]] if file.per_graph else file.targets[nodes]
     if file.per_graph or not file.one_class or (targets >= 0).all():
-        return GraphArrays(file.x[nodes], edges, targets)
+        return GraphArrays(file.x[nodes], edges, targets, weights=weights)
     known = np.flatnonzero(targets >= 0)
-    return GraphArrays(file.x[nodes], edges, targets[known], known)
+    return GraphArrays(file.x[nodes], edges, targets[known], known, weights)
 
 
 def both_ways(edges: np.ndarray) -> np.ndarray:

@@ -13,13 +13,18 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from sgas.native.precision import without_autocast
+from sgas_gcn.csr import CsrGraph
 from sgas_gcn.kernels.backend import backend_of
 from sgas_gcn.kernels.protocol import Graph
+from sgas_gcn.kernels.weighted import weighted_sum, weighted_sum_backward
 
 
-def neighbor_sum(x: Tensor, graph: Graph) -> Tensor:
-    """Σ over the edges j→i of x_j: `[N, C]`, 0 for a node without edges."""
-    out: Tensor = _NeighborSum.apply(x, graph)
+def neighbor_sum(x: Tensor, graph: CsrGraph, weighted: bool = False) -> Tensor:
+    """Σ over the edges j→i of x_j: `[N, C]`, 0 for a node without edges.
+
+    `weighted`: times the weights of the edges, where these have some.
+    """
+    out: Tensor = _NeighborSum.apply(x, graph, weighted)
     return out
 
 
@@ -35,15 +40,18 @@ def attention_sum(x: Tensor, vectors: Tensor, heads: int, graph: Graph, slope: f
 class _NeighborSum(Function):
     @staticmethod
     @without_autocast
-    def forward(ctx: Any, x: Tensor, graph: Graph) -> Tensor:
-        ctx.graph = graph
-        return backend_of(x).neighbor_sum(x.contiguous(), graph)
+    def forward(ctx: Any, x: Tensor, graph: CsrGraph, weighted: bool) -> Tensor:
+        ctx.graph, ctx.weighted, x = graph, weighted, x.contiguous()
+        return weighted_sum(x, graph) if weighted else backend_of(x).neighbor_sum(x, graph)
 
     @staticmethod
     @once_differentiable
     @without_autocast
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return backend_of(grad).neighbor_sum_backward(grad.contiguous(), ctx.graph), None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        graph, grad = ctx.graph, grad.contiguous()
+        if ctx.weighted:
+            return weighted_sum_backward(grad, graph), None, None
+        return backend_of(grad).neighbor_sum_backward(grad, graph), None, None
 
 
 class _AttentionSum(Function):

@@ -79,6 +79,17 @@ def neighbor_sum_backward(grad: Tensor, graph: CsrGraph) -> Tensor:
     return _row_sum(grad, graph.out_targets, graph.out_offsets)
 
 
+def weighted_sum(x: Tensor, weights: Tensor, graph: CsrGraph) -> Tensor:
+    """Sum of `x` `[N, D]` over the sources of each node, times the weights `[E]` of the edges."""
+    return _row_sum(x, graph.sources, graph.offsets, weights.to(x.dtype))
+
+
+def weighted_sum_backward(grad: Tensor, weights: Tensor, graph: CsrGraph) -> Tensor:
+    """The gradient of what was summed so: `[N, D]`."""
+    of_sources = weights.index_select(0, graph.out_edges).to(grad.dtype)
+    return _row_sum(grad, graph.out_targets, graph.out_offsets, of_sources)
+
+
 def neighbor_max(x: Tensor, graph: CsrGraph) -> tuple[Tensor, Kept]:
     """As in `Composed`; keeps the source that was chosen."""
     best, source = _largest(x, graph)

@@ -89,41 +89,48 @@ def itself(x: Tensor, neighbors: GraphNeighbors) -> Tensor:
 
 
 def total(x: Tensor, neighbors: GraphNeighbors) -> Tensor:
-    """A x, A the edges as they are."""
-    return neighbor_sum(x, neighbors.edges)
+    """A x, A the edges as they are, with weights if there are some; so are all but two below."""
+    return neighbor_sum(x, neighbors.edges, weighted=True)
 
 
 def average(x: Tensor, neighbors: GraphNeighbors) -> Tensor:
-    """D⁻¹ A x; 0 for nodes without edges."""
+    """D⁻¹ A x without weights; 0 for nodes without edges."""
     return neighbor_sum(x, neighbors.edges) / neighbors.edges.degrees.clamp(min=1)
 
 
 def with_self(x: Tensor, neighbors: GraphNeighbors) -> Tensor:
-    """A x + x."""
+    """A x + x without weights."""
     return neighbor_sum(x, neighbors.edges) + x
 
 
 def symmetric(x: Tensor, neighbors: GraphNeighbors) -> Tensor:
     """D^-1/2 A D^-1/2 x."""
-    return _scaled_sum(x, neighbors.edges, neighbors.edges.degrees)
+    return _scaled_sum(x, neighbors.edges, neighbors.edges.totals)
 
 
 def symmetric_with_self(x: Tensor, neighbors: GraphNeighbors) -> Tensor:
     """D^-1/2 A D^-1/2 x with self-loops renewed."""
-    return _scaled_sum(x, neighbors.with_self, neighbors.with_self.degrees)
+    return _scaled_sum(x, neighbors.with_self, neighbors.with_self.totals)
 
 
 def laplacian(x: Tensor, neighbors: GraphNeighbors) -> Tensor:
     """L x - x = -D^-1/2 A D^-1/2 x without self-loops; D counts the edges that leave a node."""
     graph = neighbors.with_self
-    degrees = graph.out_offsets.diff().unsqueeze(1) - 1
-    return x * (degrees > 0) / degrees.clamp(min=1) - _scaled_sum(x, graph, degrees)
+    if graph.weights is None:
+        degrees = graph.out_offsets.diff().unsqueeze(1) - 1
+        return x * (degrees > 0) / degrees.clamp(min=1) - _scaled_sum(x, graph, degrees)
+    weights, apart = graph.weights.unsqueeze(1), (graph.sources != graph.targets).unsqueeze(1)
+    none = weights.new_zeros(graph.num_nodes, 1)
+    degrees = none.index_add(0, graph.sources, weights * apart)
+    loops = none.index_add(0, graph.sources, weights * ~apart)
+    own = (loops / degrees).masked_fill(degrees == 0, 0).to(x.dtype)
+    return x * own - _scaled_sum(x, graph, degrees)
 
 
 def _scaled_sum(x: Tensor, graph: CsrGraph, degrees: Tensor) -> Tensor:
     """D^-1/2 A D^-1/2 x for degrees `[N, 1]`, 0 for those of 0."""
     share = degrees.to(x.dtype).rsqrt().masked_fill(degrees == 0, 0)
-    return share * neighbor_sum(share * x, graph)
+    return share * neighbor_sum(share * x, graph, weighted=True)
 
 
 class Convolution(NodeOperation):

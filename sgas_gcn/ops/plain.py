@@ -11,16 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from sgas_gcn.constants import LEAKY_SLOPE, NORM_FLOOR
+from sgas_gcn.csr import with_loops
 from sgas_gcn.kernels.protocol import Graph
 
 
 @dataclass(frozen=True, eq=False)
 class PlainGraph:
-    """Edges from `sources` to `targets`, int64 `[E]` each."""
+    """Edges from `sources` to `targets`, int64 `[E]` each, with `weights` `[E]` (None: all 1)."""
 
     sources: Tensor
     targets: Tensor
     num_nodes: int
+    weights: Tensor | None = None
 
     @property
     def ends(self) -> tuple[Tensor, Tensor]:
@@ -32,6 +34,14 @@ class PlainGraph:
         """How many edges enter each node, int64 `[N, 1]`."""
         none = torch.zeros(self.num_nodes, dtype=torch.int64, device=self.targets.device)
         return none.index_add(0, self.targets, torch.ones_like(self.targets)).unsqueeze(1)
+
+    @property
+    def totals(self) -> Tensor:
+        """The weights of the edges that enter each node, added up `[N, 1]`: without, degrees."""
+        if self.weights is None:
+            return self.degrees
+        none = self.weights.new_zeros(self.num_nodes)
+        return none.index_add(0, self.targets, self.weights).unsqueeze(1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,14 +73,15 @@ def nearest_points(x: Tensor, k: int, dilation: int) -> PlainNeighbors:
     return PlainNeighbors(others, with_self)
 
 
-def given_edges(edge_index: Tensor, num_nodes: int) -> PlainNeighbors:
+def given_edges(
+    edge_index: Tensor, num_nodes: int, weights: Tensor | None = None
+) -> PlainNeighbors:
     """The edges of a graph, int64 `[2, E]` with sources above targets; self-loops are renewed."""
+    renewed, own = with_loops(edge_index, num_nodes, weights)
     sources, targets = edge_index
-    kept = sources != targets
-    nodes = torch.arange(num_nodes, device=edge_index.device)
-    with_self = torch.cat([sources[kept], nodes]), torch.cat([targets[kept], nodes])
-    edges = PlainGraph(sources, targets, num_nodes)
-    return PlainNeighbors(edges, PlainGraph(*with_self, num_nodes))
+    edges = PlainGraph(sources, targets, num_nodes, weights)
+    sources, targets = renewed
+    return PlainNeighbors(edges, PlainGraph(sources, targets, num_nodes, own))
 
 
 def sums(messages: Tensor, graph: Graph) -> Tensor:
@@ -80,9 +91,19 @@ def sums(messages: Tensor, graph: Graph) -> Tensor:
     return out.index_add(0, targets, messages)
 
 
+def weighted(messages: Tensor, graph: Graph) -> Tensor:
+    """`messages` `[E, C]` times the weights of the edges, if these have some."""
+    if graph.weights is None:
+        return messages
+    return messages * graph.weights.to(messages.dtype).unsqueeze(1)
+
+
 def mean(messages: Tensor, graph: Graph) -> Tensor:
-    """The mean over the edges into each node of `messages` `[E, C]`: `[N, C]`; each has some."""
-    return sums(messages, graph) / graph.degrees
+    """The mean over the edges into each node of `messages` `[E, C]`: `[N, C]`; each has some.
+
+    Of edges with weights it is Σ w m / Σ w.
+    """
+    return sums(weighted(messages, graph), graph) / graph.totals.to(messages.dtype)
 
 
 def largest(messages: Tensor, graph: Graph) -> Tensor:

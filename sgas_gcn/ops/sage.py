@@ -1,7 +1,8 @@
 """`sage` and `rel_sage`: a node beside a message of its neighbours, over the length of the result.
 
 Both after Hamilton et al., "Inductive Representation Learning on Large Graphs", NeurIPS 2017: on
-clouds the message is a maximum and there is no batch norm, on graphs it is a mean and there is one.
+clouds the message is a maximum and there is no batch norm, on graphs it is a mean and there is one,
+weighted where edges have weights, i itself by 1.
 Edges go j→i over the neighbours of i and i itself. `rel_sage` has x_j − x_i in place of x_j in the
 message, 0 for i itself. Fused, with u = o / |o| and the gradient G of w u, that of o is
 w (G − u (u · G)) / |o|, and that of w is Σ u · G.
@@ -19,8 +20,8 @@ from sgas_gcn.constants import NORM_FLOOR
 from sgas_gcn.csr import GraphNeighbors
 from sgas_gcn.fused.call import Aggregate, Call, Kept, State, products
 from sgas_gcn.fused.norms import NORM, relu_norm, relu_norm_backward
-from sgas_gcn.kernels.backend import backend_of
 from sgas_gcn.kernels.protocol import LENGTH, Graph, SageMap, Term
+from sgas_gcn.kernels.weighted import weighted_sum, weighted_sum_backward
 from sgas_gcn.ops.operation import BatchNorm, FusedOperation, Neighborhood
 from sgas_gcn.ops.plain import largest, mean, over_length
 
@@ -104,13 +105,13 @@ class MeanWithSelf(Aggregate):
     def forward(x: Tensor, neighbors: GraphNeighbors) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The mean."""
         graph = neighbors.with_self
-        return backend_of(x).neighbor_sum(x, graph).div_(graph.degrees), ()
+        return weighted_sum(x, graph).div_(graph.totals), ()
 
     @staticmethod
     def backward(grad: Tensor, kept: tuple[Tensor, ...], neighbors: GraphNeighbors) -> Tensor:
         """The gradient of x."""
         graph = neighbors.with_self
-        return backend_of(grad).neighbor_sum_backward(grad.div_(graph.degrees), graph)
+        return weighted_sum_backward(grad.div_(graph.totals), graph)
 
 
 class GraphSAGE(FusedOperation):

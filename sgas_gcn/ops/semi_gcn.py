@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from sgas_gcn.csr import GraphNeighbors
 from sgas_gcn.fused.call import Aggregate, Call, Kept
 from sgas_gcn.fused.norms import NORM, linear_norm, linear_norm_backward, linear_norm_term
-from sgas_gcn.kernels.backend import backend_of
 from sgas_gcn.kernels.protocol import Term
+from sgas_gcn.kernels.weighted import weighted_sum, weighted_sum_backward
 from sgas_gcn.ops.operation import BatchNorm, FusedOperation, Neighborhood
-from sgas_gcn.ops.plain import mean, sums
+from sgas_gcn.ops.plain import mean, sums, weighted
 
 
 class PointSemiGCN(FusedOperation):
@@ -69,25 +69,28 @@ class PointSemiGCN(FusedOperation):
 
 
 class SymmetricSum(Aggregate):
-    """Σ over the edges j→i of x_j / √(d_i d_j), d the degrees with self."""
+    """Σ over the edges j→i of w x_j / √(d_i d_j), as in `GraphSemiGCN`."""
 
     @staticmethod
     def forward(x: Tensor, neighbors: GraphNeighbors) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The sum."""
         graph = neighbors.with_self
-        share = graph.degrees.to(x.dtype).rsqrt()
-        return backend_of(x).neighbor_sum(x * share, graph).mul_(share), ()
+        share = graph.totals.to(x.dtype).rsqrt()
+        return weighted_sum(x * share, graph).mul_(share), ()
 
     @staticmethod
     def backward(grad: Tensor, kept: tuple[Tensor, ...], neighbors: GraphNeighbors) -> Tensor:
         """The gradient of x."""
         graph = neighbors.with_self
-        share = graph.degrees.to(grad.dtype).rsqrt()
-        return backend_of(grad).neighbor_sum_backward(grad.mul_(share), graph).mul_(share)
+        share = graph.totals.to(grad.dtype).rsqrt()
+        return weighted_sum_backward(grad.mul_(share), graph).mul_(share)
 
 
 class GraphSemiGCN(FusedOperation):
-    """BN(R(Σ over the edges j→i of P x_j / √(d_i d_j))), d the degrees with self.
+    """BN(R(Σ over the edges j→i of w P x_j / √(d_i d_j))), d the degrees with self.
+
+    w are the weights of edges, if there are some, and d then the sums of those that enter a node,
+    as in PyTorch Geometric's `gcn_norm`.
 
     Fused: the sum of P x_j is P of the sum, which is of the state alone.
     """
@@ -102,9 +105,9 @@ class GraphSemiGCN(FusedOperation):
     def forward(self, x: Tensor, neighbors: Neighborhood) -> Tensor:
         """The output `[N, C]`."""
         graph = neighbors.with_self
-        (sources, targets), degrees = graph.ends, graph.degrees.to(x.dtype)
+        (sources, targets), degrees = graph.ends, graph.totals.to(x.dtype)
         messages = self.proj(x)[sources] / (degrees[targets] * degrees[sources]).sqrt()
-        return self.norm(F.relu(sums(messages, graph)))
+        return self.norm(F.relu(sums(weighted(messages, graph), graph)))
 
     @classmethod
     def fused_forward(cls, call: Call) -> tuple[Term | None, Kept]:

@@ -26,6 +26,7 @@ from sgas.exporting.export import FORMATS
 from sgas.exporting.python_file import About, python_file
 from sgas.running.export import export_network
 from sgas_gcn.family import FAMILY as GRAPHS
+from sgas_gcn.graph_batch import GraphBatch
 
 ROOT = Path(__file__).parents[2]
 SPACES = {name: small for name, small in SMALL.items() if small.family.spaces[name].form}
@@ -73,7 +74,9 @@ def test_the_definition_is_what_the_network_computes(name: str) -> None:
         batch = small.batch()
         inputs = (batch,)
         if name == "graph":
-            inputs = batch.x, torch.stack(batch.neighbors.edges.ends)
+            edges = batch.neighbors.edges.edge_index
+            inputs = batch.x, edges, torch.rand(edges.shape[1], dtype=batch.x.dtype)
+            batch = GraphBatch.of_graph(*inputs[:2], weights=inputs[2])
         with torch.no_grad():
             assert torch.allclose(network.plain(*inputs), network(batch), atol=1e-9), options
 

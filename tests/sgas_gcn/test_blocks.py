@@ -34,7 +34,7 @@ def test_a_partition_keeps_what_is_joined_together_within_its_bound() -> None:
 def test_blocks_have_each_node_once_and_its_edges_there() -> None:
     _, edges = communities(90, 3)
     x = np.arange(90, dtype=np.float32)[:, None]
-    blocks = Blocks.of(x, edges, 40)
+    blocks = Blocks.of(x, edges, 40, edges.sum(0).astype(np.float32))
     together = torch.cat([batch.x for batch in blocks.batches])[:, 0]
     assert sorted(together.tolist()) == list(range(90))
     joined = []
@@ -42,6 +42,7 @@ def test_blocks_have_each_node_once_and_its_edges_there() -> None:
         graph = batch.neighbors.edges
         ends = torch.stack([batch.x[graph.sources, 0], batch.x[graph.targets, 0]], 1)
         joined += [tuple(map(int, pair)) for pair in ends.tolist()]
+        assert graph.weights is not None and torch.equal(ends.sum(1), graph.weights)
     within = blocks.block_of[edges[0]] == blocks.block_of[edges[1]]
     assert sorted(joined) == sorted(map(tuple, edges[:, within].T.tolist()))
     assert blocks.left_out == pytest.approx(1 - within.mean())

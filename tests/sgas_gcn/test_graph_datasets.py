@@ -246,6 +246,35 @@ def read(path: Path, part: str = "train", **values: Any) -> GraphSplit:
     return load_graphs(str(path), part, path, 0, options(**values))
 
 
+def test_weights_of_edges_follow_their_edges(tmp_path: Path) -> None:
+    weights = np.arange(18) / 4
+    path = saved(tmp_path, one(edge_weight=weights))
+    for directed in (False, True):
+        split = read(path, directed=directed)
+        (graph,) = split.graphs
+        assert graph.weights is not None and split.weighted
+        pairs = dict(zip(map(tuple, graph.edges.T.tolist()), graph.weights.tolist(), strict=True))
+        assert pairs[3, 4] == 0.75 and len(pairs) == 18 * (2 - directed)
+        assert directed or pairs[4, 3] == 0.75
+        assert any("edge_weight counts in semi_gcn" in told for told in split.remarks)
+        plain = read(saved(tmp_path, one()), directed=directed)
+        assert split.fingerprint() != plain.fingerprint() and not plain.weighted
+        path = saved(tmp_path, one(edge_weight=weights[:, None]))
+    twice = {"edge": np.array([(0, 1), (1, 0), (1, 2)])}
+    (graph,) = read(saved(tmp_path, one(**twice, edge_weight=np.array([2.0, 2, 3])))).graphs
+    assert graph.weights is not None and graph.weights.tolist() == [2, 3, 2, 3]
+    below = read(saved(tmp_path, one(edge_weight=weights - 1)))
+    assert not below.weighted and "below 0" in below.remarks[0]
+    for own, told in (
+        (np.array([2.0, 2.5, 3]), r"edge 1 \[1, 0\] is the same with 2.5"),
+        (np.array([2.0, np.nan, 3]), "NaN or infinite, first edge 1"),
+        (np.ones(2), r"edge_weight has shape \[2\] for 3 edges"),
+        (np.array(["a", "b", "c"]), "edge_weight is <U1; write numbers"),
+    ):
+        with pytest.raises(DataError, match=told):
+            read(saved(tmp_path, one(**twice, edge_weight=own)))
+
+
 BOTH_WAYS = np.array([(0, 1), (1, 0), (2, 3), (3, 2), (4, 5), (6, 6), (4, 5)])
 
 
@@ -287,14 +316,14 @@ def test_masks_in_any_form_are_splits(tmp_path: Path, form: str) -> None:
     own = masks(2 if form == "columns" else 1)
     if form == "0 and 1":
         own = {name.removesuffix("_mask"): mask.astype(np.uint8) for name, mask in own.items()}
-    arrays = one(train=None, val=None, test=None, label=np.arange(20) % 2, edge_weight=np.ones(18))
+    arrays = one(train=None, val=None, test=None, label=np.arange(20) % 2, edge_attr=np.ones(18))
     path = saved(tmp_path, arrays | own)
     for number in range(2 if form == "columns" else 1):
         split = read(path, "val", split=number)
         (graph,) = split.graphs
         assert graph.nodes is not None
         assert graph.nodes.tolist() == [n for n in range(20) if (n + number) % 3 == 1]
-        assert split.remarks[0] == "not used: edge_weight"
+        assert split.remarks[0] == "not used: edge_attr"
         assert form != "columns" or f"split {number} of 2" in split.remarks
     with pytest.raises(DataError, match=r"2 splits, numbered from 0|no several splits"):
         read(path, "val", split=5)

@@ -180,17 +180,25 @@ def test_the_leaves_are_the_head_of_a_network_without_another(here: Path) -> Non
 ORACLES = [op for op in NAMES if op not in ("fc", "skip")]
 
 
+WEIGHTED = ("gcn", "cheb", "arma", "graph")  # operators that take weights of edges
+
+
+@pytest.mark.parametrize("has_weights", [False, True])
 @pytest.mark.parametrize("op", ORACLES)
-def test_operators_compute_what_pyg_s_do(op: str) -> None:
+def test_operators_compute_what_pyg_s_do(op: str, has_weights: bool) -> None:
     """On a directed graph with loops, edges twice and nodes without edges."""
     torch.manual_seed(0)
     edges = torch.cat([torch.randint(25, (2, 70)), torch.tensor([[3, 3, 4], [3, 3, 5]])], 1)
-    batch = GraphBatch.of_graph(torch.randn(30, 6, dtype=torch.float64), edges)
+    own = torch.rand(73, dtype=torch.float64).where(edges[0] != edges[1], 0.4)
+    x = torch.randn(30, 6, dtype=torch.float64)
+    batch = GraphBatch.of_graph(x, edges, weights=own if has_weights else None)
+    of_edges = (batch.neighbors.edges.weights,) if op in WEIGHTED else ()
     operation: Any = NASBENCHGRAPH_TABLE[op](6, 8).double()
     weights = list(operation.parameters())
     grad = torch.randn(30, 8, dtype=torch.float64)
     found = []
-    for run in (operation, lambda x, _: operation.conv(x, batch.neighbors.edges.edge_index)):
+    index = batch.neighbors.edges.edge_index
+    for run in (operation, lambda x, _: operation.conv(x, index, *of_edges)):
         x = batch.x.clone().requires_grad_()
         out = run(x, batch.neighbors)
         found.append([out, *torch.autograd.grad(out, [x, *weights], grad)])

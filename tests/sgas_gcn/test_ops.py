@@ -17,12 +17,14 @@ from node_operations import (
     randomised,
 )
 from torch import Tensor
+from torch_geometric.nn import APPNP, GCNConv, GraphConv
 
 from sgas_gcn.config import OPERATIONS
 from sgas_gcn.csr import GraphNeighbors
 from sgas_gcn.neighbors import Neighbors, knn
 from sgas_gcn.ops.graph import GRAPH_OPERATIONS
 from sgas_gcn.ops.point import POINT_OPERATIONS
+from sgas_gcn.propagation import Propagation
 
 State = tuple[Tensor, Neighbors | GraphNeighbors]
 TABLES = {"point": POINT_OPERATIONS, "graph": GRAPH_OPERATIONS}
@@ -52,7 +54,9 @@ def edges_of(kind: str) -> Tensor:
 
 def graph_state(channels: int, kind: str) -> State:
     x = torch.randn(NODES, channels, dtype=torch.float64, requires_grad=True)
-    return x, read(edges_of(kind))
+    edges = edges_of(kind)
+    weights = torch.rand(edges.shape[1], dtype=torch.float64).round(decimals=1)  # some are 0
+    return x, GraphNeighbors.from_edges(edges, NODES, weights if kind == "weights" else None)
 
 
 # The space, the channels, and what makes a state of them with neighbours.
@@ -64,7 +68,7 @@ CASES: dict[str, tuple[str, int, Callable[[int], State]]] = {
     # More columns and points than go through the compiled steps at a time.
     "many": ("point", 40, partial(cloud_state, clouds=2, points=300, k=5, dilation=1)),
 }
-KINDS = ("isolated nodes", "self-loops and duplicates", "no edge")
+KINDS = ("isolated nodes", "self-loops and duplicates", "no edge", "weights")
 CASES |= {
     f"graph, {kind}, {channels}": ("graph", channels, partial(graph_state, kind=kind))
     for kind in KINDS
@@ -95,6 +99,33 @@ def test_edges_have_no_order(name: str) -> None:
     shuffled = edge_index[:, torch.randperm(edge_index.shape[1])]
     out, again = (op(x, read(edges)) for edges in (edge_index, shuffled))
     torch.testing.assert_close(again, out, rtol=1e-12, atol=1e-12)
+
+
+def test_weights_of_edges_are_those_of_pygs_operators() -> None:
+    edges, weights = edges_of("isolated nodes"), torch.rand(60, dtype=torch.float64)
+    edges = torch.cat([edges, torch.tensor([[3], [3]])], dim=1)  # a loop, which keeps its weight
+    weights = torch.cat([weights[: edges.shape[1] - 1], weights.new_tensor([0.3])])
+    x = torch.randn(NODES, 6, dtype=torch.float64)
+    state = GraphNeighbors.from_edges(edges, NODES, weights)
+    gcn = GCNConv(6, 6, bias=False).double()
+    (own,) = randomised(GRAPH_OPERATIONS["semi_gcn"], 6)
+    own.proj.weight.data = gcn.lin.weight.data
+    wanted = own.norm(torch.relu(gcn(x, edges, weights)))
+    torch.testing.assert_close(own(x, state), wanted)
+    appnp = APPNP(3, 0.2)
+    torch.testing.assert_close(Propagation(3, 0.2)(x, state), appnp(x, edges, weights))
+    loops, of_all = state.with_self.edge_index, state.with_self.weights
+    assert of_all is not None
+    total = torch.zeros(NODES, dtype=torch.float64).index_add(0, loops[1], of_all)
+    add = GraphConv(6, 6, bias=False).double()  # W1 x_i + W2 Σ w x_j
+    (sage,) = randomised(GRAPH_OPERATIONS["sage"], 6)
+    own_part, message = sage.lin.weight.chunk(2, dim=1)
+    add.lin_root.weight.data, add.lin_rel.weight.data = own_part, message @ sage.proj.weight
+    mapped = sage.norm(torch.relu(add(x, loops, of_all / total[loops[1]])))
+    torch.testing.assert_close(sage(x, state), mapped / mapped.norm(dim=1, keepdim=True))
+    for name in ("gin", "gat", "edge_conv", "mr_conv"):  # which have no place for them
+        (other,) = randomised(GRAPH_OPERATIONS[name], 6)
+        torch.testing.assert_close(other(x, state), other(x, read(edges)))
 
 
 @pytest.mark.parametrize("name", POINT_OPERATIONS)

@@ -235,6 +235,23 @@ def test_figures_of_numbers_are_in_the_users_units() -> None:
         assert float(loss) == pytest.approx((off**power).mean(), 1e-5)
 
 
+def test_predictions_read_the_weights_of_edges_as_trainings_do(tmp_path: Path) -> None:
+    draw = torch.Generator().manual_seed(0)
+    x, edges = torch.rand(60, 1, generator=draw), torch.randint(60, (2, 300), generator=draw)
+    weights = torch.rand(300, generator=draw).round()  # half of the neighbours are not looked at
+    graph = Data(x=x, edge_index=edges, edge_weight=weights, y=torch.arange(60) % 2)
+    options = {"epochs": 4, "num_cells": 1, "out": str(tmp_path / "run"), "data_root": tmp_path}
+    trained = sgas_gcn.train("cri2-ppi-best", graph, **{**QUICK, **options})
+    found, answers = trained.predict_proba(graph), trained.answers(trained.config["run"]["dataset"])
+    wanted = answers.collected(answers.labels.probabilities)[0]
+    np.testing.assert_allclose(found[answers.samples.rows[0]], wanted, atol=1e-6)
+    graph.edge_weight = 1 - weights
+    assert abs(trained.predict_proba(graph) - found).max() > 1e-3
+    graph.edge_weight = -weights
+    with pytest.raises(InputError, match=r"edge_weight of graph 0 has shape.*0 or more"):
+        trained.predict(graph)
+
+
 def test_graphs_without_features_have_degrees_in_training_and_after(tmp_path: Path) -> None:
     bare = [
         Data(edge_index=g.edge_index, y=g.y, num_nodes=g.num_nodes) for g in graphs(40, "class")
