@@ -18,7 +18,7 @@ from sgas.data import LabelledArrays
 from sgas.errors import DataError
 from sgas.family import Samples
 from sgas.labels import Labels, restored
-from sgas.own.class_folders import holds_classes, places
+from sgas.own.class_folders import is_data_set
 from sgas.own.samples import ARRAYS, array_of, in_chunks, samples_of
 from sgas_cnn.augment import normalized
 from sgas_cnn.datasets import DATASETS
@@ -86,7 +86,8 @@ class ImagePreparation:
             return self._of_files([path], True)
         if path.suffix.lower() in ARRAYS:
             return self.read(array_of(path, "image"), run, options)
-        if str(path) not in DATASETS and path.is_dir() and not _is_data_set(path, options):
+        own = str(path) not in DATASETS and path.is_dir()
+        if own and not is_data_set(path, options.test_fraction):
             pictures = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES)
             return self._of_files(pictures, False)
         from sgas_cnn.datasets import load_images
@@ -162,11 +163,3 @@ class Pictures(Sequence[np.ndarray]):
 
     def __getitem__(self, number: Any) -> Any:
         return self.preparation.picture(self.paths[number])
-
-
-def _is_data_set(folder: Path, options: Any) -> bool:
-    """Whether a folder has a test part; pictures in any other are all to be predicted."""
-    if options.test_fraction:
-        return True
-    has_test = holds_classes(folder) and places(folder).test is not None
-    return any(folder.glob("*.npz")) or has_test

@@ -18,9 +18,12 @@ from sgas.data import LabelledArrays
 from sgas.errors import DataError
 from sgas.family import Samples
 from sgas.labels import Labels, ManyLabels, ManyLabelsByGraph, OneClass, restored
+from sgas.own.class_folders import is_data_set
 from sgas.own.npz import read_array, read_headers
 from sgas.own.samples import array_of, in_chunks, is_array_file, numbers_of, samples_of
 from sgas.own.targets import rows_of
+from sgas_gcn.datasets import DATASETS
+from sgas_gcn.datasets.cloud_files import READERS, read_cloud
 from sgas_gcn.datasets.folder import near_origin
 from sgas_gcn.datasets.graph_file import degree_features
 from sgas_gcn.datasets.graph_folder import both_ways
@@ -64,14 +67,32 @@ class CloudPreparation:
         return restored(self.target)
 
     def read(self, data: Any, run: RunConfig, options: Any) -> Samples:
-        """Clouds from arrays, lists, data sets, PyG's data with `pos`, `.npy` or `.npz` files."""
-        if isinstance(data, str | Path) and not is_array_file(Path(data)):
-            return self._test_part(str(data), run, options)
+        """Clouds from arrays, lists, data sets, PyG's data with `pos`, and files."""
         if isinstance(data, str | Path):
-            data = array_of(Path(data), "points")
+            path = Path(data)
+            if path.is_file() and path.suffix.lower() in READERS and path.suffix.lower() != ".npy":
+                return self._of_files([path], True)
+            own = str(path) not in DATASETS and path.is_dir()
+            if own and not is_data_set(path, options.test_fraction):
+                found = (f for f in path.rglob("*") if f.suffix.lower() in READERS)
+                return self._of_files(sorted(found), False)
+            if not is_array_file(path):
+                return self._test_part(str(data), run, options)
+            data = array_of(path, "points")
         clouds, alone = samples_of(unbatched(data), "cloud", _is_one_cloud)
+        if all(isinstance(cloud, str | Path) for cloud in clouds):
+            return self._of_files([Path(cloud) for cloud in clouds], alone)
         items = [self._checked(number, cloud) for number, cloud in enumerate(clouds)]
         return Samples(items, [str(number) for number in range(len(items))], alone)
+
+    def _of_files(self, paths: Sequence[Path], alone: bool) -> Samples:
+        """The clouds in files, or of meshes; coordinates alone where the network has no more."""
+        if not paths:
+            raise DataError(f"there are no clouds to predict ({', '.join(READERS)})")
+        width = 3 if self.in_channels == 3 else None
+        clouds = (read_cloud(path)[:, :width] for path in paths)
+        items = [self._checked(number, cloud) for number, cloud in enumerate(clouds)]
+        return Samples(items, [str(path) for path in paths], alone)
 
     def _test_part(self, dataset: str, run: RunConfig, options: Any) -> Samples:
         from sgas_gcn.datasets import load_points

@@ -153,6 +153,14 @@ def holds_classes(folder: Path) -> bool:
     return folder.is_dir() and not any(folder.glob("*.npz")) and bool(class_folders(folder))
 
 
+def is_data_set(folder: Path, test_fraction: float) -> bool:
+    """Whether a folder has a test part, or one is drawn; samples in any other are just samples."""
+    if test_fraction:
+        return True
+    has_test = holds_classes(folder) and places(folder).test is not None
+    return any(folder.glob("*.npz")) or has_test
+
+
 def _classes(folder: Path, kind: FileKind) -> list[str]:
     """The names of the class folders in `folder`, sorted; DataError where it has none."""
     names = class_folders(folder)

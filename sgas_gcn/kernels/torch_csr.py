@@ -40,15 +40,21 @@ def _pieces(graph: CsrGraph, width: int, device: torch.device) -> Iterator[slice
 def _largest(x: Tensor, graph: CsrGraph) -> tuple[Tensor, Tensor]:
     """Maxima `[N, D]` over the sources, and the source `[N, D]` that had each first.
 
-    A node without edges has the maximum 0, and some source that means nothing.
+    A node without edges has the maximum 0, and some source that means nothing. A NaN is larger than
+    all else: neither of the kernels sees each one.
     """
     chosen = max_by_rows(x, graph)
-    if chosen is not None:
-        return chosen
-    best, _, _, source = torch.embedding_bag(
-        x, graph.sources, graph.offsets, mode=2, include_last_offset=True
-    )
-    return best, source
+    if chosen is None:
+        best, _, _, source = torch.embedding_bag(
+            x, graph.sources, graph.offsets, mode=2, include_last_offset=True
+        )
+    else:
+        best, source = chosen
+    unknown = x.isnan()
+    if x.device.type == "cpu" and not unknown.any():  # to ask another device would wait for it
+        return best, source
+    seen = _row_sum(unknown.to(x.dtype), graph.sources, graph.offsets) > 0
+    return best.masked_fill(seen, torch.nan), source
 
 
 def _largest_scores(scores: Tensor, graph: CsrGraph) -> Tensor:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import struct
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from sgas.config import RunConfig
 from sgas.errors import ConfigError, DataError
 from sgas_gcn.config import PointDataConfig
 from sgas_gcn.datasets import load_points
 from sgas_gcn.datasets.cloud_files import MESH_POINTS, read_cloud
 from sgas_gcn.family import FAMILY
+from sgas_gcn.preparation import CHOSEN, CloudPreparation
 
 POINTS = np.random.default_rng(0).standard_normal((40, 3)).astype(np.float32)
 CORNERS = np.array([[0, 0, 0], [2, 0, 0], [2, 1, 0], [0, 1, 0]], np.float32)  # one square of 2 x 1
@@ -124,3 +128,26 @@ def test_class_folders_of_clouds_of_any_size_are_a_data_set(tmp_path: Path, layo
         load_points(str(tmp_path), "train", "unused", 22, 0, PointDataConfig(test_fraction=0.2))
     with pytest.raises(ConfigError, match="are classes: leave target= out"):
         load_points(str(tmp_path), "train", "unused", 22, 0, PointDataConfig(target="numbers"))
+
+
+def test_files_are_predicted_by_a_list_a_folder_or_one_alone(tmp_path: Path) -> None:
+    written = {**{name: CLOUDS[name] for name in ("a.xyz", "e.pcd")}, "m.off": MESHES["a.off"]}
+    for name, content in written.items():
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    np.save(tmp_path / "n.npy", POINTS)
+    paths = [tmp_path / name for name in (*written, "n.npy")]
+    reading = CloudPreparation(3, 16, 4, CHOSEN, 0), RunConfig(), PointDataConfig()
+    read = partial(CloudPreparation.read, reading[0], run=reading[1], options=reading[2])
+    several, folder = read([str(path) for path in paths]), read(tmp_path)
+    assert several.names == folder.names == [str(path) for path in paths]
+    wanted = read([read_cloud(path)[:, :3] for path in paths]).items
+    for samples in (several, folder):
+        assert all(map(torch.equal, samples.items, wanted))
+    alone = read(paths[0])
+    assert alone.alone and torch.equal(alone.items[0], wanted[0])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no clouds to predict"):
+        read(tmp_path / "empty")
+    with pytest.raises(DataError, match=r"b\.off is no cloud"):
+        (tmp_path / "b.off").write_text("OFF")
+        read([tmp_path / "b.off"])
