@@ -281,6 +281,12 @@ class RunConfig:
         "run folder; default runs/NAME, with a number where it exists",
         verbs=("search", "train"),
     )
+    no_lock: bool = option(
+        False,
+        "write the run without a lock, on a file system that has none: no other process may write "
+        "it meanwhile",
+        verbs=("search", "train"),
+    )
     data_root: str = option("data", "folder that holds downloaded data sets")
     protocol: str = option(
         "clean",

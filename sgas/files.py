@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
+import fcntl
 import hashlib
 import io
 import json
@@ -19,7 +21,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import IO, Any, BinaryIO, TypeVar
 
 import msgspec
 
@@ -27,6 +29,7 @@ from sgas.errors import RunError, printable
 
 T = TypeVar("T")
 SEALS = "seals.json"
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of some network file systems
 TRIES = 3  # to read a file while its writer goes on
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet computes
 
@@ -74,6 +77,21 @@ def write_text(path: Path, text: str) -> None:
 def temporary_beside(path: Path) -> Path:
     """A name that nobody can guess, which `Run.open` clears where a killed process left it."""
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+
+
+def take_lock(file: IO[Any], wait: bool = True) -> bool:
+    """Holds an open file for this process alone; False where its file system has no locks.
+
+    The system lets go of it however the process ends. BlockingIOError where another process holds
+    it and this one does not `wait`.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        return False
+    return True
 
 
 def no_link(path: str, flags: int) -> int:

@@ -21,6 +21,7 @@ class RunOptions(TypedDict, total=False):
     precision: Literal["float32", "bf16"]
     cuda_graphs: bool
     out: str | None
+    no_lock: bool
     data_root: str
     protocol: Literal["clean", "paper"]
 

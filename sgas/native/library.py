@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from sgas.files import make_folder, no_link, write_text
+from sgas.files import make_folder, no_link, take_lock, write_text
 from sgas.native.compiler import (
     HEADERS,
     Build,
@@ -151,6 +151,10 @@ def _build_or_find(library: Library) -> None:
                     return
             _build(library, folder, built)
     except OSError as error:
+        if _is_whole(built):  # in a folder that can be read alone
+            with contextlib.suppress(OSError):
+                torch.ops.load_library(str(built))
+                return
         raise NotBuilt(f"{error.filename or folder}: {error.strerror or error}") from None
 
 
@@ -249,9 +253,7 @@ def _key(library: Library, compiler: str) -> str:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """One process at a time; the kernel lets go of the lock of a process that was killed."""
-    import fcntl
-
+    """One process at a time; without locks a build may be made twice, and is put in place whole."""
     with open(path, "a", encoding="utf-8", opener=no_link) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        take_lock(file)
         yield

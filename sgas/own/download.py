@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import http.client
 import os
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sgas.errors import DataError, option
-from sgas.files import no_link, sync_folder, write_text
+from sgas.files import no_link, sync_folder, take_lock, write_text
 
 CHUNK = 1 << 20  # bytes
 TIMEOUT = 30  # seconds without an answer
@@ -119,7 +118,7 @@ def _complete(url: str, path: Path, known: Sha256 | FirstSeen, advice: str) -> N
 def _alone(lock: Path) -> Iterator[None]:
     """Waits until no other process downloads the same file."""
     with open(lock, "a", encoding="utf-8", opener=no_link) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        take_lock(file)  # without locks a file may come twice, and is put in place as a whole
         yield
 
 

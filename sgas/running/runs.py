@@ -20,7 +20,6 @@ the records; on resume, records that the checkpoint does not know yet are droppe
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import glob
 import hashlib
 import io
@@ -47,6 +46,7 @@ from sgas.files import (
     read_json,
     read_sealed,
     sync_folder,
+    take_lock,
     temporary_beside,
     write_bytes,
     write_sealed,
@@ -104,7 +104,7 @@ def is_run(folder: Path) -> bool:
 def is_held(folder: Path) -> bool:
     """Whether a process is writing a run."""
     try:
-        _lock(folder).close()
+        _lock(folder, _needs_lock(read_config(folder))).close()
     except RunError:
         return True
     return False
@@ -190,7 +190,7 @@ class Run:
             _require_new(folder)
             make_folder(folder.parent)
             _clear_killed_starts(folder)
-            fresh, lock = _fresh_folder(folder)
+            fresh, lock = _fresh_folder(folder, _needs_lock(config))
             try:
                 fresh.chmod(0o755)
                 for name, text in (texts or {}).items():
@@ -214,8 +214,7 @@ class Run:
     @classmethod
     def open(cls, folder: Path) -> Run:
         """An existing run, to go on with; RunError where another process holds it."""
-        read_config(folder)
-        lock = _lock(folder)
+        lock = _lock(folder, _needs_lock(read_config(folder)))
         try:
             with naming(folder):
                 for leftover in folder.glob(".*.tmp"):  # of a process that was killed
@@ -355,8 +354,15 @@ def _as_json(value: Any) -> str:
     return json.dumps(value, indent=2) + "\n"
 
 
-def _lock(folder: Path) -> IO[str]:
-    """Holds the folder for this process; the system lets go of it however the process ends."""
+class _Held(RunError):
+    """Another process writes the run."""
+
+
+def _lock(folder: Path, needed: bool = True) -> IO[str]:
+    """Holds the folder for this process; the system lets go of it however the process ends.
+
+    Where that is not `needed`, also on a file system without locks.
+    """
     try:
         lock = open(folder / LOCK, "a+", encoding="utf-8", opener=no_link)  # noqa: SIM115 - as long as the run
     except OSError as error:
@@ -365,22 +371,39 @@ def _lock(folder: Path) -> IO[str]:
             "again"
         ) from None
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+        held = take_lock(lock, wait=False)
+    except OSError as error:
+        lock.close()
+        if isinstance(error, BlockingIOError):
+            raise _Held(
+                f"{folder} is being written by another process; wait for it to end"
+            ) from None
+        raise RunError(f"{folder} cannot be locked: {error.strerror}") from None
+    if needed and not held:
         lock.close()
         raise RunError(
-            f"{folder} is being written by another process; wait for it to end"
-        ) from None
+            f"{folder.parent} is on a file system without locks, which keep two processes from "
+            f"writing one run: begin it with {option('no_lock', True)} if no other writes it"
+        )
     return lock
 
 
-def _fresh_folder(folder: Path) -> tuple[Path, IO[str]]:
+def _needs_lock(config: Mapping[str, Any]) -> bool:
+    """Whether a run was not begun without a lock."""
+    return not config.get("run", {}).get("no_lock", False)
+
+
+def _fresh_folder(folder: Path, needs_lock: bool) -> tuple[Path, IO[str]]:
     """A new folder beside `folder`, held by this process, that will become it."""
     for _ in range(TRIES):
         fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        with contextlib.suppress(RunError):  # another start took it for one of a killed process
-            return fresh, _lock(fresh)
-        shutil.rmtree(fresh, ignore_errors=True)
+        try:
+            return fresh, _lock(fresh, needs_lock)
+        except _Held:  # another start took it for one of a killed process
+            shutil.rmtree(fresh, ignore_errors=True)
+        except RunError:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise
     raise RunError(f"cannot write in {folder.parent}; see to that and run the same command again")
 
 

@@ -14,7 +14,6 @@ under a lock.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,8 +24,8 @@ from typing import Any
 import msgspec
 
 from sgas.cells.genotype import Genotype
-from sgas.errors import RunError
-from sgas.files import no_link, read_json, write_sealed
+from sgas.errors import RunError, option
+from sgas.files import no_link, read_json, take_lock, write_sealed
 from sgas.running.runs import is_run, read_genotype, read_metrics
 
 STUDY, MANIFEST, LOCK = "study.json", "manifest.json", ".manifest.lock"
@@ -202,9 +201,14 @@ def hold(lock: Path, taken: str | None = None) -> Iterator[None]:
         raise RunError(f"cannot write in {lock.parent}: {error.strerror}") from None
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if taken else 0))
+            held = take_lock(file, wait=not taken)
         except BlockingIOError:
             raise RunError(f"{taken}; wait for it to end") from None
+        if not held:
+            raise RunError(
+                f"{lock.parent} is on a file system without locks, which a study needs: give "
+                f"another {option('out')}"
+            )
         yield
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 from collections.abc import Callable
@@ -26,13 +28,14 @@ from sgas.running.runs import (
     Run,
     _keep_as,
     _lock,
+    is_held,
     read_config,
     read_genotype,
     read_metrics,
     read_records,
 )
 from sgas.running.trained import read_result
-from sgas.studies.study import read_study
+from sgas.studies.study import hold, read_study
 
 
 def test_a_file_is_replaced_whole_or_stays(tmp_path: Path) -> None:
@@ -177,6 +180,27 @@ def test_one_file_of_two_names_leaves_no_third(tmp_path: Path) -> None:
     for _ in range(2):
         _keep_as(tmp_path / "a", tmp_path / "b")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_a_file_system_without_locks_is_told_as_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(file: object, kind: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(RunError, match=r"file system without locks.*no_lock"):
+        Run.create(tmp_path / "run", {})
+    assert not [*tmp_path.iterdir()]
+    facts: dict[str, object] = {
+        key: {} for key in ("loop", "model", "data", "dimensions", "environment")
+    }
+    config = {"family": "toy", "verb": "search", "run": {"no_lock": True}, **facts}
+    with Run.create(tmp_path / "run", config), Run.open(tmp_path / "run"):
+        pass
+    assert not is_held(tmp_path / "run")
+    with pytest.raises(RunError, match="which a study needs"), hold(tmp_path / "lock"):
+        pass
 
 
 def test_what_a_killed_start_left_is_cleared_and_a_running_one_is_not(tmp_path: Path) -> None:
