@@ -4,8 +4,9 @@
 
 Every fold trains each network on the same nine tenths, drawn within the classes, in the same
 batches through one loop (`sgas.running.train`) for the same epochs, and measures the last tenth
-once, after the last epoch. The baselines are GCN and GIN as PyTorch Geometric has them, of four
-layers whose outputs are joined, with the head of ours (mean, largest value and sum of each graph).
+once, after the last epoch. With `--keep FILE` trainings that ended are kept and not run again. The
+baselines are GCN and GIN as PyTorch Geometric has them, of four layers whose outputs are joined,
+with the head of ours (mean, largest value and sum of each graph).
 
 A cell that was searched on the data set has seen graphs of every fold; `--genotype` of another data
 set, or a published name, has not. The table says which it was.
@@ -22,12 +23,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from reporting import report
+from reporting import kept, report
 from torch import Tensor, nn
 from torch_geometric.nn import GCNConv, GINConv
 
@@ -114,8 +116,9 @@ def in_training(path: Path, folder: Path) -> Path:
 
 def train_once(
     task: FoldTask, genotype: Genotype, config: TrainConfig, fold: np.ndarray, seed: int
-) -> tuple[float, int]:
-    """Accuracy on a fold after a training on all others, and the parameters of the network."""
+) -> dict[str, Any]:
+    """Accuracy on a fold after a training on all others, the network's parameters, CPU seconds."""
+    began = time.process_time()
     whole = task.training_part(DEVICE)
     others = np.setdiff1d(np.arange(len(whole)), fold)
     parts = TrainParts(SubsetSource(whole, torch.from_numpy(others)), {})
@@ -125,7 +128,11 @@ def train_once(
             Loop(training, run).execute()
     held_out = SubsetSource(whole, torch.from_numpy(fold))
     figures = measure(training.network, task.labels, held_out, config.batch_size, DEVICE)
-    return figures["accuracy"], sum(each.numel() for each in training.network.parameters())
+    return {
+        "accuracy": figures["accuracy"],
+        "params": sum(each.numel() for each in training.network.parameters()),
+        "seconds": time.process_time() - began,
+    }
 
 
 def paired(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
@@ -152,13 +159,26 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
             raise InputError(f"{options.dataset} has no graphs of one class each")
         parts = task.parts_of_training((1 / options.folds,) * options.folds, options.seed, DEVICE)
         folds = [part.index.numpy() for part in parts if isinstance(part, SubsetSource)]
+        asked = {
+            "dataset": task.fingerprint(),
+            "folds": [options.folds, options.seed],
+            "settings": preset,
+        }
         for name, make in {OURS: None, **BASELINES}.items():
-            task.make, began = make, time.process_time()
-            told = [train_once(task, genotype, config, f, n) for n, f in enumerate(folds)]
+            task.make = make
+            of_network = {**asked, "network": genotype.to_text() if make is None else name}
+            told = [
+                kept(
+                    options.keep,
+                    {**of_network, "fold": number},
+                    partial(train_once, task, genotype, config, fold, number),
+                )
+                for number, fold in enumerate(folds)
+            ]
             figures[name] = {
-                "folds": [accuracy for accuracy, _ in told],
-                "params": told[0][1],
-                "seconds": time.process_time() - began,
+                "folds": [line["accuracy"] for line in told],
+                "params": told[0]["params"],
+                "seconds": sum(line["seconds"] for line in told),
             }
             mean = statistics.fmean(figures[name]["folds"])
             print(f"{name}: {mean:.4f}, {figures[name]['seconds']:.0f} s", file=sys.stderr)
@@ -196,6 +216,7 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--folds", type=int, default=10)
+    parser.add_argument("--keep", help="file of trainings that ended, none of which is run again")
     parser.add_argument("--seed", type=int, default=0, help="of the folds")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()

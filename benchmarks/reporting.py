@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -38,3 +39,19 @@ def add_line(path: Path, line: Mapping[str, Any]) -> None:
     """Adds a JSON line to a file of results."""
     with open(path, "a") as file:
         file.write(json.dumps(line) + "\n")
+
+
+def kept(
+    file: str | None, key: Mapping[str, Any], measure: Callable[[], Mapping[str, Any]]
+) -> dict[str, Any]:
+    """What was measured under a key before, by a line of the file, or what is now and is added.
+
+    Lines of other keys are left alone; without a file nothing is kept.
+    """
+    path, key = Path(file or os.devnull), json.loads(json.dumps(key))
+    for line in read_lines(path):
+        if line["key"] == key:
+            return dict(line["found"])
+    found = measure()
+    add_line(path, {"key": key, "found": found})
+    return dict(found)

@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import csv
 import itertools
-import json
 import statistics
 import sys
 import tempfile
@@ -37,7 +36,7 @@ from typing import Any
 import nasbenchgraph
 import numpy as np
 import torch
-from reporting import add_line, read_lines, report
+from reporting import kept, report
 
 from sgas.cells.genotype import Genotype
 from sgas.config import STRATEGIES, SearchConfig
@@ -165,26 +164,9 @@ def search_once(benchmark: Benchmark, data: Any, strategy: str, seed: int, permu
     return Found(seed, benchmark.cell(search.genotype()), time.process_time() - began)
 
 
-class Kept:
-    """Searches that ended before, a JSON line each in a file, so that none is run again.
-
-    A line holds the settings that it was run under; lines of other settings are left alone.
-    """
-
-    def __init__(self, path: str | None) -> None:
-        self.path = None if path is None else Path(path)
-        self.lines = [] if self.path is None else read_lines(self.path)
-
-    def search(self, key: Mapping[str, Any], search: Callable[[], Found]) -> Found:
-        """The search of a key that was kept, or else one that runs now."""
-        key = json.loads(json.dumps(key))
-        for line in self.lines:
-            if line["key"] == key:
-                return Found(**line["found"])
-        found = search()
-        if self.path is not None:
-            add_line(self.path, {"key": key, "found": asdict(found)})
-        return found
+def as_fields(search: Callable[..., Found], *arguments: Any) -> dict[str, Any]:
+    """The fields of what a search finds."""
+    return asdict(search(*arguments))
 
 
 def read_table(path: Path) -> dict[str, float]:
@@ -382,14 +364,16 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     data = benchmark.load(source)
     runs = [(name, False) for name in strategies]
     runs += [(name, True) for name in strategies if options.control == "permuted_labels"]
-    kept, found = Kept(options.keep), dict[tuple[str, bool], list[Found]]()
+    found: dict[tuple[str, bool], list[Found]] = {}
     for name, permuted in runs:
         found[name, permuted] = []
         for seed in seeds:
-            last = kept.search(
+            fields = kept(
+                options.keep,
                 {**benchmark.settings(), "strategy": name, "permuted": permuted, "seed": seed},
-                partial(search_once, benchmark, data, name, seed, permuted),
+                partial(as_fields, search_once, benchmark, data, name, seed, permuted),
             )
+            last = Found(**fields)
             found[name, permuted].append(last)
             note = " (permuted labels)" if permuted else ""
             took = f"{last.seconds:.0f} CPU s"

@@ -22,6 +22,7 @@ def test_each_network_is_measured_on_every_fold(
     pointers = {"node_ptr": np.append(0, sizes.cumsum()), "edge_ptr": np.arange(25) * 4}
     np.savez(tmp_path / "own.npz", x=x, edge=edge, label=label, **pointers)
     words = ["--epochs", "2", "--folds", "3", "--batch_size", "8", "--preset", "demo", "--json"]
+    words += ["--keep", str(tmp_path / "kept")]
     argv = ["x", "--dataset", str(tmp_path / "own.npz"), "--genotype", "cri2-ppi-best", *words]
     monkeypatch.setattr(sys, "argv", argv)
     assert graph_classification.main() == 0
@@ -31,3 +32,7 @@ def test_each_network_is_measured_on_every_fold(
     ours, gin = (np.array(result["networks"][name]["folds"]) for name in ("ours", "gin"))
     assert result["ours_less"]["gin"]["difference"] == pytest.approx((ours - gin).mean())
     assert "protocol paper" in result["cell"] or "unknown" in result["cell"]
+    assert len((tmp_path / "kept").read_text().splitlines()) == 9
+    monkeypatch.setattr(graph_classification, "train_once", abs)  # nothing is trained again
+    assert graph_classification.main() == 0
+    assert json.loads(capsys.readouterr().out) == result
