@@ -1,10 +1,11 @@
 # make setup   .venv with everything; the first step of the others, seconds where it is done
 # make demo    a search on generated shapes
 # make test    every test but the exhaustive ones (python -m pytest -m exhaustive)
+# make docs    the documentation as a site, in build/docs
 # make check   what CI checks: style, types, tests
 # make clean   takes away what these made, runs excepted
 # Variables: PYTHON, SGAS_TORCH, SGAS_SCATTER (see scripts/bootstrap)
-.PHONY: setup demo test check clean
+.PHONY: setup demo test docs check clean
 
 setup:
 	@scripts/bootstrap
@@ -14,6 +15,9 @@ demo: setup
 
 test: setup
 	.venv/bin/python -m pytest -n auto
+
+docs: setup
+	.venv/bin/python -m sphinx -qW --keep-going docs build/docs
 
 check:
 	@scripts/check

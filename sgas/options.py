@@ -135,8 +135,8 @@ def parser_for(
             group.add_argument(
                 f"--{name}",
                 default=spec.default,
-                help=_help(spec),
-                metavar=_metavar(spec, kind_of),
+                help=help_of(spec).replace("%", "%%"),
+                metavar=metavar_of(spec, kind_of),
                 type=partial(checked, spec, kind_of, name=name),
             )
     return parser
@@ -155,15 +155,17 @@ def _options_of(
                 yield f"{section.verb}.{name}", *field
 
 
-def _help(spec: dataclasses.Field[Any]) -> str:
+def help_of(spec: dataclasses.Field[Any]) -> str:
+    """What an option is, what each of its choices is, and its default."""
     choices = spec.metadata["choices"]
     table = choices if isinstance(choices, Mapping) else {}
     each = [f"{name}: {info.help}" for name, info in table.items()]
     shown = "" if spec.default is None else f" (default: {spec.default})"
-    return f"{'; '.join([spec.metadata['help'], *each])}{shown}".replace("%", "%%")
+    return f"{'; '.join([spec.metadata['help'], *each])}{shown}"
 
 
-def _metavar(spec: dataclasses.Field[Any], kind: Any) -> str:
+def metavar_of(spec: dataclasses.Field[Any], kind: Any) -> str:
+    """What an option takes: its choices, or a type."""
     if spec.metadata["choices"]:
         return f"{{{','.join(spec.metadata['choices'])}}}"
     names = {int: "INT", float: "FLOAT", bool: "{true,false}"}
