@@ -65,7 +65,9 @@ def _parse_text(family: Family, text: str) -> Genotype:
 
 def genotype_label(name: str, genotype: Genotype) -> str:
     """A short name for files and run folders: that of what was published, the file or the run."""
-    return (not is_text(name) and Path(name).stem) or genotype.content_hash[:8]
+    path = None if is_text(name) else Path(name)
+    label = path and (path.name if path.is_dir() else path.stem)
+    return label or genotype.content_hash[:8]
 
 
 def is_text(name: str) -> bool:
