@@ -30,6 +30,7 @@ from sgas.errors import RunError, printable
 T = TypeVar("T")
 SEALS = "seals.json"
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of some network file systems
+EARLIER_SEALS = b"{\n"  # how those began that had no hash of themselves
 TRIES = 3  # to read a file while its writer goes on
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet computes
 
@@ -194,9 +195,10 @@ def read_seals(folder: Path) -> dict[str, list[str]]:
     RunError where they are not those that were written.
     """
     try:
-        seals = decode((folder / SEALS).read_bytes(), dict[str, list[str]])
-        own = seals.pop(SEALS, None)  # none where an earlier version wrote them
-        if own not in (None, _seal_of(seals)):
+        content = (folder / SEALS).read_bytes()
+        seals = decode(content, dict[str, list[str]])
+        of_earlier_version = content.startswith(EARLIER_SEALS) and SEALS not in seals
+        if not of_earlier_version and seals.pop(SEALS, None) != _seal_of(seals):
             raise ValueError("it is not what was written there (SHA-256)")
     except FileNotFoundError:
         return {}
@@ -209,7 +211,7 @@ def read_seals(folder: Path) -> dict[str, list[str]]:
 
 
 def _write_seals(folder: Path, seals: Mapping[str, list[str]]) -> None:
-    text = json.dumps({**seals, SEALS: _seal_of(seals)}, indent=1)
+    text = json.dumps({**seals, SEALS: _seal_of(seals)})
     write_text(folder / SEALS, text + "\n")
 
 

@@ -3,8 +3,7 @@
 Sources are compiled for this machine's processor or for those that SGAS_MARCH names (`x86-64-v2`,
 `x86-64-v3`, `x86-64-v4`: whatever -march takes). What differs between processors stands in
 `vectors.h`, and all that they ask of torch in `tensor.h`: by torch's stable C interface a build
-serves every torch from 2.10 on and is compiled without torch's headers; an older torch's are
-compiled in. No torch at this module's import.
+serves every torch from 2.10 on and is compiled without torch, which need not be installed.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 
 # Floating-point flags that leave results to the source text but for fused multiply-adds.
@@ -106,10 +106,10 @@ def compile_library(name: str, sources: Sequence[Path], work: Path, options: Seq
 
     The compiler's words are in NotBuilt's text from the second line on.
     """
-    compiler, (for_torch, links) = compiler_here(), _torch_options(work)
+    compiler, links = compiler_here(), _linker_options(work)
     units = units_of(sources, work, _num_cores())
     objects = [unit.with_suffix(".o") for unit in units]
-    command = [compiler, *options, *for_torch, f"-I{HEADERS}", "-c"]
+    command = [compiler, *options, f"-I{HEADERS}", "-c"]
     _run_all(
         [[*command, str(unit), "-o", str(to)] for unit, to in zip(units, objects, strict=True)]
     )
@@ -141,46 +141,27 @@ def _run_all(commands: Sequence[list[str]]) -> None:
             process.wait()
 
 
-def torch_interface() -> list[str]:
-    """What of torch a build depends on."""
-    if is_stable():
-        return ["torch's stable interface"]
-    import torch
-
-    return [torch.__version__, str(torch._C._GLIBCXX_USE_CXX11_ABI)]
-
-
-def is_stable() -> bool:
-    """Whether torch has the interface that stays; taken for granted where there is no torch."""
-    try:
-        import torch
-    except ImportError:
-        return True
-    version = re.match(r"(\d+)\.(\d+)", torch.__version__)
-    return version is None or tuple(map(int, version.groups())) >= STABLE_SINCE
+def check_torch() -> None:
+    """NotBuilt where torch is older than the interface that kernels are built against."""
+    found = metadata.version("torch")
+    version = re.match(r"(\d+)\.(\d+)", found)
+    if version is not None and tuple(map(int, version.groups())) < STABLE_SINCE:
+        wanted = ".".join(map(str, STABLE_SINCE))
+        raise NotBuilt(f"they need torch {wanted} or newer, and this is torch {found}: upgrade it")
 
 
-def _torch_options(work: Path) -> tuple[list[str], list[str]]:
-    """What the compiler needs for torch, and the linker.
+def _linker_options(work: Path) -> list[str]:
+    """What the linker needs for torch.
 
     The library has to say that it needs torch's, or else it would not find its functions in a
     process that has it; an empty library of that name will do for the linker.
     """
-    if not is_stable():
-        import torch
-        from torch.utils.cpp_extension import include_paths, library_paths
-
-        abi = f"-D_GLIBCXX_USE_CXX11_ABI={int(torch._C._GLIBCXX_USE_CXX11_ABI)}"
-        headers = [word for path in include_paths() for word in ("-isystem", path)]
-        folders = [f"-L{path}" for path in library_paths()]
-        options = ["-DSGAS_ATEN", abi, "-fopenmp", *headers]
-        return options, [*folders, "-fopenmp", "-lc10", "-ltorch_cpu"]
     if sys.platform == "darwin":
-        return [], ["-undefined", "dynamic_lookup"]
+        return ["-undefined", "dynamic_lookup"]
     torch_name = "libtorch_cpu.so"
     empty = ["-shared", "-x", "c++", os.devnull, "-o", str(work / torch_name)]
     _run_all([[compiler_here(), *empty, f"-Wl,-soname,{torch_name}"]])
-    return [], [f"-L{work}", "-Wl,--no-as-needed", "-ltorch_cpu"]
+    return [f"-L{work}", "-Wl,--no-as-needed", "-ltorch_cpu"]
 
 
 def units_of(sources: Sequence[Path], folder: Path, num_units: int) -> list[Path]:

@@ -17,7 +17,7 @@ import platform
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,13 +29,13 @@ from sgas.native.compiler import (
     NotBuilt,
     build_here,
     check_processor,
+    check_torch,
     compile_library,
     compiler_here,
     cpu_features,
     cpu_info,
     flags,
     output_of,
-    torch_interface,
 )
 from sgas.native.shipped import find
 
@@ -81,11 +81,21 @@ class Library:
         """
         return _load(self)
 
+    def build_ahead(self) -> None:
+        """Builds them where the cache has none, without torch: it may be installed meanwhile.
+
+        NotBuilt where they cannot be built.
+        """
+        _build_or_find(self, lambda built: None)
+
 
 @cache
 def _load(library: Library) -> str | None:
+    import torch
+
     try:
-        _build_or_find(library)
+        check_torch()
+        _build_or_find(library, lambda built: torch.ops.load_library(str(built)))
     except NotBuilt as error:
         logger.warning("compiled kernels are not used: %s", error)
         return str(error)
@@ -131,12 +141,11 @@ def cache_folder() -> Path:
         return Path(tempfile.gettempdir(), f"sgas-{os.getuid()}")
 
 
-def _build_or_find(library: Library) -> None:
-    import torch
-
+def _build_or_find(library: Library, load: Callable[[Path], None]) -> None:
+    """Calls `load` with a library that is there, or else with the one that it builds."""
     if shipped := find(library.name, library.sources):
         with contextlib.suppress(OSError):
-            torch.ops.load_library(str(shipped.path))
+            load(shipped.path)
             return
     check_processor()
     folder = _own_folder(_folder_of(library))
@@ -147,13 +156,13 @@ def _build_or_find(library: Library) -> None:
                 shutil.rmtree(left, ignore_errors=True)
             if _is_whole(built):
                 with contextlib.suppress(OSError):
-                    torch.ops.load_library(str(built))
+                    load(built)
                     return
-            _build(library, folder, built)
+            _build(library, folder, built, load)
     except OSError as error:
         if _is_whole(built):  # in a folder that can be read alone
             with contextlib.suppress(OSError):
-                torch.ops.load_library(str(built))
+                load(built)
                 return
         raise NotBuilt(f"{error.filename or folder}: {error.strerror or error}") from None
 
@@ -219,15 +228,13 @@ def _folder_of(library: Library) -> Path:
     return cache_folder() / "native" / f"{library.name}-{key}"
 
 
-def _build(library: Library, folder: Path, built: Path) -> None:
+def _build(library: Library, folder: Path, built: Path, load: Callable[[Path], None]) -> None:
     """Compiles in a folder of its own, loads, and puts the file in place in one step."""
-    import torch
-
     logger.info("building the kernels of %s, once on this machine (half a minute)", library.name)
     work = Path(tempfile.mkdtemp(prefix="build-", dir=folder))
     try:
         finished = compile_library(library.name, library.sources, work, flags())
-        torch.ops.load_library(str(finished))
+        load(finished)
         with open(finished, "rb") as file:
             os.fsync(file.fileno())
         write_text(_hash_file(built), _sha256(finished))
@@ -242,8 +249,8 @@ def _build(library: Library, folder: Path, built: Path) -> None:
 
 
 def _key(library: Library, compiler: str) -> str:
-    """A name for what a build depends on: torch's interface, compiler, flags, CPU, sources."""
-    parts = [*torch_interface(), compiler, output_of([compiler, "--version"])]
+    """A name for what a build depends on: compiler, flags, CPU, sources."""
+    parts = [compiler, output_of([compiler, "--version"])]
     parts += [*flags(), platform.machine()]
     parts += [cpu_features(cpu_info()) or platform.processor()]
     sources = [*HEADERS.glob("*.h"), *library.sources]

@@ -27,7 +27,6 @@ from sgas.native.compiler import (
     cpu_features,
     cpu_info,
     flags_for,
-    is_stable,
     march,
 )
 
@@ -82,7 +81,7 @@ def find(name: str, sources: Sequence[Path]) -> Shipped | None:
 
     Nor is there where SGAS_MARCH asks for a build of one's own.
     """
-    if march() != "native" or not FOLDER.is_dir() or not is_stable():
+    if march() != "native" or not FOLDER.is_dir():
         return None
     for processors in BEST_FIRST:
         if processors.include(cpu_info()) and (found := _whole(name, processors, sources)):

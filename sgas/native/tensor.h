@@ -1,9 +1,8 @@
 // Torch as kernels see it: tensors on the CPU, threads, and the operators that they are.
 //
 // All of it goes through torch's C interface, which stays as it is from torch 2.10 on: one build
-// serves every such torch, needs none of its headers, and compiles without it. With SGAS_ATEN, for
-// an older torch, the same names are those of its C++ headers. What an operator calls of torch is not
-// recorded for gradients.
+// serves every such torch, needs none of its headers, and compiles without it. What an operator calls
+// of torch is not recorded for gradients.
 #pragma once
 
 #include <algorithm>
@@ -17,19 +16,6 @@
 #include <utility>
 #include <vector>
 
-#ifdef SGAS_ATEN
-#include <ATen/Parallel.h>
-#include <ATen/core/LegacyTypeDispatch.h>
-#include <ATen/core/List.h>
-#include <ATen/core/Tensor.h>
-#include <ATen/ops/addmm.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/full.h>
-#include <ATen/ops/mm.h>
-#include <ATen/ops/ones.h>
-#include <ATen/ops/zeros.h>
-#include <torch/library.h>
-#else
 extern "C" {
 struct AtenTensorOpaque;
 struct StableListOpaque;
@@ -86,62 +72,8 @@ int32_t aoti_torch_dtype_uint8();
 int32_t aoti_torch_dtype_int32();
 int32_t aoti_torch_dtype_int64();
 }
-#endif
 
 namespace sgas {
-
-#ifdef SGAS_ATEN
-
-using at::empty;
-using at::full;
-using at::get_num_threads;
-using at::kByte;
-using at::kDouble;
-using at::kFloat;
-using at::kInt;
-using at::kLong;
-using at::ones;
-using at::parallel_for;
-using at::ScalarType;
-using at::Tensor;
-using at::zeros;
-template <class T>
-using List = c10::ArrayRef<T>;
-using Bools = c10::List<bool>;
-using MaybeTensors = c10::List<std::optional<Tensor>>;
-
-// Of matrices.
-inline Tensor product_of(const Tensor& a, const Tensor& b) { return at::mm(a, b); }
-inline void write_product(Tensor out, const Tensor& a, const Tensor& b) { at::mm_out(out, a, b); }
-inline void add_product(Tensor out, const Tensor& a, const Tensor& b) { at::addmm_out(out, out, a, b); }
-inline void take_exponentials(Tensor x) { x.exp_(); }
-inline Tensor doubled(const Tensor& x) { return x.mul(2); }
-inline void was_changed(const Tensor& x) { x.unsafeGetTensorImpl()->bump_version(); }
-
-// Operators of a namespace, for the CPU.
-class Operators {
- public:
-  explicit Operators(const char* space) : library_(torch::Library::FRAGMENT, space, std::nullopt, __FILE__, __LINE__) {}
-
-  template <auto function>
-  void add(const char* schema) {
-    library_.def(schema);
-    library_.impl(std::string(schema, std::strchr(schema, '(')).c_str(),
-                  torch::dispatch(c10::DispatchKey::CPU, below_autograd<function>(function)));
-  }
-
- private:
-  template <auto function, class Result, class... Arguments>
-  static auto below_autograd(Result (*)(Arguments...)) {
-    return +[](Arguments... arguments) -> Result {
-      const at::AutoDispatchBelowAutograd below;
-      return function(arguments...);
-    };
-  }
-  torch::Library library_;
-};
-
-#else
 
 constexpr uint64_t ABI_VERSION = 2ull << 56 | 10ull << 48;  // what a build asks for: torch 2.10
 
@@ -499,8 +431,6 @@ class Operators {
 
   TorchLibraryHandle schemas_, kernels_;
 };
-
-#endif
 
 // Defines operators of a namespace of torch.ops as a library is loaded; they stay.
 #define SGAS_OPERATORS(space, operators) SGAS_OPERATORS_OF(space, operators, __COUNTER__)

@@ -115,6 +115,26 @@ def test_a_source_that_does_not_compile_is_told_in_one_line(tmp_path: Path, cach
     assert "error" in next(cache.glob("native/*/failed.log")).read_text()
 
 
+def test_an_older_torch_is_refused_in_words(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiler.metadata, "version", lambda name: "2.9.1+cpu")
+    source = library(tmp_path, "sgas_test_old_torch")
+    use_kernels("auto")
+    assert "need torch 2.10 or newer, and this is torch 2.9.1+cpu" in str(source.load())
+    assert backend_for(torch.device("cpu"), source) == "torch" and not cache.exists()
+
+
+@needs_compiler
+def test_what_was_built_ahead_is_loaded(tmp_path: Path, cache: Path) -> None:
+    source = library(tmp_path, "sgas_test_ahead")
+    source.build_ahead()
+    (built,) = cache.glob("native/*/*.so")
+    made = built.stat().st_mtime_ns
+    assert use_in_process(source, cache).communicate(timeout=240)[0] == "loaded\n"
+    assert built.stat().st_mtime_ns == made
+
+
 @pytest.mark.parametrize("num_units", [1, 2, 5, 99])
 def test_every_source_stands_in_one_unit(tmp_path: Path, num_units: int) -> None:
     units = units_of(IMAGES.sources, tmp_path, num_units)

@@ -153,7 +153,7 @@ MUTANTS = [
         400,
     ),
     Mutant(FILES, "_hash(content) in seals[path.name]", "len(content) > 0", "rot", 400),
-    Mutant(FILES, "if own not in (None, _seal_of(seals)):", "if False:", "rot", 400),
+    Mutant(FILES, "if not of_earlier_version and", "if False and", "rot", 400),
     Mutant(
         RUNS,
         "    if content[-SEAL_LENGTH:] != _seal(sealed):\n        return None\n",
