@@ -1,5 +1,5 @@
 # make setup   .venv with everything; the first step of the others, seconds where it is done
-# make demo    a search on generated shapes
+# make demo    a search on generated shapes; installs what a search needs, the others add the rest
 # make test    every test but the exhaustive ones (python -m pytest -m exhaustive)
 # make docs    the documentation as a site, in build/docs
 # make check   what CI checks: style, types, tests
@@ -10,7 +10,8 @@
 setup:
 	@scripts/bootstrap
 
-demo: setup
+demo:
+	@scripts/bootstrap demo
 	.venv/bin/sgas-gcn search --dataset shapes
 
 test: setup
