@@ -96,11 +96,26 @@ class OurSearch:
 class OurTraining:
     """Our derived network with its optimiser, stepped as `sgas.running.train` steps it."""
 
-    def __init__(self, models: Any, genotype: Genotype, learning_rate: float) -> None:
+    def __init__(
+        self,
+        models: Any,
+        genotype: Genotype,
+        learning_rate: float,
+        device: torch.device = CPU,
+        precision: str = "float32",
+        recorder: Recorder | None = None,
+    ) -> None:
         parts = TrainParts(NO_SAMPLES, {})
         config = TrainConfig(learning_rate=learning_rate, weight_decay=3e-4)  # as plain
         self.training = Training(
-            cast("Task", models), genotype, config, parts=parts, seed=0, device=CPU
+            cast("Task", models),
+            genotype,
+            config,
+            parts=parts,
+            seed=0,
+            device=device,
+            precision=precision,
+            recorder=recorder,
         )
 
     @property

@@ -20,6 +20,7 @@ from plain.common import CellNetwork, Plan, derived_plan, search_plan
 from sgas.cells.genotype import Genotype
 from sgas.cells.space import SearchSpace
 from sgas.labels import ManyLabels
+from sgas.running.capture import Recorder
 from sgas_cnn.config import IMAGE_SPACE, ImageModelConfig
 from sgas_cnn.published import load_published as published_image
 from sgas_cnn.task import ImageModels
@@ -178,15 +179,22 @@ class FamilySettings:
         ours = OurSearch(self.models(size), self.learning_rate, device)
         return self._contest(ours, plans, size, device)
 
-    def derived_contest(self, size: Size) -> Contest:
-        """Networks of the published genotype, with equal weights."""
+    def derived_contest(
+        self,
+        size: Size,
+        device: torch.device = CPU,
+        precision: str = "float32",
+        recorder: Recorder | None = None,
+    ) -> Contest:
+        """Networks of the published genotype, with equal weights; ours in a precision."""
         genotype = self.published(self.genotype)
         plans = {
             kind: derived_plan([(edge.op, edge.source) for edge in gene.edges], gene.concat)
             for kind, gene in genotype.cells.items()
         }
-        ours = OurTraining(self.models(size), genotype, self.learning_rate)
-        return self._contest(ours, plans, size)
+        models = self.models(size)
+        ours = OurTraining(models, genotype, self.learning_rate, device, precision, recorder)
+        return self._contest(ours, plans, size, device)
 
     def _contest(
         self, ours: Any, plans: Mapping[str, Plan], size: Size, device: torch.device = CPU
