@@ -8,7 +8,7 @@ from sgas.cells.decisions import Status
 from sgas.cells.space import SearchSpace
 from sgas.deciding.records import EpochRecord
 from sgas.deciding.schedule import shown_epoch
-from sgas.reports.chart import Axes, add_frame, epoch_ticks, simplify, thin, ticks
+from sgas.reports.chart import Axes, add_frame, curve, epoch_ticks, simplify, thin, ticks
 from sgas.reports.palette import Palette, add_legend, palette_for
 from sgas.reports.story import EdgeStory, edge_stories, softmax
 from sgas.reports.svg import (
@@ -21,7 +21,6 @@ from sgas.reports.svg import (
     disc,
     fit,
     number,
-    polyline,
     tag,
     text,
     text_width,
@@ -129,7 +128,7 @@ def _add_panel(
             "stroke_dasharray": palette.dashes.get(operation),
         }
         layer = Layer.NODES if is_best else Layer.LINES
-        picture.add(tag("path", d=polyline(points), fill="none", **style), layer=layer)
+        picture.add(curve(points, style), layer=layer)
         if is_best and story.status is not Status.PRUNED:
             _add_winner(picture, axes, points[-1], operation)
     if story.status is Status.UNDECIDED:

@@ -7,7 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from sgas.reports.svg import FAINT, GRID, MUTED, Layer, Picture, number, tag, text
+from sgas.reports.svg import (
+    FAINT,
+    GRID,
+    MUTED,
+    Layer,
+    Picture,
+    Style,
+    number,
+    polyline,
+    tag,
+    text,
+)
 
 T = TypeVar("T")
 
@@ -77,6 +88,13 @@ def simplify(points: Sequence[tuple[float, float]], tolerance: float) -> list[tu
         return [points[0], points[-1]]
     left, right = points[: worst + 1], points[worst:]
     return simplify(left, tolerance)[:-1] + simplify(right, tolerance)
+
+
+def curve(points: Sequence[tuple[float, float]], style: Style) -> str:
+    """A line through points in this style; a dot where there is one alone."""
+    if len(points) == 1:
+        style = {**style, "stroke_width": 5, "stroke_linecap": "round", "stroke_dasharray": None}
+    return tag("path", d=polyline(points), fill="none", **style)
 
 
 def tick_text(value: float) -> str:

@@ -35,7 +35,8 @@ def draw_confusion(counts: Sequence[Sequence[int]], classes: Sequence[str], titl
     `counts` `[K, K]` of at most `MOST_CLASSES` classes.
     """
     size = FIELD if len(classes) <= MOST_NUMBERED else NARROW
-    names = [fit(f"{number} {name}", LONGEST, 11) for number, name in enumerate(classes)]
+    numbered = [f"{n} {name}" if name != str(n) else name for n, name in enumerate(classes)]
+    names = [fit(name, LONGEST, 11) for name in numbered]
     left = MARGIN + max(text_width(name, 11) for name in names) + 10
     wide = left + size * len(classes) + MARGIN + 50
     width, height = max(wide, LEAST_WIDTH), TOP + size * len(classes) + 16

@@ -10,7 +10,7 @@ from sgas.cells.space import SearchSpace
 from sgas.deciding.evidence import in_words
 from sgas.deciding.records import EpochRecord
 from sgas.deciding.schedule import shown_epoch
-from sgas.reports.chart import Axes, add_frame, epoch_ticks, thin, tick_text, ticks
+from sgas.reports.chart import Axes, add_frame, curve, epoch_ticks, thin, tick_text, ticks
 from sgas.reports.palette import COLOURS, DASHES, palette_for
 from sgas.reports.story import decisions_in, factors_of, topology_of
 from sgas.reports.svg import (
@@ -23,7 +23,6 @@ from sgas.reports.svg import (
     disc,
     fit,
     number,
-    polyline,
     tag,
     text,
     text_width,
@@ -198,16 +197,18 @@ def _add_lines(
         colour, dash = COLOURS[index % len(COLOURS)], DASHES[index % len(DASHES)]
         style: Style = {
             "stroke": colour,
-            "fill": "none",
             "stroke_width": 2,
             "stroke_dasharray": dash,
         }
         for run in runs:
             points = [(axes.x(epoch), axes.y(value)) for epoch, value in thin(run, MOST_POINTS)]
-            picture.add(tag("path", d=polyline(points), **style), layer=Layer.NODES)
+            picture.add(curve(points, style), layer=Layer.NODES)
         last = f" {tick_text(runs[-1][-1][1])}" if runs else " –"
         label = fit(key, 150, 11) + last
-        picture.add(tag("path", d=f"M{number(x)} 46h24", **style), text(x + 30, 50, label, size=11))
+        picture.add(
+            tag("path", d=f"M{number(x)} 46h24", fill="none", **style),
+            text(x + 30, 50, label, size=11),
+        )
         x += 30 + text_width(label, 11) + 20
 
 

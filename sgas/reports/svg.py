@@ -34,6 +34,7 @@ IN_THE_DARK = {
     "#dce9f5": "#213a52",  # inputs
     "#f6e4b8": "#54461c",  # outputs
     "#fff4d6": "#3a3320",  # the next decision
+    "#e6e8ec": "#2a3038",  # pruned
 }
 DARK_RULES = "".join(
     f'svg [{name}="{light}"]{{{name}:{dark}}}'

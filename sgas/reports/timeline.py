@@ -14,8 +14,9 @@ from sgas.reports.chart import epoch_ticks
 from sgas.reports.palette import Palette, add_legend, ink_on, palette_for
 from sgas.reports.story import EdgeStory, edge_stories, ranking
 from sgas.reports.svg import (
+    INK,
     MUTED,
-    WHITE,
+    PAPER,
     Layer,
     Picture,
     Style,
@@ -33,6 +34,7 @@ ROW, CELL = 29.0, 24.0
 DISC = 12.0  # half a decision's disc, with room
 MOST_COLUMNS = 132
 PRUNED_FILL = "#e6e8ec"
+STRONG = 0.7
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def _add_tiles(
             line = f"M{number(columns.x(first))} {number(y)}h{number(count * columns.width)}"
             strokes.setdefault(tile, []).append(line)
     ground = f"M{number(LEFT)} {number(TOP)}h{number(WIDTH)}v{number(len(rows) * ROW - ROW + CELL)}"
-    picture.add(tag("path", d=f"{ground}H{number(LEFT)}z", fill=WHITE), layer=Layer.GROUND)
+    picture.add(tag("path", d=f"{ground}H{number(LEFT)}z", fill=PAPER), layer=Layer.GROUND)
     for tile, lines in strokes.items():
         style: Style = {"stroke": _colour(tile, palette), "stroke_width": CELL}
         opacity = f"{tile.strength:.2f}" if tile.strength < 1 else None
@@ -184,7 +186,7 @@ def _add_hairs(picture: Picture, columns: _Columns, names: Sequence[Sequence[_Na
         for x in map(columns.x, range(1, columns.count))
         if not any(abs(x - name.x) < name.width / 2 + 3 for name in own)
     ]
-    path = tag("path", d="".join(hairs), stroke=WHITE, stroke_width=1)
+    path = tag("path", d="".join(hairs), stroke=PAPER, stroke_width=1)
     picture.add(path, layer=Layer.LINES)
 
 
@@ -198,7 +200,9 @@ def _add_names(
     """The names of one row, in the ink that reads on their tiles."""
     for name in names:
         middle = tiles[name.first + name.count // 2]
-        fill = ink_on(_colour(middle, palette), middle.strength)
+        # Weak tiles are nearly the paper, in the dark too, and so is what stands on them.
+        is_strong = middle.operation is not None and middle.strength > STRONG
+        fill = ink_on(_colour(middle, palette), middle.strength) if is_strong else INK
         line = text(name.x, y + CELL / 2 + 3.5, name.shown, size=9.5, fill=fill, anchor="middle")
         picture.add(line)
 

@@ -28,6 +28,7 @@ from sgas.studies.summary import POOLED, Summary, ranked
 MARGIN, LEFT, TOP, SIDE = 24.0, 74.0, 108.0, 420.0
 ASIDE = 286.0
 MOST_LABELS = 24
+MOST_LABEL = 60.0  # of the width of one
 MARK = 7.0
 SHAPES = ("disc", "square", "triangle", "diamond")
 
@@ -59,9 +60,14 @@ def draw_ranks(summary: Summary) -> str:
     higher = results.higher_is_better
     across = ranks([run.search or 0.0 for run in runs], higher)
     down = ranks([run.test or 0.0 for run in runs], higher)
+    labels: dict[tuple[float, float], list[str]] = {}  # of runs with the same places, one for all
     for place, run in enumerate(runs):
         x, y = axes.x(across[place]), axes.y(down[place])
-        _add_run(picture, run, x, y, _index(summary, run), len(runs) <= MOST_LABELS)
+        labels.setdefault((x, y), []).append(_add_run(picture, run, x, y, _index(summary, run)))
+    if len(runs) <= MOST_LABELS:
+        for (x, y), names in labels.items():
+            shown = fit(", ".join(names), MOST_LABEL, 9.5)
+            picture.add(text(x + MARK + 4, y - 4, shown, size=9.5, fill=MUTED))
     _add_legend(picture, summary, LEFT + SIDE + MARGIN, TOP)
     return picture.to_svg()
 
@@ -101,13 +107,12 @@ def _add_axes(picture: Picture, axes: Axes, last: int) -> None:
     )
 
 
-def _add_run(picture: Picture, run: Trial, x: float, y: float, index: int, labelled: bool) -> None:
+def _add_run(picture: Picture, run: Trial, x: float, y: float, index: int) -> str:
+    """Adds the mark of a run; its label."""
     said = f"{run.name}: {run.search:.2f} in the search, {run.test:.2f} after training"
     mark = mark_of(x, y, index)
     picture.add(tag("g", tooltip(said), mark), layer=Layer.NODES)
-    short = str(run.seed) if run.seed is not None else run.name.rpartition("-")[2]
-    if labelled:
-        picture.add(text(x + MARK + 4, y - 4, short, size=9.5, fill=MUTED))
+    return str(run.seed) if run.seed is not None else run.name.rpartition("-")[2]
 
 
 def mark_of(x: float, y: float, index: int, colour: str | None = None) -> str:
