@@ -60,10 +60,12 @@ SEARCH: dict[str, Any] = {
     "final_epochs": 0,
     "batch_size": 1,
     "batch_increase": 0,
-    "learning_rate": 0.05,
+    "learning_rate": 0.1,
     "learning_rate_min": 0.001,
     "weight_decay": 5e-4,
     "alpha_learning_rate": 1e-2,
+    "num_candidates": 24,
+    "candidate_epochs": 40,
 }
 MODEL = NasBenchGraphConfig(channels=64)
 TWO_GCN = from_nasbenchgraph([0, 1, 2, 3], ["skip", "skip", "gcn", "gcn"])

@@ -57,12 +57,14 @@ class StrategyInfo:
     """A strategy as help and checks know it: `source` is it, or its `module:name`.
 
     That is imported when the strategy is first asked, since strategies need torch. Where a search
-    trains complete cells, `keeps` is the share of them that goes on after a round (0: one round).
+    trains complete cells, `keeps` is the share of them that goes on after a round (0: one round),
+    and `predicts` says that cells are proposed by those that were trained before.
     """
 
     help: str
     source: Any
     keeps: float | None = None
+    predicts: bool = False
 
 
 STRATEGIES: dict[str, StrategyInfo] = {
@@ -72,6 +74,12 @@ STRATEGIES: dict[str, StrategyInfo] = {
     "effects": StrategyInfo("losses of single paths", "sgas.deciding.strategies.effects:EFFECTS"),
     "halving": StrategyInfo(
         "trained cells, the better half on", "sgas.deciding.strategies.candidates:CANDIDATES", 0.5
+    ),
+    "predictor": StrategyInfo(
+        "trained cells, proposed by those before",
+        "sgas.deciding.strategies.candidates:CANDIDATES",
+        0.0,
+        predicts=True,
     ),
     "random": StrategyInfo("lots, not alphas", "sgas.deciding.strategies.random:RANDOM"),
     "random_trained": StrategyInfo(
@@ -326,12 +334,15 @@ class SearchConfig:
         low=2 * BLOCK,
     )
     num_candidates: int = option(
-        32, "cells that strategies random_trained and halving train", low=2, high=10_000
+        32,
+        "cells that strategies random_trained, predictor and halving train",
+        low=2,
+        high=10_000,
     )
     candidate_epochs: int = option(
         25,
-        "epochs that random_trained trains each cell; halving has as many in all, fewer for each "
-        "at first",
+        "epochs that random_trained and predictor train each cell; halving has as many in all, "
+        "fewer for each at first",
         low=1,
     )
     patience: int = option(

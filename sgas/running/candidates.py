@@ -4,7 +4,10 @@ Cells are dealt evenly (`sgas.running.paths`) and trained from scratch as networ
 sizes, on the weights' half of the data; each is judged on the alphas' half. Strategy
 `random_trained` trains all of them alike (Li and Talwalkar, UAI 2019); `halving` trains all of them
 shortly, the better half goes on with its weights for twice as long, and so on (successive halving,
-Jamieson and Talwalkar, AISTATS 2016). Both cost the same for the same `num_candidates` and
+Jamieson and Talwalkar, AISTATS 2016). `predictor` trains all alike too, but deals a third of them
+alone: each later one is that of `POOL` dealt cells which those before predict to rank best
+(`sgas.deciding.predictor`), and what a cell is worth is the mean of its rank and the predicted one,
+as figures of short trainings are noisy. All cost the same for the same `num_candidates` and
 `candidate_epochs`.
 
 An epoch of the loop is one training of one cell, a turn (`sgas.deciding.schedule`). In the place of
@@ -29,6 +32,7 @@ from sgas.cells.decisions import genotype_of
 from sgas.cells.genotype import Genotype
 from sgas.config import STRATEGIES, SearchConfig, TrainConfig
 from sgas.data import Source, stream_seed
+from sgas.deciding.predictor import predicted_ranks, rank_shares
 from sgas.deciding.schedule import turns
 from sgas.deciding.strategies.effects import used_by
 from sgas.family import Network, Trainable
@@ -44,6 +48,7 @@ from sgas.running.train import Training
 
 FOLDS = 10  # parts of which each is left out once, for the standard error of a figure
 LEAST = 1e-9  # how far the best cell is ahead of its equals
+POOL = 512  # dealt cells that a predictor chooses among
 
 
 class Judged(msgspec.Struct, frozen=True):
@@ -123,10 +128,13 @@ class CandidateSearch:
         if config.patience:
             self.cells.costs = cost_ranks(task)
         self.turns = turns(config)
+        self.predicts, count = STRATEGIES[config.strategy].predicts, config.num_candidates
         dealt = paths(self.cells.decisions, self.space.operations, seed, "candidates")
-        self.candidates = list(islice(dealt, config.num_candidates))
+        self.candidates = list(islice(dealt, max(count, POOL) if self.predicts else count))
+        self.used = {kind: self._used(kind) for kind in self.space.cell_kinds}
         self.judged: list[list[Judged]] = [[] for _ in self.candidates]
-        self.going_on = list(range(len(self.candidates)))  # in this round, the best first
+        first = max(2, count // 3) if self.predicts else count
+        self.going_on = list(range(first))  # in this round; of later rounds the best first
         self.weights: dict[int, dict[str, Tensor]] = {}  # of cells that may go on
         self.place = 0
         self.training = self._training()
@@ -216,7 +224,7 @@ class CandidateSearch:
         number = self.going_on[turn.index]
         own = self._judge(figures[VALIDATION])
         self.judged[number].append(own)
-        best = max(self.going_on, key=lambda n: self._rank(n))
+        best = self._best()
         later = [next_turn for next_turn in self.turns if next_turn.round == turn.round + 1]
         if later:
             network = self.training.network.state_dict()
@@ -233,6 +241,8 @@ class CandidateSearch:
             **{f"{VALIDATION}_{k}": v for k, v in self.judged[best][-1].reported.items()},
         }
         self.place = epoch + 1
+        if self.predicts and turn.index + 1 == len(self.going_on) < self.config.num_candidates:
+            self.going_on.append(self._proposed())
         if later and turn.index == len(self.going_on) - 1:
             self.going_on = sorted(self.going_on, key=self._rank, reverse=True)[: len(later)]
             self.weights = {n: self.weights[n] for n in self.going_on}
@@ -242,6 +252,27 @@ class CandidateSearch:
         """What a cell is compared by: its turns, then its figure; the earlier one on a tie."""
         judged = self.judged[number]
         return len(judged), judged[-1].figure if judged else 0.0, -number
+
+    def _best(self) -> int:
+        """The best cell of the round so far."""
+        if not self.predicts:
+            return max(self.going_on, key=self._rank)
+        trained, figures, predicted = self._predicted()
+        value = rank_shares(figures) + predicted[trained]
+        return trained[int(value.argmax())]
+
+    def _proposed(self) -> int:
+        """The cell that is predicted to rank best of those not trained yet."""
+        trained, _, predicted = self._predicted()
+        predicted[trained] = -torch.inf
+        return int(predicted.argmax())
+
+    def _predicted(self) -> tuple[list[int], Tensor, Tensor]:
+        """The cells that were trained, their figures, and the predicted ranks of all."""
+        trained = [number for number, turns_of in enumerate(self.judged) if turns_of]
+        figures = torch.tensor([self.judged[n][-1].figure for n in trained], dtype=torch.float64)
+        used = torch.cat(list(self.used.values()), 1)
+        return trained, figures, predicted_ranks(figures, used[trained], used)
 
     def _judge(self, reported: Mapping[str, float]) -> Judged:
         """What the network that was trained is worth on the alphas' half."""
@@ -262,10 +293,14 @@ class CandidateSearch:
         """The table of each kind of cell; keeps its errors."""
         gains = {}
         for kind in self.space.cell_kinds:
-            used = [used_by(cells[kind], self.space.operations) for cells in self.candidates]
-            found = worth(torch.stack(used), self.judged, best)
+            found = worth(self.used[kind], self.judged, best)
             gains[kind], self.cells.errors[kind] = found.gains, found.errors
         return gains
+
+    def _used(self, kind: str) -> Tensor:
+        """Which operations each candidate uses in a kind of cell: `[N, E, O]`."""
+        cells = [used_by(candidate[kind], self.space.operations) for candidate in self.candidates]
+        return torch.stack(cells)
 
     def genotype(self) -> Genotype:
         """The genotype of the best cell, once all turns are over."""

@@ -11,6 +11,7 @@ from toy_searches import loop_of, make
 
 from sgas.cells.decisions import genotype_of
 from sgas.config import SearchConfig
+from sgas.deciding.predictor import predicted_ranks, rank_shares
 from sgas.deciding.schedule import turns
 from sgas.running.candidates import Judged, error_of, worth
 from sgas.running.runs import read_records
@@ -83,6 +84,42 @@ def test_the_best_cell_of_the_last_round_is_found(tmp_path: Path, strategy: str)
         others = [gain for op, gain in enumerate(record.alphas[record.edge][1:], 1)]
         others.remove(max(others))
         assert record.evidence.margin == pytest.approx(best["alphas_accuracy"] - max(others))
+
+
+def test_predicted_ranks_are_those_of_ridge_regression() -> None:
+    draw = torch.Generator().manual_seed(0)
+    used = torch.rand(9, 3, 4, generator=draw, dtype=torch.float64).round()
+    figures = torch.tensor([3.0, 1, 2, 2, 9, 5, 5, 5, 0])
+    ranks = torch.tensor([6.0, 2, 3.5, 3.5, 9, 7, 7, 7, 1], dtype=torch.float64)[:, None] / 9
+    ranks[5:8] = (6 + 7 + 8) / 3 / 9
+    ranks[0] = 5 / 9
+    x = torch.cat([used.sum(1), 0.3 * used.flatten(1)], 1)
+    x = x - x.mean(0)
+    effects = torch.linalg.solve(x.t() @ x + torch.eye(16), x.t() @ (ranks - ranks.mean()))
+    wanted = ranks.mean() + x @ effects
+    torch.testing.assert_close(predicted_ranks(figures, used, used), wanted[:, 0])
+
+
+def test_a_predictor_proposes_cells_and_weighs_their_figures(tmp_path: Path) -> None:
+    search: Any = make(strategy="predictor", num_candidates=9, candidate_epochs=1)
+    dealt: Any = make(strategy="random_trained", num_candidates=9, candidate_epochs=1)
+    assert search.candidates[:9] == dealt.candidates
+    loop = loop_of(search, tmp_path)
+    loop.execute()
+    numbers = [line["candidate"] for line in loop.run.metrics]
+    assert numbers[:3] == [0, 1, 2] and len(set(numbers)) == 9
+    used = torch.cat([search.used[kind] for kind in search.space.cell_kinds], 1)
+    figures = torch.tensor([line["alphas_accuracy"] for line in loop.run.metrics]).double()
+    for count in range(3, 9):
+        seen = numbers[:count]
+        predicted = predicted_ranks(figures[:count], used[seen], used)
+        predicted[seen] = -1e9
+        assert numbers[count] == int(predicted.argmax())
+    order = sorted(range(9), key=numbers.__getitem__)
+    seen = [numbers[place] for place in order]
+    value = rank_shares(figures[order]) + predicted_ranks(figures[order], used[seen], used[seen])
+    best = search.candidates[seen[int(value.argmax())]]
+    assert search.genotype().cells == genotype_of(search.space, best).cells
 
 
 def test_a_cell_goes_on_with_its_weights() -> None:

@@ -17,6 +17,7 @@ SEARCH = ["search", "--out", "run", "--seed", "3"]
 EFFECTS = [*SEARCH, "--strategy", "effects"]
 PATIENT = [*SEARCH, "--patience=1", "--averaged_epochs=2", "--beta_decay=0.5"]
 HALVING = [*SEARCH, "--strategy=halving", "--num_candidates=4", "--candidate_epochs=2"]
+PREDICTOR = [*SEARCH, "--strategy=predictor", "--num_candidates=6", "--candidate_epochs=1"]
 TRAIN = ["train", "genotype.json", "--out", "run", "--seed", "3", "--auxiliary", "true"]
 TRAIN += ["--dataset", "blobs", "--kept_epoch", "best"]
 GENOTYPE = {
@@ -41,6 +42,7 @@ RUNS = {
     "search": SEARCH,
     "effects": EFFECTS,
     "halving": HALVING,
+    "predictor": PREDICTOR,
     "patient": PATIENT,
     "train": TRAIN,
 }
