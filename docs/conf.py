@@ -26,6 +26,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc"]
 exclude_patterns = ["shapes-run"]
 html_theme = "furo"
 html_title = f"SGAS {version}"
+html_static_path, html_css_files = ["site.css"], ["site.css"]
 html_show_sphinx = html_copy_source = False
 myst_heading_anchors = 3
 default_role = "code"

@@ -160,7 +160,8 @@ def help_of(spec: dataclasses.Field[Any]) -> str:
     choices = spec.metadata["choices"]
     table = choices if isinstance(choices, Mapping) else {}
     each = [f"{name}: {info.help}" for name, info in table.items()]
-    shown = "" if spec.default is None else f" (default: {spec.default})"
+    default = str(spec.default).lower() if isinstance(spec.default, bool) else spec.default
+    shown = "" if spec.default is None else f" (default: {default})"
     return f"{'; '.join([spec.metadata['help'], *each])}{shown}"
 
 

@@ -2,11 +2,11 @@
 
 Nothing heavy is imported before a call.
 
-import sgas_cnn
+    import sgas_cnn
 
-searched = sgas_cnn.search("digits", strategy="cri2", seed=0)
-trained = sgas_cnn.train(searched)
-print(searched.genotype.to_text(), trained.evaluate()["accuracy"])
+    searched = sgas_cnn.search("digits", strategy="cri2", seed=0)
+    trained = sgas_cnn.train(searched)
+    print(searched.genotype.to_text(), trained.evaluate()["accuracy"])
 """
 
 from __future__ import annotations

@@ -2,11 +2,11 @@
 
 Nothing heavy is imported before a call.
 
-import sgas_gcn
+    import sgas_gcn
 
-searched = sgas_gcn.search("shapes", strategy="cri2", seed=0)
-trained = sgas_gcn.train(searched)
-print(searched.genotype.to_text(), trained.evaluate()["accuracy"])
+    searched = sgas_gcn.search("shapes", strategy="cri2", seed=0)
+    trained = sgas_gcn.train(searched)
+    print(searched.genotype.to_text(), trained.evaluate()["accuracy"])
 """
 
 from __future__ import annotations
