@@ -39,7 +39,7 @@ def fill(app: Any, page: str, source: list[str]) -> None:
     """Puts what is generated into the text of a page; what is no page of the site is a download."""
     text = re.sub(r"<!-- (\w+) -->", lambda mark: PARTS[mark[1]](), source[0])
     outside = r"\[([^\]]+)\]\(((?:\.\./)+benchmarks/[^)]+)\)"
-    source[0] = re.sub(outside, r"{download}`\1 <\2>`", text)
+    source[0] = re.sub(outside, r"[\1](path:\2)", text)
 
 
 def mark_code(app: Any, what: str, name: str, owner: Any, options: Any, lines: list[str]) -> None:

@@ -28,7 +28,7 @@ from sgas.running.settings import default_preset, presets
 
 FAMILIES = (sgas_gcn.family.FAMILY, sgas_cnn.family.FAMILY)
 LOOPS = ("search", "train", "sweep")  # verbs whose options are fields of a config
-WIDTH = 96  # of a help, in characters
+WIDTH = 86  # of a help, in characters
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
