@@ -319,8 +319,18 @@ class SearchConfig:
     batch_increase: int = option(4, "samples that a batch grows by after each decision", low=0)
     learning_rate: float = option(0.005, "of the weights, at the start of the cosine", above=0)
     learning_rate_min: float = option(1e-4, "of the weights, at the end of the cosine", low=0)
-    momentum: float = option(0.9, "of SGD on the weights", low=0, high=1)
+    optimizer: str = option("sgd", "of the weights", choices=OPTIMIZERS)
+    momentum: float = option(0.9, "of SGD; Adam keeps its 0.9 and 0.999", low=0, high=1)
     weight_decay: float = option(3e-4, "of the weights", low=0)
+    operation_decay: float | None = option(
+        None, "weight decay of operations on edges (default: weight_decay)", low=0
+    )
+    head_decay: float | None = option(
+        None, "weight decay of the layer of the logits (default: weight_decay)", low=0
+    )
+    norm_decay: float | None = option(
+        None, "weight decay of scales, shifts and biases (default: weight_decay)", low=0
+    )
     grad_clip: float = option(5.0, "largest gradient norm of the weights", above=0)
     alpha_start_epoch: int = option(
         0, "first epochs, in which the alphas stay as drawn, also with strategy effects", low=0
@@ -409,6 +419,15 @@ class TrainConfig:
     )
     momentum: float = option(0.9, "of SGD; Adam keeps its 0.9 and 0.999", low=0, high=1)
     weight_decay: float = option(1e-4, "of the weights", low=0)
+    operation_decay: float | None = option(
+        None, "weight decay of operations on edges (default: weight_decay)", low=0
+    )
+    head_decay: float | None = option(
+        None, "weight decay of the layer of the logits (default: weight_decay)", low=0
+    )
+    norm_decay: float | None = option(
+        None, "weight decay of scales, shifts and biases (default: weight_decay)", low=0
+    )
     grad_clip: float = option(5.0, "largest gradient norm", above=0)
     label_smoothing: float = option(0.0, "mass spread over all classes", low=0, high=0.9)
     drop_path: float = option(

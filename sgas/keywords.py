@@ -38,8 +38,12 @@ class SearchLoopOptions(TypedDict, total=False):
     batch_increase: int
     learning_rate: float
     learning_rate_min: float
+    optimizer: Literal["sgd", "adam"]
     momentum: float
     weight_decay: float
+    operation_decay: float | None
+    head_decay: float | None
+    norm_decay: float | None
     grad_clip: float
     alpha_start_epoch: int
     alpha_learning_rate: float
@@ -70,6 +74,9 @@ class TrainLoopOptions(TypedDict, total=False):
     learning_rate_warmup: int
     momentum: float
     weight_decay: float
+    operation_decay: float | None
+    head_decay: float | None
+    norm_decay: float | None
     grad_clip: float
     label_smoothing: float
     drop_path: float

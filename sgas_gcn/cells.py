@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, overload
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ from sgas.cells.edges import CellLayout, restrict, running
 from sgas.cells.forward import dag_extend
 from sgas.cells.space import NONE
 from sgas.native.precision import widened
-from sgas_gcn.config import AFFINE, GraphModelConfig, PointModelConfig
+from sgas_gcn.config import AFFINE, NO_STEM, GraphModelConfig, PointModelConfig
 from sgas_gcn.constants import EPS
 from sgas_gcn.features import Affine, Features, reduced, with_ones
 from sgas_gcn.fused.layer import linear_norm
@@ -293,9 +293,18 @@ def _kept(x: Tensor, probability: float, num_samples: int) -> Tensor:
     return (lots < keep) / keep
 
 
-def build_cells(operations: Operations, config: ModelConfig, layout: CellLayout) -> Sequence[Cell]:
-    """The cells of a network as a module list, all after the same layout."""
-    widths = [STEM_MULTIPLE * config.channels] * NUM_INPUTS
+def build_cells(
+    operations: Operations,
+    config: ModelConfig,
+    layout: CellLayout,
+    stem: Stem | None,
+    in_channels: int,
+) -> Sequence[Cell]:
+    """The cells of a network as a module list, all after the same layout.
+
+    The first reads what the stem gives, or the features, of `in_channels`, where there is none.
+    """
+    widths = [in_channels if stem is None else stem.out_channels] * NUM_INPUTS
     cells = nn.ModuleList()
     for _ in range(config.num_cells):
         inputs = (widths[-2], widths[-1])
@@ -365,12 +374,18 @@ def triangle_of(matrix: Tensor) -> Tensor:
     return torch.stack(rows)
 
 
-def build_stem(config: ModelConfig, in_channels: int) -> Stem:
-    """The layer before the first cell."""
+@overload
+def build_stem(config: PointModelConfig, in_channels: int) -> Stem: ...
+@overload
+def build_stem(config: ModelConfig, in_channels: int) -> Stem | None: ...
+def build_stem(config: ModelConfig, in_channels: int) -> Stem | None:
+    """The layer before the first cell; None where cells read the features."""
+    if isinstance(config, GraphModelConfig) and config.stem == NO_STEM:
+        return None
     return Stem(in_channels, STEM_MULTIPLE * config.channels)
 
 
-def keep_statistics(config: GraphModelConfig, *parts: nn.Module) -> None:
+def keep_statistics(config: GraphModelConfig, *parts: nn.Module | None) -> None:
     """Keeps the norms of `parts` at mean 0 and variance 1 where the config says `affine`.
 
     That is what they begin with, and in evaluation mode they stay so. A norm by statistics undoes
@@ -378,7 +393,7 @@ def keep_statistics(config: GraphModelConfig, *parts: nn.Module) -> None:
     Regularization versus Batch and Weight Normalization", 2017).
     """
     if config.norms == AFFINE:
-        for part in parts:
+        for part in filter(None, parts):
             part.eval()
 
 

@@ -57,6 +57,7 @@ GAT_HEADS = 4
 
 DROP_PATHS = ("graph", "node")
 BATCH, AFFINE = NORMS = ("batch", "affine")
+LINEAR, NO_STEM = STEMS = ("linear", "none")
 F1_BY = ("node", "graph")
 
 
@@ -112,6 +113,11 @@ class GraphModelConfig:
     channels: int = option(32, "channels of a state (C)", low=1)
     num_cells: int = option(1, "cells", low=1)
     num_steps: int = option(3, "steps of a cell", low=1, high=16, verbs=("search",))
+    stem: str = option(
+        LINEAR,
+        "before the cells: linear, a layer of 3 C channels; none, cells read the features",
+        choices=STEMS,
+    )
     dropout: float = option(0.0, "dropout before the classifier", low=0, high=0.95)
     norms: str = option(
         BATCH,
@@ -130,6 +136,11 @@ class GraphModelConfig:
         "take features less their mean, over their deviation, of the training nodes",
         of_data=True,
     )
+    row_normalize: bool = option(
+        False,
+        "take the features of each node over the sum of their sizes, as counts of words",
+        of_data=True,
+    )
     drop_path_by: str = option(
         "graph",
         "what an edge of the cell is dropped for at once: a whole graph, or a node alone",
@@ -139,6 +150,10 @@ class GraphModelConfig:
 
     def __post_init__(self) -> None:
         validate(self)
+        if self.standardize and self.row_normalize:
+            raise ConfigError(
+                "standardize and row_normalize are both true, and each undoes the other: give one"
+            )
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def graph_form(network: GraphNetwork, preparation: Any, example: Any) -> Network
 
     def inputs(count: int) -> tuple[Tensor, ...]:
         generator, nodes = torch.Generator().manual_seed(0), NODES * count
-        x = torch.randn(nodes, network.stem.in_channels, generator=generator)
+        x = torch.randn(nodes, network.in_channels, generator=generator)
         return x, torch.randint(nodes, (2, EDGES * count), generator=generator)
 
     return NetworkForm(

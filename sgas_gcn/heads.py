@@ -154,9 +154,8 @@ def build_classifier(
     """The layers after the cells of a network that is asked for nodes, or for graphs."""
     if not per_graph:
         return NodeClassifier(cells[-1].out_channels, num_outputs, config.dropout)
-    stem = STEM_MULTIPLE * config.channels
-    width = stem + sum(cell.out_channels for cell in cells)
-    return GraphClassifier(width, stem, num_outputs, config.dropout)
+    width = cells[0].in_channels[0] + sum(cell.out_channels for cell in cells)
+    return GraphClassifier(width, STEM_MULTIPLE * config.channels, num_outputs, config.dropout)
 
 
 def build_propagation(config: GraphModelConfig, per_graph: bool) -> Propagation | None:

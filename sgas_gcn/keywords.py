@@ -23,10 +23,12 @@ class NetworkOptions(TypedDict, total=False):
     feature_dropout: float
     batch_nodes: int
     post_layers: int
+    stem: Literal["linear", "none"]
     norms: Literal["batch", "affine"]
     propagation: int
     teleport: float
     standardize: bool
+    row_normalize: bool
     target: Literal["auto", "class", "labels", "numbers"]
     number_loss: Literal["mse", "mae"]
     test_fraction: float

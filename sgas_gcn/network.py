@@ -43,7 +43,7 @@ from sgas_gcn.ops.graph import GRAPH_OPERATIONS
 from sgas_gcn.ops.plain import given_edges, nearest_points
 from sgas_gcn.ops.point import POINT_OPERATIONS
 from sgas_gcn.pooling import pool_clouds
-from sgas_gcn.standardize import Standardize
+from sgas_gcn.standardize import RowNormalize, Standardize
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -79,7 +79,7 @@ class PointNetwork(nn.Module):
         self.drop_path = drop_path
         self.stem = build_stem(config, in_channels)
         layout = derived_layout(space, genotype.cells[KIND])
-        self.cells = build_cells(operations, config, layout)
+        self.cells = build_cells(operations, config, layout, self.stem, in_channels)
         self.per_point = per_point
         heads = build_heads(config, self.cells, num_classes, per_point)
         self.fusion, self.head0, self.head1, self.head2 = heads
@@ -167,12 +167,13 @@ class GraphNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.genotype = genotype.validate(space)
-        self.config = config
+        self.config, self.in_channels = config, in_channels
         self.drop_path = drop_path
         self.stem = build_stem(config, in_channels)
         layout = derived_layout(space, genotype.cells[KIND])
-        self.cells = build_cells(operations, config, layout)
+        self.cells = build_cells(operations, config, layout, self.stem, in_channels)
         self.standardize = Standardize(in_channels) if config.standardize else None
+        self.row_normalize = RowNormalize() if config.row_normalize else None
         self.classifier: Any = build_classifier(config, self.cells, num_outputs, per_graph)
         self.propagation = build_propagation(config, per_graph)
         self.auxiliary_cell = 2 * config.num_cells // 3
@@ -204,9 +205,10 @@ class GraphNetwork(nn.Module):
                 num_graphs=len(batch.sizes),
             )
         x = batch.x if self.standardize is None else self.standardize(batch.x)
+        x = x if self.row_normalize is None else self.row_normalize(x)
         outputs = forward_cells(
             self.cells,
-            self.stem(x),
+            x if self.stem is None else self.stem(x),
             lambda number, s0: batch.neighbors,
             lambda cell, s0, s1, graph: cell(s0, s1, graph, drop_path=drop_path),
         )
@@ -223,8 +225,10 @@ class GraphNetwork(nn.Module):
         """
         if self.standardize is not None:
             x = self.standardize(x)
+        if self.row_normalize is not None:
+            x = self.row_normalize(x)
         neighbors = given_edges(edge_index, len(x), edge_weight)
-        s0 = s1 = self.stem.plain(x)
+        s0 = s1 = x if self.stem is None else self.stem.plain(x)
         for cell in self.cells:
             s0, s1 = s1, cell.plain(s0, s1, neighbors)
         logits = self.classifier.plain(s1)

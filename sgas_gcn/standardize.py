@@ -1,8 +1,9 @@
-"""Standardize: features less their mean, over their deviation, in front of a network."""
+"""What is done to features in front of a network: Standardize and RowNormalize."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sgas_gcn.datasets.moments import Moments
@@ -32,3 +33,11 @@ class Standardize(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The features `[N, in_channels]`."""
         return (x - self.mean) * self.scale
+
+
+class RowNormalize(nn.Module):
+    """x_i / Σ |x_i| on features `[N, in_channels]`; rows of zeros stay."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The features `[N, in_channels]`."""
+        return F.normalize(x, p=1.0, dim=1)

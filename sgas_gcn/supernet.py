@@ -21,6 +21,7 @@ from sgas.cells.space import SearchSpace
 from sgas_gcn.cells import (
     ModelConfig,
     Operations,
+    Stem,
     build_cells,
     build_stem,
     forward_cells,
@@ -33,7 +34,7 @@ from sgas_gcn.neighbors import CellNeighbors
 from sgas_gcn.network import KIND
 from sgas_gcn.ops.graph import GRAPH_OPERATIONS
 from sgas_gcn.ops.point import POINT_OPERATIONS
-from sgas_gcn.standardize import Standardize
+from sgas_gcn.standardize import RowNormalize, Standardize
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -55,7 +56,7 @@ class Supernet(nn.Module):
         self._space, self._topology = space, space.topology(config.num_steps)
         self.stem = build_stem(config, in_channels)
         layout = searched_layout(space, self._topology)
-        self.cells = build_cells(operations, config, layout)
+        self.cells = build_cells(operations, config, layout, self.stem, in_channels)
 
     def open_all_edges(self) -> None:
         """Draws the alphas, with nothing decided: the last step of building a supernet."""
@@ -102,6 +103,8 @@ class Supernet(nn.Module):
 
 class PointSupernet(Supernet):
     """Logits `[B, num_classes]` for clouds `[B, P, in_channels]`, with `per_point` `[B·P, …]`."""
+
+    stem: Stem
 
     def __init__(
         self,
@@ -160,6 +163,7 @@ class GraphSupernet(Supernet):
         super().__init__(space, operations, config, in_channels)
         self.config = config
         self.standardize = Standardize(in_channels) if config.standardize else None
+        self.row_normalize = RowNormalize() if config.row_normalize else None
         self.classifier = build_classifier(config, self.cells, num_outputs, per_graph)
         self.propagation = build_propagation(config, per_graph)
         self.open_all_edges()
@@ -174,10 +178,11 @@ class GraphSupernet(Supernet):
     def forward(self, batch: GraphBatch) -> Tensor:
         """Logits `[R, num_outputs]` of the asked nodes, or of all graphs."""
         x = batch.x if self.standardize is None else self.standardize(batch.x)
+        x = x if self.row_normalize is None else self.row_normalize(x)
         weights = self.mixture_weights()
         outputs = forward_cells(
             self.cells,
-            self.stem(x),
+            x if self.stem is None else self.stem(x),
             lambda number, s0: batch.neighbors,
             lambda cell, s0, s1, graph: cell(s0, s1, graph, weights),
         )

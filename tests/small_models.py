@@ -5,7 +5,6 @@ What holds of each entry is in tests/contracts; another space is another entry.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from toy_family import FAMILY as TOY
 
 from sgas.cells.decisions import CellDecisions, Choice
+from sgas.cells.edges import PLACE
 from sgas.cells.genotype import Genotype
 from sgas.cells.space import SearchSpace
 from sgas.family import Family
@@ -25,10 +25,6 @@ from sgas_gcn.graph_batch import GraphBatch
 from sgas_gcn.nasbenchgraph_text import from_nasbenchgraph
 
 FAMILIES = {family.name: family for family in (TOY, GCN, CNN)}
-
-# Where a supernet and a network have the parts of an edge: `cells.CELL.edges.EDGE.OP.`, and in
-# spaces whose cells are nothing but edges `cells.CELL.EDGE.OP.`.
-PLACE = re.compile(r"\bcells\.(?P<cell>\w+)\.(?:edges\.)?(?P<edge>\d+)\.(?P<op>\w+)\.")
 
 
 def tensors(*shape: int) -> Callable[[int], list[Tensor]]:
@@ -174,7 +170,8 @@ ENTRIES = (
         [
             {"num_cells": cells, "num_steps": steps, "dropout": dropout}
             for cells, steps, dropout in ((1, 1, 0.0), (1, 4, 0.5), (3, 1, 0.5), (3, 4, 0.0))
-        ],
+        ]
+        + [{"num_steps": 3, "stem": "none", "row_normalize": True}],
         {"in_channels": 6, "num_outputs": 5},
         graphs,
         ["gat", "edge_conv", "skip_connect", "gin", "rel_sage", "semi_gcn"],

@@ -6,6 +6,7 @@ a module list of dictionaries, operation by name, so that what is given up frees
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,10 @@ from sgas.cells.decisions import CellDecisions, EdgeState, Status
 from sgas.cells.genotype import CellGene
 from sgas.cells.space import SearchSpace
 from sgas.cells.topology import CellTopology
+
+# Where networks and supernets have the parts of an edge: `cells.CELL.edges.EDGE.OP.`, and in spaces
+# whose cells are nothing but edges `cells.CELL.EDGE.OP.`.
+PLACE = re.compile(r"\bcells\.(?P<cell>\w+)\.(?:edges\.)?(?P<edge>\d+)\.(?P<op>\w+)\.")
 
 
 @dataclass(frozen=True)

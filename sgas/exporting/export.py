@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from sgas.cells.edges import PLACE
 from sgas.errors import ConfigError, InputError, SgasError, option
 from sgas.exporting.check import outputs_elsewhere
-from sgas.exporting.forms import EDGE, NetworkForm
+from sgas.exporting.forms import NetworkForm
 from sgas.exporting.python_file import About, python_file
 from sgas.files import write_atomically
 from sgas.native.backend import backend_for
@@ -235,8 +236,8 @@ def _operation_of(error: BaseException | None) -> str | None:
             node = frame.f_locals.get("node")
             if isinstance(node, torch.fx.Node):
                 for path, _ in node.meta.get("nn_module_stack", {}).values():
-                    if found := EDGE.search(f"{path}."):
-                        return found[3]
+                    if found := PLACE.search(f"{path}."):
+                        return found["op"]
         error = error.__cause__
     return None
 

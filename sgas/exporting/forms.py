@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from sgas.cells.edges import PLACE
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from sgas.cells.edges import CellLayout
-
-EDGE = re.compile(r"\bcells\.(\d+)\.(?:edges\.)?(\d+)\.([^.]+)\.")
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class NetworkForm:
         """The tensors of a network by their names in the file, without the auxiliary head's."""
         named = {n.removeprefix(self.prefix): t for n, t in network.state_dict().items()}
         return {
-            EDGE.sub(r"cells.\1.edge\2.", name): tensor.contiguous()
+            PLACE.sub(r"cells.\g<cell>.edge\g<edge>.", name): tensor.contiguous()
             for name, tensor in named.items()
             if not name.startswith("auxiliary.")
         }

@@ -20,7 +20,7 @@ Dimensions: E edges, O candidate operations, N cells.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
@@ -30,7 +30,7 @@ from torch import Tensor
 
 from sgas.cells.decisions import genotype_of
 from sgas.cells.genotype import Genotype
-from sgas.config import STRATEGIES, SearchConfig, TrainConfig
+from sgas.config import STRATEGIES, SearchConfig, TrainConfig, make
 from sgas.data import Source, stream_seed
 from sgas.deciding.predictor import predicted_ranks, rank_shares
 from sgas.deciding.schedule import turns
@@ -171,17 +171,8 @@ class CandidateSearch:
         """The training of the turn at `place`, from where the cell's last one ended."""
         turn, config = self.turns[self.place], self.config
         number = self.going_on[turn.index]
-        train = TrainConfig(
-            epochs=turn.epochs,
-            batch_size=config.batch_size,
-            learning_rate=config.learning_rate,
-            learning_rate_min=config.learning_rate_min,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            grad_clip=config.grad_clip,
-            norm_batches=config.norm_batches,
-            drop_path=0.0,
-        )
+        own = {**asdict(config), "epochs": turn.epochs, "drop_path": 0.0}
+        train = make(TrainConfig, own)  # the rest as the search has it
         training = Training(
             self.task,
             self._genotype_of(number),

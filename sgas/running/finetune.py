@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sgas.errors import RunError
 from sgas.family import Family
+from sgas.running.optimizers import head_of
 from sgas.running.predict import kept_inputs
 from sgas.running.trained import open_trained, read_result, trained_weights
 
@@ -29,7 +29,7 @@ def start_from(family: Family, folder: Path, network: Any, classes: tuple[str, .
     same = kept_inputs(family, folder)[0] == classes
     modules = dict(network.named_modules())
     of_data = tuple(f"{name}." for name, part in modules.items() if hasattr(part, "of_data"))
-    new = () if same else (f"{_head_of(modules)}.", "auxiliary.")
+    new = () if same else (f"{head_of(modules)}.", "auxiliary.")
     taken = {}
     for name, own in network.state_dict().items():
         if name.startswith(of_data):
@@ -44,12 +44,3 @@ def start_from(family: Family, folder: Path, network: Any, classes: tuple[str, .
                 f"{list(own.shape)} here; give the genotype and the sizes of that run"
             )
     network.load_state_dict(taken, strict=False)
-
-
-def _head_of(modules: Mapping[str, Any]) -> str:
-    """The name of the layer of the logits: one that says so, or else the last linear one."""
-    from torch import nn
-
-    said = [name for name, module in modules.items() if getattr(module, "is_head", False)]
-    linear = [name for name, module in modules.items() if isinstance(module, nn.Linear)]
-    return said[0] if said else [n for n in linear if not n.startswith("auxiliary.")][-1]

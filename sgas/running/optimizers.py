@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sgas.cells.decisions import CellDecisions
+from sgas.cells.edges import PLACE
 from sgas.config import SearchConfig, TrainConfig
 from sgas.deciding.replay import open_edges
 
@@ -19,14 +20,51 @@ OWN = ("lr", "capturable", "foreach", "fused")  # settings of an optimiser that 
 
 
 def make_optimizer(
-    config: TrainConfig, weights: list[nn.Parameter], recorded: bool = False
+    config: SearchConfig | TrainConfig, network: Any, recorded: bool = False
 ) -> torch.optim.Optimizer:
-    """The optimiser of a training; weight decay is added to the gradient, as published."""
-    device, decay = weights[0].device, config.weight_decay
+    """The optimiser of all weights but the alphas; their decay is added to the gradient."""
+    groups = decay_groups(config, network)
+    device = next(network.parameters()).device
     rate, how = rate_on(device, config.learning_rate, recorded), whole_steps(device)
     if config.optimizer == "adam":
-        return torch.optim.Adam(weights, lr=rate, weight_decay=decay, capturable=recorded, **how)
-    return torch.optim.SGD(weights, lr=rate, momentum=config.momentum, weight_decay=decay, **how)
+        return torch.optim.Adam(groups, lr=rate, capturable=recorded, **how)
+    return torch.optim.SGD(groups, lr=rate, momentum=config.momentum, **how)
+
+
+def decay_groups(config: SearchConfig | TrainConfig, network: Any) -> list[dict[str, Any]]:
+    """The weights of a network or supernet in groups of one decay each, for an optimiser.
+
+    Groups of their own have matrices on edges, matrices of the logits' layer, and vectors (scales,
+    shifts and biases), whatever is left in them, so that those of a checkpoint fit. One group where
+    all have the same decay.
+    """
+    named = [(n, p) for n, p in network.named_parameters() if not n.startswith("alphas.")]
+    own = config.operation_decay, config.head_decay, config.norm_decay
+    operations, head, norms = (config.weight_decay if decay is None else decay for decay in own)
+    if own == (None, None, None):
+        return [{"params": [p for _, p in named], "weight_decay": config.weight_decay}]
+    groups: list[dict[str, Any]] = [
+        {"params": [], "weight_decay": decay}
+        for decay in (config.weight_decay, operations, head, norms)
+    ]
+    of_head = f"{head_of(dict(network.named_modules()))}."
+    for name, weight in named:
+        is_matrix, on_edge = weight.dim() > 1, PLACE.search(name) is not None
+        number = 3 if not is_matrix else 1 if on_edge else 2 if name.startswith(of_head) else 0
+        groups[number]["params"].append(weight)
+    return groups
+
+
+def head_of(modules: Mapping[str, nn.Module]) -> str:
+    """The name of the layer of the logits: one that says so, or else the last linear one."""
+    said = [name for name, module in modules.items() if getattr(module, "is_head", False)]
+    linear = [name for name, module in modules.items() if isinstance(module, nn.Linear)]
+    return said[0] if said else [n for n in linear if not n.startswith("auxiliary.")][-1]
+
+
+def weights_in(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    """All parameters that an optimiser changes."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 class AlphaOptimizer:
@@ -76,9 +114,8 @@ def add_zero_momentum(optimizer: torch.optim.Optimizer) -> None:
 
     A fused step takes no parameters of which some had a gradient before and others did not.
     """
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    for parameter in weights_in(optimizer):
+        optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def keep_only(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> None:

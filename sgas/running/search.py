@@ -1,7 +1,7 @@
 """What a search does in the loop: alpha step, weight step, decision.
 
 One step trains the alphas on a batch of their half of the data (Adam, first order), then the
-weights on a batch of theirs (SGD). At the end of each epoch the strategy may decide an edge; its
+weights on a batch of theirs. At the end of each epoch the strategy may decide an edge; its
 other operations are then gone from the supernet. Source: Li et al., CVPR 2020, algorithm 1.
 
 A strategy that trains paths has no alpha step: from `alpha_start_epoch` on each weight step is that
@@ -41,10 +41,10 @@ from sgas.running.optimizers import (
     AlphaOptimizer,
     add_zero_momentum,
     keep_only,
-    rate_on,
+    make_optimizer,
     restore_optimizer,
     set_learning_rate,
-    whole_steps,
+    weights_in,
 )
 from sgas.running.paths import measure_effects, paths
 from sgas.running.searched import SearchedCells
@@ -93,14 +93,8 @@ class Search:
 
     def _make_optimizers(self) -> None:
         config, recorded = self.config, self.recorder is not None
-        self.weight_optimizer = torch.optim.SGD(
-            self.network.weights(),
-            lr=rate_on(self.device, config.learning_rate, recorded),
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            **whole_steps(self.device),
-        )
-        if self.strategy.trains_paths:
+        self.weight_optimizer = make_optimizer(config, self.network, recorded)
+        if self.strategy.trains_paths and config.optimizer == "sgd":
             add_zero_momentum(self.weight_optimizer)
         self.alpha_optimizer = AlphaOptimizer(self.network.alphas, config, capturable=recorded)
         self.release()
@@ -108,8 +102,7 @@ class Search:
     @property
     def _weights(self) -> list[nn.Parameter]:
         """The supernet's weights, from where no walk over its modules is needed."""
-        parameters: list[nn.Parameter] = self.weight_optimizer.param_groups[0]["params"]
-        return parameters
+        return weights_in(self.weight_optimizer)
 
     @property
     def decisions(self) -> dict[str, CellDecisions]:

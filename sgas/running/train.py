@@ -64,9 +64,7 @@ class Training:
         )
         where = parts.training.index_device
         self.order = BatchOrder(len(parts.training), seed, "training", where)
-        self.optimizer = make_optimizer(
-            config, list(self.network.parameters()), recorded=recorder is not None
-        )
+        self.optimizer = make_optimizer(config, self.network, recorder is not None)
         self.release()
 
     def costs(self) -> list[float]:

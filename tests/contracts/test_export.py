@@ -62,10 +62,11 @@ CASES = [(name, number) for name, small in SPACES.items() for number in range(le
 
 @pytest.mark.parametrize("name", SPACES)
 def test_the_definition_is_what_the_network_computes(name: str) -> None:
-    """For every switch of its config, with buffers that a fresh network does not have."""
+    """For switches of its config and other sizes, with buffers that a fresh network has not."""
     small = SPACES[name]
     switches = dataclasses.fields(small.family.spaces[name].model_config)
-    for options in ({}, *({each.name: True} for each in switches if each.default is False)):
+    switched = [{each.name: True} for each in switches if each.default is False]
+    for options in ({}, *switched, *small.others):
         torch.manual_seed(0)
         network = small.models(**options).build_network(small.genotype(0), False).double().eval()
         for buffer in network.buffers():

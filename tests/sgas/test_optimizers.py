@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_models import PLACE, SPACES
 from torch import Tensor, nn
 from torch.autograd import Function
 
@@ -63,7 +64,7 @@ def test_a_gradient_may_lie_otherwise_than_its_weight(
     start = torch.randn(4, 6, 3, 5)
     weight = nn.Parameter(start.to(memory_format=LAYOUTS[of_weight], copy=True))
     gradients = [torch.randn(4, 6, 3, 5) for _ in range(STEPS)]
-    made = make_optimizer(config, [weight])
+    made = make_optimizer(config, nn.ParameterList([weight]))
     assert made.param_groups[0]["fused"] is True
     for gradient in gradients:
         laid = gradient.to(memory_format=LAYOUTS[of_gradient], copy=True)
@@ -77,6 +78,39 @@ def test_a_gradient_may_lie_otherwise_than_its_weight(
         rate, decay = config.learning_rate, config.weight_decay
         wanted = plain_adam(start, gradients, rate, (0.9, 0.999), decay)
     torch.testing.assert_close(weight.detach(), wanted, check_stride=False)
+
+
+DECAYS = {"weight_decay": 0.1, "operation_decay": 0.2, "head_decay": 0.3, "norm_decay": 0.4}
+
+
+@pytest.mark.parametrize("config", [SearchConfig, TrainConfig])
+@pytest.mark.parametrize("name", SPACES)
+def test_operations_head_and_vectors_decay_as_they_are_told(name: str, config: Any) -> None:
+    small = SPACES[name]
+    net = small.supernet() if config is SearchConfig else small.network()
+    before = {name: weight.detach().clone() for name, weight in net.named_parameters()}
+    for weight in net.parameters():
+        weight.grad = torch.zeros_like(weight)
+    make_optimizer(config(learning_rate=0.5, momentum=0.0, **DECAYS), net).step()
+    heads = 0
+    for name, weight in net.named_parameters():
+        decay = DECAYS["weight_decay"]
+        if name.startswith("alphas."):
+            decay = 0.0
+        elif weight.dim() < 2:
+            decay = DECAYS["norm_decay"]
+        elif PLACE.search(name):
+            decay = DECAYS["operation_decay"]
+        elif len(weight) == net(small.batch()).shape[1]:
+            decay, heads = DECAYS["head_decay"], heads + 1
+        torch.testing.assert_close(weight.detach(), before[name] * (1 - 0.5 * decay), msg=name)
+    assert heads == 1
+
+
+def test_weights_of_one_decay_are_one_group_in_their_order() -> None:
+    net = SPACES["toy"].supernet()
+    (group,) = make_optimizer(SearchConfig(), net).param_groups
+    assert list(map(id, group["params"])) == list(map(id, net.weights()))
 
 
 def test_gradients_of_alphas_may_lie_by_columns() -> None:

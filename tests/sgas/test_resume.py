@@ -18,6 +18,7 @@ EFFECTS = [*SEARCH, "--strategy", "effects"]
 PATIENT = [*SEARCH, "--patience=1", "--averaged_epochs=2", "--beta_decay=0.5"]
 HALVING = [*SEARCH, "--strategy=halving", "--num_candidates=4", "--candidate_epochs=2"]
 PREDICTOR = [*SEARCH, "--strategy=predictor", "--num_candidates=6", "--candidate_epochs=1"]
+GROUPS = [*SEARCH, "--optimizer=adam", "--operation_decay=0.1", "--head_decay=0"]
 TRAIN = ["train", "genotype.json", "--out", "run", "--seed", "3", "--auxiliary", "true"]
 TRAIN += ["--dataset", "blobs", "--kept_epoch", "best"]
 GENOTYPE = {
@@ -44,6 +45,7 @@ RUNS = {
     "halving": HALVING,
     "predictor": PREDICTOR,
     "patient": PATIENT,
+    "groups": GROUPS,
     "train": TRAIN,
 }
 

@@ -78,8 +78,9 @@ def test_affine_norms_take_no_statistics_and_depend_on_no_other_node(graph: Grap
     torch.testing.assert_close(network.eval()(graph), network.train()(graph))
 
 
-def test_what_propagates_is_exported_alike(tmp_path: Path) -> None:
-    options = {"channels": 4, "num_cells": 1, "norms": "affine", "propagation": STEPS}
+def test_what_propagates_without_a_stem_is_exported_alike(tmp_path: Path) -> None:
+    options = {"channels": 4, "num_cells": 2, "norms": "affine", "propagation": STEPS}
+    options |= {"stem": "none", "row_normalize": True}
     trained = sgas_gcn.train(
         "cri2-ppi-best",
         dataset="tissues",

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_models import SPACES
 
 import sgas_gcn
 from sgas.config import RunConfig
@@ -16,6 +17,7 @@ from sgas_gcn.datasets.graph_folder import describe_graph_file
 from sgas_gcn.datasets.moments import Moments
 from sgas_gcn.graph_batch import GraphBatch
 from sgas_gcn.graph_task import GraphSource, GraphTask
+from sgas_gcn.standardize import RowNormalize
 
 NODES, MEAN, STD = 400, 5e5, 1e2
 
@@ -107,6 +109,25 @@ def test_standardised_places_are_learnt_and_the_run_carries_how(
         trained, tmp_path / "other.npz", weights=trained.folder, epochs=1, quiet=True
     )
     np.testing.assert_allclose(tuned.network.standardize.mean, ours.mean(0) + 1e5, rtol=1e-6)
+
+
+def test_counts_of_words_are_taken_over_their_sum() -> None:
+    counts = torch.tensor([[3.0, 1.0, 0.0], [0.0, 0.0, 0.0], [-1.0, 0.5, 0.5]])
+    wanted = torch.tensor([[0.75, 0.25, 0.0], [0.0, 0.0, 0.0], [-0.5, 0.25, 0.25]])
+    assert torch.equal(RowNormalize()(counts), wanted)
+    with pytest.raises(ConfigError, match=r"standardize and row_normalize are both true.*give one"):
+        GraphModelConfig(standardize=True, row_normalize=True)
+
+
+@pytest.mark.parametrize("searched", [False, True])
+def test_networks_take_features_over_their_sum(searched: bool) -> None:
+    model = {"channels": 4, "stem": "none", "row_normalize": True}
+    made = SPACES["graph"].models(**model)
+    genotype = SPACES["graph"].genotype(0)
+    net = made.build_supernet() if searched else made.build_network(genotype, False)
+    batch = SPACES["graph"].batch()
+    scaled = batch.with_features(batch.x * torch.arange(1, len(batch.x) + 1)[:, None])
+    torch.testing.assert_close(net.double()(scaled), net(batch))
 
 
 def test_dropped_features_fall_to_their_mean() -> None:
