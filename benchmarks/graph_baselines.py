@@ -1,15 +1,16 @@
 """A found graph cell beside the networks that everybody knows, trained by one script on one split.
 
-    python benchmarks/graph_baselines.py --dataset FOLDER --genotype RUN --seeds 0-9
+    python benchmarks/graph_baselines.py --dataset FOLDER --genotype RUN --seeds 0-9 [--keep FILE]
 
 Every network sees the same parts of the same data in the same batches through the same training
 loop (`sgas.running.train`), and the test split once, after the last epoch. Ours takes the
 settings of `--preset`. Of the others, those of one labelled graph take their published settings
-(200 epochs, row-normalised features, hidden sizes, dropout and rates below); those of several
-graphs take ours, for as many epochs, or with `--seconds` for as many as fit into these CPU seconds.
+(row-normalised features, sizes, dropout, rates and decays below; SAGE, which has none for such a
+graph, takes GCN's), for 200 epochs without early stopping; those of several graphs take ours, for
+as many epochs, or with `--seconds` for as many as fit into these CPU seconds.
 
 Sources: GCN, Kipf and Welling, ICLR 2017; GAT, Veličković et al., ICLR 2018; GraphSAGE, Hamilton et
-al., NeurIPS 2017; all as PyTorch Geometric has them.
+al., NeurIPS 2017; APPNP, Klicpera et al., ICLR 2019; all as PyTorch Geometric has them.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from reporting import report
+from reporting import add_line, read_lines, report
 from torch import Tensor, nn
-from torch_geometric.nn import GATConv, GCNConv, SAGEConv
+from torch_geometric.nn import APPNP, GATConv, GCNConv, SAGEConv
 
 from sgas.cells.genotype import Genotype
 from sgas.config import RunConfig, TrainConfig
@@ -45,32 +46,42 @@ from sgas_gcn.config import GraphDataConfig, GraphModelConfig
 from sgas_gcn.family import FAMILY
 from sgas_gcn.graph_batch import GraphBatch
 from sgas_gcn.graph_task import GraphTask
+from sgas_gcn.standardize import RowNormalize
 
 DEVICE = torch.device("cpu")
 OURS = "ours"
 TRIAL_EPOCHS = 3  # for the seconds that an epoch takes
 Layers = Callable[[int, int], Sequence[nn.Module]]
+Activation = Callable[[Tensor], Tensor]
 
 
 class Baseline(nn.Module):
-    """Logits `[R, L]` of the asked nodes: graph convolutions with dropout and an activation."""
+    """Logits `[R, L]` of the asked nodes: layers with dropout and an activation, propagated."""
 
     drop_path = 0.0  # the training loop sets it; nothing here drops paths
 
-    def __init__(self, layers: Sequence[nn.Module], dropout: float, row_normalise: bool) -> None:
+    def __init__(
+        self,
+        layers: Sequence[nn.Module],
+        dropout: float = 0.0,
+        activation: Activation = F.elu,
+        row_normalize: bool = False,
+        propagation: nn.Module | None = None,
+    ) -> None:
         super().__init__()
-        self.layers, self.dropout = nn.ModuleList(layers), dropout
-        self.row_normalise = row_normalise
+        self.layers, self.dropout, self.activation = nn.ModuleList(layers), dropout, activation
+        head: Any = layers[-1]
+        head.is_head = True  # of which a decay of its own may be
+        self.row_normalize = RowNormalize() if row_normalize else nn.Identity()
+        self.propagation = propagation
 
     def forward(self, batch: GraphBatch) -> Tensor:
         """The logits."""
-        edge_index, x = batch.neighbors.edges.edge_index, batch.x
-        if self.row_normalise:
-            x = x / x.sum(1, keepdim=True).clamp_min(1)
+        edge_index, x = batch.neighbors.edges.edge_index, self.row_normalize(batch.x)
         for number, layer in enumerate(self.layers):
-            x = F.dropout(F.elu(x) if number else x, self.dropout, self.training)
+            x = F.dropout(self.activation(x) if number else x, self.dropout, self.training)
             x = layer(x) if isinstance(layer, nn.Linear) else layer(x, edge_index)
-        return batch.answers(x)
+        return batch.answers(x if self.propagation is None else self.propagation(x, edge_index))
 
 
 @dataclass(frozen=True)
@@ -79,20 +90,39 @@ class Published:
 
     layers: Layers
     dropout: float
+    activation: Activation
     learning_rate: float
-    weight_decay: float = 5e-4
+    weight_decay: float
+    head_decay: float | None = 0.0  # None: as the others
+    propagation: Callable[[], nn.Module] | None = None
     epochs: int = 200
 
-
-def _gcn(inputs: int, outputs: int) -> Sequence[nn.Module]:
-    return GCNConv(inputs, 16), GCNConv(16, outputs)
+    def make(self, task: GraphTask) -> Baseline:
+        """A fresh network."""
+        layers = self.layers(task.in_channels, task.num_outputs)
+        last = self.propagation and self.propagation()
+        return Baseline(layers, self.dropout, self.activation, True, last)
 
 
 def _gat(inputs: int, outputs: int) -> Sequence[nn.Module]:
     return GATConv(inputs, 8, heads=8, dropout=0.6), GATConv(64, outputs, dropout=0.6)
 
 
-ONE_GRAPH = {"gcn": Published(_gcn, 0.5, 0.01), "gat": Published(_gat, 0.6, 0.005)}
+ONE_GRAPH = {
+    "gcn": Published(
+        lambda inputs, outputs: (GCNConv(inputs, 16), GCNConv(16, outputs)), 0.5, F.relu, 0.01, 5e-4
+    ),
+    "sage": Published(
+        lambda inputs, outputs: (SAGEConv(inputs, 16), SAGEConv(16, outputs)),
+        *(0.5, F.relu, 0.01, 5e-4),
+    ),
+    "gat": Published(_gat, 0.6, F.elu, 0.005, 5e-4, head_decay=None),
+    "appnp": Published(
+        lambda inputs, outputs: (nn.Linear(inputs, 64), nn.Linear(64, outputs)),
+        *(0.5, F.relu, 0.01, 5e-3),
+        propagation=lambda: APPNP(10, 0.1, dropout=0.5),
+    ),
+}
 
 MANY_GRAPHS: dict[str, Layers] = {
     "logistic": lambda inputs, outputs: (nn.Linear(inputs, outputs),),
@@ -169,8 +199,8 @@ def recipe(
         return settings.train, None
     if transductive:
         entry = ONE_GRAPH[name]
-        return _published_config(settings.train, entry), _builder(entry.layers, entry.dropout)
-    config, make = settings.train, _builder(MANY_GRAPHS[name], None)
+        return _published_config(settings.train, entry), entry.make
+    config, make = settings.train, _builder(MANY_GRAPHS[name])
     if seconds is not None:
         trial = dataclasses.replace(config, epochs=TRIAL_EPOCHS)
         epoch = train_once(settings, 0, trial, make).seconds / TRIAL_EPOCHS
@@ -186,18 +216,16 @@ def _published_config(ours: TrainConfig, entry: Published) -> TrainConfig:
         learning_rate=entry.learning_rate,
         learning_rate_min=entry.learning_rate,
         weight_decay=entry.weight_decay,
+        operation_decay=None,
+        head_decay=entry.head_decay,
+        norm_decay=None,
         label_smoothing=0.0,
     )
 
 
-def _builder(layers: Layers, dropout: float | None) -> Callable[[GraphTask], Any]:
-    """A function that makes the baseline for a task; without `dropout`, one of several graphs."""
-
-    def make(task: GraphTask) -> Baseline:
-        sizes = task.in_channels, task.num_outputs
-        return Baseline(layers(*sizes), dropout or 0.0, row_normalise=dropout is not None)
-
-    return make
+def _builder(layers: Layers) -> Callable[[GraphTask], Any]:
+    """A function that makes the baseline of several graphs for a task."""
+    return lambda task: Baseline(layers(task.in_channels, task.num_outputs))
 
 
 def summary(results: Sequence[Result]) -> dict[str, Any]:
@@ -230,12 +258,17 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     task = GraphTask(options.dataset, settings.model, settings.data, RunConfig())
     transductive = task.transductive
     known = [OURS, *(ONE_GRAPH if transductive else MANY_GRAPHS)]
+    lines = read_lines(options.keep) if options.keep else []
+    kept = {(line.pop("network"), line["seed"]): Result(**line) for line in lines}
     results = {}
     for name in options.networks.split(",") if options.networks else known:
         if name not in known:
             raise unknown_name("network", name, known)
         config, make = recipe(name, settings, transductive, options.seconds)
-        results[name] = [_told(name, train_once(settings, seed, config, make)) for seed in seeds]
+        results[name] = [
+            kept.get((name, seed)) or _told(options, name, train_once(settings, seed, config, make))
+            for seed in seeds
+        ]
     return {
         "metric": task.labels.primary_metric,
         "networks": {name: summary(found) for name, found in results.items()},
@@ -247,7 +280,9 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _told(name: str, result: Result) -> Result:
+def _told(options: argparse.Namespace, name: str, result: Result) -> Result:
+    if options.keep:
+        add_line(options.keep, {"network": name, **asdict(result)})
     print(f"{name} seed {result.seed}: {result.test:.4f}, {result.seconds:.0f} s", file=sys.stderr)
     return result
 
@@ -283,6 +318,7 @@ def main() -> int:
     parser.add_argument("--preset", default="small", help="of our training")
     parser.add_argument("--epochs", type=int, help="of our training (default: the preset's)")
     parser.add_argument("--seeds", default="0-9", help="for example 0-9 or 0,3,7")
+    parser.add_argument("--keep", type=Path, help="file of trainings that are done, to go on with")
     parser.add_argument("--networks", help="for example ours,sage (default: all)")
     parser.add_argument(
         "--seconds",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmarks import graph_baselines
@@ -20,6 +22,7 @@ def options(**given: Any) -> argparse.Namespace:
         "seeds": "0,1",
         "networks": None,
         "seconds": None,
+        "keep": None,
     }
     return argparse.Namespace(**{**defaults, **given})
 
@@ -39,6 +42,22 @@ def test_a_baseline_trains_as_long_as_it_may() -> None:
     long = graph_baselines.compare(options(networks="logistic", seeds="0", seconds=1.0))
     assert quick["networks"]["logistic"]["epochs"] == 1
     assert long["networks"]["logistic"]["epochs"] > 10
+
+
+def test_networks_of_one_graph_take_their_own_settings_and_go_on(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    edge, label = draw.integers(0, 60, (150, 2)), draw.integers(0, 3, 60)
+    parts = dict(zip(("train", "val", "test"), np.split(np.arange(60), [20, 40]), strict=True))
+    counts = (draw.random((60, 12)) < 0.3).astype(np.float32)
+    np.savez(tmp_path / "one.npz", x=counts, edge=edge, label=label, **parts)
+    asked = options(dataset=str(tmp_path / "one.npz"), seeds="0", keep=tmp_path / "kept.jsonl")
+    networks = graph_baselines.compare(asked)["networks"]
+    epochs = {name: row["epochs"] for name, row in networks.items()}
+    assert epochs == {"ours": 1, "gcn": 200, "sage": 200, "gat": 200, "appnp": 200}
+    assert networks["gcn"]["params"] == 12 * 16 + 16 + 16 * 3 + 3
+    assert networks["appnp"]["params"] == 12 * 64 + 64 + 64 * 3 + 3
+    assert graph_baselines.compare(asked)["networks"] == networks
+    assert len((tmp_path / "kept.jsonl").read_text().splitlines()) == len(networks)
 
 
 def test_an_unknown_network_is_refused() -> None:
