@@ -303,7 +303,8 @@ class Writer:
         positional = True
         for parameter in inspect.signature(type(module).__init__).parameters.values():
             name = parameter.name
-            if name in ("self", "device", "dtype"):
+            several = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+            if several or name in ("self", "device", "dtype"):  # as those of nn.Module's own
                 continue
             text = variables.get(name) or self._value(module, parameter)
             if text is None:
