@@ -23,7 +23,7 @@ from sgas.cells.space import NONE
 from sgas.native.precision import widened
 from sgas_gcn.config import AFFINE, NO_STEM, GraphModelConfig, PointModelConfig
 from sgas_gcn.constants import EPS
-from sgas_gcn.features import Affine, Features, reduced, with_ones
+from sgas_gcn.features import Affine, Features, reduced, sparse_product, with_ones
 from sgas_gcn.fused.layer import linear_norm
 from sgas_gcn.fused.state import FusedEdges, FusedGroup
 from sgas_gcn.ops.operation import BatchNorm, Operation, runs_fused
@@ -60,6 +60,10 @@ class LinearNorm(nn.Module):
 
     def forward(self, x: Features) -> Tensor:
         """The normalised `[N, out_channels]`."""
+        if isinstance(x, Tensor) and x.is_sparse:
+            y = sparse_product(x, self.lin.weight)
+            y = y if self.lin.bias is None else y + self.lin.bias
+            return self.norm(F.leaky_relu(y, self.negative_slope))
         matrix, weight = reduced(x, self.lin.weight)
         return linear_norm(matrix, weight, self.lin.bias, self.norm, self.negative_slope)
 

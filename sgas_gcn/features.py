@@ -1,9 +1,10 @@
-"""Features that are an affine map of few numbers, and products with them that never write them.
+"""Features that are an affine map of few numbers, or mostly 0, and products with them.
 
-The stem of point clouds maps 3 coordinates to 3C channels. A layer that reads its output A p + b
-has W (A p + b) = (W A) p + W b: a product with a point's coordinates and a 1. Gradients come to W,
-A and b by way of the small matrices W A and W b.
-Dimensions: N rows, D features, c numbers that they come from.
+Affine ones are never written: the stem of point clouds maps 3 coordinates to 3C channels. A layer
+that reads its output A p + b has W (A p + b) = (W A) p + W b: a product with a point's coordinates
+and a 1. Gradients come to W, A and b by way of the small matrices W A and W b.
+Sparse ones, such as counts of words, are torch's tensors of coordinates. Dimensions: N rows, D
+features, c numbers that they come from, Z values that are not 0.
 """
 
 from __future__ import annotations
@@ -29,6 +30,25 @@ Features = Tensor | Affine
 def with_ones(x: Tensor) -> Tensor:
     """`x` `[N, c]` and a column of ones: `[N, c + 1]`."""
     return torch.cat([x, x.new_ones(len(x), 1)], dim=1)
+
+
+def sparse(x: Tensor) -> Tensor:
+    """`x` `[N, D]` as a sparse tensor of coordinates, row after row."""
+    return x.to_sparse().coalesce()
+
+
+def with_values(x: Tensor, values: Tensor) -> Tensor:
+    """Sparse features with other values `[Z]` in the same places."""
+    return torch.sparse_coo_tensor(
+        x.indices(), values, x.shape, is_coalesced=True, check_invariants=False
+    )
+
+
+def sparse_product(x: Tensor, weight: Tensor) -> Tensor:
+    """x · weightᵀ `[N, out]` of sparse features and `[out, D]`, in the type of `weight`."""
+    with torch.autocast(weight.device.type, enabled=False):
+        product: Tensor = torch.sparse.mm(x, weight.t().contiguous())
+    return product
 
 
 def reduced(x: Features, weight: Tensor) -> tuple[Tensor, Tensor]:

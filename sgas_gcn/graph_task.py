@@ -26,6 +26,7 @@ from sgas_gcn.blocks import Blocks
 from sgas_gcn.config import (
     GRAPH_SPACE,
     NASBENCHGRAPH_SPACE,
+    NO_STEM,
     GraphDataConfig,
     GraphModelConfig,
     NasBenchGraphConfig,
@@ -34,6 +35,7 @@ from sgas_gcn.datasets.graph_arrays import GraphArrays, GraphSplit
 from sgas_gcn.datasets.graph_file import DEGREES
 from sgas_gcn.datasets.graphs import load_graphs
 from sgas_gcn.datasets.moments import ADVICE, Moments
+from sgas_gcn.features import sparse, with_values
 from sgas_gcn.graph_batch import GraphBatch
 from sgas_gcn.network import GraphNetwork
 from sgas_gcn.preparation import GraphPreparation, graph_batch_of
@@ -43,6 +45,7 @@ from sgas_gcn.supernet import GraphSupernet
 # The mean training graph of PPI, for counting operations and time.
 EXAMPLE_NODES = 2245
 EXAMPLE_DEGREE = 27
+SPARSE = 0.1  # share of features that are not 0, below which products with them skip the others
 MOLECULE = (30, 2)  # nodes and degree of a graph that has a label itself, as of NCI1
 
 
@@ -147,6 +150,10 @@ class GraphSource:
         if generator is None or self.feature_dropout == 0:
             return batch, targets
         keep, x = 1 - self.feature_dropout, batch.x
+        if x.is_sparse:
+            values = x.values()
+            kept = torch.rand(values.shape, generator=generator, device=x.device) < keep
+            return batch.with_features(with_values(x, values * kept / keep)), targets
         kept = torch.rand(x.shape, generator=generator, device=x.device) < keep
         if self.centre is None:
             return batch.with_features(x * kept / keep), targets
@@ -220,6 +227,7 @@ class GraphTask(GraphModels):
         advice = "standardise them in the data" if standardize is None else ADVICE
         far = [] if self._standardizes else self._moments.warnings(advice)
         self._blocks = self._in_blocks(data.batch_nodes)
+        self._sparse = self._is_sparse()
         self.warnings = [*far, *self._in_words(self._blocks)]
 
     def build_supernet(self) -> Supernet:
@@ -244,6 +252,14 @@ class GraphTask(GraphModels):
                     f"training graph {number} of {self.dataset} has {len(graph.x)} nodes; it "
                     "takes 2: leave it out"
                 )
+
+    def _is_sparse(self) -> bool:
+        """Whether cells read the features of one graph, and nearly all of these are 0."""
+        if getattr(self.model, "stem", None) != NO_STEM or self._standardizes:
+            return False
+        x = self._training.graphs[0].x
+        few = bool(np.count_nonzero(x) < SPARSE * x.size)
+        return few and self.transductive and self._blocks is None
 
     def _in_blocks(self, most_nodes: int) -> Blocks | None:
         """The blocks of steps, where there is one graph that is larger than that."""
@@ -281,6 +297,8 @@ class GraphTask(GraphModels):
     def _source(self, split: GraphSplit, device: torch.device) -> GraphSource:
         """The graphs of a split on the device, their edges sorted."""
         batches = [graph_batch_of(graph).to(device) for graph in split.graphs]
+        if self._sparse:
+            batches = [batch.with_features(sparse(batch.x)) for batch in batches]
         targets = [torch.from_numpy(graph.targets).to(device) for graph in split.graphs]
         centre = None
         if self._standardizes:

@@ -226,7 +226,7 @@ class GraphNetwork(nn.Module):
         if self.standardize is not None:
             x = self.standardize(x)
         if self.row_normalize is not None:
-            x = self.row_normalize(x)
+            x = self.row_normalize.plain(x)
         neighbors = given_edges(edge_index, len(x), edge_weight)
         s0 = s1 = x if self.stem is None else self.stem.plain(x)
         for cell in self.cells:

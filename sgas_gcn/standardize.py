@@ -7,6 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sgas_gcn.datasets.moments import Moments
+from sgas_gcn.features import with_values
+
+TINY = 1e-12  # least sum that values are divided by, as in torch's normalize
 
 
 class Standardize(nn.Module):
@@ -36,8 +39,16 @@ class Standardize(nn.Module):
 
 
 class RowNormalize(nn.Module):
-    """x_i / Σ |x_i| on features `[N, in_channels]`; rows of zeros stay."""
+    """x_i / Σ |x_i| on features `[N, in_channels]`, sparse or not; rows of zeros stay."""
 
     def forward(self, x: Tensor) -> Tensor:
         """The features `[N, in_channels]`."""
+        if not x.is_sparse:
+            return self.plain(x)
+        rows, values = x.indices()[0], x.values()
+        sums = values.new_zeros(len(x)).index_add_(0, rows, values.abs())
+        return with_values(x, values / sums[rows].clamp_min(TINY))
+
+    def plain(self, x: Tensor) -> Tensor:
+        """The features `[N, in_channels]`, in plain torch."""
         return F.normalize(x, p=1.0, dim=1)

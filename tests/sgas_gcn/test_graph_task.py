@@ -15,7 +15,7 @@ from sgas.config import RunConfig, SearchConfig, TrainConfig
 from sgas.data import SubsetSource
 from sgas.errors import DataError
 from sgas.protocols import TrainParts, search_parts, train_parts
-from sgas.running.loop import Loop, measure
+from sgas.running.loop import Loop, measure, run_network
 from sgas.running.runs import Run
 from sgas.running.search import Search
 from sgas.running.train import Training
@@ -257,3 +257,58 @@ def assert_same_without_batches(network: Any, source: GraphSource) -> None:
         together = network(source.batch(index, None)[0])
         alone = torch.cat([network(source.batch(one, None)[0]) for one in index.split(1)])
     torch.testing.assert_close(together, alone)
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One graph whose nodes have few of many words, some of them none."""
+    draw, path = np.random.default_rng(0), tmp_path_factory.mktemp("words") / "words.npz"
+    counts = (draw.random((60, 40)) < 0.05) * draw.integers(1, 4, (60, 40))
+    parts = dict(zip(("train", "val", "test"), np.split(np.arange(60), [20, 40]), strict=True))
+    edge, label = draw.integers(0, 60, (150, 2)), draw.integers(0, 3, 60)
+    np.savez(path, x=counts.astype(np.float32), edge=edge, label=label, **parts)
+    return str(path)
+
+
+def opened(words: str, feature_dropout: float = 0.0, **model: Any) -> GraphTask:
+    sizes = GraphModelConfig(**{"channels": 4, "stem": "none", **model})
+    data = GraphDataConfig(feature_dropout=feature_dropout)
+    return GraphTask(words, sizes, data, RunConfig(dataset=words))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("searched", [False, True])
+def test_sparse_features_give_what_dense_ones_do(
+    words: str, searched: bool, precision: str
+) -> None:
+    task = opened(words, row_normalize=True, norms="affine")
+    net: Any = task.build_supernet() if searched else task.build_network(load_published(CELL), True)
+    batch, targets = task.training_part(CPU).batch(torch.tensor([0]), None)
+    assert batch.x.is_sparse and batch.x.to_dense()[0].any()
+    found = []
+    for x in (batch.x, batch.x.to_dense()):
+        net.zero_grad()
+        torch.manual_seed(0)
+        output = run_network(net, batch.with_features(x), precision, CPU)
+        logits = output[0] if isinstance(output, tuple) else output
+        task.labels.loss(logits, targets).backward()
+        gradients = [p.grad for n, p in net.named_parameters() if n.startswith("cells.0.pre")]
+        found.append([logits.detach(), *gradients])
+    close = {"rtol": 1e-4, "atol": 1e-5} if precision == "float32" else {"rtol": 0.1, "atol": 1e-2}
+    for sparse, dense in zip(*found, strict=True):
+        torch.testing.assert_close(sparse, dense, **close)
+
+
+def test_sparse_features_are_dropped_one_by_one_and_scaled_up(words: str) -> None:
+    source = opened(words, feature_dropout=0.5).training_part(CPU)
+    whole = source.batch(torch.tensor([0]), None)[0].x.to_dense()
+    draw = torch.Generator().manual_seed(0)
+    dropped = [source.batch(torch.tensor([0]), draw)[0].x.to_dense() for _ in range(400)]
+    assert all(set((x / whole)[whole > 0].tolist()) <= {0.0, 2.0} for x in dropped)
+    mean = torch.stack(dropped).mean(0)
+    assert not mean[whole == 0].any() and (mean / whole - 1)[whole > 0].abs().max() < 0.3
+
+
+def test_features_stay_dense_where_something_needs_them_so(words: str) -> None:
+    for model in ({"stem": "linear"}, {"standardize": True}):
+        assert not opened(words, **model).training_part(CPU).graphs[0].x.is_sparse
