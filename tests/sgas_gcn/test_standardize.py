@@ -102,8 +102,8 @@ def test_standardised_places_are_learnt_and_the_run_carries_how(
     np.testing.assert_allclose(kept.scale.numpy()[:2], 1 / ours[:, :2].std(0), rtol=1e-6)
     assert kept.scale[2] == 1
     assert trained.export(tmp_path / "net").to_plain == 0
-    with pytest.raises(ConfigError, match="unknown format 'onnx'"):
-        trained.export(tmp_path / "net", format="onnx")
+    with pytest.raises(ConfigError, match="unknown format 'pickle'"):
+        trained.export(tmp_path / "net", format="pickle")
     np.savez(tmp_path / "other.npz", **{**arrays, "x": arrays["x"] + 1e5})
     tuned = sgas_gcn.train(
         trained, tmp_path / "other.npz", weights=trained.folder, epochs=1, quiet=True
