@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from processes import command, edit
 
 from sgas.errors import DeviceError, InputError
 from sgas.native import compiler, shipped
@@ -329,3 +330,19 @@ def test_kernels_that_this_processor_cannot_run_are_never_loaded(
     reason = library(tmp_path, "sgas_test_too_wide").load()
     assert reason is not None and "does not have its AVX512F; name an older one" in reason
     assert not cache.exists()
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_the_kernels_that_it_began_with_or_not_at_all(tmp_path: Path) -> None:
+    sizes = ["--num_points=32", "--k=3", "--channels=4", "--emb_dims=8", "--num_cells=1"]
+    short = ["--num_steps=1", "--warmup_epochs=0", "--decision_interval=1", "--final_epochs=0"]
+    words = ["search", "--dataset=shapes", "--out=x", "--batch_size=200", *sizes, *short]
+    bare = {"CXX": "no-such-compiler", "SGAS_CACHE": str(tmp_path / "empty")}
+    began = command(words, tmp_path, "sgas_gcn.family", **bare)
+    assert began.status == 0 and "no C++ compiler" in began.err, began
+    config = tmp_path / "x" / "config.json"
+    edit(config, config.read_text().replace('"kernels": "torch"', '"kernels": "cpu"'))
+    (config.parent / "checkpoint.previous.pt").replace(config.parent / "checkpoint.pt")
+    gone = command(["search", "--resume=x"], tmp_path, "sgas_gcn.family", **bare)
+    assert gone.status == 2, gone
+    assert "kernels is 'cpu', but there is no C++ compiler" in gone.err.splitlines()[-1]
