@@ -73,7 +73,7 @@ def nasbench201_form(
         body.cells[0].layout,
         body.cells[0],
         "`[B, C, H, W]`",
-        output_joins=False,
+        returns=("Tensor", "{}"),
     )
     title = "A network for images of the space of NAS-Bench-201"
     return _form(title, body, [cell], _cell_of_one, network.config, preparation, example, "body.")
@@ -112,7 +112,7 @@ def _form(
         made,
         settings,
         usage,
-        prefix,
+        prefix=prefix,
         prepare=prepare,
         constants=constants,
         dynamic=[{0: ("batch", 1)}],

@@ -5,18 +5,20 @@ Dimensions: B clouds, P points, N nodes, C channels, E edges.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sgas.errors import InputError
 from sgas.exporting.forms import CellForm, NetworkForm
 from sgas_gcn.cells import RELU, LinearNorm
+from sgas_gcn.csr import GraphNeighbors
+from sgas_gcn.datasets.graph_file import MOST_DEGREES
 from sgas_gcn.graph_batch import GraphBatch
-from sgas_gcn.heads import GraphClassifier
+from sgas_gcn.nasbenchgraph import NasBenchGraphNetwork
 from sgas_gcn.network import GraphNetwork, PointNetwork
-from sgas_gcn.preparation import FIRST, CloudPreparation
+from sgas_gcn.preparation import FIRST, CloudPreparation, GraphPreparation
 
 NODES, EDGES = 200, 1500  # of a graph that a file is tried on
 PLAIN = "sgas_gcn.ops.plain"
@@ -95,28 +97,98 @@ def cloud_form(
     )
 
 
-def graph_form(network: GraphNetwork, preparation: Any, example: Any) -> NetworkForm:
-    """A network of graphs; features are taken as they are. InputError where graphs are asked."""
-    if isinstance(network.classifier, GraphClassifier):
-        raise InputError(
-            "networks that label whole graphs cannot be exported yet: predict by the run"
-        )
+DEGREES = f"""
+def prepare(edge_index: Tensor, num_nodes: int) -> Tensor:
+    \"\"\"The degrees of nodes, one-hot: `[N, {MOST_DEGREES + 1}]`.\"\"\"
+    # Neighbours count once, and nodes are none of their own.
+    low, high = edge_index.min(dim=0).values, edge_index.max(dim=0).values
+    apart = torch.stack([low, high])[:, low != high].unique(dim=1)
+    degrees = torch.bincount(apart.flatten(), minlength=num_nodes).clamp(max={MOST_DEGREES})
+    return nn.functional.one_hot(degrees, {MOST_DEGREES + 1}).float()
+"""
+ANY_GRAPH = ({0: ("nodes", 2)}, {1: ("edges", 1)})
+
+
+def _graph_inputs(in_channels: int, per_graph: bool) -> Callable[[int], tuple[Tensor, ...]]:
+    """Draws features and edges of so many graphs, and the graph of each node where it is asked."""
 
     def inputs(count: int) -> tuple[Tensor, ...]:
-        generator, nodes = torch.Generator().manual_seed(0), NODES * count
-        x = torch.randn(nodes, network.in_channels, generator=generator)
-        return x, torch.randint(nodes, (2, EDGES * count), generator=generator)
+        generator = torch.Generator().manual_seed(0)
+        graphs, edges = torch.arange(count), (2, EDGES * count)
+        x = torch.randn(NODES * count, in_channels, generator=generator)
+        first = NODES * graphs.repeat_interleave(EDGES)
+        edge_index = torch.randint(NODES, edges, generator=generator) + first
+        return (x, edge_index, graphs.repeat_interleave(NODES)) if per_graph else (x, edge_index)
 
+    return inputs
+
+
+def _run(network: Any, x: Tensor, edge_index: Tensor, graph_of_node: Tensor | None = None) -> Any:
+    """The network's outputs as it runs here."""
+    sizes = [len(x)] if graph_of_node is None else graph_of_node.bincount().tolist()
+    return network(GraphBatch(x, GraphNeighbors.from_edges(edge_index, len(x)), tuple(sizes)))
+
+
+def graph_form(
+    network: GraphNetwork, preparation: GraphPreparation | None, example: Any
+) -> NetworkForm:
+    """A network of graphs, that labels their nodes or them; features are taken as they are."""
+    given = "x, edge_index, graph_of_node" if network.per_graph else "x, edge_index"
+    more, rows = (", [N] int64", "graph") if network.per_graph else ("", "node")
+    degrees = preparation is not None and preparation.degrees
+    usage = f"logits = network({given})  # [N, D] float32, [2, E] int64{more}: a row a {rows}"
+    if preparation is not None and preparation.weighted:
+        usage += "\n    # edge_weight=[E] float32 too: the network learnt from edges with weights"
+    if degrees:
+        usage = f"x = prepare(edge_index, num_nodes)  # [2, E] int64\n    {usage}"
     return NetworkForm(
-        "A network for the nodes of graphs",
-        inputs,
+        "A network for graphs" if network.per_graph else "A network for the nodes of graphs",
+        _graph_inputs(network.in_channels, network.per_graph),
         network,
         _cells(network),
         _made,
         network.config,
-        "logits = network(x, edge_index)  # [N, features] float32, [2, E] int64: a row a node; "
-        "edge_weight [E] third",
+        usage,
         replaced=REPLACED,
         renamed=RENAMED,
-        run=lambda network, x, edges: network(GraphBatch.of_graph(x, edges)),
+        prepare=DEGREES.strip().splitlines() if degrees else (),
+        # How many answers there are follows from values, which no program of torch.export may ask.
+        dynamic=() if network.per_graph else ANY_GRAPH,
+        run=_run,
+        definition="plain_of_graphs" if network.per_graph else "plain",
+    )
+
+
+def nasbenchgraph_form(
+    network: NasBenchGraphNetwork, preparation: Any, example: GraphBatch
+) -> NetworkForm:
+    """A network of NAS-Bench-Graph's cells, whose operators are PyTorch Geometric's."""
+    cell: Any = network.body.cells[0]
+    form = CellForm(
+        "Cell",
+        "The cell of the genotype, of the features x or of a layer of them.",
+        ("x",),
+        "channels: int",
+        [],
+        (),
+        [],
+        cell.layout,
+        cell.edges,
+        "of the leaves, `[N, C]` each",
+        returns=("list[Tensor]", "[{}]"),
+        more=("neighbors", "Neighbors"),
+    )
+    return NetworkForm(
+        "A network for the nodes of graphs of the space of NAS-Bench-Graph",
+        _graph_inputs(example.x.shape[1], False),
+        network.body,
+        [form],
+        lambda cell: f"Cell({network.config.channels})",
+        network.config,
+        "logits = network(x, edge_index)  # [N, D] float32, [2, E] int64: a row a node",
+        dynamic=ANY_GRAPH,
+        prefix="body.",
+        renamed={**RENAMED, "PlainGraph": "Edges"},  # an operation is called Graph
+        run=_run,
+        libraries=("torch", "torch_geometric"),
     )

@@ -128,6 +128,12 @@ def _graph_form(network: Any, preparation: Any, example: Any) -> NetworkForm:
     return graph_form(network, preparation, example)
 
 
+def _nasbenchgraph_form(network: Any, preparation: Any, example: Any) -> NetworkForm:
+    from sgas_gcn.export import nasbenchgraph_form
+
+    return nasbenchgraph_form(network, preparation, example)
+
+
 def _point_operations() -> Operations:
     from sgas_gcn.ops.cases import point_cases
     from sgas_gcn.ops.operation import Operation
@@ -212,6 +218,7 @@ SPACES = {
         _nasbenchgraph_operations,
         GRAPH_DATASETS,
         GraphEntry,
+        form=_nasbenchgraph_form,
         like=GRAPH,
         compiled=False,
     ),

@@ -12,8 +12,18 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from sgas.errors import InputError
 from sgas_gcn.csr import GraphNeighbors
 from sgas_gcn.sparse import Features, SparseRows
+
+
+def edges_of(edge_index: Tensor | None) -> Tensor:
+    """The edges that a network was given beside features; InputError where it was given none."""
+    if edge_index is None:
+        raise InputError(
+            "a network of graphs was given features alone: give edge_index too, or a GraphBatch"
+        )
+    return edge_index
 
 
 @dataclass(frozen=True, eq=False)

@@ -122,14 +122,22 @@ class GraphClassifier(nn.Module):
 
     def __init__(self, in_channels: int, width: int, num_outputs: int, dropout: float) -> None:
         super().__init__()
+        self.in_channels, self.width, self.num_outputs = in_channels, width, num_outputs
         self.norm = nn.BatchNorm1d(3 * in_channels)
         self.hidden, self.lin = nn.Linear(3 * in_channels, width), nn.Linear(width, num_outputs)
-        self.drop = nn.Dropout(dropout)
+        self.dropout, self.drop = dropout, nn.Dropout(dropout)
 
     def forward(self, x: Tensor, batch: GraphBatch) -> Tensor:
         """The logits of all graphs."""
-        pooled = self.norm(pool_graphs(x, batch))
-        return self.lin(self.drop(torch.relu(self.hidden(pooled))))
+        return self.logits(pool_graphs(x, batch.graph_of_node, len(batch.sizes)))
+
+    def plain(self, x: Tensor, graph_of_node: Tensor) -> Tensor:
+        """The logits of all graphs, whose nodes `graph_of_node` `[N]` tells apart."""
+        return self.logits(pool_graphs(x, graph_of_node, graph_of_node.bincount().shape[0]))
+
+    def logits(self, pooled: Tensor) -> Tensor:
+        """Logits `[B, num_outputs]` of what was pooled `[B, 3 * in_channels]`."""
+        return self.lin(self.drop(torch.relu(self.hidden(self.norm(pooled)))))
 
 
 class NodeAuxiliaryHead(nn.Module):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -31,13 +31,15 @@ from sgas.cells.edges import (
 )
 from sgas.cells.genotype import Genotype
 from sgas.cells.space import NONE, SearchSpace
+from sgas.native.precision import runs_plain
 from sgas_gcn.cells import DropPath, drop_clouds
 from sgas_gcn.config import NASBENCHGRAPH_SPACE, NasBenchGraphConfig
 from sgas_gcn.constants import EPS
 from sgas_gcn.csr import GraphNeighbors
-from sgas_gcn.graph_batch import GraphBatch
+from sgas_gcn.graph_batch import GraphBatch, edges_of
 from sgas_gcn.ops.nasbenchgraph import NASBENCHGRAPH_TABLE, NodeOperation, Skip
 from sgas_gcn.ops.operation import BatchNorm
+from sgas_gcn.ops.plain import PlainNeighbors, given_edges
 from sgas_gcn.sparse import dense, drop, linear
 
 KIND = "normal"
@@ -47,16 +49,23 @@ OperationTable = Mapping[str, Callable[[int, int], NodeOperation]]
 class Activated(nn.Module):
     """An operation with what stands before it: op(dropout(ReLU(BN(x)))), or op(x) where `alone`."""
 
-    def __init__(self, operation: NodeOperation, alone: bool, dropout: float) -> None:
+    def __init__(self, operation: Any, alone: bool, dropout: float) -> None:
         super().__init__()
+        self.alone, self.dropout = alone, dropout
         self.norm = None if alone else BatchNorm(operation.in_channels)
-        self.operation, self.dropout = operation, nn.Dropout(dropout)
+        self.operation, self.drop = operation, nn.Dropout(dropout)
 
     def forward(self, x: Tensor, neighbors: GraphNeighbors) -> Tensor:
         """The output `[N, C]` for a node `[N, C]`, or for the features `[N, I]`."""
         if self.norm is not None:
-            x = drop(F.relu(_normed(self.norm, x)), self.dropout)
+            x = drop(F.relu(_normed(self.norm, x)), self.drop)
         return self.operation(x, neighbors)
+
+    def plain(self, x: Tensor, neighbors: PlainNeighbors) -> Tensor:
+        """The output `[N, C]` for a node `[N, C]`, or for the features `[N, I]`, in plain torch."""
+        if self.norm is not None:
+            x = self.drop(F.relu(self.norm(x)))
+        return self.operation.plain(x, neighbors)
 
 
 def _normed(norm: BatchNorm, x: Tensor) -> Tensor:
@@ -82,6 +91,7 @@ class NodeCell(nn.Module):
         operations: OperationTable,
     ) -> None:
         super().__init__()
+        self.layout = layout
         self.links = [(edge.source, edge.step) for edge in layout.edges]
         self.columns = {op: column for column, op in enumerate(operations)}
         self.raw = [raw_features]
@@ -131,6 +141,14 @@ class NodeCell(nn.Module):
             states.append(sum(parts[1:], start=parts[0]))
         return states
 
+    def plain(self, x: Tensor, neighbors: PlainNeighbors) -> list[Tensor]:
+        """The leaves of a cell that is decided, whose nodes read one state each."""
+        states = [x]
+        for (source, _), held in zip(self.links, self.running, strict=True):
+            (operation,) = cast("Mapping[str, Activated]", held).values()
+            states.append(operation.plain(states[source], neighbors))
+        return [states[leaf] for leaf in self.layout.concat]
+
     def _output(
         self,
         edge: int,
@@ -165,6 +183,7 @@ class LeafLayer(nn.Module):
 
     def __init__(self, widths: Mapping[int, int], out_channels: int) -> None:
         super().__init__()
+        self.widths, self.out_channels = dict(widths), out_channels
         whole = nn.Linear(sum(widths.values()), out_channels)
         self.bias = whole.bias
         self.parts = nn.ModuleDict()
@@ -191,6 +210,13 @@ class LeafLayer(nn.Module):
         for leaf in self.running:
             output = self.parts[str(leaf)](F.relu(states[leaf]))
             out = out + (shares[leaf] * output if leaf in shares else output)
+        return out
+
+    def plain(self, leaves: Sequence[Tensor]) -> Tensor:
+        """The output `[N, out_channels]` for all leaves in order, `[N, C]` each."""
+        out: Tensor = self.bias
+        for part, leaf in zip(self.parts.values(), leaves, strict=True):
+            out = out + part(F.relu(leaf))
         return out
 
 
@@ -231,6 +257,16 @@ class NasBenchGraphBody(nn.Module):
         states = self.cells[0](x, batch.neighbors, weights, drop_path)
         asked = {leaf: batch.answers(dense(states[leaf])) for leaf in self.leaves.running}
         return self.post(self.leaves(asked, shares or {}))
+
+    def plain(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None = None) -> Tensor:
+        """Logits `[N, num_outputs]` of all nodes `[N, in_channels]`, in plain torch.
+
+        Edges are int64 `[2, E]`, sources above targets; an undirected one is there both ways. Their
+        weights are float32 `[E]`, none below 0 (None: all 1).
+        """
+        neighbors = given_edges(edge_index, x.shape[0], edge_weight)
+        leaves = self.cells[0].plain(self.pre(self.dropout(x)), neighbors)
+        return self.post(self.leaves.plain(leaves))
 
 
 class NasBenchGraphSupernet(nn.Module):
@@ -332,9 +368,23 @@ class NasBenchGraphNetwork(nn.Module):
         layout, before = derived_layout(space, genotype.cells[KIND]), config.pre_layers
         self.body = NasBenchGraphBody(layout, config, in_channels, num_outputs, before, operations)
 
-    def forward(self, batch: GraphBatch) -> Tensor:
-        """Logits `[R, num_outputs]` of the asked nodes."""
+    def forward(
+        self,
+        batch: GraphBatch | Tensor,
+        edge_index: Tensor | None = None,
+        edge_weight: Tensor | None = None,
+    ) -> Tensor:
+        """Logits `[R, num_outputs]` of the asked nodes; tensors, as of `plain`, run by that."""
+        if isinstance(batch, Tensor):
+            return self.plain(batch, edges_of(edge_index), edge_weight)
+        if runs_plain(self, batch.x):
+            edges = batch.neighbors.edges
+            return batch.answers(self.plain(batch.x, torch.stack(edges.ends), edges.weights))
         drop_path: DropPath | None = None
         if self.training and self.drop_path > 0:
             drop_path = partial(drop_clouds, probability=self.drop_path, num_clouds=len(batch.x))
         return self.body(batch, drop_path=drop_path)
+
+    def plain(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None = None) -> Tensor:
+        """Logits `[N, num_outputs]` of all nodes `[N, in_channels]`, as `NasBenchGraphBody`'s."""
+        return self.body.plain(x, edge_index, edge_weight)

@@ -28,7 +28,7 @@ from sgas_gcn.cells import (
     keep_statistics,
 )
 from sgas_gcn.config import GRAPH_SPACE, POINT_SPACE, GraphModelConfig, PointModelConfig
-from sgas_gcn.graph_batch import GraphBatch
+from sgas_gcn.graph_batch import GraphBatch, edges_of
 from sgas_gcn.heads import (
     AuxiliaryHead,
     NodeAuxiliaryHead,
@@ -40,7 +40,7 @@ from sgas_gcn.heads import (
 )
 from sgas_gcn.neighbors import CellNeighbors
 from sgas_gcn.ops.graph import GRAPH_OPERATIONS
-from sgas_gcn.ops.plain import given_edges, nearest_points
+from sgas_gcn.ops.plain import PlainNeighbors, given_edges, nearest_points
 from sgas_gcn.ops.point import POINT_OPERATIONS
 from sgas_gcn.pooling import pool_clouds
 from sgas_gcn.standardize import RowNormalize, Standardize
@@ -175,6 +175,7 @@ class GraphNetwork(nn.Module):
         self.standardize = Standardize(in_channels) if config.standardize else None
         self.row_normalize = RowNormalize() if config.row_normalize else None
         self.classifier: Any = build_classifier(config, self.cells, num_outputs, per_graph)
+        self.per_graph = per_graph
         self.propagation = build_propagation(config, per_graph)
         self.auxiliary_cell = 2 * config.num_cells // 3
         self.auxiliary = None
@@ -189,11 +190,24 @@ class GraphNetwork(nn.Module):
         keep_statistics(self.config, self.stem, *self.cells)
         return self
 
-    def forward(self, batch: GraphBatch) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        batch: GraphBatch | Tensor,
+        edge_index: Tensor | None = None,
+        edge_weight: Tensor | None = None,
+        graph_of_node: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Logits `[R, num_outputs]` of the asked nodes, or of all graphs.
 
         In training mode with an auxiliary head, the pair of the logits and the auxiliary logits.
+        In place of a batch, tensors as `plain` and `plain_of_graphs` take them run by these.
         """
+        if isinstance(batch, Tensor):
+            return self._of_tensors(batch, edges_of(edge_index), edge_weight, graph_of_node)
+        if torch.compiler.is_compiling() and not self.training:
+            edges, graphs = batch.neighbors.edges, batch.graph_of_node if self.per_graph else None
+            logits = self._of_tensors(batch.x, torch.stack(edges.ends), edges.weights, graphs)
+            return logits if self.per_graph else batch.answers(logits)
         drop_path: DropPath | None = None
         if self.training and self.drop_path > 0 and self.config.drop_path_by == "node":
             drop_path = partial(drop_clouds, probability=self.drop_path, num_clouds=len(batch.x))
@@ -217,19 +231,53 @@ class GraphNetwork(nn.Module):
             return logits
         return logits, self.auxiliary(outputs[self.auxiliary_cell + 1], batch)
 
+    def _of_tensors(
+        self,
+        x: Tensor,
+        edge_index: Tensor,
+        edge_weight: Tensor | None,
+        graph_of_node: Tensor | None,
+    ) -> Tensor:
+        if not self.per_graph:
+            return self.plain(x, edge_index, edge_weight)
+        if graph_of_node is None:
+            graph_of_node = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        return self.plain_of_graphs(x, edge_index, graph_of_node, edge_weight)
+
     def plain(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None = None) -> Tensor:
         """Logits `[N, num_outputs]` of all nodes `[N, in_channels]`, in plain torch.
 
         Edges are int64 `[2, E]`, sources above targets; an undirected one is there both ways. Their
         weights are float32 `[E]`, none below 0 (None: all 1).
         """
+        neighbors = given_edges(edge_index, x.shape[0], edge_weight)
+        logits = self.classifier.plain(self.states(x, neighbors)[-1])
+        return logits if self.propagation is None else self.propagation(logits, neighbors)
+
+    def plain_of_graphs(
+        self,
+        x: Tensor,
+        edge_index: Tensor,
+        graph_of_node: Tensor,
+        edge_weight: Tensor | None = None,
+    ) -> Tensor:
+        """Logits `[B, num_outputs]` of graphs of nodes `[N, in_channels]`, in plain torch.
+
+        Edges and weights are as of `plain`. `graph_of_node` int64 `[N]` is the number of each
+        node's graph.
+        """
+        states = self.states(x, given_edges(edge_index, x.shape[0], edge_weight))
+        return self.classifier.plain(torch.cat(states, dim=1), graph_of_node)
+
+    def states(self, x: Tensor, neighbors: PlainNeighbors) -> list[Tensor]:
+        """What the first cell reads of `x`, and the outputs of all cells, in plain torch."""
         if self.standardize is not None:
             x = self.standardize(x)
         if self.row_normalize is not None:
             x = self.row_normalize.plain(x)
-        neighbors = given_edges(edge_index, len(x), edge_weight)
-        s0 = s1 = x if self.stem is None else self.stem.plain(x)
+        states = [x if self.stem is None else self.stem.plain(x)]
+        s0 = s1 = states[0]
         for cell in self.cells:
             s0, s1 = s1, cell.plain(s0, s1, neighbors)
-        logits = self.classifier.plain(s1)
-        return logits if self.propagation is None else self.propagation(logits, neighbors)
+            states.append(s1)
+        return states

@@ -14,7 +14,6 @@ from torch import Tensor
 from sgas_gcn.constants import EPS
 from sgas_gcn.features import Features, reduced_parts
 from sgas_gcn.fused.layer import linear_norm
-from sgas_gcn.graph_batch import GraphBatch
 from sgas_gcn.kernels.pools import pooled_activations
 
 
@@ -24,14 +23,14 @@ def pool_clouds(x: Tensor, num_clouds: int) -> Tensor:
     return torch.cat([clouds.max(dim=1).values, clouds.mean(dim=1)], dim=1)
 
 
-def pool_graphs(x: Tensor, batch: GraphBatch) -> Tensor:
+def pool_graphs(x: Tensor, graph_of_node: Tensor, num_graphs: int) -> Tensor:
     """Mean, largest value and sum over the nodes of each graph, `[N, D]` to `[B, 3D]`."""
-    graph, num_graphs = batch.graph_of_node, len(batch.sizes)
-    total = x.new_zeros(num_graphs, x.shape[1]).index_add(0, graph, x)
-    sizes = torch.bincount(graph, minlength=num_graphs).to(x.dtype).unsqueeze(1)
-    place = graph.unsqueeze(1).expand(-1, x.shape[1])
+    total = x.new_zeros(num_graphs, x.shape[1]).index_add(0, graph_of_node, x)
+    sizes = graph_of_node.new_zeros(num_graphs, 1)
+    sizes = sizes.index_add(0, graph_of_node, torch.ones_like(graph_of_node).unsqueeze(1))
+    place = graph_of_node.unsqueeze(1).expand(-1, x.shape[1])
     largest = torch.zeros_like(total).scatter_reduce(0, place, x, "amax", include_self=False)
-    return torch.cat([total / sizes, largest, total], dim=1)
+    return torch.cat([total / sizes.to(x.dtype), largest, total], dim=1)
 
 
 def pool_layer(

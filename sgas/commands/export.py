@@ -23,7 +23,7 @@ FLAGS = [
     Flag(
         "format",
         "python: one readable file and its weights; torch: a program of torch.export, onnx: a "
-        "model of ONNX (images and clouds) (default: python)",
+        "model of ONNX (default: python)",
         is_switch=False,
     ),
     Flag("out", "file to write (default: the target's name, in this folder)", is_switch=False),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import json
 import logging
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sgas.cells.edges import PLACE
 from sgas.errors import ConfigError, InputError, SgasError, option
@@ -23,6 +24,7 @@ from sgas.exporting.check import outputs_elsewhere
 from sgas.exporting.forms import NetworkForm
 from sgas.exporting.python_file import About, python_file
 from sgas.files import write_atomically
+from sgas.labels import Numbers
 from sgas.native.backend import backend_for
 from sgas.native.library import Library
 
@@ -32,10 +34,10 @@ MOMENTUM = 0.1  # of running statistics, in all families
 
 @dataclass(frozen=True)
 class Exported:
-    """Files that were written, and the largest differences of their logits, in a fresh process.
+    """Files that were written, and the largest differences of their outputs, in a fresh process.
 
     `to_plain` is that to the network in plain torch, `to_kernels` that to the network as it runs
-    here, by the kernels of this name; `largest` is the largest logit's size.
+    here, by the kernels of this name; `largest` is the largest output's size.
     """
 
     files: tuple[Path, ...]
@@ -50,7 +52,7 @@ class Exported:
         return (
             f"wrote    {names}\nchecked  in a fresh process without sgas, {self.samples} samples: "
             f"largest difference {self.to_plain} to plain torch, {self.to_kernels:.2g} to kernels "
-            f"{self.kernels} (logits up to {self.largest:.3g})"
+            f"{self.kernels} (outputs up to {self.largest:.3g})"
         )
 
 
@@ -73,7 +75,10 @@ def export(
         if not about.trained:
             _settle(network, form)
         write(network, form, about, made)
-        checked = _checked(network, form, made, targets if about.trained else [path], library)
+        finish = _finish(about) if suffix != ".py" else lambda logits: logits
+        outputs = outputs_elsewhere(made[0], made[1] if len(made) > 1 else None, _tried(form))
+        written = targets if about.trained else [path]
+        checked = _checked(network, form, outputs, finish, written, library)
         if not checked.to_plain <= close * checked.largest:  # nor where it is no number
             raise SgasError(
                 "the exported file gives other logits than the network, by up to "
@@ -104,24 +109,40 @@ def _put(content: bytes, target: Path) -> None:
     write_atomically(target, lambda file: file.write(content))
 
 
+def _finish(about: About) -> Callable[[Tensor], Tensor]:
+    """What a program gives of logits: these, or the numbers that they stand for."""
+    if not isinstance(about.labels, Numbers):
+        return lambda logits: logits
+    mean, std = torch.tensor(about.labels.mean), torch.tensor(about.labels.std)
+    return lambda logits: logits * std + mean
+
+
+def _tried(form: NetworkForm) -> list[tuple[Tensor, ...]]:
+    return [form.inputs(count) for count in SAMPLES]
+
+
 @torch.no_grad()
 def _checked(
-    network: Any, form: NetworkForm, made: list[Path], targets: list[Path], library: Library | None
+    network: Any,
+    form: NetworkForm,
+    outputs: list[Tensor],
+    finish: Callable[[Tensor], Tensor],
+    written: list[Path],
+    library: Library | None,
 ) -> Exported:
-    """What the logits of a file are beside those of the network, in plain torch and as it runs."""
-    inputs = [form.inputs(count) for count in SAMPLES]
-    outputs = outputs_elsewhere(made[0], made[1] if len(made) > 1 else None, inputs)
+    """How outputs of a file are beside those of the network, in plain torch and as it runs."""
+    inputs, plain = _tried(form), getattr(network, form.definition)
     return Exported(
-        tuple(targets),
+        tuple(written),
         sum(SAMPLES),
         max(float(output.abs().max()) for output in outputs),
-        _apart(outputs, [network.plain(*each) for each in inputs]),
-        _apart(outputs, [form.run(network, *each) for each in inputs]),
+        _apart(outputs, [finish(plain(*each)) for each in inputs]),
+        _apart(outputs, [finish(form.run(network, *each)) for each in inputs]),
         backend_for(torch.device("cpu"), library),
     )
 
 
-def _apart(first: list[torch.Tensor], second: list[torch.Tensor]) -> float:
+def _apart(first: list[Tensor], second: list[Tensor]) -> float:
     pairs = zip(first, second, strict=True)
     return max(float((one - other).abs().max()) for one, other in pairs)
 
@@ -136,7 +157,7 @@ def _write_python(network: Any, form: NetworkForm, about: About, files: list[Pat
 
 def _write_torch(network: Any, form: NetworkForm, about: About, files: list[Path]) -> None:
     """A program of torch.export, for any batch."""
-    torch.export.save(_program(network, form), files[0])
+    torch.export.save(_program(network, form, about), files[0])
 
 
 def _write_onnx(network: Any, form: NetworkForm, about: About, files: list[Path]) -> None:
@@ -146,7 +167,8 @@ def _write_onnx(network: Any, form: NetworkForm, about: About, files: list[Path]
         import onnxscript  # noqa: F401 - torch needs it
     except (ImportError, OSError) as error:
         raise InputError(f"format onnx needs more ({error}): pip install 'sgas[onnx]'") from None
-    program = _program(network, form)
+    program = _program(network, form, about)
+    parameters = inspect.signature(getattr(network, form.definition)).parameters
     names = tuple({axis: name for axis, (name, _) in axes.items()} for axes in form.dynamic)
     with _quiet():
         try:
@@ -155,7 +177,8 @@ def _write_onnx(network: Any, form: NetworkForm, about: About, files: list[Path]
                 (),
                 dynamo=True,
                 dynamic_shapes=names,
-                output_names=["logits"],
+                input_names=[*parameters][: len(form.dynamic)],
+                output_names=["numbers" if isinstance(about.labels, Numbers) else "logits"],
                 verbose=False,
             )
         except Exception as error:  # the exporter wraps whatever a translation led it to
@@ -168,22 +191,26 @@ def _write_onnx(network: Any, form: NetworkForm, about: About, files: list[Path]
         model.save(files[0], external_data=False)
 
 
-def _program(network: Any, form: NetworkForm) -> torch.export.ExportedProgram:
+def _program(network: Any, form: NetworkForm, about: About) -> torch.export.ExportedProgram:
     """The program of a network for any batch; InputError names an operation that cannot be."""
     if not form.dynamic:
-        raise InputError(f"{form.title} is no program of tensors alone: give --format python")
+        raise InputError(f"{form.title} is no program for any number of them: give --format python")
     dims = {
         name: torch.export.Dim(name, min=least)
         for axes in form.dynamic
         for name, least in axes.values()
     }
     sizes = tuple({axis: dims[name] for axis, (name, _) in axes.items()} for axes in form.dynamic)
+    finish = _finish(about)
+    last = network.register_forward_hook(lambda module, inputs, logits: finish(logits))
     # Where it fails, torch prints all that it had traced so far.
     with _entered(form) as place, contextlib.redirect_stderr(io.StringIO()):
         try:
             return torch.export.export(network, form.inputs(SAMPLES[0]), dynamic_shapes=sizes)
         except Exception as error:  # torch raises whatever a module leads it to
             raise _refusal(place[-1] if place else None, "torch.export", error) from None
+        finally:
+            last.remove()
 
 
 def _refusal(operation: str | None, exporter: str, error: BaseException) -> InputError:

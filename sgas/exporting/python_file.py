@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from sgas.cells.genotype import Genotype
 from sgas.errors import InputError
 from sgas.exporting.forms import CellForm, NetworkForm
 from sgas.exporting.source import WIDTH, Sources, Writer
+from sgas.labels import Labels, ManyLabels, Numbers
 
 COMMON = """
 def build() -> Network:
@@ -33,20 +33,42 @@ def load(weights: str | Path | None = None) -> Network:
 """
 
 
+NUMBERS = """
+def numbers(logits: Tensor) -> Tensor:
+    \"\"\"The numbers `[R, L]` that are predicted, in the units of the data.\"\"\"
+    mean = torch.tensor(TARGET_MEAN, device=logits.device)
+    return logits * torch.tensor(TARGET_STD, device=logits.device) + mean
+"""
+
+
 @dataclass(frozen=True)
 class About:
-    """What a file says of its network: its name, where it comes from, and classes, if known."""
+    """What a file says of its network: its name, where it comes from, and what it answers.
+
+    `classes` are the names of classes, labels or numbers, and `labels` how logits become these.
+    """
 
     name: str
     origin: str
     genotype: Genotype
     trained: bool
     classes: tuple[str, ...] | None
+    labels: Labels | None = None
+
+    @property
+    def answer(self) -> str:
+        """A line that makes an answer of the logits, or nothing where it is not known."""
+        if isinstance(self.labels, Numbers):
+            return "\n    values = numbers(logits)  # of CLASSES"
+        if self.labels is None:
+            return ""
+        probs = "sigmoid()" if isinstance(self.labels, ManyLabels) else "softmax(1)"
+        return f"\n    probs = logits.{probs}  # of CLASSES"
 
 
 def python_file(form: NetworkForm, about: About) -> str:
     """The text of the file; InputError where something in it cannot stand alone."""
-    sources = Sources(form.replaced, form.renamed)
+    sources = Sources(form.replaced, form.renamed, form.libraries)
     writer = Writer(sources)
     cells = [_cell(each, writer) for each in form.cells]
     network = _network(form, writer)
@@ -61,8 +83,12 @@ def python_file(form: NetworkForm, about: About) -> str:
     constants += form.constants
     if about.classes is not None:
         constants.insert(0, _classes(about.classes))
-    prepare = ["\n".join(form.prepare)] if form.prepare else []
-    body = [*definitions, *cells, network, *prepare, COMMON.strip()]
+    functions = ["\n".join(form.prepare)] if form.prepare else []
+    if isinstance(about.labels, Numbers):
+        sources.need_import("", "torch", "torch")
+        functions.append(NUMBERS.strip())
+        constants += [f"TARGET_MEAN = {about.labels.mean}", f"TARGET_STD = {about.labels.std}"]
+    body = [*definitions, *cells, network, *functions, COMMON.strip()]
     head = [_docstring(form, about), "from __future__ import annotations", _imports(sources)]
     return "\n\n".join([*head, "\n".join(constants)] if constants else head) + (
         "\n\n\n" + "\n\n\n".join(body) + "\n"
@@ -82,18 +108,21 @@ def _docstring(form: NetworkForm, about: About) -> str:
     wrapped[0] = "\n".join(textwrap.wrap(facts[0], WIDTH - 3))
     made = "load()" if about.trained else "build()"
     known = ["CLASSES"] if about.classes is not None else []
-    names = ", ".join([*known, made[:-2], *(["prepare"] if form.prepare else [])])
-    usage = f"    from {about.name} import {names}\n\n    network = {made}\n    {form.usage}"
+    known += [made[:-2], *(["numbers"] if isinstance(about.labels, Numbers) else [])]
+    names = ", ".join([*known, *(["prepare"] if form.prepare else [])])
+    call = f"    network = {made}\n    {form.usage}{about.answer}"
+    usage = f"    from {about.name} import {names}\n\n{call}"
     weights = "load() reads its weights with safetensors" if about.trained else "it has no weights"
-    needs = f"It needs torch alone; {weights}:"
+    needs = f"It needs {' and '.join(form.libraries)} alone; {weights}:"
     return '"""' + "\n\n".join([wrapped[0], needs, usage, *wrapped[1:]]) + '\n"""'
 
 
 def _imports(sources: Sources) -> str:
     """All imports, Python's own first, as ruff sorts them."""
     groups = []
-    for torchs in (False, True):
-        here = [e for e in sources.imports if ((e[0] or e[1]).split(".")[0] == "torch") == torchs]
+    for others in (False, True):
+        roots = {each: (each[0] or each[1]).split(".")[0] for each in sources.imports}
+        here = [each for each, root in roots.items() if (root in sources.libraries) == others]
         plain = {f"import {name}" + (f" as {local}" if local != name else "")
                  for source, name, local in here if not source}  # fmt: skip
         modules: dict[str, set[str]] = {}
@@ -165,15 +194,14 @@ def _cell(form: CellForm, writer: Writer) -> str:
         *(f"        {line}" for line in form.lines),
         *edges,
         "",
-        f"    def forward(self, {', '.join(typed)}) -> Tensor:",
+        f"    def forward(self, {', '.join(typed)}) -> {form.returns[0]}:",
         f'        """The output {form.output}."""',
         *(f"        {line}" for line in form.prepared),
     ]
     for step, parts in into.items():
         lines += _summed(names[first + step], parts)
-    kept = [names[state] for state in form.layout.concat]
-    joined = f"torch.cat([{', '.join(kept)}], dim=1)" if form.output_joins else kept[0]
-    return "\n".join([*lines, f"        return {joined}"])
+    kept = ", ".join(names[state] for state in form.layout.concat)
+    return "\n".join([*lines, f"        return {form.returns[1].format(kept)}"])
 
 
 def _summed(name: str, parts: Sequence[str]) -> Iterator[str]:
@@ -199,8 +227,8 @@ def _network(form: NetworkForm, writer: Writer) -> str:
         else:
             made = writer.call(child)
         lines.append(f"self.{name} = {made}")
-    text = inspect.getsource(getattr(type(form.root), "plain"))  # noqa: B009 - of no Module
-    writer.sources.need_method(type(form.root), "plain")
+    methods = writer.sources.methods(type(form.root), form.definition)
+    text = "\n\n".join(methods).replace(f"def {form.definition}(", "def plain(")
     for name, value in _simple_values(form, text).items():
         lines.append(f"self.{name} = {value!r}")
     text = re.sub(

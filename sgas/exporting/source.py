@@ -15,7 +15,7 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -28,7 +28,17 @@ OURS = re.compile(
     r"sgas(_\w+)?(\.|$)|.*\.sgas_plugin_"
 )  # of modules; the last: plug-ins of packages
 WIDTH = 100
-RESERVED = ("Cell", "NormalCell", "ReduceCell", "Network", "CLASSES", "prepare", "build", "load")
+RESERVED = (
+    "Cell",
+    "NormalCell",
+    "ReduceCell",
+    "Network",
+    "CLASSES",
+    "prepare",
+    "numbers",
+    "build",
+    "load",
+)
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -74,11 +84,16 @@ class Sources:
     """The texts that a file is made of, each once, in an order in which Python can read them.
 
     `replaced` has other definitions for some names, as (module, name); `renamed` other names for
-    some definitions in the file.
+    some definitions in the file. `libraries` are the packages that it may import.
     """
 
-    def __init__(self, replaced: Mapping[str, tuple[str, str]], renamed: Mapping[str, str]) -> None:
-        self.replaced, self.renamed = replaced, renamed
+    def __init__(
+        self,
+        replaced: Mapping[str, tuple[str, str]],
+        renamed: Mapping[str, str],
+        libraries: Sequence[str],
+    ) -> None:
+        self.replaced, self.renamed, self.libraries = replaced, renamed, libraries
         self.imports: set[tuple[str, str, str]] = set()
         self._modules: dict[str, ModuleSource] = {}
         self._order: dict[tuple[str, str], str] = {}
@@ -122,10 +137,11 @@ class Sources:
         self.need_import(source, alias.name, name, module)
 
     def need_import(self, source: str, name: str, local: str, user: str = "") -> None:
-        """Adds an import of torch or of Python's own modules; InputError for any other."""
+        """Adds an import of a library or of Python's own modules; InputError for any other."""
         root = (source or name).partition(".")[0]
-        if root != "torch" and root not in sys.stdlib_module_names:
-            raise InputError(f"{user} uses {root}, and an exported file imports torch alone")
+        if root not in self.libraries and root not in sys.stdlib_module_names:
+            alone = " and ".join(self.libraries)
+            raise InputError(f"{user} uses {root}, and an exported file imports {alone} alone")
         self.imports.add((source, name, local))
 
     def _need_names(self, module: str, node: ast.AST) -> None:
@@ -167,11 +183,17 @@ class Sources:
                 self._order.setdefault((base.__module__, base.__name__), "")
         return shown.__name__
 
-    def need_method(self, cls: type, name: str) -> None:
-        """Adds what a method names, but not the method."""
-        owner = _owner(cls, name)
-        assert owner is not None, f"{cls.__name__} has no {name}"
-        self._need_names(owner.__module__, self._member(owner, name))
+    def methods(self, cls: type, name: str) -> Iterator[str]:
+        """The text of a method and of those that it uses; adds what they name, but not these."""
+        wanted = [name]
+        for each in wanted:
+            owner = _owner(cls, each)
+            assert owner is not None, f"{cls.__name__} has no {each}"
+            node = self._member(owner, each)
+            self._need_names(owner.__module__, node)
+            names = dict.fromkeys(self._own_names(cls, owner, node))
+            wanted += [other for other in names if other not in wanted]
+            yield self._module(owner.__module__).segment(node)
 
     def _need_whole_class(self, cls: type) -> None:
         key = (cls.__module__, cls.__name__)
@@ -241,9 +263,10 @@ class Sources:
         return f"class {cls.__name__}({name}):\n" + "\n\n".join(parts)
 
 
-def definition_of(cls: type) -> str:
+def definition_of(cls: type[nn.Module]) -> str:
     """The method that says in plain torch what a module computes."""
-    return "plain" if hasattr(cls, "plain") else "forward"
+    name: str = getattr(cls, "plain", cls.forward).__name__
+    return name
 
 
 def _owner(cls: type, name: str) -> type | None:
@@ -290,7 +313,9 @@ class Writer:
         if isinstance(module, nn.Sequential) and type(module) is nn.Sequential:
             self.sources.need_import("collections", "OrderedDict", "OrderedDict")
             self.sources.need_import("torch", "nn", "nn")
-            parts = (f"{name}={self.call(child)}" for name, child in module.named_children())
+            parts = (
+                f"{name}={self.call(child, variables)}" for name, child in module.named_children()
+            )
             return f"nn.Sequential(OrderedDict({', '.join(parts)}))"
         if cls.__module__.startswith("torch.nn."):
             self.sources.need_import("torch", "nn", "nn")
@@ -306,7 +331,7 @@ class Writer:
             several = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
             if several or name in ("self", "device", "dtype"):  # as those of nn.Module's own
                 continue
-            text = variables.get(name) or self._value(module, parameter)
+            text = variables.get(name) or self._value(module, parameter, variables)
             if text is None:
                 positional = False
                 continue
@@ -314,7 +339,9 @@ class Writer:
             positional &= parameter.default is inspect.Parameter.empty
             yield text if positional else f"{name}={text}"
 
-    def _value(self, module: nn.Module, parameter: inspect.Parameter) -> str | None:
+    def _value(
+        self, module: nn.Module, parameter: inspect.Parameter, variables: Mapping[str, str]
+    ) -> str | None:
         """An argument as text; None where it is the default."""
         if not hasattr(module, parameter.name):
             raise InputError(
@@ -326,6 +353,8 @@ class Writer:
             value = value is not None
         if value == parameter.default:
             return None
+        if isinstance(value, nn.Module):
+            return self.call(value, variables)
         if isinstance(value, enum.Enum):
             self.sources.need_class(type(value))
             return str(value)

@@ -46,9 +46,10 @@ def widened(value: Any) -> Any:
 def runs_plain(network: nn.Module, x: Tensor) -> bool:
     """Whether a network in evaluation mode runs by its definition, in plain torch alone.
 
-    So it does in 16 bits, and while it is exported or traced, since nothing of ours may be in that.
+    So it does in 16 bits, and while it is exported, traced or compiled: nothing of ours may be in
+    what is exported, and a compiler makes its own kernels.
     """
-    traced = torch.compiler.is_exporting() or torch.jit.is_tracing()
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
     return not network.training and (traced or x.element_size() < 4)
 
 

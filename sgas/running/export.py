@@ -30,10 +30,9 @@ def export_network(
         raise unknown_name("format", format, FORMATS, ConfigError)
     make_form = family.spaces[space].form
     if make_form is None:
-        able = ", ".join(name for name, known in family.spaces.items() if known.form)
         raise InputError(
-            f"networks of space {space} cannot be exported yet, those of {able} can: load(RUN) "
-            "gives its network and predicts"
+            f"networks of space {space} cannot be exported: load(RUN) gives its network, which "
+            "predicts"
         )
     form = make_form(network.eval(), preparation, example)
     path = Path(out) if Path(out).suffix else Path(f"{out}{FORMATS[format][0]}")

@@ -211,7 +211,7 @@ class TrainResult:
             models = self.family.spaces[space].models(settings.model, config["dimensions"])
             network = trained_network(self.family, self.folder)
             name, origin = Path(path).stem, self.result["provenance"]
-            about = About(name, origin, self.genotype, True, classes)
+            about = About(name, origin, self.genotype, True, classes, preparation.labels)
             example = models.example_input()
             return export_network(
                 self.family, space, network, preparation, example, about, path, format

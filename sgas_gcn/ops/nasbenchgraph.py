@@ -30,6 +30,7 @@ from sgas_gcn.config import GAT_HEADS
 from sgas_gcn.constants import LEAKY_SLOPE
 from sgas_gcn.csr import CsrGraph, GraphNeighbors
 from sgas_gcn.fused.sums import attention_sum, neighbor_sum
+from sgas_gcn.ops.plain import PlainNeighbors
 from sgas_gcn.sparse import Features, dense, linear
 
 
@@ -37,9 +38,16 @@ class NodeOperation(nn.Module):
     """A candidate operation on one edge of a cell, from `in_channels` features to `channels`.
 
     `skips` says that it hands its input on, which drop path leaves alone.
+
+    `plain` is the definition for features that are a tensor; where a class has none, its `forward`.
     """
 
     skips: ClassVar[bool] = False
+    plain: Callable[..., Any]
+
+    def __init_subclass__(cls) -> None:
+        if not hasattr(cls, "plain"):
+            cls.plain = cls.forward
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
@@ -67,6 +75,10 @@ class Skip(NodeOperation):
         """The output `[N, I]`."""
         return x
 
+    def plain(self, x: Tensor, neighbors: PlainNeighbors) -> Tensor:
+        """The output `[N, I]`."""
+        return x
+
 
 class Linear(NodeOperation):
     """W x + b."""
@@ -78,6 +90,10 @@ class Linear(NodeOperation):
     def forward(self, x: Features, neighbors: GraphNeighbors) -> Tensor:
         """The output `[N, C]`."""
         return linear(x, self.lin.weight, self.lin.bias)
+
+    def plain(self, x: Tensor, neighbors: PlainNeighbors) -> Tensor:
+        """The output `[N, C]`."""
+        return self.lin(x)
 
 
 Propagate = Callable[[Tensor, GraphNeighbors], Tensor]
@@ -136,6 +152,8 @@ def _scaled_sum(x: Tensor, graph: CsrGraph, degrees: Tensor) -> Tensor:
 class Convolution(NodeOperation):
     """An operator of PyTorch Geometric, `conv`: its definition, which holds its parameters."""
 
+    takes_weights: ClassVar[bool] = True
+
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__(in_channels, channels)
         self.conv: Any = self.operator(in_channels, channels)
@@ -143,6 +161,13 @@ class Convolution(NodeOperation):
     def operator(self, in_channels: int, channels: int) -> nn.Module:
         """The operator, fresh."""
         raise NotImplementedError
+
+    def plain(self, x: Tensor, neighbors: PlainNeighbors) -> Tensor:
+        """The output `[N, C]`."""
+        edges = neighbors.edges
+        if self.takes_weights:
+            return self.conv(x, edges.edge_index, edges.weights)
+        return self.conv(x, edges.edge_index)
 
 
 class Propagation(Convolution):
@@ -180,6 +205,7 @@ class GCN(Propagation):
 class GIN(Propagation):
     """Xu et al., ICLR 2019, with a linear layer."""
 
+    takes_weights = False
     propagated = (with_self,)
 
     def operator(self, in_channels: int, channels: int) -> nn.Module:
@@ -208,6 +234,7 @@ class Cheb(Propagation):
 class SAGE(Propagation):
     """Hamilton et al., NeurIPS 2017, by means."""
 
+    takes_weights = False
     propagated = (average, itself)
 
     def operator(self, in_channels: int, channels: int) -> nn.Module:
@@ -256,6 +283,8 @@ class ARMA(Propagation):
 
 class GAT(Convolution):
     """Veličković et al., ICLR 2018: heads side by side, with self-loops renewed."""
+
+    takes_weights = False
 
     def operator(self, in_channels: int, channels: int) -> nn.Module:
         """The operator, fresh."""

@@ -30,6 +30,11 @@ class PlainGraph:
         return self.sources, self.targets
 
     @property
+    def edge_index(self) -> Tensor:
+        """All edges as operators of PyG take them: int64 `[2, E]`, sources above targets."""
+        return torch.stack(self.ends)
+
+    @property
     def degrees(self) -> Tensor:
         """How many edges enter each node, int64 `[N, 1]`."""
         none = torch.zeros(self.num_nodes, dtype=torch.int64, device=self.targets.device)
@@ -74,13 +79,15 @@ def nearest_points(x: Tensor, k: int, dilation: int) -> PlainNeighbors:
 
 
 def given_edges(
-    edge_index: Tensor, num_nodes: int, weights: Tensor | None = None
+    edge_index: Tensor,
+    num_nodes: int,
+    weights: Tensor | None = None,
 ) -> PlainNeighbors:
     """The edges of a graph, int64 `[2, E]` with sources above targets; self-loops are renewed."""
     renewed, own = with_loops(edge_index, num_nodes, weights)
-    sources, targets = edge_index
+    sources, targets = edge_index.unbind()
     edges = PlainGraph(sources, targets, num_nodes, weights)
-    sources, targets = renewed
+    sources, targets = renewed.unbind()
     return PlainNeighbors(edges, PlainGraph(sources, targets, num_nodes, own))
 
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -25,17 +26,57 @@ from sgas.errors import InputError
 from sgas.exporting.export import FORMATS
 from sgas.exporting.python_file import About, python_file
 from sgas.running.export import export_network
+from sgas_gcn.config import GraphModelConfig
+from sgas_gcn.datasets.graph_file import degree_features
+from sgas_gcn.export import graph_form
 from sgas_gcn.family import FAMILY as GRAPHS
 from sgas_gcn.graph_batch import GraphBatch
+from sgas_gcn.preparation import GraphPreparation
 
 ROOT = Path(__file__).parents[2]
 SPACES = {name: small for name, small in SMALL.items() if small.family.spaces[name].form}
-OF_TENSORS = [name for name in SPACES if name != "graph"]
+OF_TENSORS = [name for name in SPACES if SPACES[name].dimensions.get("num_classes")]
+
+
+def fresh(small: SmallSpace, **options: object) -> torch.nn.Module:
+    """A network that was never called, whose buffers are not those of a fresh one."""
+    torch.manual_seed(0)
+    network = small.models(**options).build_network(small.genotype(0), False).eval()
+    for buffer in network.buffers():
+        if buffer.is_floating_point():
+            buffer.uniform_(0.5, 1.5)
+    return network
+
+
+def narrowed(batch: Any, dtype: torch.dtype = torch.float32) -> Any:
+    return batch.to(dtype) if torch.is_tensor(batch) else batch.with_features(batch.x.to(dtype))
+
+
+def tensors_of(batch: Any) -> tuple[torch.Tensor, ...]:
+    """What the definition of a network takes."""
+    if torch.is_tensor(batch):
+        return (batch,)
+    edges = batch.neighbors.edges
+    weights = () if edges.weights is None else (edges.weights,)
+    return batch.x, torch.stack(edges.ends), *weights
+
+
+def weighted(batch: Any) -> Any:
+    """The same graphs, whose edges have weights."""
+    edges = batch.neighbors.edges.edge_index
+    weights = torch.rand(edges.shape[1], dtype=batch.x.dtype)
+    return GraphBatch.of_graph(batch.x, edges, weights=weights)
+
+
+def others(small: SmallSpace) -> tuple[torch.Tensor, ...]:
+    """Inputs of other sizes than an export has seen."""
+    inputs = tensors_of(narrowed(small.batch(3)))
+    return (inputs[0][:, :11],) if small.name == "point" else inputs
 
 
 def moved(small: SmallSpace, number: int = 0) -> torch.nn.Module:
     """A network in float32 whose running statistics are not those of a fresh one."""
-    network = small.network(small.genotype(number), auxiliary=small.name != "nasbench201")
+    network = small.network(small.genotype(number), auxiliary=not small.name.startswith("nas"))
     network(small.batch())
     return network.float().eval()
 
@@ -67,19 +108,12 @@ def test_the_definition_is_what_the_network_computes(name: str) -> None:
     switches = dataclasses.fields(small.family.spaces[name].model_config)
     switched = [{each.name: True} for each in switches if each.default is False]
     for options in ({}, *switched, *small.others):
-        torch.manual_seed(0)
-        network = small.models(**options).build_network(small.genotype(0), False).double().eval()
-        for buffer in network.buffers():
-            if buffer.is_floating_point():
-                buffer.uniform_(0.5, 1.5)
-        batch = small.batch()
-        inputs = (batch,)
-        if name == "graph":
-            edges = batch.neighbors.edges.edge_index
-            inputs = batch.x, edges, torch.rand(edges.shape[1], dtype=batch.x.dtype)
-            batch = GraphBatch.of_graph(*inputs[:2], weights=inputs[2])
-        with torch.no_grad():
-            assert torch.allclose(network.plain(*inputs), network(batch), atol=1e-9), options
+        network, given = fresh(small, **options).double(), small.batch()
+        for batch in (given,) if name in OF_TENSORS else (given, weighted(given)):
+            with torch.no_grad():
+                logits = network.plain(*tensors_of(batch))
+                for inputs in ((batch,), tensors_of(batch)):
+                    assert torch.allclose(network(*inputs), logits, atol=1e-9), options
 
 
 @pytest.mark.parametrize(("name", "number"), CASES)
@@ -91,7 +125,8 @@ def test_a_python_file_agrees_and_reads_well(tmp_path: Path, name: str, number: 
     text = (tmp_path / "net.py").read_text()
     imports = re.findall(r"^ *(?:from|import) (\w+)", text, re.MULTILINE)
     own = set(imports) - {"torch", "safetensors", *sys.stdlib_module_names}
-    assert own == {"net"} and "n1 = self.edge0(" in text and "Fused" not in text
+    assert own == {"net", *(["torch_geometric"] if name == "nasbenchgraph" else [])}
+    assert "n1 = self.edge0(" in text and "Fused" not in text
     genotype = text.partition("Genotype: ")[2].partition("\n\n")[0]
     assert genotype.replace("\n", " ") == small.genotype(number).to_text()
     for check in (["check"], ["format", "--check"]):
@@ -114,25 +149,27 @@ def test_the_layers_of_a_python_file_can_be_quantised(tmp_path: Path, name: str)
     assert 0 < (logits - wanted).abs().max() < 0.2 * wanted.abs().max()
 
 
-@pytest.mark.parametrize("name", OF_TENSORS)
+@pytest.mark.parametrize("name", SPACES)
 def test_a_program_of_torch_agrees_for_other_batches_and_sizes(tmp_path: Path, name: str) -> None:
     small = SPACES[name]
     network = moved(small)
     assert written(small, network, tmp_path / "net.pt2", "torch").to_plain < 1e-5
     program = torch.export.load(tmp_path / "net.pt2").module()
-    inputs = small.batch(3).float()
-    inputs = inputs[:, :11] if name == "point" else inputs
-    assert torch.allclose(program(inputs), network.plain(inputs), atol=1e-5)
+    inputs = others(small)
+    assert torch.allclose(program(*inputs), network.plain(*inputs), atol=1e-5)
 
 
-def onnx_logits(path: Path, inputs: torch.Tensor) -> torch.Tensor:
+def onnx_logits(path: Path, *inputs: torch.Tensor) -> torch.Tensor:
     session = pytest.importorskip("onnxruntime").InferenceSession(path)
-    (name,) = (each.name for each in session.get_inputs())
-    return torch.from_numpy(session.run(["logits"], {name: inputs.numpy()})[0])
+    names = [each.name for each in session.get_inputs()]
+    arrays = [each.numpy() for each in inputs]
+    return torch.from_numpy(session.run(["logits"], dict(zip(names, arrays, strict=True)))[0])
 
 
 @pytest.mark.parametrize(
-    "name", ["point", "image", pytest.param("nasbench201", marks=pytest.mark.slow)]
+    "name",
+    ["point", "graph", "image"]
+    + [pytest.param(name, marks=pytest.mark.slow) for name in ("nasbenchgraph", "nasbench201")],
 )
 def test_a_model_of_onnx_agrees_for_other_batches_and_sizes(tmp_path: Path, name: str) -> None:
     onnx = pytest.importorskip("onnx")
@@ -140,13 +177,17 @@ def test_a_model_of_onnx_agrees_for_other_batches_and_sizes(tmp_path: Path, name
     network = moved(small)
     exported = written(small, network, tmp_path / "net.onnx", "onnx")
     assert exported.to_plain < 1e-5 and [file.name for file in exported.files] == ["net.onnx"]
-    inputs = small.batch(3).float()
-    inputs = inputs[:, :11] if name == "point" else inputs
-    assert torch.allclose(onnx_logits(tmp_path / "net.onnx", inputs), network(inputs), atol=1e-5)
+    inputs = others(small)
+    logits = onnx_logits(tmp_path / "net.onnx", *inputs)
+    assert torch.allclose(logits, network.plain(*inputs), atol=1e-5)
     model = onnx.load(tmp_path / "net.onnx")
-    sizes = model.graph.input[0].type.tensor_type.shape.dim
-    axes = [size.dim_param or size.dim_value for size in sizes]
-    assert axes == (["batch", "points", 3] if name == "point" else ["batch", 3, 8, 8])
+    axes = {
+        each.name: [size.dim_param or size.dim_value for size in each.type.tensor_type.shape.dim]
+        for each in model.graph.input
+    }
+    graph, image = {"x": ["nodes", 6], "edge_index": [2, "edges"]}, {"images": ["batch", 3, 8, 8]}
+    shapes = {"point": {"points": ["batch", "points", 3]}, "graph": graph, "nasbenchgraph": graph}
+    assert axes == shapes.get(name, image)
     facts = {each.key: each.value for each in model.metadata_props}
     assert facts["genotype"] == small.genotype(0).to_text()
     assert facts["classes"] == '["a", "b", "c", "d", "e"]'
@@ -157,8 +198,7 @@ def test_a_network_is_copied_pickled_traced_and_put_in_16_bits_before_its_first_
     name: str,
 ) -> None:
     small = SPACES[name]
-    batch = small.batch()
-    batch = batch.float() if name in OF_TENSORS else batch.with_features(batch.x.float())
+    batch = narrowed(small.batch())
     wanted = moved(small)(batch)
     content = io.BytesIO()
     torch.save(moved(small), content)
@@ -169,31 +209,94 @@ def test_a_network_is_copied_pickled_traced_and_put_in_16_bits_before_its_first_
         torch.load(content, weights_only=False),
     ):
         assert torch.equal(network(batch), wanted)
-    if name in OF_TENSORS:
-        traced = torch.jit.trace(moved(small), (batch,))
-        assert torch.equal(traced(batch), moved(small).plain(batch))
+    inputs = tensors_of(batch)
+    traced = torch.jit.trace(moved(small), inputs)
+    assert torch.equal(traced(*inputs), moved(small).plain(*inputs))
     for dtype in (torch.float16, torch.bfloat16):
-        narrow = batch.to(dtype) if name in OF_TENSORS else batch.with_features(batch.x.to(dtype))
-        logits = moved(small).to(dtype)(narrow)
+        logits = moved(small).to(dtype)(narrowed(batch, dtype))
         assert logits.dtype == dtype and torch.isfinite(logits).all()
 
 
-@pytest.mark.parametrize(("format", "file"), [("torch", "net.pt2"), ("onnx", "net.onnx")])
-def test_graphs_are_no_program_and_nothing_is_left(tmp_path: Path, format: str, file: str) -> None:
-    small = SPACES["graph"]
-    with pytest.raises(InputError, match="give --format python"):
-        written(small, moved(small), tmp_path / file, format)
-    assert list(tmp_path.iterdir()) == []
+COMPILERS = ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("backend", COMPILERS)
+@pytest.mark.parametrize("name", SPACES)
+def test_a_network_is_compiled_before_its_first_call(name: str, backend: str) -> None:
+    small = SPACES[name]
+    network, batch = fresh(small), narrowed(small.batch())
+    torch._dynamo.reset()
+    logits = torch.compile(network, backend=backend, fullgraph=name in OF_TENSORS)(batch)
+    assert torch.allclose(logits, network.plain(*tensors_of(batch)), atol=1e-5)
+
+
+def test_a_network_that_labels_graphs_is_a_file_and_no_program(tmp_path: Path) -> None:
+    small, sizes = SPACES["graph"], {"in_channels": 6, "num_outputs": 5, "per_graph": 1}
+    models = GRAPHS.spaces["graph"].models(GraphModelConfig(channels=4, num_cells=2), sizes)
+    network, batch = models.build_network(small.genotype(0), False), narrowed(small.batch())
+    network(batch)
+    about = About("net", "made up", small.genotype(0), True, tuple("abcde"))
+    given = GRAPHS, "graph", network, None, models.example_input(), about
+    for format in ("torch", "onnx"):
+        with pytest.raises(InputError, match="A network for graphs is no program for any"):
+            export_network(*given, tmp_path / "net", format)
+        assert list(tmp_path.iterdir()) == []
+    export_network(*given, tmp_path / "net", "python")
+    inputs, graphs = tensors_of(batch), batch.graph_of_node
+    file = imported(tmp_path / "net.py").load()
+    with torch.no_grad():
+        for logits in (file(*inputs, graphs), network(*inputs, graph_of_node=graphs)):
+            assert torch.allclose(logits, network(batch), atol=1e-5)
+        (alone,) = map(narrowed, small.samples(1))
+        assert torch.allclose(network(*tensors_of(alone)), network(alone), atol=1e-5)
+
+
+def test_a_file_makes_the_features_of_graphs_without_any(tmp_path: Path) -> None:
+    network = SPACES["graph"].models().build_network(SPACES["graph"].genotype(0), False)
+    prepared = GraphPreparation(6, False, False, degrees=True)
+    form = graph_form(network, prepared, None)
+    path = tmp_path / "net.py"
+    path.write_text(python_file(form, About("net", "", SPACES["graph"].genotype(0), False, None)))
+    edges = torch.randint(9, (2, 40))
+    wanted = degree_features(edges.T.numpy(), 12)
+    assert imported(path).prepare(edges, 12).tolist() == wanted.tolist()
+
+
+def test_numbers_are_exported_in_their_units(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    draw = torch.Generator().manual_seed(0)
+    clouds = torch.randn(24, 32, 3, generator=draw)
+    values = 100 + 7 * torch.randn(24, 2, generator=draw)
+    trained = sgas_gcn.train(
+        "random-modelnet-3", (clouds, values), quiet=True, target="numbers", **TRAINED
+    )
+    wanted = torch.from_numpy(trained.predict(clouds))
+    trained.export("my_net")
+    my_net = imported(tmp_path / "my_net.py")
+    with torch.no_grad():
+        logits = my_net.load()(my_net.prepare(clouds))
+    assert torch.allclose(my_net.numbers(logits), wanted, rtol=1e-5)
+    trained.export("my_net", "torch")
+    program = torch.export.load(tmp_path / "my_net.pt2").module()
+    assert torch.allclose(program(my_net.prepare(clouds)), wanted, rtol=1e-5)
+    assert "values = numbers(logits)" in (tmp_path / "my_net.py").read_text()
 
 
 def test_a_space_that_has_no_form_is_named_and_nothing_is_left(tmp_path: Path) -> None:
-    small = SMALL["nasbenchgraph"]
-    network = small.network(small.genotype(0))
-    with pytest.raises(InputError, match="networks of space nasbenchgraph cannot be exported"):
-        written(small, network, tmp_path / "net.py", "python")
+    small = SMALL["toy"]
+    with pytest.raises(InputError, match="networks of space toy cannot be exported: load"):
+        written(small, small.network(), tmp_path / "net.py", "python")
     assert list(tmp_path.iterdir()) == []
 
 
+TRAINED: dict[str, Any] = {
+    "preset": "demo",
+    "epochs": 1,
+    "batch_size": 8,
+    **{"num_points": 24, "k": 3, "channels": 4, "num_cells": 2, "emb_dims": 8},
+}
 PLUGIN = """
 import numpy
 import torch
@@ -268,10 +371,7 @@ def test_a_run_is_exported_with_its_classes_and_preparation(
     monkeypatch.chdir(tmp_path)
     draw = torch.Generator().manual_seed(0)
     clouds = torch.randn(24, 32, 3, generator=draw), torch.arange(24) % 3
-    sizes = {"num_points": 24, "k": 3, "channels": 4, "num_cells": 2, "emb_dims": 8}
-    trained = sgas_gcn.train(
-        "random-modelnet-3", clouds, preset="demo", epochs=1, batch_size=8, quiet=True, **sizes
-    )
+    trained = sgas_gcn.train("random-modelnet-3", clouds, quiet=True, **TRAINED)
     print(trained.export("my_net"))
     my_net = imported(tmp_path / "my_net.py")
     assert my_net.CLASSES == ("0", "1", "2") == trained.classes
@@ -310,7 +410,7 @@ def test_a_published_cell_is_written_as_it_is(tmp_path: Path, name: str, step: i
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("name", ["point", "image"])
+@pytest.mark.parametrize("name", ["point", "graph", "image"])
 def test_every_published_cell_is_a_model_of_onnx(tmp_path: Path, name: str) -> None:
     pytest.importorskip("onnxscript")
     small = SPACES[name]
@@ -321,6 +421,6 @@ def test_every_published_cell_is_a_model_of_onnx(tmp_path: Path, name: str) -> N
         FORMATS["onnx"][1](
             network, form, About("net", "", genotype, True, None), [tmp_path / "a.onnx"]
         )
-        inputs = small.batch(2).float()
-        logits = onnx_logits(tmp_path / "a.onnx", inputs)
-        assert torch.allclose(logits, network.plain(inputs), atol=1e-5), genotype
+        inputs = others(small)
+        logits = onnx_logits(tmp_path / "a.onnx", *inputs)
+        assert torch.allclose(logits, network.plain(*inputs), atol=1e-5), genotype
