@@ -20,6 +20,7 @@ from sgas.config import checked, fields_of, refuse_unknown
 from sgas.errors import ConfigError, SgasError, option
 
 # Options that take no value.
+MOST_BRACKETS = 1000  # of a YAML file of options
 SWITCHES = ("json", "debug", "print_config", "h", "help")
 
 
@@ -250,7 +251,13 @@ def read_yaml(path: str) -> dict[str, Any]:
     """The values in a YAML file; ConfigError where it cannot be read as such."""
     try:
         with open(path, encoding="utf-8") as file:
-            values = yaml.safe_load(file) or {}
+            text = file.read()
+        if sum(map(text.count, "[{")) > MOST_BRACKETS:  # each costs the reader all around it
+            raise ConfigError(
+                f"the config file {path!r} has more than {MOST_BRACKETS} brackets: that is no YAML "
+                "of options and their values"
+            )
+        values = yaml.safe_load(text) or {}
     except FileNotFoundError:
         raise ConfigError(f"the config file {path!r} does not exist") from None
     except OSError as error:

@@ -103,6 +103,7 @@ NO_SUCH = {
     "bytes that are no text": b"\xff\xfe{\x80}",
     "a deep nest": b"[" * 100_000,
     "deep objects": b'{"a":' * 100_000,
+    "brackets that a reader looks through again for each": b"a: " + b"{" * 3000,
     "another type": b"[1, 2]",
     "a tag": b"a: !!timestamp 1",
     "code": b"!!python/object/apply:os.abort []",
