@@ -160,7 +160,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
         parts = task.parts_of_training((1 / options.folds,) * options.folds, options.seed, DEVICE)
         folds = [part.index.numpy() for part in parts if isinstance(part, SubsetSource)]
         asked = {
-            "dataset": task.fingerprint(),
+            "dataset": [Path(options.dataset).stem, task.fingerprint()],
             "folds": [options.folds, options.seed],
             "settings": preset,
         }
