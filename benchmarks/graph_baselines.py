@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from reporting import add_line, read_lines, report
+from reporting import kept, report
 from torch import Tensor, nn
 from torch_geometric.nn import APPNP, GATConv, GCNConv, SAGEConv
 
@@ -258,17 +258,12 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     task = GraphTask(options.dataset, settings.model, settings.data, RunConfig())
     transductive = task.transductive
     known = [OURS, *(ONE_GRAPH if transductive else MANY_GRAPHS)]
-    lines = read_lines(options.keep) if options.keep else []
-    kept = {(line.pop("network"), line["seed"]): Result(**line) for line in lines}
     results = {}
     for name in options.networks.split(",") if options.networks else known:
         if name not in known:
             raise unknown_name("network", name, known)
         config, make = recipe(name, settings, transductive, options.seconds)
-        results[name] = [
-            kept.get((name, seed)) or _told(options, name, train_once(settings, seed, config, make))
-            for seed in seeds
-        ]
+        results[name] = [_result(options, settings, name, seed, config, make) for seed in seeds]
     return {
         "metric": task.labels.primary_metric,
         "networks": {name: summary(found) for name, found in results.items()},
@@ -280,11 +275,24 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _told(options: argparse.Namespace, name: str, result: Result) -> Result:
-    if options.keep:
-        add_line(options.keep, {"network": name, **asdict(result)})
-    print(f"{name} seed {result.seed}: {result.test:.4f}, {result.seconds:.0f} s", file=sys.stderr)
-    return result
+def _result(
+    options: argparse.Namespace,
+    settings: Settings,
+    name: str,
+    seed: int,
+    config: TrainConfig,
+    make: Callable[[GraphTask], Any] | None,
+) -> Result:
+    """What a network of a seed came to, before or now."""
+
+    def measure() -> dict[str, Any]:
+        result = train_once(settings, seed, config, make)
+        print(f"{name} seed {seed}: {result.test:.4f}, {result.seconds:.0f} s", file=sys.stderr)
+        return asdict(result)
+
+    ours = (settings.genotype.to_text(), asdict(settings.model)) if make is None else None
+    key = {"network": name, "seed": seed, "dataset": settings.dataset, "ours": ours}
+    return Result(**kept(options.keep, {**key, "train": asdict(config)}, measure))
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -318,7 +326,7 @@ def main() -> int:
     parser.add_argument("--preset", default="small", help="of our training")
     parser.add_argument("--epochs", type=int, help="of our training (default: the preset's)")
     parser.add_argument("--seeds", default="0-9", help="for example 0-9 or 0,3,7")
-    parser.add_argument("--keep", type=Path, help="file of trainings that are done, to go on with")
+    parser.add_argument("--keep", help="file of trainings that are done, to go on with")
     parser.add_argument("--networks", help="for example ours,sage (default: all)")
     parser.add_argument(
         "--seconds",

@@ -50,7 +50,7 @@ def test_networks_of_one_graph_take_their_own_settings_and_go_on(tmp_path: Path)
     parts = dict(zip(("train", "val", "test"), np.split(np.arange(60), [20, 40]), strict=True))
     counts = (draw.random((60, 12)) < 0.3).astype(np.float32)
     np.savez(tmp_path / "one.npz", x=counts, edge=edge, label=label, **parts)
-    asked = options(dataset=str(tmp_path / "one.npz"), seeds="0", keep=tmp_path / "kept.jsonl")
+    asked = options(dataset=str(tmp_path / "one.npz"), seeds="0", keep=str(tmp_path / "kept.jsonl"))
     networks = graph_baselines.compare(asked)["networks"]
     epochs = {name: row["epochs"] for name, row in networks.items()}
     assert epochs == {"ours": 1, "gcn": 200, "sage": 200, "gat": 200, "appnp": 200}
