@@ -231,7 +231,6 @@ MUTANTS = [
         "hostile",
         10,
     ),
-    Mutant(LOOP, "        require_finite_lines(epoch, metrics, end.records)\n", "", "numbers", 40),
     # What fails, who stops, who writes.
     Mutant(
         FILES,
