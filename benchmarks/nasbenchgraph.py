@@ -83,6 +83,15 @@ def read_table(path: Path) -> dict[int, float]:
         return dict(zip(arrays["hash"].tolist(), (100.0 * arrays["test"]).tolist(), strict=True))
 
 
+def read_validation(path: Path) -> list[tuple[float, float]]:
+    """Validation and test accuracy of each network, in per cent; DataError where there is none."""
+    with np.load(path, allow_pickle=False) as arrays:
+        if "valid" not in arrays:
+            raise DataError(f"{path} has no array valid; it has {arrays.files}")
+        columns = (100.0 * arrays[name] for name in ("valid", "test"))
+        return list(zip(*(column.tolist() for column in columns), strict=True))
+
+
 def named_table(path: Path) -> dict[str, float]:
     """The table by the names of cells, the one of skips alone with an accuracy of 0."""
     return {**{f"{key:05d}": test for key, test in read_table(path).items()}, NOTHING: 0.0}

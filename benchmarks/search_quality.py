@@ -12,7 +12,7 @@ test accuracy, in per cent: 0 is the best cell.
 
 TABLE: of NAS-Bench-201, CSV with a column of architecture strings and one of test accuracies in per
 cent (a header names them `arch` and `test`; without one they are the first two), or npz with two
-such arrays; of NAS-Bench-Graph, npz with `hash` and `test` (0 to 1). IMAGES: a folder with
+such arrays; of NAS-Bench-Graph, npz with `hash`, `valid` and `test` (0 to 1). IMAGES: a folder with
 train*.npz as `sgas-cnn` takes it. GRAPH: one graph as `sgas-gcn` takes it. The settings are frozen
 in SEARCH below and in `nasbenchgraph.py`.
 """
@@ -129,7 +129,7 @@ class Benchmark:
     task: Callable[[Any, int, bool], Any]
     cell: Callable[[Genotype], str]
     read_table: Callable[[Path], dict[str, float]]
-    controls: Callable[[Mapping[str, float]], dict[str, Any]]
+    controls: Callable[[Mapping[str, float], Path], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -287,18 +287,44 @@ def of_cells(table: Mapping[str, float], tests: Sequence[float]) -> dict[str, fl
     }
 
 
-def _controls_of_nasbench201(table: Mapping[str, float]) -> dict[str, Any]:
+def best_of_random(
+    table: Mapping[str, float], judged: Sequence[tuple[float, float]], count: int
+) -> dict[str, float]:
+    """Exact figures of the best by validation of `count` random cells: what a search can hope for.
+
+    `judged` are the validation and test accuracies of all cells that it draws from.
+    """
+    tests = [test for _, test in sorted(judged, reverse=True)]
+    left = len(tests) - 1 - np.arange(len(tests) - 1)  # cells after each but the last
+    first = count / len(tests)
+    chance = first * np.cumprod(np.r_[1.0, np.clip(1 - (count - 1) / left, 0, None)])
+    values = np.sort(np.fromiter(table.values(), float))
+    above = 100 * (1 - np.searchsorted(values, tests, side="right") / len(values))
+    order = np.argsort(above)
+    middle = order[np.searchsorted(np.cumsum(chance[order]), 0.5)]
+    return {
+        "cells": count,
+        "mean_percentile": float(above @ chance),
+        "median_percentile": float(above[middle]),
+        "mean_test": float(np.asarray(tests) @ chance),
+    }
+
+
+def _controls_of_nasbench201(table: Mapping[str, float], path: Path) -> dict[str, Any]:
     return {
         "random_without_none": random_cells(table, NASBENCH201_OPERATIONS[1:]),
         "random_convolutions": random_cells(table, ["nor_conv_1x1", "nor_conv_3x3"]),
     }
 
 
-def _controls_of_nasbenchgraph(table: Mapping[str, float]) -> dict[str, Any]:
+def _controls_of_nasbenchgraph(table: Mapping[str, float], path: Path) -> dict[str, Any]:
+    judged = nasbenchgraph.read_validation(path)
     gcn = table[nasbenchgraph.cell_name(nasbenchgraph.TWO_GCN)]
     return {
         "random_cells_of_the_table": of_cells(table, list(table.values())),
         "gcn_of_two_layers": of_cells(table, [gcn]),
+        "best_validation_of_24": best_of_random(table, judged, 24),
+        "best_validation_of_192": best_of_random(table, judged, 192),
     }
 
 
@@ -382,7 +408,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     judged = {key: judge(table, searches) for key, searches in found.items()}
     result: dict[str, Any] = {
         "strategies": {name: summary(judged[name, False]) for name in strategies},
-        "controls": benchmark.controls(table),
+        "controls": benchmark.controls(table, Path(options.table)),
         "paired_with_darts": {},
         "space": options.space,
         "settings": benchmark.settings(),

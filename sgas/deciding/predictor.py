@@ -19,18 +19,13 @@ RIDGE = 1.0  # how many cells the mean of all weighs
 SINGLE_EDGE = 0.3  # scale of an operation's effect on one edge to that wherever it stands
 
 
-def rank_shares(figures: Tensor) -> Tensor:
-    """Ranks of figures `[N]`, from 0 for none better than any to 1; equals have their mean."""
-    return torch.from_numpy(rankdata(figures.numpy()) / len(figures))
-
-
 def predicted_ranks(figures: Tensor, used: Tensor, asked: Tensor) -> Tensor:
-    """The rank shares that `asked` cells would have: float64 `[P]`.
+    """The ranks that `asked` cells would have, as shares of N (1: the best): float64 `[P]`.
 
     `figures` `[N]` are those of cells that were trained alike, the more the better; `used`
     `[N, E, O]` and `asked` `[P, E, O]` say which operations cells use, float64 zeros and ones.
     """
-    ranks, x = rank_shares(figures), _features(used)
+    ranks, x = torch.from_numpy(rankdata(figures.numpy()) / len(figures)), _features(used)
     mean, centre = ranks.mean(), x.mean(0)
     gram = (x - centre) @ (x - centre).t()
     gram.diagonal().add_(RIDGE)

@@ -6,9 +6,7 @@ sizes, on the weights' half of the data; each is judged on the alphas' half. Str
 shortly, the better half goes on with its weights for twice as long, and so on (successive halving,
 Jamieson and Talwalkar, AISTATS 2016). `predictor` trains all alike too, but deals a third of them
 alone: each later one is that of `POOL` dealt cells which those before predict to rank best
-(`sgas.deciding.predictor`), and what a cell is worth is the mean of its rank and the predicted one,
-as figures of short trainings are noisy. All cost the same for the same `num_candidates` and
-`candidate_epochs`.
+(`sgas.deciding.predictor`). All cost the same for the same `num_candidates` and `candidate_epochs`.
 
 An epoch of the loop is one training of one cell, a turn (`sgas.deciding.schedule`). In the place of
 alphas stands what each operation of each edge was worth: the figure of the best cell, less what the
@@ -32,7 +30,7 @@ from sgas.cells.decisions import genotype_of
 from sgas.cells.genotype import Genotype
 from sgas.config import STRATEGIES, SearchConfig, TrainConfig, make
 from sgas.data import Source, stream_seed
-from sgas.deciding.predictor import predicted_ranks, rank_shares
+from sgas.deciding.predictor import predicted_ranks
 from sgas.deciding.schedule import turns
 from sgas.deciding.strategies.effects import used_by
 from sgas.family import Network, Trainable
@@ -215,7 +213,7 @@ class CandidateSearch:
         number = self.going_on[turn.index]
         own = self._judge(figures[VALIDATION])
         self.judged[number].append(own)
-        best = self._best()
+        best = max(self.going_on, key=self._rank)
         later = [next_turn for next_turn in self.turns if next_turn.round == turn.round + 1]
         if later:
             network = self.training.network.state_dict()
@@ -244,26 +242,14 @@ class CandidateSearch:
         judged = self.judged[number]
         return len(judged), judged[-1].figure if judged else 0.0, -number
 
-    def _best(self) -> int:
-        """The best cell of the round so far."""
-        if not self.predicts:
-            return max(self.going_on, key=self._rank)
-        trained, figures, predicted = self._predicted()
-        value = rank_shares(figures) + predicted[trained]
-        return trained[int(value.argmax())]
-
     def _proposed(self) -> int:
         """The cell that is predicted to rank best of those not trained yet."""
-        trained, _, predicted = self._predicted()
-        predicted[trained] = -torch.inf
-        return int(predicted.argmax())
-
-    def _predicted(self) -> tuple[list[int], Tensor, Tensor]:
-        """The cells that were trained, their figures, and the predicted ranks of all."""
         trained = [number for number, turns_of in enumerate(self.judged) if turns_of]
         figures = torch.tensor([self.judged[n][-1].figure for n in trained], dtype=torch.float64)
         used = torch.cat(list(self.used.values()), 1)
-        return trained, figures, predicted_ranks(figures, used[trained], used)
+        predicted = predicted_ranks(figures, used[trained], used)
+        predicted[trained] = -torch.inf
+        return int(predicted.argmax())
 
     def _judge(self, reported: Mapping[str, float]) -> Judged:
         """What the network that was trained is worth on the alphas' half."""

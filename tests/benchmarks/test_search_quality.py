@@ -87,7 +87,8 @@ def graph_table(tmp_path: Path) -> Path:
     """A table of all links and operations, in which fewer skips are better."""
     keys = [int("".join(digits)) for digits in itertools.product("012345678", repeat=5)]
     tests = [0.9 - 0.1 * f"{key:05d}"[1:].count("8") for key in keys[:-1]]
-    np.savez(tmp_path / "table.npz", hash=keys[:-1], test=np.float32(tests))
+    columns = {"hash": keys[:-1], "valid": np.float32(tests), "test": np.float32(tests)}
+    np.savez(tmp_path / "table.npz", **columns)
     return tmp_path / "table.npz"
 
 
@@ -114,12 +115,27 @@ def test_searches_in_nasbenchgraph_are_judged_by_its_table(
     controls = result["controls"]
     assert set(controls["permuted_labels"]) == {"cri2"}
     assert controls["gcn_of_two_layers"]["mean_test"] == pytest.approx(70)
+    assert controls["best_validation_of_192"]["mean_test"] == pytest.approx(90)
     task = module.BenchmarkTask(graph, 0, False)
     parts = task.search_parts(module.DEVICE)
     assert (parts.weights.num_asked, parts.alphas.num_asked) == (40, 60)
     assert 120 not in parts.alphas.graphs[0].asked_nodes  # it is no part of the largest component
     mixed = module.BenchmarkTask(graph, 0, True).search_parts(module.DEVICE)
     assert not torch.equal(mixed.weights.targets[0], parts.weights.targets[0])
+
+
+@pytest.mark.parametrize("count", [1, 3, 7])
+def test_the_best_of_random_cells_is_the_mean_over_all_draws(count: int) -> None:
+    draw = np.random.default_rng(0)
+    judged = list(zip(*draw.permuted([range(7)] * 2, axis=1).astype(float).tolist(), strict=True))
+    table = {str(test): test for _, test in judged}
+    best = [max(cells)[1] for cells in itertools.combinations(judged, count)]
+    found = search_quality.best_of_random(table, judged, count)
+    assert found["mean_test"] == pytest.approx(np.mean(best))
+    above = [search_quality.percentile(table, test) for test in best]
+    assert found["mean_percentile"] == pytest.approx(np.mean(above))
+    middle = np.quantile(above, 0.5, method="inverted_cdf")
+    assert found["median_percentile"] == pytest.approx(middle)
 
 
 def test_what_a_space_needs_is_said() -> None:
