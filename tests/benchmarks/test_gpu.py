@@ -11,7 +11,7 @@ from processes import Ended
 from reporting import read_lines
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("part", ["cloud_search", "image_search", "training_step", "agreement"])
 def test_each_part_tells_its_figures(
     script: Callable[..., Ended], tmp_path: Path, part: str

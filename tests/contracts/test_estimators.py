@@ -181,7 +181,7 @@ ROWS = {
 
 @pytest.mark.parametrize(
     ("name", "legacy"),
-    [("clouds", False), pytest.param("images", True, marks=pytest.mark.slow)],
+    [("clouds", False), pytest.param("images", True, marks=pytest.mark.exhaustive)],
 )
 def test_scikit_learns_own_checks_pass(name: str, legacy: bool) -> None:
     """Those of its interface for both; the older ones, which are long, for the shared class."""

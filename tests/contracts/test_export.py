@@ -169,7 +169,7 @@ def onnx_logits(path: Path, *inputs: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize(
     "name",
     ["point", "graph", "image"]
-    + [pytest.param(name, marks=pytest.mark.slow) for name in ("nasbenchgraph", "nasbench201")],
+    + [pytest.param(n, marks=pytest.mark.exhaustive) for n in ("nasbenchgraph", "nasbench201")],
 )
 def test_a_model_of_onnx_agrees_for_other_batches_and_sizes(tmp_path: Path, name: str) -> None:
     onnx = pytest.importorskip("onnx")
@@ -217,7 +217,7 @@ def test_a_network_is_copied_pickled_traced_and_put_in_16_bits_before_its_first_
         assert logits.dtype == dtype and torch.isfinite(logits).all()
 
 
-COMPILERS = ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)]
+COMPILERS = ["aot_eager", pytest.param("inductor", marks=pytest.mark.exhaustive)]
 
 
 @pytest.mark.parametrize("backend", COMPILERS)
