@@ -19,8 +19,8 @@ from jsonargparse import ArgumentParser
 from sgas.config import checked, fields_of, refuse_unknown
 from sgas.errors import ConfigError, SgasError, option
 
-# Options that take no value.
 MOST_BRACKETS = 1000  # of a YAML file of options
+# Options that take no value.
 SWITCHES = ("json", "debug", "print_config", "h", "help")
 
 
