@@ -20,5 +20,5 @@ def gap(alphas: Tensor, history: Tensor) -> Tensor:
 
 if __name__ == "__main__":
     short = {"warmup_epochs": 0, "decision_interval": 1, "final_epochs": 0}
-    small = {"channels": 4, "num_cells": 3, "batch_size": 315}
+    small = {"space": "nasbench201", "channels": 4, "num_cells": 1, "batch_size": 90}
     print(sgas_cnn.search("digits", plugins=[__file__], strategy="gap", **short, **small))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import runpy
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -44,7 +45,23 @@ Cli = Callable[..., Ended]
 
 
 def child(family: str, argv: list[str], folder: str, environ: dict[str, str]) -> None:
-    """What the new process does; its output goes to the files .out and .err of `folder`."""
+    """What a new process does that runs a command: its output goes to .out and .err of `folder`."""
+    from sgas.cli import main
+
+    enter(folder, environ)
+    leave(main(import_module(family).FAMILY, argv))
+
+
+def script_child(path: str, folder: str, environ: dict[str, str]) -> None:
+    """As `child`, for a script as Python runs it."""
+    enter(folder, environ)
+    sys.argv = [path]
+    runpy.run_path(path, run_name="__main__")
+    leave(0)
+
+
+def enter(folder: str, environ: dict[str, str]) -> None:
+    """Makes a new process one that was started in `folder`, with one thread."""
     os.chdir(folder)
     os.environ.update(environ)
     for name, stream in (("out", sys.stdout), ("err", sys.stderr)):
@@ -53,10 +70,11 @@ def child(family: str, argv: list[str], folder: str, environ: dict[str, str]) ->
         stream.flush()
     import torch
 
-    from sgas.cli import main
-
     torch.set_num_threads(1)
-    status = main(import_module(family).FAMILY, argv)
+
+
+def leave(status: int) -> None:
+    """Ends the process with all that it printed."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
@@ -64,12 +82,24 @@ def child(family: str, argv: list[str], folder: str, environ: dict[str, str]) ->
 
 def command(argv: Sequence[str], folder: Path, family: str = "toy_family", **environ: str) -> Ended:
     """Runs `argv` in `folder` and returns how it ended."""
-    process = CONTEXT.Process(target=child, args=(family, list(argv), str(folder), environ))
+    return ended(child, folder, environ, family, list(argv))
+
+
+def script(path: Path, folder: Path, **environ: str) -> Ended:
+    """Runs a Python file in `folder` and returns how it ended."""
+    return ended(script_child, folder, environ, str(path))
+
+
+def ended(
+    target: Callable[..., None], folder: Path, environ: dict[str, str], *arguments: Any
+) -> Ended:
+    """How a process of a `target` in `folder` ended."""
+    process = CONTEXT.Process(target=target, args=(*arguments, str(folder), environ))
     process.start()
     process.join(240)
     if process.exitcode is None:
         process.kill()
-        raise TimeoutError(f"{argv} did not end")
+        raise TimeoutError(f"{arguments} did not end")
     out, err = ((folder / f".{name}").read_text() for name in ("out", "err"))
     return Ended(process.exitcode, out, err)
 

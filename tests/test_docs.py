@@ -33,6 +33,7 @@ SHORT: dict[str, dict[str, Any]] = {
 WORDS = {verb: [f"--{k}={v}" for k, v in values.items()] for verb, values in SHORT.items()}
 WORDS["sweep"] = [f"--{verb}.{k}={v}" for verb in SHORT for k, v in SHORT[verb].items()]
 WORDS["sweep"] += ["--strategies=random", "--seeds=0"]
+FEW_POINTS = {"search": ["--num_points=32"], "sweep": ["--search.num_points=32"]}
 
 
 def commands(block: str) -> Iterator[tuple[Any, list[str]]]:
@@ -65,7 +66,8 @@ def test_the_blocks_of_a_page_run(
             printed = capsys.readouterr().out
         else:
             for family, words in commands(block):
-                ended = cli(*words, *WORDS.get(words[0], ()), family=family)
+                few = FEW_POINTS.get(words[0], ()) if "shapes" in words else ()
+                ended = cli(*words, *WORDS.get(words[0], ()), *few, family=family)
                 assert ended.status == 0, ended.err
                 printed += ended.out
         assert printed or "print(" not in block

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import functools
-import os
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from processes import script
 
 import sgas_cnn
 import sgas_gcn
@@ -52,17 +50,11 @@ def test_an_example_runs(
 @pytest.mark.parametrize("name", PLUGINS)
 def test_an_addition_from_outside_is_searched(name: str, tmp_path: Path) -> None:
     example = ROOT / "examples" / f"{name}.py"
-    done = subprocess.run(
-        [sys.executable, str(example)],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    done = script(example, tmp_path)
+    assert done.status == 0, done.err
     (run,) = (tmp_path / "runs").iterdir()
     assert (run / "plugins" / example.name).read_text() == example.read_text()
-    assert PLUGINS[name] in done.stdout + (run / "config.json").read_text()
+    assert PLUGINS[name] in done.out + (run / "config.json").read_text()
 
 
 def test_there_are_examples() -> None:

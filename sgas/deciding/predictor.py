@@ -12,7 +12,6 @@ Dimensions: N trained cells, P asked cells, E edges, O candidate operations.
 from __future__ import annotations
 
 import torch
-from scipy.stats import rankdata
 from torch import Tensor
 
 RIDGE = 1.0  # how many cells the mean of all weighs
@@ -25,6 +24,8 @@ def predicted_ranks(figures: Tensor, used: Tensor, asked: Tensor) -> Tensor:
     `figures` `[N]` are those of cells that were trained alike, the more the better; `used`
     `[N, E, O]` and `asked` `[P, E, O]` say which operations cells use, float64 zeros and ones.
     """
+    from scipy.stats import rankdata
+
     ranks, x = torch.from_numpy(rankdata(figures.numpy()) / len(figures)), _features(used)
     mean, centre = ranks.mean(), x.mean(0)
     gram = (x - centre) @ (x - centre).t()

@@ -18,7 +18,7 @@ from sgas.reports.svg import (
     GRID,
     INK,
     MUTED,
-    WHITE,
+    PAPER,
     Layer,
     Picture,
     Style,
@@ -149,7 +149,7 @@ def _add_field(
     x = _left(column)
     strength = 0.2 + 0.8 * share
     place: Style = {"x": x + 1, "y": y + 1, "width": CELL_WIDTH - 2, "height": CELL_HEIGHT - 2}
-    ground = tag("rect", rx=3, fill=WHITE, **place)
+    ground = tag("rect", rx=3, fill=PAPER, **place)
     box = tag("rect", rx=3, fill=colour, fill_opacity=f"{strength:.2f}", **place)
     ink = ink_on(colour, strength)
     mark = text(x + CELL_WIDTH / 2, y + 17, shown, size=11, fill=ink, bold=True, anchor="middle")

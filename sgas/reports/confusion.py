@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from sgas.reports.palette import COLOURS, ink_on
 from sgas.reports.svg import (
     MUTED,
-    WHITE,
+    PAPER,
     Layer,
     Picture,
     Style,
@@ -78,7 +78,7 @@ def _add_field(
 ) -> None:
     (x, y), strength = at, 0.15 + 0.85 * share
     side: Style = {"x": x + 1, "y": y + 1, "width": size - 2, "height": size - 2, "rx": 3}
-    ground = tag("rect", fill=WHITE, **side)
+    ground = tag("rect", fill=PAPER, **side)
     parts = [
         tooltip(said),
         ground,

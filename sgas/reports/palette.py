@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sgas.cells.space import NONE
-from sgas.reports.svg import BLACK, WHITE, Picture, tag, text, text_width
+from sgas.reports.svg import BLACK, IN_THE_DARK, INK, PAPER, WHITE, Picture, tag, text, text_width
 
 # Yellow is darkened, black is grey: lines of the originals cannot be seen on white, or in the dark.
 COLOURS = (
@@ -61,8 +61,20 @@ def palette_for(operations: Sequence[str], groups: Mapping[str, str] | None = No
 
 
 def ink_on(colour: str, opacity: float) -> str:
-    """Black or white, whichever reads better on a colour laid over white with an opacity."""
-    red, green, blue = (255 - opacity * (255 - channel) for channel in _channels(colour))
+    """Black or white, whichever reads better on a colour laid over the paper with an opacity.
+
+    A weak colour is nearly the paper: what stands on it turns from black to white in the dark.
+    """
+    light, dark = (_contrast(colour, opacity, paper) for paper in (PAPER, IN_THE_DARK[PAPER]))
+    return light if light == dark else INK
+
+
+def _contrast(colour: str, opacity: float, paper: str) -> str:
+    """Black or white on a colour laid over the paper, by the brightness of ITU-R BT.601."""
+    red, green, blue = (
+        ground + opacity * (channel - ground)
+        for channel, ground in zip(_channels(colour), _channels(paper), strict=True)
+    )
     return BLACK if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else WHITE
 
 

@@ -19,7 +19,7 @@ MUTED = "#5a6068"
 FAINT = "#c3c8cf"
 PAPER = "#ffffff"
 GRID, RIM = "#e8eaed", "#333333"
-WHITE, BLACK = "#fefefe", "#212121"  # the same in the dark: on and below the colours of tiles
+WHITE, BLACK = "#fefefe", "#212121"  # the same in the dark: on the colours of tiles
 BASE_SIZE = 11.0
 FONT = "DejaVu Sans,Verdana,Arial,sans-serif"
 

@@ -34,7 +34,6 @@ ROW, CELL = 29.0, 24.0
 DISC = 12.0  # half a decision's disc, with room
 MOST_COLUMNS = 132
 PRUNED_FILL = "#e6e8ec"
-STRONG = 0.7
 
 
 @dataclass(frozen=True)
@@ -200,9 +199,9 @@ def _add_names(
     """The names of one row, in the ink that reads on their tiles."""
     for name in names:
         middle = tiles[name.first + name.count // 2]
-        # Weak tiles are nearly the paper, in the dark too, and so is what stands on them.
-        is_strong = middle.operation is not None and middle.strength > STRONG
-        fill = ink_on(_colour(middle, palette), middle.strength) if is_strong else INK
+        fill = INK
+        if middle.operation is not None:
+            fill = ink_on(palette.colour(middle.operation), middle.strength)
         line = text(name.x, y + CELL / 2 + 3.5, name.shown, size=9.5, fill=fill, anchor="middle")
         picture.add(line)
 

@@ -158,7 +158,7 @@ def test_all_sources_may_share_a_unit(library: Library, tmp_path: Path) -> None:
         f"-I{HEADERS}",
         str(unit),
     ]
-    done = subprocess.run([*command, str(unit)], capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from processes import command
+from sampling import some
 
 from sgas.running.runs import read_checkpoint
 
@@ -97,7 +98,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 # The search draws 104 training batches, that by effects 52, the training 78.
 @pytest.mark.parametrize("name", RUNS)
-@pytest.mark.parametrize("turn", range(2))
+@pytest.mark.parametrize("turn", some(range(2), 0))
 def test_killed_at_random_moments(
     undisturbed: dict[str, Path], tmp_path: Path, name: str, turn: int
 ) -> None:

@@ -29,4 +29,4 @@ def check(bench: Bench, case: int, seed: int) -> None:
             raise Wrong(f"{name}, {number.name} at call {at}: {error}") from None
 
 
-SMALL = 6
+SMALL = 4
