@@ -22,7 +22,7 @@ TINY = Scale(
     search_minutes=0,
     train_minutes=0.1,
     origin="a rough figure",
-    options=("--epochs=1", "--num_cells=3", "--batch_size=256", "--threads=1"),
+    options=("--epochs=1", "--channels=4", "--num_cells=3", "--batch_size=256", "--threads=1"),
 )
 SMALL = Scale(
     dataset=f"{DATA}/cifar10_small",

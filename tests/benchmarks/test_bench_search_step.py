@@ -12,6 +12,7 @@ import rates
 import torch
 from measure import Cost, Pair, interleaved, saved_bytes, summary
 from processes import Ended
+from sampling import some
 from settings import FAMILIES
 from torch import nn
 
@@ -24,7 +25,7 @@ TWICE = ("--repeats", "2")
 PARTS = {"step", "alpha_step", "weight_step", "forward"}
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=some(FAMILIES, "graph"))
 def tiny_family(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a family whose sizes are made tiny, as those of what rates are measured on."""
     monkeypatch.setattr(rates, "PRODUCTS", ((64, 32, 32),))

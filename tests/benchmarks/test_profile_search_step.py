@@ -10,6 +10,7 @@ import pytest
 import torch
 from contest import OurSearch
 from processes import Ended
+from sampling import some
 from settings import FAMILIES
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -29,7 +30,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(FAMILIES, name, replace(family, small=TINY[name]))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", some(FAMILIES, "image"))
 def test_all_flops_of_a_step_are_in_it(family: str, script: Callable[..., Ended]) -> None:
     words = ["--family", family, "--quick", "--repeats", "1"]
     found = script(profile_search_step, *words, "--json").json

@@ -78,17 +78,13 @@ def test_check_and_a_search_name_features_far_from_0(
         assert bool(task.warnings) is not standardize
 
 
-@pytest.mark.parametrize("kernels", ["torch", "cpu"])
-def test_standardised_places_are_learnt_and_the_run_carries_how(
-    utm: Path, tmp_path: Path, kernels: str
-) -> None:
+def test_standardised_places_are_learnt_and_the_run_carries_how(utm: Path, tmp_path: Path) -> None:
     trained = sgas_gcn.train(
         "cri2-ppi-best",
         dataset=utm,
         preset="demo",
-        kernels=kernels,
         standardize=True,
-        epochs=60,
+        epochs=40,
         channels=8,
         num_cells=1,
         out=tmp_path / "run",
