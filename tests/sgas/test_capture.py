@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import signal
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from sampling import some
 from small_searches import (
     SPACES,
     SmallSearch,
@@ -45,7 +47,10 @@ WHERE = torch.device(DEVICE)
 KERNELS = {"float32": "torch", "bf16": "cpu"} if INTERPRETED else {}
 
 
-@pytest.fixture(params=["float32", "bf16"])
+PRECISIONS = ("float32", "bf16")
+
+
+@pytest.fixture(params=PRECISIONS)
 def precision(request: pytest.FixtureRequest) -> str:
     """The precision, with the kernels that go with it in force."""
     use_kernels(KERNELS.get(request.param, "auto"))
@@ -91,7 +96,11 @@ def take_steps(small: SmallSearch) -> dict[str, Tensor]:
     return kept | search.network.state_dict() | {"random": torch.get_rng_state()}
 
 
-@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize(
+    ("precision", "space"),
+    some(product(PRECISIONS, SPACES), ("float32", "image"), ("bf16", "point"), ("bf16", "graph")),
+    indirect=["precision"],
+)
 def test_replayed_steps_are_the_steps_of_a_search(
     space: str, precision: str, tmp_path: Path
 ) -> None:
