@@ -53,7 +53,7 @@ def options_of(config: type) -> str:
     told = len(set(map(tuple, verbs.values()))) > 1
     header = ["option", "takes", "what it is", *(["of"] if told else [])]
     rows = [
-        [f"`--{name}`", f"`{metavar_of(spec, kind)}`", help_of(spec)]
+        [f"`--{name}`", f"`{metavar_of(spec, kind).replace(',', ', ')}`", help_of(spec)]
         + ([", ".join(verbs[name])] if told else [])
         for name, (spec, kind) in fields.items()
     ]
@@ -61,9 +61,9 @@ def options_of(config: type) -> str:
 
 
 def configs() -> Iterator[tuple[str, type]]:
-    """The titles and config dataclasses of all options, each once."""
+    """The titles and config dataclasses of all options, each once; a title is a sentence."""
     for config in (RunConfig, SearchConfig, TrainConfig, SweepConfig, ClusterConfig):
-        yield first_line(config), config
+        yield first_line(config).split(",")[0].split(". ")[0], config
     seen: dict[type, None] = {}
     for family in FAMILIES:
         for space in family.spaces.values():

@@ -262,7 +262,7 @@ class RunConfig:
     device: str = option("auto", "auto, cpu, cuda or cuda:N")
     threads: int | None = option(
         None,
-        "CPU threads (default: all that torch takes)",
+        "CPU threads (default: the preset's, else all that torch takes)",
         low=1,
         high=MOST_THREADS,
         verbs=("search", "train"),

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from sgas_gcn.datasets.graph_arrays import GraphArrays
 
 CHOSEN, FIRST = "chosen", "first"
+WITH_NORMALS = ", of which three are the place and three the normal (a mesh has both)"
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class CloudPreparation:
         if array.ndim != 2 or array.shape[1] != self.in_channels:
             raise DataError(
                 f"cloud {number} has shape {list(array.shape)}; the network takes "
-                f"[points, {self.in_channels}]"
+                f"[points, {self.in_channels}]{WITH_NORMALS if self.in_channels == 6 else ''}"
             )
         if len(array) < self.least_points:
             raise DataError(

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from sgas.commands.common import command_of, run_parser, run_to_resume
 from sgas.family import Family
 from sgas.options import parse, print_config
-from sgas.running.runs import read_genotype
+from sgas.running.runs import read_config, read_genotype
 from sgas.running.session import begin, resume
-from sgas.running.settings import resolve
+from sgas.running.settings import default_preset, resolve
 
 ABOUT = "Search a cell. What is found stands in the run folder: genotype.json, cell-*.svg."
 
@@ -29,5 +29,8 @@ def main(family: Family, argv: Sequence[str]) -> int:
     print(f"genotype {folder / 'genotype.json'}")
     for path in [*sorted(folder.glob("cell-*.svg")), folder / "report.html"]:
         print(f"picture  {path}")
-    print(f"next     {family.command} train {folder}")
+    run = read_config(folder)["run"]
+    usual = run["preset"] == default_preset(family, run["dataset"], run["space"])
+    preset = "" if usual else f" --preset {run['preset']}"  # else the training's sizes are others
+    print(f"next     {family.command} train {folder}{preset}")
     return 0

@@ -26,7 +26,7 @@ def main(family: Family, argv: Sequence[str]) -> int:
     folder = _begin(family, argv) if old is None else resume(family, old, "train", place=place)
     print(f"run      {folder}")
     for name, value in read_result(folder).items():
-        print(f"{name:<10} {value}")
+        print(f"{name:<10} {value:.4f}" if isinstance(value, float) else f"{name:<10} {value}")
     card = folder / CARD if can_write_card() else "none: pip install 'sgas[hub]' for a model card"
     print(f"card       {card}")
     print(f"next     {family.command} evaluate {folder}")

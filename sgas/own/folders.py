@@ -105,7 +105,8 @@ def scan_folder(
     """What headers and labels tell; `problems` names all that is wrong with them."""
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
-        return FolderScan(kind, {}, (), (f"{folder} {what}: give a folder that holds train*.npz",))
+        wanted = "give a folder that holds train*.npz, or a folder of files for each class"
+        return FolderScan(kind, {}, (), (f"{folder} {what}: {wanted}",))
     files = {
         split: [open_file(path, kind, target) for path in sorted(folder.glob(f"{split}*.npz"))]
         for split in splits

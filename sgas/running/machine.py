@@ -87,7 +87,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 def _git_commit() -> str | None:
     """The commit of this checkout, with `+` where files are changed; None for an installed copy."""
-    folder = Path(__file__).resolve().parents[1]
+    folder = Path(__file__).resolve().parents[2]
     if not (folder / ".git").exists():
         return None
     try:

@@ -57,8 +57,9 @@ def draw_run(family: Family, folder: Path, out: Path) -> list[Path]:
         texts[f"alphas-{kind}.svg"] = cell.alphas
     curves = draw_curves(metrics, panels_of(metrics), schedule.decision_epochs)
     texts["curves.svg"] = curves
+    data_set = Path(str(settings.run.dataset)).name
     data = ReportData(
-        title=f"{settings.run.dataset} · {settings.loop.strategy} · seed {settings.run.seed}",
+        title=f"{data_set} · {settings.loop.strategy} · seed {settings.run.seed}",
         verdict=[*_verdict(metrics, settings, schedule), *what_is_known(folder, space)],
         warning=_warning(settings, config, metrics, schedule),
         cells=cells,

@@ -50,7 +50,7 @@ def draw_trained(family: Family, folder: Path, out: Path) -> list[Path]:
     models = family.spaces[genotype.space].models(settings.model, config["dimensions"])
     network, example = trained_network(family, folder), models.example_input()
     kept = int(result["epoch"].split()[0]) - 1 if settings.loop.kept_epoch == BEST else None
-    name = f"{settings.run.dataset} · training · seed {settings.run.seed}"
+    name = f"{Path(str(settings.run.dataset)).name} · training · seed {settings.run.seed}"
     texts = {
         f"cell-{kind}.svg": draw_genotype(genotype, space, kind, groups) for kind in genotype.cells
     }

@@ -24,6 +24,8 @@ PRELOAD = (
     "sklearn.metrics",
 )
 
+UNKNOWN = 255  # how a child ended whose fork server was stopped with it, as by a signal to all
+
 
 class Job(Protocol):
     """A job that was started; `number` is how its cluster calls it, None for a child."""
@@ -65,18 +67,22 @@ class LocalJob:
 
     def __init__(self, entry: str, process: Any, slot: int) -> None:
         self.entry, self.process, self.slot = entry, process, slot
+        self.is_stopped = False
 
     def ended(self) -> str | None:
         """None while it goes on; else what ended it, empty where it ended by itself."""
         code = self.process.exitcode
         if code is None:
             return None
+        if self.is_stopped and code in (-signal.SIGTERM, UNKNOWN):
+            return ""
         if code < 0:
             return f"killed by {signal.Signals(-code).name}"
         return "" if code in (0, 1, 130) else f"ended with status {code}"
 
     def stop(self) -> None:
         """Asks it to write its checkpoint and end."""
+        self.is_stopped = True
         self.process.terminate()
 
 

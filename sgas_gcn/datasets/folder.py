@@ -254,6 +254,7 @@ def _value_warnings(values: Values) -> Iterator[str]:
         yield f"{values.single_points} clouds have all their points in one place"
     if values.largest_norm > 1.01:
         yield (
-            f"the farthest point is {values.largest_norm:.4g} from the origin; published settings "
-            f"have clouds centred and scaled to the unit sphere"
+            f"the farthest point is {values.largest_norm:.4g} from the origin, and clouds are "
+            "taken at the size that they have; those of published settings lie within 1: divide by "
+            "it where size says nothing of the class"
         )

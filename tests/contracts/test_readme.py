@@ -8,7 +8,6 @@ import json
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 from processes import Cli
 from small_models import FAMILIES
@@ -101,10 +100,9 @@ def test_the_python_code_runs(
     small = {"num_points": 32, "channels": 4, "batch_size": 270}
     monkeypatch.setattr(sgas_gcn, "search", functools.partial(sgas_gcn.search, **small, **QUICK))
     monkeypatch.setattr(sgas_gcn, "train", functools.partial(sgas_gcn.train, **small))
-    clouds = np.random.default_rng(0).normal(size=(2, 40, 3)).astype(np.float32)  # the reader's
-    exec(code.replace("epochs=30", "epochs=1"), {"clouds": clouds})
+    exec(code.replace("epochs=30", "epochs=1"), {})
     accuracy, classes = capsys.readouterr().out.splitlines()[-2:]
-    assert 0 <= float(accuracy) <= 1 and len(ast.literal_eval(classes)) == len(clouds)
+    assert 0 <= float(accuracy) <= 1 and len(ast.literal_eval(classes)) == 2
 
 
 @pytest.mark.parametrize("study", ["modelnet10", "ppi"])

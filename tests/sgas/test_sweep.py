@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -17,7 +18,7 @@ from sgas.cli import main
 from sgas.config import SweepConfig
 from sgas.errors import ConfigError
 from sgas.running.runs import read_config, read_metrics
-from sgas.studies.jobs import gpu_of_slot
+from sgas.studies.jobs import LocalJob, gpu_of_slot
 from sgas.studies.study import PHASES, State, read_study
 
 
@@ -100,6 +101,15 @@ def test_a_command_that_is_stopped_goes_on_to_the_same_end(
     assert any("interrupted: stopped in epoch" in log for log in logs)
     found, wanted = figures(tmp_path / "study"), figures(undisturbed)
     assert found == {entry: wanted[entry] for entry in found}
+
+
+def test_a_job_that_was_stopped_did_not_fail() -> None:
+    """A signal to all processes stops the fork server, which then tells nothing of its children."""
+    process = SimpleNamespace(exitcode=255, terminate=lambda: None)
+    job = LocalJob("random-1", process, 0)
+    assert job.ended() == "ended with status 255"
+    job.stop()
+    assert job.ended() == ""
 
 
 def test_killed_jobs_are_failures_that_the_next_command_mends(
