@@ -255,6 +255,6 @@ def _value_warnings(values: Values) -> Iterator[str]:
     if values.largest_norm > 1.01:
         yield (
             f"the farthest point is {values.largest_norm:.4g} from the origin, and clouds are "
-            "taken at the size that they have; those of published settings lie within 1: divide by "
-            "it where size says nothing of the class"
+            "taken as large as they are; those of published settings lie in the unit sphere: "
+            "divide by it where size says nothing of the class"
         )
