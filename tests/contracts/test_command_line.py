@@ -323,7 +323,7 @@ GRAPHS = dict.fromkeys(("graph", "nasbenchgraph"), "validation split")
 SPLITS = {"point": "test split", **GRAPHS, "image": "", "nasbench201": ""}
 
 
-@pytest.mark.parametrize("space", some(ENTRIES, "point", "graph"))
+@pytest.mark.parametrize("space", some(ENTRIES, "graph"))
 def test_a_clean_training_of_a_cell_of_protocol_paper_is_paper(
     tmp_path: Path, own: dict[str, Path], space: str
 ) -> None:

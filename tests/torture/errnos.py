@@ -49,4 +49,4 @@ def check(bench: Bench, case: int, seed: int) -> None:
             raise Wrong(f"{what}: {error}") from None
 
 
-SMALL = 9
+SMALL = 6

@@ -46,4 +46,4 @@ def check(bench: Bench, case: int, seed: int) -> None:
         bench.require_same_end(name, folder)
 
 
-SMALL = 12
+SMALL = 8
