@@ -102,7 +102,12 @@ def test_standardised_places_are_learnt_and_the_run_carries_how(utm: Path, tmp_p
         trained.export(tmp_path / "net", format="pickle")
     np.savez(tmp_path / "other.npz", **{**arrays, "x": arrays["x"] + 1e5})
     tuned = sgas_gcn.train(
-        trained, tmp_path / "other.npz", weights=trained.folder, epochs=1, quiet=True
+        trained,
+        tmp_path / "other.npz",
+        weights=trained.folder,
+        epochs=1,
+        out=tmp_path / "tuned",
+        quiet=True,
     )
     np.testing.assert_allclose(tuned.network.standardize.mean, ours.mean(0) + 1e5, rtol=1e-6)
 
