@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from processes import script
+from sampling import some
 
 import sgas_cnn
 import sgas_gcn
@@ -47,7 +48,7 @@ def test_an_example_runs(
     assert len(list((tmp_path / "runs").glob("*/evaluation.json"))) == 1
 
 
-@pytest.mark.parametrize("name", PLUGINS)
+@pytest.mark.parametrize("name", some(PLUGINS, "own_operation", "own_strategy"))
 def test_an_addition_from_outside_is_searched(name: str, tmp_path: Path) -> None:
     example = ROOT / "examples" / f"{name}.py"
     done = script(example, tmp_path)

@@ -170,7 +170,7 @@ def test_the_whole_way(tmp_path: Path, own: dict[str, Path], space: str) -> None
         assert len(genotype["cells"]["normal"]["edges"]) == 6
 
 
-@pytest.mark.parametrize("space", some(ENTRIES, "point", "nasbench201"))
+@pytest.mark.parametrize("space", some(ENTRIES, "nasbench201"))
 def test_searches_among_trained_cells_with_a_control_and_halves(
     tmp_path: Path, own: dict[str, Path], space: str
 ) -> None:

@@ -82,7 +82,7 @@ def test_what_is_done_is_not_done_again_and_seeds_may_be_added(undisturbed: Path
     assert study.info.seeds == [0, 1, 2] and study.entries[-1].test is not None
 
 
-@pytest.mark.parametrize("name", some(["SIGINT", "SIGTERM", "SIGKILL"], "SIGINT", "SIGKILL"))
+@pytest.mark.parametrize("name", some(["SIGINT", "SIGTERM", "SIGKILL"], "SIGKILL"))
 def test_a_command_that_is_stopped_goes_on_to_the_same_end(
     undisturbed: Path, tmp_path: Path, name: str
 ) -> None:
