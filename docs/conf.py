@@ -31,7 +31,8 @@ html_show_sphinx = html_copy_source = False
 myst_heading_anchors = 3
 default_role = "code"
 autodoc_member_order = "bysource"
-autodoc_typehints = "none"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
 autodoc_class_signature = "mixed"
 
 

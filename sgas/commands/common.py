@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
 
 from sgas.cells.genotype import Genotype
-from sgas.errors import ConfigError, RunError
+from sgas.errors import ConfigError, RunError, option
 from sgas.family import Family
 from sgas.options import PLUGIN, Flag, Positional, Words, parser_for
 from sgas.running.settings import default_preset, presets, sections_of, where_of
@@ -26,6 +26,8 @@ TITLES = {
 RESUME = Flag(
     "resume", "run folder to go on with, with --dataset if its data moved", is_switch=False
 )
+DEVICE = Flag("device", "auto, cpu, cuda or cuda:N (default: auto)", is_switch=False)
+THREADS = Flag("threads", "CPU threads (default: all that torch takes)", is_switch=False)
 
 
 def run_parser(
@@ -84,6 +86,21 @@ def run_to_resume(family: Family, verb: str, argv: Sequence[str]) -> tuple[Path 
 def command_of(family: Family, verb: str, words: Sequence[str]) -> str:
     """The command of a verb and its words, as a shell takes it."""
     return shlex.join([family.command, verb, *words])
+
+
+def whole_number(name: str, text: str) -> int:
+    """The value of a `Flag` that takes a whole number above 0."""
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError(f"{option(name)} takes a whole number above 0, got {text!r}")
+    return int(text)
+
+
+def use_threads(values: Mapping[str, Any]) -> None:
+    """Takes as many CPU threads as `THREADS` says, in the process of a command."""
+    if values["threads"] is not None:
+        import torch
+
+        torch.set_num_threads(whole_number("threads", values["threads"]))
 
 
 def open_study(family: Family, folder: Path) -> Study:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from sgas.commands.common import print_json
+from sgas.commands.common import DEVICE, THREADS, print_json, use_threads
 from sgas.family import Family
 from sgas.options import PLUGIN, Flag, Positional, parse, parser_for
 from sgas.running.evaluation import evaluate_run
@@ -14,7 +14,8 @@ RUN = Positional("run", "run folder of a training that has ended")
 FLAGS = [
     PLUGIN,
     Flag("json", "print one JSON object"),
-    Flag("device", "auto, cpu, cuda or cuda:N (default: auto)", is_switch=False),
+    DEVICE,
+    THREADS,
     Flag("dataset", "where the run's own data lie now, if they were moved", is_switch=False),
 ]
 
@@ -27,6 +28,7 @@ def main(family: Family, argv: Sequence[str]) -> int:
     )
     parser = parser_for(family.command, "evaluate", about, {}, [RUN], FLAGS)
     values = parse(parser, argv)
+    use_threads(values)
     device = values["device"] or "auto"
     evaluation = evaluate_run(family, Path(values["run"]), device, values["dataset"])
     if values["json"]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from sgas.commands.common import THREADS, use_threads
 from sgas.commands.show import models_of, preset_sizes, size_flags
 from sgas.config import fields_of, make
 from sgas.errors import ConfigError, option
@@ -28,6 +29,7 @@ FLAGS = [
     ),
     Flag("out", "file to write (default: the target's name, in this folder)", is_switch=False),
     Flag("preset", "preset of the size of a network that is not trained", is_switch=False),
+    THREADS,
 ]
 
 
@@ -47,6 +49,7 @@ def main(family: Family, argv: Sequence[str]) -> int:
     values = parse(parser, argv)
     if genotype is None:
         return 0
+    use_threads(values)
     folder, format = Path(values["target"]), values["format"] or "python"
     label = re.sub(r"\W+", "_", genotype_label(str(target), genotype)).strip("_")
     out = values["out"] or f"{label if label.isidentifier() else f'net_{label}'}"

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from sgas.commands.common import DEVICE, THREADS, use_threads
 from sgas.family import Family
 from sgas.files import csv_text, write_text
 from sgas.labels import Numbers
@@ -23,7 +24,8 @@ DATA = Positional(
 FLAGS = [
     PLUGIN,
     Flag("out", "CSV file to write (default: standard output)", is_switch=False),
-    Flag("device", "auto, cpu, cuda or cuda:N (default: auto)", is_switch=False),
+    DEVICE,
+    THREADS,
 ]
 
 
@@ -37,6 +39,7 @@ def main(family: Family, argv: Sequence[str]) -> int:
     )
     parser = parser_for(family.command, "predict", about, {}, [RUN, DATA], FLAGS)
     values = parse(parser, argv)
+    use_threads(values)
     trained = TrainResult.from_run(family, values["run"])
     trained.network.to(resolve_device(values["device"] or "auto"))
     answers = trained.answers(values["data"])
@@ -46,7 +49,10 @@ def main(family: Family, argv: Sequence[str]) -> int:
         print(f"wrote    {values['out']}")
     else:
         print(text, end="")
-    told = {"samples": len(answers.logits), **answers.figures()}
+    told: dict[str, float] = {"samples": len(answers.logits)}
+    if answers.row_name:
+        told[f"{answers.row_name}s"] = sum(map(len, answers.logits))
+    told |= answers.figures()
     for name, value in told.items():
         shown = f"{value:.4f}" if isinstance(value, float) else value
         print(f"{name:<18} {shown}", file=sys.stdout if values["out"] else sys.stderr)

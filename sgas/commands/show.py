@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sgas.cells.genotype import Genotype
-from sgas.commands.common import print_json
+from sgas.commands.common import THREADS, print_json, use_threads, whole_number
 from sgas.config import fields_of, make
-from sgas.errors import ConfigError, RunError
+from sgas.errors import RunError
 from sgas.family import Family, Models
 from sgas.files import write_text
 from sgas.options import PLUGIN, Flag, Positional, Words, parse, parser_for
@@ -33,6 +33,7 @@ FLAGS = [
         is_switch=False,
     ),
     Flag("out", "folder for the pictures (default: the run, or the current folder)", False),
+    THREADS,
 ]
 
 
@@ -53,6 +54,7 @@ def main(family: Family, argv: Sequence[str]) -> int:
     values = parse(parser, argv)  # prints the help, or says that the target is missing
     if genotype is None:
         return 0
+    use_threads(values)
     folder = Path(values["target"])
     model = make(
         family.spaces[space].model_config,
@@ -150,15 +152,9 @@ def models_of(
         dimensions = dict(open_settings(family, folder)[1]["dimensions"])
     for name in dimensions:
         if values.get(name) is not None:
-            dimensions[name] = _whole(name, values[name])
+            dimensions[name] = whole_number(name, values[name])
     models = family.spaces[genotype.space].models(model, dimensions)
     return models, {**model.__dict__, **dimensions}
-
-
-def _whole(name: str, text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise ConfigError(f"--{name} takes a whole number above 0, got {text!r}")
-    return int(text)
 
 
 def _draw(family: Family, genotype: Genotype, target: Path, out: Path | None) -> list[Path]:

@@ -28,6 +28,8 @@ from sgas.labels import Numbers
 from sgas.native.backend import backend_for
 from sgas.native.library import Library
 
+logger = logging.getLogger("sgas")
+
 SAMPLES = (4, 7)  # of the batches that a file is tried on
 MOMENTUM = 0.1  # of running statistics, in all families
 
@@ -74,7 +76,9 @@ def export(
         made = [Path(folder) / target.name for target in targets]
         if not about.trained:
             _settle(network, form)
+        logger.info("writing %s", targets[0].name)
         write(network, form, about, made)
+        logger.info("trying it in a fresh process without sgas")
         finish = _finish(about) if suffix != ".py" else lambda logits: logits
         outputs = outputs_elsewhere(made[0], made[1] if len(made) > 1 else None, _tried(form))
         written = targets if about.trained else [path]

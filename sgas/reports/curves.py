@@ -30,7 +30,7 @@ from sgas.reports.svg import (
 
 MARGIN, TOP = 24.0, 76.0
 BAR_LEFT, BAR_WIDTH, BAR_ROW, ASIDE = 270.0, 360.0, 40.0, 420.0
-PANEL_WIDTH, PANEL_HEIGHT, GAP = 500.0, 220.0, 64.0
+PANEL_WIDTH, PANEL_HEIGHT, GAP, MOST_BESIDE = 500.0, 220.0, 64.0, 2
 MOST_POINTS = 400
 
 
@@ -90,19 +90,21 @@ def draw_curves(
     marked = [shown_epoch(epoch) for epoch in marked_epochs]
     first = min(epochs, default=shown_epoch(0))
     x_range = first, max([first + 1, *epochs])
-    width = 2 * MARGIN + 30 + len(panels) * (PANEL_WIDTH + GAP) - GAP
+    beside, row_height = min(max(len(panels), 1), MOST_BESIDE), TOP + PANEL_HEIGHT + 56
+    width = 2 * MARGIN + 30 + beside * (PANEL_WIDTH + GAP) - GAP
     title = "training curves · " + ", ".join(panels)
     said = f"epochs {x_range[0]} to {x_range[1]}; marks at {marked}"
-    picture = Picture(width, TOP + PANEL_HEIGHT + 56, title, said)
+    picture = Picture(width, math.ceil(len(panels) / beside) * row_height, title, said)
     for index, (name, keys) in enumerate(panels.items()):
-        left = MARGIN + 30 + index * (PANEL_WIDTH + GAP)
+        row, column = divmod(index, beside)
+        left, top = MARGIN + 30 + column * (PANEL_WIDTH + GAP), row * row_height
         lines = {key: _finite_runs(metrics, epochs, key) for key in keys}
         values = [y for runs in lines.values() for run in runs for _, y in run]
         y_range = _padded(values)
-        axes = Axes(left, TOP, PANEL_WIDTH, PANEL_HEIGHT, x_range, y_range)
+        axes = Axes(left, top + TOP, PANEL_WIDTH, PANEL_HEIGHT, x_range, y_range)
         add_frame(picture, axes, epoch_ticks(*x_range, 9), ticks(*y_range, 6))
-        picture.add(text(left, 30, fit(name, PANEL_WIDTH, 14, bold=True), size=14, bold=True))
-        _add_lines(picture, axes, lines)
+        picture.add(text(left, top + 30, fit(name, PANEL_WIDTH, 14, bold=True), size=14, bold=True))
+        _add_lines(picture, axes, lines, f"_{name}")
         _add_marks(picture, axes, marked)
     return picture.to_svg()
 
@@ -189,10 +191,17 @@ def _padded(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _add_lines(
-    picture: Picture, axes: Axes, lines: Mapping[str, Sequence[Sequence[tuple[int, float]]]]
+    picture: Picture,
+    axes: Axes,
+    lines: Mapping[str, Sequence[Sequence[tuple[int, float]]]],
+    of_title: str,
 ) -> None:
-    """The curves of one panel, and above it which is which with the last value."""
-    x = axes.left
+    """The curves of one panel, and above it which is which with the last value.
+
+    Names are told without `of_title`, the end that says what the title does.
+    """
+    x, above = axes.left, axes.top - TOP
+    room = (PANEL_WIDTH + GAP) / max(len(lines), 1) - 100
     for index, (key, runs) in enumerate(lines.items()):
         colour, dash = COLOURS[index % len(COLOURS)], DASHES[index % len(DASHES)]
         style: Style = {
@@ -204,10 +213,10 @@ def _add_lines(
             points = [(axes.x(epoch), axes.y(value)) for epoch, value in thin(run, MOST_POINTS)]
             picture.add(curve(points, style), layer=Layer.NODES)
         last = f" {tick_text(runs[-1][-1][1])}" if runs else " –"
-        label = fit(key, 150, 11) + last
+        label = fit(key.removesuffix(of_title), room, 11) + last
         picture.add(
-            tag("path", d=f"M{number(x)} 46h24", fill="none", **style),
-            text(x + 30, 50, label, size=11),
+            tag("path", d=f"M{number(x)} {number(above + 46)}h24", fill="none", **style),
+            text(x + 30, above + 50, label, size=11),
         )
         x += 30 + text_width(label, 11) + 20
 

@@ -115,6 +115,13 @@ def panels_of(metrics: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
     return {name: [key for key in keys if key.partition("_")[2] == name] for name in names}
 
 
+def time_taken(seconds: float, of_what: str) -> Fact:
+    """Hours of a loop, or minutes where these say more."""
+    if seconds < 3600:
+        return Fact("minutes", f"{seconds / 60:.1f}", of_what)
+    return Fact("hours", f"{seconds / 3600:.2f}", of_what)
+
+
 def _verdict(
     metrics: Sequence[dict[str, Any]], settings: Settings, schedule: Schedule
 ) -> list[Fact]:
@@ -127,7 +134,7 @@ def _verdict(
     ]
     facts.append(Fact("decided edges", str(last["decided"])))
     facts.append(Fact("epochs", f"{shown_epoch(last['epoch'])} of {schedule.num_epochs}"))
-    facts.append(Fact("hours", f"{last['seconds'] / 3600:.2f}", "of search on this machine"))
+    facts.append(time_taken(last["seconds"], "of search on this machine"))
     facts.append(Fact("protocol", settings.run.protocol))
     return facts
 

@@ -26,7 +26,7 @@ from sgas.reports import (
 from sgas.reports.confusion import MOST_CLASSES
 from sgas.running.card import CARD, can_write_card, card_text
 from sgas.running.complexity import Latency, latency, layers_of
-from sgas.running.pictures import CITATION, panels_of, write_pictures
+from sgas.running.pictures import CITATION, panels_of, time_taken, write_pictures
 from sgas.running.predict import kept_inputs
 from sgas.running.predictions import labels_in, read_predictions
 from sgas.running.runs import read_metrics
@@ -112,7 +112,6 @@ def _verdict(
         for name, value in result.items()
         if name.startswith(parts) and isinstance(value, float)
     ]
-    hours = metrics[-1]["seconds"] / 3600
     return [
         *facts,
         Fact("protocol", result["protocol"], result["provenance"]),
@@ -120,7 +119,7 @@ def _verdict(
         Fact("parameters", f"{result['parameters']:,}"),
         Fact("FLOPs", f"{result['flops']:,}", "a sample, 2 a multiply-add"),
         Fact("latency", measured.shown, f"a sample, {measured.note}"),
-        Fact("hours", f"{hours:.2f}", "of training, with measuring"),
+        time_taken(metrics[-1]["seconds"], "of training, with measuring"),
     ]
 
 
