@@ -138,7 +138,8 @@ class PointNetwork(nn.Module):
         states = torch.cat(outputs, dim=1)
         x = pool_clouds(self.fusion.plain(states), num_clouds)
         if self.per_point:
-            x = torch.cat([x.repeat_interleave(points.shape[1], dim=0), states], dim=1)
+            each = x.unsqueeze(1).expand(-1, points.shape[1], -1).flatten(0, 1)
+            x = torch.cat([each, states], dim=1)
         x = self.dropout(self.head0.plain(x))
         x = self.dropout(self.head1.plain(x))
         return self.head2(x)

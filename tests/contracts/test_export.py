@@ -245,6 +245,20 @@ def test_a_network_that_labels_graphs_is_a_file_and_no_program(tmp_path: Path) -
         assert torch.allclose(network(*tensors_of(alone)), network(alone), atol=1e-5)
 
 
+@pytest.mark.parametrize("format", some(FORMATS, "python"))
+def test_a_network_that_labels_points_is_exported(tmp_path: Path, format: str) -> None:
+    small = SPACES["point"]
+    config = GRAPHS.spaces["point"].model_config(**small.sizes)
+    sizes = {**small.dimensions, "per_point": 1}
+    models = GRAPHS.spaces["point"].models(config, sizes)
+    network = models.build_network(small.genotype(0), False)
+    network(narrowed(small.batch()))
+    about = About("net", "made up", small.genotype(0), True, tuple("abcde"))
+    given = GRAPHS, "point", network, None, models.example_input(), about
+    exported = export_network(*given, tmp_path / "net", format)
+    assert exported.to_plain <= FORMATS[format][2] * exported.largest
+
+
 def test_a_file_makes_the_features_of_graphs_without_any(tmp_path: Path) -> None:
     network = SPACES["graph"].models().build_network(SPACES["graph"].genotype(0), False)
     prepared = GraphPreparation(6, False, False, degrees=True)
