@@ -18,6 +18,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 from torch import Tensor
 
+from sgas_gcn.datasets.graph_arrays import GraphArrays
 from sgas_gcn.graph_batch import GraphBatch
 
 PASSES = 8
@@ -37,13 +38,9 @@ class Blocks:
     left_out: float
 
     @classmethod
-    def of(
-        cls, x: np.ndarray, edges: np.ndarray, most_nodes: int, weights: np.ndarray | None = None
-    ) -> Blocks:
-        """Blocks of at most `most_nodes` nodes, as few as there can be.
-
-        `x` `[N, D]`, `edges` `[2, E]` and their `weights` `[E]` are as those of a graph.
-        """
+    def of(cls, graph: GraphArrays, most_nodes: int) -> Blocks:
+        """Blocks of at most `most_nodes` nodes, as few as there can be."""
+        x, edges = graph.x, graph.edges
         number = math.ceil(len(x) / most_nodes)
         block_of = partition(edges, len(x), number)
         order = np.argsort(block_of, kind="stable")
@@ -56,12 +53,18 @@ class Blocks:
         kept, source_block = place_of[edges[:, within]], source_block[within]
         of_block = np.argsort(source_block, kind="stable")
         kept, ends = kept[:, of_block], np.cumsum(np.bincount(source_block, minlength=number))[:-1]
-        own: list[Any] = [None] * number
-        if weights is not None:
-            own = [torch.from_numpy(w) for w in np.split(weights[within][of_block], ends)]
+
+        def split(of_edges: np.ndarray | None) -> list[Any]:
+            if of_edges is None:
+                return [None] * number
+            return [torch.from_numpy(part) for part in np.split(of_edges[within][of_block], ends)]
+
+        parts = map(torch.from_numpy, np.split(kept, ends, axis=1))
         batches = [
-            GraphBatch.of_graph(torch.from_numpy(x[nodes]), torch.from_numpy(part), weights=w)
-            for nodes, part, w in zip(members, np.split(kept, ends, axis=1), own, strict=True)
+            GraphBatch.of_graph(torch.from_numpy(x[nodes]), part, None, *of_edges)
+            for nodes, part, *of_edges in zip(
+                members, parts, split(graph.weights), split(graph.attributes), strict=True
+            )
         ]
         return cls(batches, block_of, place_of, 1 - float(within.mean()) if len(within) else 0.0)
 

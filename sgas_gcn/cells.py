@@ -138,6 +138,13 @@ class Outgoing:
         return totals
 
 
+def made(operation: type[Operation], channels: int, edge_channels: int) -> Operation:
+    """An operation for `channels` features, and so many attributes of edges if it reads them."""
+    if operation.reads_attributes:
+        return operation(channels, edge_channels)  # type: ignore[call-arg]
+    return operation(channels)
+
+
 class Cell(nn.Module):
     """A cell after `layout`, with outputs side by side: `[N, len(concat)·C]`."""
 
@@ -149,6 +156,7 @@ class Cell(nn.Module):
         in_channels: tuple[int, int],
         channels: int,
         layout: CellLayout,
+        edge_channels: int = 0,
     ) -> None:
         super().__init__()
         self.operations = dict(operations)
@@ -159,7 +167,7 @@ class Cell(nn.Module):
         self.pre1 = LinearNorm(in_channels[1], channels, RELU)
         self.links = [(edge.source, edge.step) for edge in layout.edges]
         self.edges = nn.ModuleList(
-            nn.ModuleDict({op: operations[op](channels) for op in edge.ops})
+            nn.ModuleDict({op: made(operations[op], channels, edge_channels) for op in edge.ops})
             for edge in layout.edges
         )
         self.register_buffer("scale_index", torch.zeros(0, dtype=torch.int64), persistent=False)
@@ -303,6 +311,7 @@ def build_cells(
     layout: CellLayout,
     stem: Stem | None,
     in_channels: int,
+    edge_channels: int = 0,
 ) -> Sequence[Cell]:
     """The cells of a network as a module list, all after the same layout.
 
@@ -312,7 +321,7 @@ def build_cells(
     cells = nn.ModuleList()
     for _ in range(config.num_cells):
         inputs = (widths[-2], widths[-1])
-        cell = Cell(operations, inputs, config.channels, layout)
+        cell = Cell(operations, inputs, config.channels, layout, edge_channels)
         widths.append(cell.out_channels)
         cells.append(cell)
     return cast("Sequence[Cell]", cells)  # nn.ModuleList does not say what it holds

@@ -205,6 +205,9 @@ class GraphDataConfig:
     directed: bool | None = option(
         None, "whether own edges lead one way; default: as the data says, npz files both ways"
     )
+    edge_attributes: bool = option(
+        True, "attributes of own edges count, in gat and gin of space graph; false: nowhere"
+    )
 
     def __post_init__(self) -> None:
         validate(self)

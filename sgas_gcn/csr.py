@@ -27,7 +27,8 @@ class CsrGraph:
     `out_offsets[j + 1]`, to `out_targets`; `out_edges` are their numbers in the first order.
     `offsets` and `out_offsets` are `[N + 1]`, the others `[E]`. No node has more than
     `largest_degree` edges that enter it. `weights` of edges are float32 `[E]` in the first order
-    (None: all 1); which operations read them, they say themselves.
+    (None: all 1), `attributes` float32 `[E, A]` (None: there are none); which operations read them,
+    they say themselves.
     """
 
     offsets: Tensor
@@ -38,10 +39,15 @@ class CsrGraph:
     out_edges: Tensor
     largest_degree: int
     weights: Tensor | None = None
+    attributes: Tensor | None = None
 
     @classmethod
     def from_edges(
-        cls, edge_index: Tensor, num_nodes: int, weights: Tensor | None = None
+        cls,
+        edge_index: Tensor,
+        num_nodes: int,
+        weights: Tensor | None = None,
+        attributes: Tensor | None = None,
     ) -> CsrGraph:
         """The graph of `edge_index` int `[2, E]`, sources above targets; edges keep their order.
 
@@ -69,14 +75,19 @@ class CsrGraph:
             out_edges,
             int(offsets.diff().max()) if num_nodes else 0,
             None if weights is None else weights[order],
+            None if attributes is None else attributes[order],
         )
 
     @classmethod
     def join(cls, graphs: Sequence[CsrGraph]) -> CsrGraph:
-        """The graphs side by side as one, their nodes numbered on; nothing is sorted again."""
+        """The graphs side by side as one, their nodes numbered on; nothing is sorted again.
+
+        Either all have attributes of edges, or none has.
+        """
         if len(graphs) == 1:
             return graphs[0]
         weighted = any(graph.weights is not None for graph in graphs)
+        attributes = [graph.attributes for graph in graphs if graph.attributes is not None]
         nodes = [0]
         edges = [0]
         for graph in graphs:
@@ -102,6 +113,7 @@ class CsrGraph:
             shifted("out_edges", edges),
             max(graph.largest_degree for graph in graphs),
             None if not weighted else torch.cat([graph.all_weights for graph in graphs]),
+            torch.cat(attributes) if attributes else None,
         )
 
     def to(self, device: torch.device | str) -> CsrGraph:
@@ -115,6 +127,7 @@ class CsrGraph:
             self.out_edges.to(device),
             self.largest_degree,
             None if self.weights is None else self.weights.to(device),
+            None if self.attributes is None else self.attributes.to(device),
         )
 
     @property
@@ -181,20 +194,29 @@ class CsrGraph:
 
 
 def with_loops(
-    edge_index: Tensor, num_nodes: int, weights: Tensor | None = None
-) -> tuple[Tensor, Tensor | None]:
-    """Edges int `[2, E]` with self-loops renewed, one at each node, and the weights of all.
+    edge_index: Tensor,
+    num_nodes: int,
+    weights: Tensor | None = None,
+    attributes: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Edges int `[2, E]` with self-loops renewed, one at each node; weights and attributes of all.
 
-    Among weights that of such a loop is the node's own loop's, if it has one of more than 0, or 1.
+    Among weights that of such a loop is the node's own loop's, if it has one of more than 0, or 1;
+    its attributes are the means of those of the other edges that enter the node, 0 without any.
     """
     others = edge_index[0] != edge_index[1]
     loops = torch.arange(num_nodes, device=edge_index.device).expand(2, -1)
     renewed = torch.cat([edge_index[:, others], loops], dim=1)
-    if weights is None:
-        return renewed, None
-    own, kept = weights.new_ones(num_nodes), ~others & (weights > 0)
-    own[edge_index[0, kept]] = weights[kept]
-    return renewed, torch.cat([weights[others], own])
+    if attributes is not None:
+        apart, targets = attributes[others], edge_index[1, others]
+        sums = attributes.new_zeros(num_nodes, attributes.shape[1]).index_add(0, targets, apart)
+        counts = attributes.new_zeros(num_nodes).index_add(0, targets, torch.ones_like(apart[:, 0]))
+        attributes = torch.cat([apart, sums / counts.clamp_min(1).unsqueeze(1)])
+    if weights is not None:
+        own, kept = weights.new_ones(num_nodes), ~others & (weights > 0)
+        own[edge_index[0, kept]] = weights[kept]
+        weights = torch.cat([weights[others], own])
+    return renewed, weights, attributes
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,16 +228,20 @@ class GraphNeighbors:
 
     @classmethod
     def from_edges(
-        cls, edge_index: Tensor, num_nodes: int, weights: Tensor | None = None
+        cls,
+        edge_index: Tensor,
+        num_nodes: int,
+        weights: Tensor | None = None,
+        attributes: Tensor | None = None,
     ) -> GraphNeighbors:
         """The neighbourhoods of `edge_index` int `[2, E]`, sources above targets.
 
-        `weights` float32 `[E]` are at least 0 (None: all 1).
+        `weights` float32 `[E]` are at least 0 (None: all 1), `attributes` are float32 `[E, A]`.
         """
-        renewed, own = with_loops(edge_index, num_nodes, weights)
+        renewed, *own = with_loops(edge_index, num_nodes, weights, attributes)
         return cls(
-            CsrGraph.from_edges(edge_index, num_nodes, weights),
-            CsrGraph.from_edges(renewed, num_nodes, own),
+            CsrGraph.from_edges(edge_index, num_nodes, weights, attributes),
+            CsrGraph.from_edges(renewed, num_nodes, *own),
         )
 
     @classmethod

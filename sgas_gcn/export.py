@@ -109,8 +109,16 @@ def prepare(edge_index: Tensor, num_nodes: int) -> Tensor:
 ANY_GRAPH = ({0: ("nodes", 2)}, {1: ("edges", 1)})
 
 
-def _graph_inputs(in_channels: int, per_graph: bool) -> Callable[[int], tuple[Tensor, ...]]:
-    """Draws features and edges of so many graphs, and the graph of each node where it is asked."""
+ANY_EDGE = ({0: ("edges", 1)}, {0: ("edges", 1)})  # weights and attributes
+
+
+def _graph_inputs(
+    in_channels: int, per_graph: bool, edge_channels: int = 0
+) -> Callable[[int], tuple[Tensor, ...]]:
+    """Draws features and edges of so many graphs, and the graph of each node where it is asked.
+
+    Where edges have attributes, these come last, after their weights.
+    """
 
     def inputs(count: int) -> tuple[Tensor, ...]:
         generator = torch.Generator().manual_seed(0)
@@ -118,15 +126,22 @@ def _graph_inputs(in_channels: int, per_graph: bool) -> Callable[[int], tuple[Te
         x = torch.randn(NODES * count, in_channels, generator=generator)
         first = NODES * graphs.repeat_interleave(EDGES)
         edge_index = torch.randint(NODES, edges, generator=generator) + first
-        return (x, edge_index, graphs.repeat_interleave(NODES)) if per_graph else (x, edge_index)
+        of_nodes = (graphs.repeat_interleave(NODES),) if per_graph else ()
+        if not edge_channels:
+            return (x, edge_index, *of_nodes)
+        attributes = torch.randn(EDGES * count, edge_channels, generator=generator)
+        return (x, edge_index, *of_nodes, torch.ones(EDGES * count), attributes)
 
     return inputs
 
 
-def _run(network: Any, x: Tensor, edge_index: Tensor, graph_of_node: Tensor | None = None) -> Any:
-    """The network's outputs as it runs here."""
-    sizes = [len(x)] if graph_of_node is None else graph_of_node.bincount().tolist()
-    return network(GraphBatch(x, GraphNeighbors.from_edges(edge_index, len(x)), tuple(sizes)))
+def _run(network: Any, x: Tensor, edge_index: Tensor, *more: Tensor) -> Any:
+    """The network's outputs as it runs here, for what `_graph_inputs` drew."""
+    per_graph = getattr(network, "per_graph", False)
+    sizes = more[0].bincount().tolist() if per_graph else [len(x)]
+    of_edges = more[1:] if per_graph else more
+    neighbors = GraphNeighbors.from_edges(edge_index, len(x), *of_edges)
+    return network(GraphBatch(x, neighbors, tuple(sizes)))
 
 
 def graph_form(
@@ -136,14 +151,17 @@ def graph_form(
     given = "x, edge_index, graph_of_node" if network.per_graph else "x, edge_index"
     more, rows = (", [N] int64", "graph") if network.per_graph else ("", "node")
     degrees = preparation is not None and preparation.degrees
+    if network.edge_channels:
+        given, more = f"{given}, edge_attr=edge_attr", f"{more}, [E, {network.edge_channels}]"
     usage = f"logits = network({given})  # [N, D] float32, [2, E] int64{more}: a row a {rows}"
     if preparation is not None and preparation.weighted:
         usage += "\n    # edge_weight=[E] float32 too: the network learnt from edges with weights"
     if degrees:
         usage = f"x = prepare(edge_index, num_nodes)  # [2, E] int64\n    {usage}"
+    of_edges = ANY_EDGE if network.edge_channels else ()
     return NetworkForm(
         "A network for graphs" if network.per_graph else "A network for the nodes of graphs",
-        _graph_inputs(network.in_channels, network.per_graph),
+        _graph_inputs(network.in_channels, network.per_graph, network.edge_channels),
         network,
         _cells(network),
         _made,
@@ -153,7 +171,7 @@ def graph_form(
         renamed=RENAMED,
         prepare=DEGREES.strip().splitlines() if degrees else (),
         # How many answers there are follows from values, which no program of torch.export may ask.
-        dynamic=() if network.per_graph else ANY_GRAPH,
+        dynamic=() if network.per_graph else (*ANY_GRAPH, *of_edges),
         run=_run,
         definition="plain_of_graphs" if network.per_graph else "plain",
     )

@@ -46,13 +46,15 @@ class GraphBatch:
         edge_index: Tensor,
         asked: Tensor | None = None,
         weights: Tensor | None = None,
+        attributes: Tensor | None = None,
     ) -> GraphBatch:
         """One graph of nodes `x` `[N, D]` and edges int `[2, E]`, sources above targets.
 
-        `weights` of edges are float32 `[E]`, at least 0. DataError where an edge names a node that
-        is not there.
+        `weights` of edges are float32 `[E]`, at least 0, their `attributes` float32 `[E, A]`.
+        DataError where an edge names a node that is not there.
         """
-        return cls(x, GraphNeighbors.from_edges(edge_index, len(x), weights), (len(x),), asked)
+        neighbors = GraphNeighbors.from_edges(edge_index, len(x), weights, attributes)
+        return cls(x, neighbors, (len(x),), asked)
 
     @classmethod
     def join(cls, batches: Sequence[GraphBatch]) -> GraphBatch:

@@ -38,6 +38,7 @@ from sgas_gcn.datasets.moments import ADVICE, Moments
 from sgas_gcn.features import sparse, with_values
 from sgas_gcn.graph_batch import GraphBatch
 from sgas_gcn.network import GraphNetwork
+from sgas_gcn.ops.graph import GRAPH_OPERATIONS, WITH_ATTRIBUTES
 from sgas_gcn.preparation import GraphPreparation, graph_batch_of
 from sgas_gcn.standardize import Standardize
 from sgas_gcn.supernet import GraphSupernet
@@ -66,6 +67,7 @@ class GraphModels:
         in_channels: int,
         num_outputs: int,
         per_graph: int = 0,
+        edge_channels: int = 0,
         space: SearchSpace | None = None,
         operations: Mapping[str, Any] | None = None,
     ) -> None:
@@ -86,6 +88,12 @@ class GraphModels:
                     f"{option('space')} out"
                 )
             self._cells["per_graph"] = True
+        self.edge_channels = edge_channels if own else 0
+        if self.edge_channels:
+            self.dimensions["edge_channels"] = edge_channels
+            plain = self._cells.get("operations", GRAPH_OPERATIONS)
+            table = {name: WITH_ATTRIBUTES.get(each, each) for name, each in plain.items()}
+            self._cells |= {"operations": table, "edge_channels": edge_channels}
 
     def build_supernet(self) -> Supernet:
         """A supernet with nothing decided, on the CPU."""
@@ -115,7 +123,11 @@ class GraphModels:
         x = torch.randn(num_nodes, self.in_channels, generator=generator)
         sources = torch.randint(num_nodes, (num_nodes * degree,), generator=generator)
         targets = torch.arange(num_nodes).repeat_interleave(degree)
-        return GraphBatch.of_graph(x, torch.stack([sources, targets]))
+        attributes = None
+        if self.edge_channels:
+            attributes = torch.randn(len(sources), self.edge_channels, generator=generator)
+        edges = torch.stack([sources, targets])
+        return GraphBatch.of_graph(x, edges, attributes=attributes)
 
 
 @dataclass(frozen=True)
@@ -219,7 +231,7 @@ class GraphTask(GraphModels):
         targets = [graph.targets for graph in self._training.graphs]
         self.labels: Labels = labels_of(targets, by_graph, data.number_loss)
         sizes = self._training.num_features, len(self.classes), int(self._training.per_graph)
-        super().__init__(model, *sizes, **cells)
+        super().__init__(model, *sizes, self._training.edge_channels, **cells)
         answered = [g.x if g.nodes is None else g.x[g.nodes] for g in self._training.graphs]
         self._moments = Moments.of(answered)
         standardize = getattr(model, "standardize", None)  # None: the space has no such option
@@ -271,7 +283,7 @@ class GraphTask(GraphModels):
             )
         if not 0 < most_nodes < len(graph.x):
             return None
-        return Blocks.of(graph.x, graph.edges, most_nodes, graph.weights)
+        return Blocks.of(graph, most_nodes)
 
     def _in_words(self, blocks: Blocks | None) -> list[str]:
         if blocks is None:
@@ -292,7 +304,8 @@ class GraphTask(GraphModels):
         by_graph = isinstance(self.labels, ManyLabelsByGraph)
         many, per_graph = self._training.multi_label, self._training.per_graph
         how = DEGREES in self.remarks, kept(self.labels), self._training.weighted
-        return GraphPreparation(self.in_channels, many, by_graph, per_graph, *how)
+        edges = self.edge_channels
+        return GraphPreparation(self.in_channels, many, by_graph, per_graph, *how, edges)
 
     def _source(self, split: GraphSplit, device: torch.device) -> GraphSource:
         """The graphs of a split on the device, their edges sorted."""
@@ -359,6 +372,11 @@ class GraphTask(GraphModels):
             )
         if split.graphs and split.per_graph != self._training.per_graph:
             raise DataError(f"{name} graphs have labels of another level than training graphs")
+        if split.graphs and split.edge_channels != self._training.edge_channels:
+            raise DataError(
+                f"edges of {name} graphs have {split.edge_channels} attributes, of training graphs "
+                f"{self._training.edge_channels}; both have to agree"
+            )
 
 
 def models(model: Any, dimensions: Mapping[str, int], **cells: Any) -> GraphModels:

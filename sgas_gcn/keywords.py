@@ -34,6 +34,7 @@ class NetworkOptions(TypedDict, total=False):
     test_fraction: float
     split: int
     directed: bool | None
+    edge_attributes: bool
 
 
 class SearchOptions(RunOptions, SearchLoopOptions, NetworkOptions, total=False):

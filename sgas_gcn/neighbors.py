@@ -31,6 +31,7 @@ class NeighborGraph:
 
     sources: Tensor
     weights: ClassVar[None] = None  # of edges, which are those of points
+    attributes: ClassVar[None] = None
     _stacked: dict[int, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

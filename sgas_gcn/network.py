@@ -150,7 +150,8 @@ class GraphNetwork(nn.Module):
 
     The number of steps and the output of a cell are the genotype's; `config.num_steps` is not read.
     `drop_path` is the probability of dropping an edge of the cell for a graph, or for a node where
-    `config.drop_path_by` says so, and may change between epochs.
+    `config.drop_path_by` says so, and may change between epochs. Of `edge_channels` attributes of
+    edges, `operations` has to read as many.
     GenotypeError where the genotype is not one of graphs.
     """
 
@@ -165,14 +166,15 @@ class GraphNetwork(nn.Module):
         space: SearchSpace = GRAPH_SPACE,
         operations: Operations = GRAPH_OPERATIONS,
         per_graph: bool = False,
+        edge_channels: int = 0,
     ) -> None:
         super().__init__()
         self.genotype = genotype.validate(space)
-        self.config, self.in_channels = config, in_channels
+        self.config, self.in_channels, self.edge_channels = config, in_channels, edge_channels
         self.drop_path = drop_path
         self.stem = build_stem(config, in_channels)
         layout = derived_layout(space, genotype.cells[KIND])
-        self.cells = build_cells(operations, config, layout, self.stem, in_channels)
+        self.cells = build_cells(operations, config, layout, self.stem, in_channels, edge_channels)
         self.standardize = Standardize(in_channels) if config.standardize else None
         self.row_normalize = RowNormalize() if config.row_normalize else None
         self.classifier: Any = build_classifier(config, self.cells, num_outputs, per_graph)
@@ -196,6 +198,7 @@ class GraphNetwork(nn.Module):
         batch: GraphBatch | Tensor,
         edge_index: Tensor | None = None,
         edge_weight: Tensor | None = None,
+        edge_attr: Tensor | None = None,
         graph_of_node: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Logits `[R, num_outputs]` of the asked nodes, or of all graphs.
@@ -204,10 +207,12 @@ class GraphNetwork(nn.Module):
         In place of a batch, tensors as `plain` and `plain_of_graphs` take them run by these.
         """
         if isinstance(batch, Tensor):
-            return self._of_tensors(batch, edges_of(edge_index), edge_weight, graph_of_node)
+            given = edge_weight, edge_attr, graph_of_node
+            return self._of_tensors(batch, edges_of(edge_index), *given)
         if torch.compiler.is_compiling() and not self.training:
             edges, graphs = batch.neighbors.edges, batch.graph_of_node if self.per_graph else None
-            logits = self._of_tensors(batch.x, torch.stack(edges.ends), edges.weights, graphs)
+            given = edges.weights, edges.attributes, graphs
+            logits = self._of_tensors(batch.x, torch.stack(edges.ends), *given)
             return logits if self.per_graph else batch.answers(logits)
         drop_path: DropPath | None = None
         if self.training and self.drop_path > 0 and self.config.drop_path_by == "node":
@@ -237,21 +242,28 @@ class GraphNetwork(nn.Module):
         x: Tensor,
         edge_index: Tensor,
         edge_weight: Tensor | None,
+        edge_attr: Tensor | None,
         graph_of_node: Tensor | None,
     ) -> Tensor:
         if not self.per_graph:
-            return self.plain(x, edge_index, edge_weight)
+            return self.plain(x, edge_index, edge_weight, edge_attr)
         if graph_of_node is None:
             graph_of_node = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-        return self.plain_of_graphs(x, edge_index, graph_of_node, edge_weight)
+        return self.plain_of_graphs(x, edge_index, graph_of_node, edge_weight, edge_attr)
 
-    def plain(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None = None) -> Tensor:
+    def plain(
+        self,
+        x: Tensor,
+        edge_index: Tensor,
+        edge_weight: Tensor | None = None,
+        edge_attr: Tensor | None = None,
+    ) -> Tensor:
         """Logits `[N, num_outputs]` of all nodes `[N, in_channels]`, in plain torch.
 
         Edges are int64 `[2, E]`, sources above targets; an undirected one is there both ways. Their
-        weights are float32 `[E]`, none below 0 (None: all 1).
+        weights are float32 `[E]`, none below 0 (None: all 1), their attributes `[E, A]`.
         """
-        neighbors = given_edges(edge_index, x.shape[0], edge_weight)
+        neighbors = given_edges(edge_index, x.shape[0], edge_weight, edge_attr)
         logits = self.classifier.plain(self.states(x, neighbors)[-1])
         return logits if self.propagation is None else self.propagation(logits, neighbors)
 
@@ -261,13 +273,14 @@ class GraphNetwork(nn.Module):
         edge_index: Tensor,
         graph_of_node: Tensor,
         edge_weight: Tensor | None = None,
+        edge_attr: Tensor | None = None,
     ) -> Tensor:
         """Logits `[B, num_outputs]` of graphs of nodes `[N, in_channels]`, in plain torch.
 
-        Edges and weights are as of `plain`. `graph_of_node` int64 `[N]` is the number of each
-        node's graph.
+        Edges, weights and attributes are as of `plain`. `graph_of_node` int64 `[N]` is the number
+        of each node's graph.
         """
-        states = self.states(x, given_edges(edge_index, x.shape[0], edge_weight))
+        states = self.states(x, given_edges(edge_index, x.shape[0], edge_weight, edge_attr))
         return self.classifier.plain(torch.cat(states, dim=1), graph_of_node)
 
     def states(self, x: Tensor, neighbors: PlainNeighbors) -> list[Tensor]:

@@ -17,7 +17,7 @@ from sgas.own.keep import Arrays, as_array, keep, labelled, name_of, pairs, stac
 from sgas.own.targets import plain
 
 MASKS = {"train": "train_mask", "val": "val_mask", "test": "test_mask"}
-USED = ("x", "edge_index", "adj_t", "edge_weight", "y")
+USED = ("x", "edge_index", "adj_t", "edge_weight", "edge_attr", "y")
 NOT_DATA = ("batch", "ptr", "num_nodes")  # what a graph may have beside what it holds
 
 
@@ -149,6 +149,19 @@ def _weights(graph: Any, edges: np.ndarray, name: str) -> np.ndarray | None:
     return weights
 
 
+def _attributes(graph: Any, edges: np.ndarray, name: str) -> np.ndarray | None:
+    """The attributes `[E, A]` of the edges of a graph; None without any."""
+    given = getattr(graph, "edge_attr", None)
+    if given is None or graph.edge_index is None:
+        return None
+    attributes = as_array(given)
+    if attributes.ndim not in (1, 2) or len(attributes) != len(edges):
+        raise DataError(
+            f"edge_attr{name} has shape {list(attributes.shape)} for {len(edges)} edges: a row each"
+        )
+    return attributes.reshape(len(edges), -1)
+
+
 def _adjacency(graph: Any) -> Any:
     """The sparse `adj_t` of a graph as a tensor of coordinates: targets, then sources."""
     transposed = graph.adj_t
@@ -209,10 +222,11 @@ def _one_graph(graph: Any, target: str) -> Arrays:
             "labels of graphs"
         )
     plain(labels, target, "node")
-    weights = _weights(graph, edges, "")
+    weights, attributes = _weights(graph, edges, ""), _attributes(graph, edges, "")
     return {
         **({} if x is None else {"x": x}),
         **({} if weights is None else {"edge_weight": weights}),
+        **({} if attributes is None else {"edge_attr": attributes}),
         "edge": edges,
         "label": labels,
         "directed": np.array(True),  # PyG has an undirected edge in both directions already
@@ -251,6 +265,16 @@ def _graphs(dataset: Sequence[Any], test: Sequence[Any] | None, target: str) -> 
         ones = (np.ones(len(edges), np.float32) for _, edges, _ in parts)
         every = [one if own is None else own for own, one in zip(weights, ones, strict=True)]
         features["edge_weight"] = np.concatenate(every)
+    attributes = [
+        _attributes(graph, edges, f" of graph {number}")
+        for number, ((_, graph), (_, edges, _)) in enumerate(zip(graphs, parts, strict=True))
+    ]
+    per_edge = {0 if own is None else own.shape[1] for own in attributes}
+    if len(per_edge) > 1:
+        counts = ", ".join(map(str, sorted(per_edge)))
+        raise DataError(f"graphs differ in edge_attr: {counts} numbers an edge; give all the same")
+    if per_edge != {0}:
+        features["edge_attr"] = np.concatenate([own for own in attributes if own is not None])
     return {
         **features,
         "y": y,

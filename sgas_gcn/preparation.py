@@ -177,7 +177,8 @@ class GraphPreparation:
     Figures of many labels are over all nodes, or a graph at a time (`by_graph`). `degrees`: nodes
     had no features but their degrees, which new graphs are given too. `target` is how
     answers were compared with targets (`sgas.labels.kept`); runs of before have none. `weighted`:
-    edges had weights; those of new graphs are read, and without are all 1.
+    edges had weights; those of new graphs are read, and without are all 1. Of `edge_channels`
+    attributes of edges, new graphs need as many; without, theirs are not read.
     """
 
     in_channels: int
@@ -187,6 +188,7 @@ class GraphPreparation:
     degrees: bool = False
     target: Mapping[str, Any] = field(default_factory=dict)
     weighted: bool = False
+    edge_channels: int = 0
 
     @property
     def row_name(self) -> str:
@@ -254,7 +256,15 @@ class GraphPreparation:
                     f"graph {number} has x {list(features.shape)} and edge_index "
                     f"{list(edges.shape)}; wanted are [nodes, features] and [2, edges]"
                 )
-            graph = GraphBatch.of_graph(features, edges, weights=self._weights(number, graph))
+            more = self._weights(number, graph), self._attributes(number, graph)
+            graph = GraphBatch.of_graph(features, edges, None, *more)
+        attributes = graph.neighbors.edges.attributes
+        width = 0 if attributes is None else attributes.shape[1]
+        if width != self.edge_channels:
+            raise DataError(
+                f"edges of graph {number} have {width} attributes; the network takes "
+                f"{self.edge_channels} (edge_attr)"
+            )
         if graph.x.shape[1] != self.in_channels:
             raise DataError(
                 f"graph {number} has {graph.x.shape[1]} features a node; the network takes "
@@ -275,6 +285,22 @@ class GraphPreparation:
                 f"{count} numbers of 0 or more"
             )
         return torch.from_numpy(weights.reshape(-1))
+
+    def _attributes(self, number: int, graph: Any) -> Tensor | None:
+        """The attributes of a graph's edges, float32 `[E, A]`, where the network reads some."""
+        given = getattr(graph, "edge_attr", None)
+        if given is None or not self.edge_channels:
+            return None
+        array = numbers_of(given, "edge_attr of graph", number)
+        attributes, count = np.array(array, np.float32), graph.edge_index.shape[1]
+        if attributes.ndim not in (1, 2) or len(attributes) != count:
+            raise DataError(
+                f"edge_attr of graph {number} has shape {list(attributes.shape)} for {count} "
+                "edges: a row each"
+            )
+        if not np.isfinite(attributes).all():
+            raise DataError(f"graph {number} has NaN or infinite edge_attr: correct them")
+        return torch.from_numpy(attributes.reshape(count, -1))
 
     def batches(
         self, items: Sequence[GraphBatch], batch_size: int, device: torch.device
@@ -303,17 +329,20 @@ def _unlabelled_graph(path: Path) -> Any:
     from torch_geometric.data import Data
 
     edges = read_array(path, "edge").astype(np.int64).T
-    weights = read_array(path, "edge_weight") if "edge_weight" in headers else None
+    names = [name for name in ("edge_weight", "edge_attr") if name in headers]
+    of_edges = {name: read_array(path, name) for name in names}
     if not ("directed" in headers and read_array(path, "directed").any()):
-        weights = None if weights is None else np.append(weights, weights[edges[0] != edges[1]])
+        again = edges[0] != edges[1]
+        of_edges = {name: np.concatenate([v, v[again]]) for name, v in of_edges.items()}
         edges = both_ways(edges)
     x = read_array(path, "x")
-    return Data(x=x, edge_index=edges, num_nodes=len(x), edge_weight=weights)
+    return Data(x=x, edge_index=edges, num_nodes=len(x), **of_edges)
 
 
 def graph_batch_of(graph: GraphArrays) -> GraphBatch:
     """A graph of a data set, on the CPU, with its edges sorted."""
     asked = None if graph.nodes is None else torch.from_numpy(graph.nodes)
     edges = torch.from_numpy(np.ascontiguousarray(graph.edges))
-    weights = None if graph.weights is None else torch.from_numpy(graph.weights)
-    return GraphBatch.of_graph(torch.from_numpy(graph.x), edges, asked, weights)
+    of_edges = (graph.weights, graph.attributes)
+    more = (None if each is None else torch.from_numpy(each) for each in of_edges)
+    return GraphBatch.of_graph(torch.from_numpy(graph.x), edges, asked, *more)

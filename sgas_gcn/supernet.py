@@ -50,13 +50,18 @@ class Supernet(nn.Module):
     undecided: Tensor
 
     def __init__(
-        self, space: SearchSpace, operations: Operations, config: ModelConfig, in_channels: int
+        self,
+        space: SearchSpace,
+        operations: Operations,
+        config: ModelConfig,
+        in_channels: int,
+        edge_channels: int = 0,
     ) -> None:
         super().__init__()
         self._space, self._topology = space, space.topology(config.num_steps)
         self.stem = build_stem(config, in_channels)
         layout = searched_layout(space, self._topology)
-        self.cells = build_cells(operations, config, layout, self.stem, in_channels)
+        self.cells = build_cells(operations, config, layout, self.stem, in_channels, edge_channels)
 
     def open_all_edges(self) -> None:
         """Draws the alphas, with nothing decided: the last step of building a supernet."""
@@ -159,8 +164,9 @@ class GraphSupernet(Supernet):
         space: SearchSpace = GRAPH_SPACE,
         operations: Operations = GRAPH_OPERATIONS,
         per_graph: bool = False,
+        edge_channels: int = 0,
     ) -> None:
-        super().__init__(space, operations, config, in_channels)
+        super().__init__(space, operations, config, in_channels, edge_channels)
         self.config = config
         self.standardize = Standardize(in_channels) if config.standardize else None
         self.row_normalize = RowNormalize() if config.row_normalize else None

@@ -176,12 +176,17 @@ class Sources:
         shown = next(base for base in cls.__mro__ if base in self._members)
         for base in reversed(cls.__mro__):
             if base in self._members:
-                if (init := _base_with_init(base)) is not None:
-                    self._members.setdefault(init, set()).add("__init__")
-                    self._need_names(init.__module__, self._member(init, "__init__"))
-                    self._order.setdefault((init.__module__, init.__name__), "")
+                self._need_inits(base)
                 self._order.setdefault((base.__module__, base.__name__), "")
         return shown.__name__
+
+    def _need_inits(self, cls: type) -> None:
+        """Adds every `__init__` that this class's calls."""
+        if (base := _base_with_init(cls)) is not None:
+            self._need_inits(base)
+            self._members.setdefault(base, set()).add("__init__")
+            self._need_names(base.__module__, self._member(base, "__init__"))
+            self._order.setdefault((base.__module__, base.__name__), "")
 
     def methods(self, cls: type, name: str) -> Iterator[str]:
         """The text of a method and of those that it uses; adds what they name, but not these."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,10 +82,7 @@ def read_array(path: Path, name: str) -> np.ndarray:
             if problem:
                 raise ValueError(f"{name} {problem}")
             with archive.open(f"{name}.npy") as member:
-                array = np.lib.format.read_array(member, allow_pickle=False)
-            if array.dtype.kind == "U":
-                array.tolist()  # fails where its numbers are no characters
-            return array
+                return _of_characters(np.lib.format.read_array(member, allow_pickle=False))
     except DataError:
         raise
     except Exception as error:  # whatever a damaged file leads zipfile and NumPy to
@@ -99,10 +97,19 @@ def read_lone_array(path: Path) -> np.ndarray:
             if problem := header.problem():
                 raise ValueError(f"it {problem}")
             file.seek(0)
-            return np.lib.format.read_array(file, allow_pickle=False)
+            return _of_characters(np.lib.format.read_array(file, allow_pickle=False))
     except Exception as error:  # whatever a damaged file leads zipfile and NumPy to
         reason = " ".join(str(error).split())[:160]
         raise DataError(f"{path} cannot be read as an array ({reason})") from None
+
+
+def _of_characters(array: np.ndarray) -> np.ndarray:
+    """The array; ValueError where it is of text, and numbers in it are no characters."""
+    if array.dtype.kind == "U" and array.nbytes:
+        numbers = np.ascontiguousarray(array).reshape(-1).view(f"{array.dtype.str[0]}u4")
+        if numbers.max() > sys.maxunicode:
+            raise ValueError(f"{numbers.max()} is no character")
+    return array
 
 
 def as_names(array: np.ndarray) -> list[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sgas.data import hash_of
+from sgas.errors import DataError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,9 +20,9 @@ class GraphArrays:
     """One graph: features `x` float32 `[N, D]`, `edges` int64 `[2, E]`, sources above targets.
 
     An undirected edge is there in both directions. `weights` of edges are float32 `[E]`, none below
-    0 (None: all 1). `targets` are those of the nodes `nodes` int64
-    `[R]` (None: of all), or of the graph, with R 1: bool `[R, L]` for several labels at once,
-    float32 `[R, L]` for numbers, int64 `[R]` for one class.
+    0 (None: all 1), `attributes` float32 `[E, A]` (None: there are none). `targets` are those of
+    the nodes `nodes` int64 `[R]` (None: of all), or of the graph, with R 1: bool `[R, L]` for
+    several labels at once, float32 `[R, L]` for numbers, int64 `[R]` for one class.
     """
 
     x: np.ndarray
@@ -29,6 +30,7 @@ class GraphArrays:
     targets: np.ndarray
     nodes: np.ndarray | None = None
     weights: np.ndarray | None = None
+    attributes: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -50,12 +52,22 @@ class GraphSplit:
         """A hash of the graphs: the same for the same data, wherever they lie."""
         arrays = [part for graph in self.graphs for part in (graph.x, graph.edges, graph.targets)]
         arrays += [graph.weights for graph in self.graphs if graph.weights is not None]
+        arrays += [graph.attributes for graph in self.graphs if graph.attributes is not None]
         return hash_of(*arrays, *(graph.nodes for graph in self.graphs), self.label_names)
 
     @property
     def weighted(self) -> bool:
         """Whether edges have weights."""
         return any(graph.weights is not None for graph in self.graphs)
+
+    @property
+    def edge_channels(self) -> int:
+        """Attributes of an edge (A); DataError where graphs differ in them."""
+        widths = {0 if g.attributes is None else g.attributes.shape[1] for g in self.graphs}
+        if len(widths) > 1:
+            counts = ", ".join(map(str, sorted(widths)))
+            raise DataError(f"graphs differ in their attributes of edges: {counts} an edge")
+        return int(max(widths, default=0))
 
     @property
     def num_features(self) -> int:

@@ -43,6 +43,8 @@ SPLITS = ("train", "val", "test")
 # Two graphs (with and without self-loops) keep four numbers for each direction of an edge.
 EDGE_BYTES = 2 * 2 * 4 * 8
 WEIGHTS = "edge_weight counts in semi_gcn, sage, rel_sage, propagation, gcn, cheb, arma and graph"
+ATTRIBUTES = "edge_attr counts in gat and gin of space graph"
+MOST_EMPTY = 10_000  # features of a file for each entry that it stores of them
 MOST_DEGREES = 64  # one-hot features of nodes without any; higher degrees are as this one
 DEGREES = f"no features: the degree of a node, one-hot up to {MOST_DEGREES}, is taken"
 
@@ -55,10 +57,10 @@ ROWS = ("feat_indptr", "feat_indices", "feat_dim")
 class GraphFile:
     """What a sound file holds, graph after graph; `splits` numbers graphs, or nodes of the one.
 
-    `weights` are those of edges, float32 `[E]`, none below 0 (None: all 1). `targets`, of nodes or
-    with `per_graph` of graphs, are bool `[N, L]` for several labels at once,
-    float32 `[N, L]` for numbers, int64 `[N]` for one class. `splits` is empty where the file has
-    none. `remarks` say what is not used or was changed.
+    `weights` are those of edges, float32 `[E]`, none below 0 (None: all 1), `attributes` float32
+    `[E, A]` (None: there are none). `targets`, of nodes or with `per_graph` of graphs, are bool
+    `[N, L]` for several labels at once, float32 `[N, L]` for numbers, int64 `[N]` for one class.
+    `splits` is empty where the file has none. `remarks` say what is not used or was changed.
     """
 
     path: Path
@@ -74,6 +76,7 @@ class GraphFile:
     splits: dict[str, np.ndarray]
     remarks: tuple[str, ...]
     weights: np.ndarray | None = None
+    attributes: np.ndarray | None = None
 
     @property
     def one_class(self) -> bool:
@@ -112,6 +115,8 @@ def read_graph_file(path: Path, options: GraphDataConfig) -> tuple[GraphFile | N
     except DataError as error:
         told = str(error)
         return None, [told if told.startswith(str(path)) else f"{path}: {told}"]
+    except MemoryError as error:
+        return None, [f"{path}: it does not fit into memory ({error}): give less"]
     return None, [f"{path}: {problem}" for problem in problems]
 
 
@@ -144,7 +149,8 @@ def _used(headers: Headers) -> dict[str, str]:
         used |= {name: name for name in (*ROWS, "feat_data")}
     else:
         used |= {name: name for name in ("node_attr", "node_label", "num_node_labels")}
-    used |= {name: name for name in ("edge_weight", "label_names", "directed", "remarks")}
+    more = ("edge_weight", "edge_attr", "label_names", "directed", "remarks")
+    used |= {name: name for name in more}
     return {
         what: name for what, name in used.items() if name in headers or what in ("edge", "label")
     }
@@ -170,7 +176,7 @@ def _header_problems(headers: Headers, options: GraphDataConfig) -> Iterator[str
     for name in ("node_ptr", "edge_ptr", *ROWS, "node_label", used["edge"]):
         if name in headers and headers[name].dtype.kind not in "iu":
             yield f"{name} is {headers[name].dtype}; write integers"
-    for name in ("x", "feat_data", "node_attr", "edge_weight"):
+    for name in ("x", "feat_data", "node_attr", "edge_weight", "edge_attr"):
         if name in headers and headers[name].dtype.kind not in "fiub":
             yield f"{name} is {headers[name].dtype}; write numbers"
     shape = headers[used["edge"]].shape
@@ -183,6 +189,10 @@ def _header_problems(headers: Headers, options: GraphDataConfig) -> Iterator[str
     weights, count = headers.get("edge_weight"), shape[used["edge"] != "edge"] if shape else 0
     if weights and weights.shape not in ((count,), (count, 1)):
         yield f"edge_weight has shape {list(weights.shape)} for {count} edges: one each"
+    attributes = headers.get("edge_attr")
+    if attributes and (attributes.shape[:1] != (count,) or 0 in attributes.shape[1:]
+                       or len(attributes.shape) > 2):  # fmt: skip
+        yield f"edge_attr has shape {list(attributes.shape)} for {count} edges: a row each"
     for name in ("node_ptr", "edge_ptr", "split", "label_names", *ROWS[:2], "node_label"):
         if name in headers and len(headers[name].shape) != 1:
             yield f"{name} has shape {list(headers[name].shape)}; wanted is a plain list"
@@ -234,7 +244,9 @@ def _size_problems(headers: Headers, used: dict[str, str]) -> Iterator[str]:
     """Why the graphs do not fit into memory."""
     features = headers["x"].shape if "x" in headers else ()
     num_edges = math.prod(headers[used["edge"]].shape) // 2
-    kept = 4 * math.prod(features or (0,)) + num_edges * EDGE_BYTES
+    of_edges = headers["edge_attr"].shape if "edge_attr" in used else (0,)
+    # Attributes stand with both directions of an edge, in both graphs, as float32.
+    kept = 4 * math.prod(features or (0,)) + num_edges * EDGE_BYTES + 16 * math.prod(of_edges)
     wanted = kept + sum(headers[name].nbytes for name in used.values())
     free = available_memory()
     if wanted > free:
@@ -275,6 +287,13 @@ def _read(path: Path, headers: Headers, read: Read, options: GraphDataConfig) ->
             unused.append("edge_weight, of which some are below 0")
         else:
             told = [*told, WEIGHTS]
+    attributes = None
+    if "edge_attr" in used and options.edge_attributes:
+        with np.errstate(over="ignore"):
+            attributes = read("edge_attr").astype(np.float32).reshape(len(edge), -1)
+        told = [*told, ATTRIBUTES]
+    elif "edge_attr" in used:
+        unused.append("edge_attr")
     remarks = [f"not used: {', '.join(unused)}"] if unused else []
     if "remarks" in headers:
         remarks += as_names(read("remarks"))
@@ -291,6 +310,7 @@ def _read(path: Path, headers: Headers, read: Read, options: GraphDataConfig) ->
         splits=splits,
         remarks=(*remarks, *told, *of_splits),
         weights=weights,
+        attributes=attributes,
         **pointers,
     )
 
@@ -398,7 +418,7 @@ def _one_hot(numbers: np.ndarray, width: int, name: str) -> np.ndarray:
         raise DataError(
             f"{name} is from {numbers.min()} to {numbers.max()}; 0 to {width - 1} can be"
         )
-    if len(numbers) * width * 4 > available_memory():
+    if width > MOST_EMPTY * max(len(numbers), 1) or len(numbers) * width * 4 > available_memory():
         raise DataError(f"{name} has {width} values, too many for a feature each: give x instead")
     x = np.zeros((len(numbers), width), np.float32)
     x[np.arange(len(numbers)), numbers] = 1
@@ -416,6 +436,10 @@ def _sparse_features(path: Path, read: Read, has_values: bool, num_nodes: int) -
         )
     if width < 1 or (len(columns) and not 0 <= columns.min() <= columns.max() < width):
         raise DataError(f"{path}: feat_indices names a feature outside 0 to {width - 1}")
+    if width > MOST_EMPTY * max(len(columns), 1):
+        raise DataError(
+            f"{path}: feat_dim is {width} with {len(columns)} entries: give the columns in use"
+        )
     wanted, free = num_nodes * width * 4, available_memory()
     if wanted > free:
         raise DataError(
@@ -453,6 +477,8 @@ def _value_problems(file: GraphFile) -> Iterator[str]:
         yield f"{count} nodes have NaN or infinite features, first node {node}: correct or remove"
     if file.weights is not None and (bad := _first_row(~np.isfinite(file.weights)[:, None])):
         yield f"{bad[1]} weights of edges are NaN or infinite, first edge {bad[0]}: correct them"
+    if file.attributes is not None and (bad := _first_row(~np.isfinite(file.attributes))):
+        yield f"{bad[1]} edges have NaN or infinite attributes, first edge {bad[0]}: correct them"
     yield from _edge_problems(file)
     yield from _label_problems(file)
     yield from _split_problems(file)
@@ -496,17 +522,20 @@ def _with_plain_edges(file: GraphFile, directed: bool | None) -> GraphFile:
     _, first, place = np.unique(keys, return_index=True, return_inverse=True)
     if len(first) == len(ends):
         return replace(file, directed=False)
-    kept, weights = np.sort(first), file.weights
-    if weights is not None:
-        differ = np.flatnonzero(weights != weights[first][place.reshape(-1)])
+    kept, same = np.sort(first), first[place.reshape(-1)]
+    of_edges = {"weight": file.weights, "attributes": file.attributes}
+    for what, values in of_edges.items():
+        if values is None:
+            continue
+        differ = np.flatnonzero((values != values[same]).reshape(len(ends), -1).any(axis=1))
         if len(differ):
-            again, number = differ[0], first[place.reshape(-1)[differ[0]]]
+            again, number = differ[0], same[differ[0]]
             raise DataError(
-                f"edge {number} {file.edge[number].tolist()} has weight {weights[number]:g}, edge "
-                f"{again} {file.edge[again].tolist()} is the same with {weights[again]:g}: give "
-                f"both the same, or {option('directed', True)}"
+                f"edge {number} {file.edge[number].tolist()} has {what} {_told(values[number])}, "
+                f"edge {again} {file.edge[again].tolist()} is the same with "
+                f"{_told(values[again])}: give both the same, or {option('directed', True)}"
             )
-        weights = weights[kept]
+        of_edges[what] = values[kept]
     twice = len(ends) - len(kept)
     told = [f"{twice} of {len(ends)} edges repeat another or lead back: each counts once"]
     pointer = np.concatenate([[0], np.cumsum(np.bincount(graph[kept], minlength=file.num_graphs))])
@@ -517,8 +546,13 @@ def _with_plain_edges(file: GraphFile, directed: bool | None) -> GraphFile:
         edge=file.edge[kept],
         edge_ptr=pointer,
         remarks=remarks,
-        weights=weights,
+        weights=of_edges["weight"],
+        attributes=of_edges["attributes"],
     )
+
+
+def _told(values: np.ndarray) -> str:
+    return ", ".join(f"{value:g}" for value in np.atleast_1d(values))
 
 
 def _label_problems(file: GraphFile) -> Iterator[str]:

@@ -104,18 +104,20 @@ def with_splits(file: GraphFile, test_fraction: float = 0.0) -> GraphFile:
 def _graph(file: GraphFile, number: int) -> GraphArrays:
     """One graph of a file; nodes without a known class are not asked."""
     nodes = slice(*file.node_ptr[number : number + 2])
-    edges = file.edge[slice(*file.edge_ptr[number : number + 2])].astype(np.int64).T
-    weights = (
-        None if file.weights is None else file.weights[slice(*file.edge_ptr[number : number + 2])]
-    )
-    if not file.directed:
-        weights = None if weights is None else np.append(weights, weights[edges[0] != edges[1]])
-        edges = both_ways(edges)
+    own = slice(*file.edge_ptr[number : number + 2])
+    edges = file.edge[own].astype(np.int64).T
+    again = (edges[0] != edges[1]) & (not file.directed)  # what leads back, too
+
+    def both(of_edges: np.ndarray | None) -> np.ndarray | None:
+        return None if of_edges is None else np.concatenate([of_edges[own], of_edges[own][again]])
+
+    more = both(file.weights), both(file.attributes)
+    edges = edges if file.directed else both_ways(edges)
     targets = file.targets[[number]] if file.per_graph else file.targets[nodes]
     if file.per_graph or not file.one_class or (targets >= 0).all():
-        return GraphArrays(file.x[nodes], edges, targets, weights=weights)
+        return GraphArrays(file.x[nodes], edges, targets, None, *more)
     known = np.flatnonzero(targets >= 0)
-    return GraphArrays(file.x[nodes], edges, targets[known], known, weights)
+    return GraphArrays(file.x[nodes], edges, targets[known], known, *more)
 
 
 def both_ways(edges: np.ndarray) -> np.ndarray:

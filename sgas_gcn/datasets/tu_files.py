@@ -3,7 +3,7 @@
 Format: Morris et al., "TUDataset", GRL+ workshop, ICML 2020. NAME_A has an edge a line, numbers of
 nodes from 1; NAME_graph_indicator the graph of each node; NAME_graph_labels or
 NAME_graph_attributes what is to be predicted, NAME_node_labels and NAME_node_attributes what is
-known of nodes.
+known of nodes, NAME_edge_labels and NAME_edge_attributes what is known of edges.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from sgas.errors import DataError
 
-NOT_READ = ("edge_labels", "edge_attributes")
+MOST_SORTS = 64  # kinds of edges, which are one-hot
 
 
 def read_tu_files(edges: Path) -> dict[str, np.ndarray]:
@@ -67,12 +67,30 @@ def read_tu_files(edges: Path) -> dict[str, np.ndarray]:
         "y": target,
         **names,
     }
-    attributes, kinds = table("node_attributes", np.float64), table("node_labels", np.int64)
-    if attributes is not None:
-        arrays["node_attr"] = attributes[order]
+    features, kinds = table("node_attributes", np.float64), table("node_labels", np.int64)
+    if features is not None:
+        arrays["node_attr"] = features[order]
     if kinds is not None:
         arrays["node_label"] = np.unique(kinds[:, 0], return_inverse=True)[1][order]
-    unread = [what for what in NOT_READ if edges.with_name(f"{stem}_{what}.txt").exists()]
-    if unread:
-        arrays["remarks"] = np.array([f"not used: {', '.join(unread)}"])
+    of_edges = []
+    sorts, attributes = table("edge_labels", np.int64), table("edge_attributes", np.float64)
+    for what, rows in (("edge_labels", sorts), ("edge_attributes", attributes)):
+        if rows is not None and len(rows) != len(edge):
+            raise DataError(
+                f"{edges.parent} has {len(edge)} edges in {edges.name} and {len(rows)} lines in "
+                f"{stem}_{what}.txt: write one each"
+            )
+    if sorts is not None:
+        names_of_sorts, sort = np.unique(sorts[:, 0], return_inverse=True)
+        if len(names_of_sorts) > MOST_SORTS:
+            raise DataError(
+                f"{stem}_edge_labels.txt has {len(names_of_sorts)} kinds of edges; at most "
+                f"{MOST_SORTS} can be, an attribute each: write {stem}_edge_attributes.txt"
+            )
+        if len(names_of_sorts) > 1:
+            of_edges.append(np.eye(len(names_of_sorts))[sort.reshape(-1)])
+    if attributes is not None:
+        of_edges.append(attributes)
+    if of_edges:
+        arrays["edge_attr"] = np.concatenate(of_edges, axis=1)[by_graph]
     return arrays

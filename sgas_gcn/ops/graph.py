@@ -8,6 +8,7 @@ and has a batch norm. A new operation is a file in this folder and a line here.
 
 from __future__ import annotations
 
+from sgas_gcn.ops.attributes import AttributeGAT, AttributeGIN
 from sgas_gcn.ops.conv_1x1 import Conv1x1
 from sgas_gcn.ops.edge_conv import EdgeConv
 from sgas_gcn.ops.gat import GraphGAT
@@ -30,4 +31,9 @@ GRAPH_OPERATIONS: dict[str, type[Operation]] = {
     "gin": GraphGIN,
     "sage": GraphSAGE,
     "rel_sage": GraphRelSAGE,
+}
+# What stands for these where edges have attributes.
+WITH_ATTRIBUTES: dict[type[Operation], type[Operation]] = {
+    GraphGAT: AttributeGAT,
+    GraphGIN: AttributeGIN,
 }

@@ -23,10 +23,12 @@ class Operation(nn.Module):
     """A candidate operation on one edge of a cell, made for `channels` features of each node.
 
     `forward` defines it, in plain torch and with autograd; a table's own operations need no more.
-    `skips` says that it hands its input on, which drop path leaves alone.
+    `skips` says that it hands its input on, which drop path leaves alone. `reads_attributes` says
+    that it is made for `(channels, edge_channels)`: edges have that many attributes.
     """
 
     skips: ClassVar[bool] = False
+    reads_attributes: ClassVar[bool] = False
 
     def __init__(self, channels: int) -> None:
         super().__init__()

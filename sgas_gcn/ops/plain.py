@@ -17,12 +17,16 @@ from sgas_gcn.kernels.protocol import Graph
 
 @dataclass(frozen=True, eq=False)
 class PlainGraph:
-    """Edges from `sources` to `targets`, int64 `[E]` each, with `weights` `[E]` (None: all 1)."""
+    """Edges from `sources` to `targets`, int64 `[E]` each, with `weights` `[E]` (None: all 1).
+
+    `attributes` of edges are `[E, A]` (None: there are none).
+    """
 
     sources: Tensor
     targets: Tensor
     num_nodes: int
     weights: Tensor | None = None
+    attributes: Tensor | None = None
 
     @property
     def ends(self) -> tuple[Tensor, Tensor]:
@@ -82,13 +86,14 @@ def given_edges(
     edge_index: Tensor,
     num_nodes: int,
     weights: Tensor | None = None,
+    attributes: Tensor | None = None,
 ) -> PlainNeighbors:
     """The edges of a graph, int64 `[2, E]` with sources above targets; self-loops are renewed."""
-    renewed, own = with_loops(edge_index, num_nodes, weights)
+    renewed, *own = with_loops(edge_index, num_nodes, weights, attributes)
     sources, targets = edge_index.unbind()
-    edges = PlainGraph(sources, targets, num_nodes, weights)
+    edges = PlainGraph(sources, targets, num_nodes, weights, attributes)
     sources, targets = renewed.unbind()
-    return PlainNeighbors(edges, PlainGraph(sources, targets, num_nodes, own))
+    return PlainNeighbors(edges, PlainGraph(sources, targets, num_nodes, *own))
 
 
 def sums(messages: Tensor, graph: Graph) -> Tensor:
@@ -130,6 +135,13 @@ def largest(messages: Tensor, graph: Graph) -> Tensor:
     return torch.cat([messages, messages.new_zeros(1, channels)]).gather(0, first)
 
 
+def attributes_of(graph: Graph, x: Tensor) -> Tensor:
+    """The attributes of edges `[E, A]` in the type of `x`; ValueError where they have none."""
+    if graph.attributes is None:
+        raise ValueError("the network reads attributes of edges: give edge_attr")
+    return graph.attributes.to(x.dtype)
+
+
 def softmax(scores: Tensor, graph: Graph) -> Tensor:
     """The softmax of `scores` `[E]` over the edges into each node: `[E]`."""
     _, targets = graph.ends
@@ -140,10 +152,15 @@ def softmax(scores: Tensor, graph: Graph) -> Tensor:
     return weights / totals.index_select(0, targets)
 
 
-def attention(h: Tensor, vector: Tensor, graph: Graph) -> Tensor:
-    """Σ_j a_ij h_j `[N, C]`, a the softmax over j of leaky ReLU(vector · [h_i, h_j])."""
+def attention(h: Tensor, vector: Tensor, graph: Graph, of_edges: Tensor | None = None) -> Tensor:
+    """Σ_j a_ij h_j `[N, C]`, a the softmax over j of leaky ReLU(vector · [h_i, h_j]).
+
+    `of_edges` `[E]` are added to the scores before the leaky ReLU.
+    """
     sources, targets = graph.ends
     scores = torch.cat([h[targets], h[sources]], dim=1) @ vector
+    if of_edges is not None:
+        scores = scores + of_edges
     weights = softmax(nn.functional.leaky_relu(scores, LEAKY_SLOPE), graph)
     return sums(weights.unsqueeze(1) * h[sources], graph)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from sampling import some
@@ -21,7 +22,7 @@ from small_models import SPACES as SMALL
 from small_models import SmallSpace
 
 import sgas_gcn
-from sgas.cells.genotype import Genotype
+from sgas.cells.genotype import CellGene, EdgeGene, Genotype
 from sgas.cli import main
 from sgas.errors import InputError
 from sgas.exporting.export import FORMATS
@@ -246,6 +247,30 @@ def test_a_network_that_labels_graphs_is_a_file_and_no_program(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("format", some(FORMATS, "python"))
+@pytest.mark.parametrize("per_graph", [0, 1], ids=["nodes", "graphs"])
+def test_a_network_that_reads_attributes_of_edges_is_exported(
+    tmp_path: Path, per_graph: int, format: str
+) -> None:
+    small = SPACES["graph"]
+    sizes = {**small.dimensions, "edge_channels": 3} | ({"per_graph": 1} if per_graph else {})
+    models = GRAPHS.spaces["graph"].models(GraphModelConfig(channels=4, num_cells=2), sizes)
+    gene = EdgeGene("gat", 0), EdgeGene("gin", 1), EdgeGene("gin", 1), EdgeGene("gat", 2)
+    genotype = msgspec.structs.replace(small.genotype(0), cells={"normal": CellGene(gene, (2, 3))})
+    network = models.build_network(genotype, False).eval()
+    about = About("net", "made up", genotype, True, tuple("abcde"))
+    given = GRAPHS, "graph", network, None, models.example_input(), about, tmp_path / "net"
+    if per_graph and format != "python":
+        with pytest.raises(InputError, match="is no program"):
+            export_network(*given, format)
+        return
+    exported = export_network(*given, format)
+    assert exported.to_plain <= FORMATS[format][2] * exported.largest
+    assert exported.to_kernels < 1e-4
+    with pytest.raises(ValueError, match="give edge_attr"):
+        network(torch.randn(4, 6), torch.zeros(2, 3, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("format", some(FORMATS, "python"))
 def test_a_network_that_labels_points_is_exported(tmp_path: Path, format: str) -> None:
     small = SPACES["point"]
     config = GRAPHS.spaces["point"].model_config(**small.sizes)
@@ -369,7 +394,9 @@ def test_an_operation_of_ones_own_is_exported_or_named(
         assert status == 0, err
         assert "largest difference 0.0 to plain torch" in out
         return
-    assert status == 2 and re.search(told, err) and err.count("\n") == 1
+    *notes, error = err.splitlines()
+    assert status == 2 and re.search(told, error)
+    assert all(note.startswith("note  ") for note in notes)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cell.json", "mine.py"]
 
 

@@ -441,14 +441,14 @@ def test_a_result_is_read_from_a_search_alone() -> None:
 def test_data_of_any_type_is_kept_with_what_is_not_used(here: Path) -> None:
     graphs = [graph(5), graph(6), graph(7)]
     for number, one in enumerate(graphs):
-        one.y, one.edge_attr = torch.tensor([number % 2]), torch.ones(one.num_edges)
+        one.y, one.year = torch.tensor([number % 2]), torch.ones(one.num_edges)
         one.x = one.x.to_sparse() if number == 1 else one.x.bfloat16()
     for data in (graphs, Batch.from_data_list([Data(**one.to_dict()) for one in graphs[::2]] * 2)):
         folder = GRAPHS.keep_own(data, None, "data", "auto")
         split = load_graphs(str(folder), "train", "data", 0)
         assert split.per_graph and split.graphs[0].targets.tolist() == [0]
         assert split.graphs[0].x.tolist() == graph(5).x.tolist()
-        assert "not used: edge_attr" in split.remarks
+        assert "not used: year" in split.remarks
     chain = torch.sparse_coo_tensor([[1, 2], [0, 1]], torch.ones(2), (3, 3))
     folder = GRAPHS.keep_own(
         Data(x=torch.ones(3, 2), adj_t=chain, y=torch.arange(3)), None, "data", "auto"

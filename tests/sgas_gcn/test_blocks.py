@@ -11,6 +11,7 @@ import torch
 import sgas_gcn
 from sgas.errors import ConfigError
 from sgas_gcn.blocks import Blocks, partition
+from sgas_gcn.datasets.graph_arrays import GraphArrays
 
 
 def communities(nodes: int = 600, number: int = 6) -> tuple[np.ndarray, np.ndarray]:
@@ -34,7 +35,8 @@ def test_a_partition_keeps_what_is_joined_together_within_its_bound() -> None:
 def test_blocks_have_each_node_once_and_its_edges_there() -> None:
     _, edges = communities(90, 3)
     x = np.arange(90, dtype=np.float32)[:, None]
-    blocks = Blocks.of(x, edges, 40, edges.sum(0).astype(np.float32))
+    of_edges = edges.sum(0).astype(np.float32), edges.T.astype(np.float32)
+    blocks = Blocks.of(GraphArrays(x, edges, x, None, *of_edges), 40)
     together = torch.cat([batch.x for batch in blocks.batches])[:, 0]
     assert sorted(together.tolist()) == list(range(90))
     joined = []
@@ -43,6 +45,7 @@ def test_blocks_have_each_node_once_and_its_edges_there() -> None:
         ends = torch.stack([batch.x[graph.sources, 0], batch.x[graph.targets, 0]], 1)
         joined += [tuple(map(int, pair)) for pair in ends.tolist()]
         assert graph.weights is not None and torch.equal(ends.sum(1), graph.weights)
+        assert graph.attributes is not None and torch.equal(ends, graph.attributes)
     within = blocks.block_of[edges[0]] == blocks.block_of[edges[1]]
     assert sorted(joined) == sorted(map(tuple, edges[:, within].T.tolist()))
     assert blocks.left_out == pytest.approx(1 - within.mean())

@@ -316,14 +316,14 @@ def test_masks_in_any_form_are_splits(tmp_path: Path, form: str) -> None:
     own = masks(2 if form == "columns" else 1)
     if form == "0 and 1":
         own = {name.removesuffix("_mask"): mask.astype(np.uint8) for name, mask in own.items()}
-    arrays = one(train=None, val=None, test=None, label=np.arange(20) % 2, edge_attr=np.ones(18))
+    arrays = one(train=None, val=None, test=None, label=np.arange(20) % 2, year=np.ones(20))
     path = saved(tmp_path, arrays | own)
     for number in range(2 if form == "columns" else 1):
         split = read(path, "val", split=number)
         (graph,) = split.graphs
         assert graph.nodes is not None
         assert graph.nodes.tolist() == [n for n in range(20) if (n + number) % 3 == 1]
-        assert split.remarks[0] == "not used: edge_attr"
+        assert split.remarks[0] == "not used: year"
         assert form != "columns" or f"split {number} of 2" in split.remarks
     with pytest.raises(DataError, match=r"2 splits, numbered from 0|no several splits"):
         read(path, "val", split=5)
@@ -355,7 +355,8 @@ def test_tudatasets_text_files_are_read(tmp_path: Path) -> None:
         "graph_indicator": "1\n1\n2\n2\n2",
         "graph_labels": "-1\n1",
         "node_labels": "7\n9\n7\n7\n9",
-        "edge_labels": "0\n0\n0\n0\n0",
+        "edge_labels": "5\n5\n2\n2\n5",
+        "edge_attributes": "0.5\n0.5\n1\n1\n2",
     }
     for name, text in files.items():
         (tmp_path / f"MINE_{name}.txt").write_text(text)
@@ -364,7 +365,16 @@ def test_tudatasets_text_files_are_read(tmp_path: Path) -> None:
     assert file.per_graph and file.label_names == ("-1", "1") and file.targets.tolist() == [0, 1]
     assert file.x.tolist() == [[1, 0], [0, 1], [1, 0], [1, 0], [0, 1]]
     assert file.edge.tolist() == [[0, 1], [1, 2], [0, 2]] and file.edge_ptr.tolist() == [0, 1, 3]
-    assert file.remarks[0] == "not used: edge_labels" and kind_of(str(tmp_path)) == "graph"
+    assert file.attributes is not None and kind_of(str(tmp_path)) == "graph"
+    assert file.attributes.tolist() == [[0, 1, 0.5], [1, 0, 1], [0, 1, 2]]
+    assert graph_file.ATTRIBUTES in file.remarks
+    (tmp_path / "MINE_edge_attributes.txt").write_text("0.5\n0.5")
+    with pytest.raises(DataError, match=r"5 edges in MINE_A.txt and 2 lines in MINE_edge_attrib"):
+        load(tmp_path)
+    (tmp_path / "MINE_edge_attributes.txt").write_text("0.5\n0.6\n1\n1\n2")
+    with pytest.raises(DataError, match=r"has attributes 0, 1, 0.5, .* 0, 1, 0.6: give both"):
+        load(tmp_path)
+    (tmp_path / "MINE_edge_attributes.txt").unlink()
     (tmp_path / "MINE_graph_labels.txt").write_text("0")
     with pytest.raises(DataError, match=r"2 graphs in MINE_graph_indicator.txt and 1 labels"):
         load(tmp_path)
@@ -510,7 +520,14 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "mask type": (one(train=np.ones(20)), "train is float64; write node numbers or a mask"),
     "row pointers": (one(feat_indptr=np.zeros(21, int)), "feat_indptr has to rise .* 20 entries"),
     "column": (one(feat_indices=np.full(20, 4)), "a feature outside 0 to 3"),
-    "huge features": (one(feat_dim=np.array(10**14)), "features take .* of memory are free"),
+    "huge features": (one(feat_dim=np.array(10**14)), "feat_dim is 10+ with 20 entries"),
+    "huge labels": (several(x=None, node_label=np.full(12, 10**7)), "too many for a feature each"),
+    "no text": (
+        several(split=np.array([97, 98, 2**30], np.uint32).view("U1")),
+        "1073741824 is no character",
+    ),
+    "attributes": (one(edge_attr=np.ones((17, 2))), r"edge_attr has shape \[17, 2\] for 18 edges"),
+    "attribute": (one(edge_attr=np.full(18, np.nan)), "18 edges have NaN or infinite attributes"),
     "pickles": (several(x=np.full((12, 3), None)), "x holds pickled Python objects"),
 }
 

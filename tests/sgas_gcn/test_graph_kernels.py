@@ -124,10 +124,12 @@ def test_joined_graphs_equal_the_graph_of_all_edges(name: str) -> None:
         first += nodes
     # Of the first part edges have no weights, which is all 1.
     weights = [None, *(torch.rand(edges.shape[1]) for edges, _ in parts[1:])]
-    own = [CsrGraph.from_edges(*part, w) for part, w in zip(parts, weights, strict=True)]
+    attributes = [torch.rand(edges.shape[1], 2) for edges, _ in parts]
+    of_edges = zip(parts, weights, attributes, strict=True)
+    own = [CsrGraph.from_edges(*part, w, a) for part, w, a in of_edges]
     joined, ones = CsrGraph.join(own), torch.ones(parts[0][0].shape[1])
     every = torch.cat([ones if w is None else w for w in weights])
-    whole = CsrGraph.from_edges(torch.cat(shifted, 1), first, every)
+    whole = CsrGraph.from_edges(torch.cat(shifted, 1), first, every, torch.cat(attributes))
     for field in CsrGraph.__dataclass_fields__:
         ours, wanted = (torch.as_tensor(getattr(graph, field)) for graph in (joined, whole))
         assert torch.equal(ours, wanted), field

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from golden_arrays import close, read_arrays
 from node_operations import (
     assert_fused_form_is_the_definition,
@@ -17,11 +18,12 @@ from node_operations import (
     randomised,
 )
 from torch import Tensor
-from torch_geometric.nn import APPNP, GCNConv, GraphConv
+from torch_geometric.nn import APPNP, GATConv, GCNConv, GINEConv, GraphConv
 
 from sgas_gcn.config import OPERATIONS
 from sgas_gcn.csr import GraphNeighbors
 from sgas_gcn.neighbors import Neighbors, knn
+from sgas_gcn.ops.attributes import AttributeGAT, AttributeGIN
 from sgas_gcn.ops.graph import GRAPH_OPERATIONS
 from sgas_gcn.ops.point import POINT_OPERATIONS
 from sgas_gcn.propagation import Propagation
@@ -99,6 +101,29 @@ def test_edges_have_no_order(name: str) -> None:
     shuffled = edge_index[:, torch.randperm(edge_index.shape[1])]
     out, again = (op(x, read(edges)) for edges in (edge_index, shuffled))
     torch.testing.assert_close(again, out, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS[:3])
+def test_attributes_of_edges_are_those_of_pygs_operators(kind: str) -> None:
+    torch.manual_seed(0)
+    edges, x = edges_of(kind), torch.randn(NODES, 6, dtype=torch.float64)
+    attributes = torch.randn(edges.shape[1], 4, dtype=torch.float64)
+    state = GraphNeighbors.from_edges(edges, NODES, None, attributes)
+    gat, theirs = AttributeGAT(6, 4).double(), GATConv(6, 6, edge_dim=4, bias=False).double()
+    with torch.no_grad():
+        theirs.lin.weight.copy_(gat.proj.weight)
+        target, source = gat.att.view(2, 1, 1, 6)
+        theirs.att_dst.copy_(target)
+        theirs.att_src.copy_(source)
+        gat.edge.weight.copy_(theirs.att_edge.view(1, -1) @ theirs.lin_edge.weight)
+        wanted = gat.norm(F.relu(theirs(x, edges, attributes)))
+        torch.testing.assert_close(gat(x, state), wanted, rtol=1e-9, atol=1e-9)
+    gin = AttributeGIN(6, 4).double()
+    layer = GINEConv(gin.lin, edge_dim=None).double()
+    layer.lin = gin.edge
+    with torch.no_grad():
+        wanted = gin.norm(F.relu(layer(x, edges, attributes)))
+        torch.testing.assert_close(gin(x, state), wanted, rtol=1e-9, atol=1e-9)
 
 
 def test_weights_of_edges_are_those_of_pygs_operators() -> None:

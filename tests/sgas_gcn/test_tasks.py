@@ -6,18 +6,21 @@ import csv
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 from processes import Cli
 from sampling import some
+from torch import nn
 from torch_geometric.data import Data
 
 import sgas_cnn
 import sgas_gcn
+from sgas.cells.genotype import CellGene, EdgeGene
 from sgas.commands.sweep import _asked
 from sgas.config import NUMBERS, RunConfig
-from sgas.errors import InputError
+from sgas.errors import DataError, InputError
 from sgas.labels import ClassOfPoints, Numbers, OneClass, kept, labels_of, restored
 from sgas_gcn.config import (
     GraphDataConfig,
@@ -82,6 +85,45 @@ def test_a_cell_is_searched_for_whole_graphs(here: Path, cli: Cli, kind: str) ->
     rows = cli("predict", str(trained.folder), own, "--out", "p.csv", family=sgas_gcn.family.FAMILY)
     assert rows.status == 0 and len(Path("p.csv").read_text().splitlines()) == 13
     assert trained.export("net.py").to_plain == 0
+
+
+def bonds(count: int, seed: int = 0) -> list[Data]:
+    """Rings of nodes of two kinds, whose label says from which of them marked edges come."""
+    made = []
+    for number in range(seed, seed + count):
+        draw = torch.Generator().manual_seed(number)
+        size, label = 8 + number % 5, number % 2
+        ring = torch.stack([torch.arange(size), (torch.arange(size) + 1) % size])
+        kind = torch.randint(2, (size,), generator=draw)
+        edges = torch.cat([ring, ring.flip(0)], dim=1)
+        mark = (kind[edges[0]] == label).float()
+        x, attr = nn.functional.one_hot(kind, 2).float(), torch.stack([mark, 1 - mark], 1)
+        made.append(Data(x=x, edge_index=edges, edge_attr=attr, y=label))
+    return made
+
+
+@pytest.mark.parametrize("op", ["gat", "gin"])
+def test_attributes_of_edges_are_learnt_from(here: Path, op: str) -> None:
+    edges = tuple(EdgeGene(op, source) for source in (0, 1, 0, 2))
+    cell = msgspec.structs.replace(
+        load_published("cri2-ppi-best"), cells={"normal": CellGene(edges, (2, 3))}
+    )
+    options: Any = {**QUICK, "batch_size": 8, "num_cells": 1, "test_fraction": 0.2, "channels": 8}
+    trained = sgas_gcn.train(cell, bonds(80), epochs=30, **options)
+    assert trained.evaluate()["accuracy"] > 0.8
+    asked = bonds(5, 200)
+    answers = trained.predict_proba(asked)
+    assert not np.allclose(answers[0], answers[1], atol=0.1)
+    assert (trained.predict(asked[:1]) == answers[:1].argmax(1)).all()
+    for graph in asked:
+        graph.edge_attr = None
+    with pytest.raises(DataError, match="have 0 attributes; the network takes 2"):
+        trained.predict(asked)
+    without = sgas_gcn.train(cell, bonds(80), epochs=1, edge_attributes=False, **options)
+    assert "edge_channels" not in without.config["dimensions"] and len(without.predict(asked)) == 5
+    own = load_graphs(without.config["run"]["dataset"], "train", "data", 0,
+                      GraphDataConfig(edge_attributes=False))  # fmt: skip
+    assert "not used: edge_attr" in own.remarks
 
 
 def test_other_spaces_and_heads_of_nodes_refuse_graphs() -> None:
