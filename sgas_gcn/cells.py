@@ -28,6 +28,7 @@ from sgas_gcn.fused.layer import linear_norm
 from sgas_gcn.fused.state import FusedEdges, FusedGroup
 from sgas_gcn.ops.operation import BatchNorm, Operation, runs_fused
 from sgas_gcn.ops.plain import PlainNeighbors
+from sgas_gcn.parts import PartedNeighbors
 
 DropPath = Callable[[Tensor], Tensor]
 Operations = Mapping[str, type[Operation]]
@@ -118,6 +119,26 @@ class Outgoing:
             so_far = outputs[slot]
             outputs[slot] = part if so_far is None else so_far + part
         return cast("list[Tensor]", outputs)  # each edge holds an operation
+
+    def in_parts(
+        self,
+        x: Tensor,
+        neighbors: PartedNeighbors,
+        scale: Tensor | None,
+        sums: Mapping[int, Tensor],
+    ) -> dict[int, Tensor]:
+        """What `by_step` gives of the outputs in evaluation mode, part by part, into `sums`."""
+        totals = {step: sums[step] for step in self.steps if step in sums}
+        begun = set(totals)
+        for part in neighbors.on(x.device):
+            bases = {step: totals[step].index_select(0, part.nodes) for step in begun}
+            own = x.index_select(0, part.nodes)
+            outputs = self.outputs(own, part.neighbors, scale, False, self.bases(bases))
+            for step, rows in self.by_step(outputs).items():
+                if step not in totals:
+                    totals[step] = rows.new_zeros(len(x), rows.shape[1])
+                totals[step] = totals[step].index_copy_(0, part.answered, rows[: part.count])
+        return totals
 
     def dropped(self, outputs: Sequence[Tensor], drop_path: DropPath) -> list[Tensor]:
         """The outputs after drop path, those of skips as they are."""
@@ -253,12 +274,16 @@ class Cell(nn.Module):
         """The output `[N, out_channels]` for the outputs of the two cells before.
 
         `weights` `[E, O]` multiply the operations (None: all 1); `drop_path` is applied to what
-        every edge puts out, `[N, m, C]`, but where it holds a skip.
+        every edge puts out, `[N, m, C]`, but where it holds a skip. `neighbors` may be in parts in
+        evaluation mode: of a graph that is large, less is in memory then.
         """
         scales = self._scales(weights)
 
         def extend(source: int, x: Tensor, sums: Mapping[int, Tensor]) -> dict[int, Tensor]:
             outgoing, scale = self.outgoing[source], scales[source]
+            if isinstance(neighbors, PartedNeighbors):
+                assert not self.training, "training steps have a block of the graph"
+                return outgoing.in_parts(x, neighbors, scale, sums)
             if drop_path is None:
                 bases = outgoing.bases(sums)
                 return outgoing.by_step(outgoing.outputs(x, neighbors, scale, self.training, bases))
@@ -415,8 +440,9 @@ def forward_cells(
     stem: Features,
     neighbors_of: Callable[[int, Features], Neighborhood],
     run: Callable[[Cell, Features, Features, Neighborhood], Features],
+    last: bool = False,
 ) -> list[Features]:
-    """The stem's output and those of all cells; the first cell reads the stem twice.
+    """The stem's output and those of all cells, or the last alone; the first reads the stem twice.
 
     `neighbors_of(number, s0)` are the neighbours of a cell, from the first of its inputs before
     any layer.
@@ -425,5 +451,5 @@ def forward_cells(
     s0 = s1 = stem
     for number, cell in enumerate(cells):
         s0, s1 = s1, run(cell, s0, s1, neighbors_of(number, s0))
-        outputs.append(s1)
+        outputs = [s1] if last else [*outputs, s1]
     return outputs

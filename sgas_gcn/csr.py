@@ -28,7 +28,7 @@ class CsrGraph:
     `offsets` and `out_offsets` are `[N + 1]`, the others `[E]`. No node has more than
     `largest_degree` edges that enter it. `weights` of edges are float32 `[E]` in the first order
     (None: all 1), `attributes` float32 `[E, A]` (None: there are none); which operations read them,
-    they say themselves.
+    they say themselves. `whole_totals` are, of a part of a graph, the `totals` of the whole.
     """
 
     offsets: Tensor
@@ -40,6 +40,7 @@ class CsrGraph:
     largest_degree: int
     weights: Tensor | None = None
     attributes: Tensor | None = None
+    whole_totals: Tensor | None = None
 
     @classmethod
     def from_edges(
@@ -128,6 +129,7 @@ class CsrGraph:
             self.largest_degree,
             None if self.weights is None else self.weights.to(device),
             None if self.attributes is None else self.attributes.to(device),
+            None if self.whole_totals is None else self.whole_totals.to(device),
         )
 
     @property
@@ -178,6 +180,8 @@ class CsrGraph:
     @cached_property
     def totals(self) -> Tensor:
         """The weights of the edges that enter each node, added up, `[N, 1]`: without, degrees."""
+        if self.whole_totals is not None:
+            return self.whole_totals
         if self.weights is None:
             return self.degrees
         none = self.weights.new_zeros(self.num_nodes)

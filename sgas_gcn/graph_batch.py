@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,7 +36,7 @@ class GraphBatch:
     """
 
     x: Tensor
-    neighbors: GraphNeighbors
+    neighbors: Any  # GraphNeighbors, or PartedNeighbors of a large graph in evaluation mode
     sizes: tuple[int, ...]
     asked: Tensor | None = None
 

@@ -39,6 +39,7 @@ from sgas_gcn.features import sparse, with_values
 from sgas_gcn.graph_batch import GraphBatch
 from sgas_gcn.network import GraphNetwork
 from sgas_gcn.ops.graph import GRAPH_OPERATIONS, WITH_ATTRIBUTES
+from sgas_gcn.parts import PartedNeighbors, gains_by_parts
 from sgas_gcn.preparation import GraphPreparation, graph_batch_of
 from sgas_gcn.standardize import Standardize
 from sgas_gcn.supernet import GraphSupernet
@@ -239,6 +240,7 @@ class GraphTask(GraphModels):
         advice = "standardise them in the data" if standardize is None else ADVICE
         far = [] if self._standardizes else self._moments.warnings(advice)
         self._blocks = self._in_blocks(data.batch_nodes)
+        self._parted: PartedNeighbors | None = None
         self._sparse = self._is_sparse()
         self.warnings = [*far, *self._in_words(self._blocks)]
 
@@ -304,12 +306,17 @@ class GraphTask(GraphModels):
         by_graph = isinstance(self.labels, ManyLabelsByGraph)
         many, per_graph = self._training.multi_label, self._training.per_graph
         how = DEGREES in self.remarks, kept(self.labels), self._training.weighted
-        edges = self.edge_channels
-        return GraphPreparation(self.in_channels, many, by_graph, per_graph, *how, edges)
+        sizes = self.edge_channels, self._data.batch_nodes if can_part(self.model) else 0
+        return GraphPreparation(self.in_channels, many, by_graph, per_graph, *how, *sizes)
 
     def _source(self, split: GraphSplit, device: torch.device) -> GraphSource:
         """The graphs of a split on the device, their edges sorted."""
-        batches = [graph_batch_of(graph).to(device) for graph in split.graphs]
+        batches = [graph_batch_of(graph) for graph in split.graphs]
+        if self._blocks is not None and can_part(self.model) and gains_by_parts(batches[0], device):
+            if self._parted is None:  # all splits have the same graph
+                self._parted = PartedNeighbors.of(batches[0].neighbors, self._blocks.block_of)
+            batches = [replace(batch, neighbors=self._parted) for batch in batches]
+        batches = [batch.to(device) for batch in batches]
         if self._sparse:
             batches = [batch.with_features(sparse(batch.x)) for batch in batches]
         targets = [torch.from_numpy(graph.targets).to(device) for graph in split.graphs]
@@ -377,6 +384,11 @@ class GraphTask(GraphModels):
                 f"edges of {name} graphs have {split.edge_channels} attributes, of training graphs "
                 f"{self._training.edge_channels}; both have to agree"
             )
+
+
+def can_part(model: Any) -> bool:
+    """Whether networks take a graph part by part: the graph space's, which do not propagate."""
+    return isinstance(model, GraphModelConfig) and not model.propagation
 
 
 def models(model: Any, dimensions: Mapping[str, int], **cells: Any) -> GraphModels:

@@ -231,6 +231,7 @@ class GraphNetwork(nn.Module):
             x if self.stem is None else self.stem(x),
             lambda number, s0: batch.neighbors,
             lambda cell, s0, s1, graph: cell(s0, s1, graph, drop_path=drop_path),
+            last=not (self.training or self.per_graph),
         )
         logits = answer(self.classifier, self.propagation, outputs, batch)
         if self.auxiliary is None or not self.training:

@@ -5,8 +5,9 @@ Dimensions: B clouds, P points of a cloud, C channels, N nodes of a graph, D fea
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from sgas.own.class_folders import is_data_set
 from sgas.own.npz import read_array, read_headers
 from sgas.own.samples import array_of, in_chunks, is_array_file, numbers_of, samples_of
 from sgas.own.targets import rows_of
+from sgas_gcn.blocks import partition
 from sgas_gcn.datasets import DATASETS
 from sgas_gcn.datasets.cloud_files import READERS, read_cloud
 from sgas_gcn.datasets.folder import near_origin
@@ -30,6 +32,7 @@ from sgas_gcn.datasets.graph_folder import both_ways
 from sgas_gcn.drawing import chosen_points, drawn_order
 from sgas_gcn.graph_batch import GraphBatch
 from sgas_gcn.own_data import Clouds, is_graph, refuse_hetero, unbatched
+from sgas_gcn.parts import PartedNeighbors, gains_by_parts
 
 if TYPE_CHECKING:
     from sgas.config import RunConfig
@@ -178,7 +181,8 @@ class GraphPreparation:
     had no features but their degrees, which new graphs are given too. `target` is how
     answers were compared with targets (`sgas.labels.kept`); runs of before have none. `weighted`:
     edges had weights; those of new graphs are read, and without are all 1. Of `edge_channels`
-    attributes of edges, new graphs need as many; without, theirs are not read.
+    attributes of edges, new graphs need as many; without, theirs are not read. A graph of more than
+    `part_nodes` nodes is computed in parts of so many (0: as a whole).
     """
 
     in_channels: int
@@ -189,6 +193,7 @@ class GraphPreparation:
     target: Mapping[str, Any] = field(default_factory=dict)
     weighted: bool = False
     edge_channels: int = 0
+    part_nodes: int = 0
 
     @property
     def row_name(self) -> str:
@@ -309,7 +314,14 @@ class GraphPreparation:
         for numbers in in_chunks(range(len(items)), batch_size):
             graphs = [items[number] for number in numbers]
             rows = [1 if self.per_graph else len(graph.asked_nodes) for graph in graphs]
-            yield numbers, GraphBatch.join(graphs).to(device), rows
+            yield numbers, self._in_parts(GraphBatch.join(graphs), device).to(device), rows
+
+    def _in_parts(self, batch: GraphBatch, device: torch.device) -> GraphBatch:
+        if not 0 < self.part_nodes < len(batch.x) or not gains_by_parts(batch, device):
+            return batch
+        edges = batch.neighbors.edges.edge_index.numpy()
+        parts = partition(edges, len(batch.x), math.ceil(len(batch.x) / self.part_nodes))
+        return replace(batch, neighbors=PartedNeighbors.of(batch.neighbors, parts))
 
 
 def _is_one_graph(data: Any) -> bool:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 
 import sgas_gcn
+from sgas.cells.genotype import CellGene, EdgeGene
 from sgas.errors import ConfigError
 from sgas_gcn.blocks import Blocks, partition
+from sgas_gcn.config import OPERATIONS, GraphModelConfig
 from sgas_gcn.datasets.graph_arrays import GraphArrays
+from sgas_gcn.graph_batch import GraphBatch
+from sgas_gcn.graph_task import models
+from sgas_gcn.parts import PartedNeighbors
+from sgas_gcn.published import load_published
 
 
 def communities(nodes: int = 600, number: int = 6) -> tuple[np.ndarray, np.ndarray]:
@@ -86,3 +94,30 @@ def test_steps_hold_blocks_and_figures_are_of_the_whole_graph(here: Path) -> Non
 def test_several_graphs_are_not_cut() -> None:
     with pytest.raises(ConfigError, match="batch_nodes is 50, but tissues has several graphs"):
         sgas_gcn.search("tissues", batch_nodes=50, quiet=True)
+
+
+@pytest.mark.parametrize("of_edges", ["plain", "weights", "attributes"])
+@pytest.mark.usefixtures("kernels")
+def test_parts_of_a_graph_give_what_the_whole_does(of_edges: str) -> None:
+    torch.manual_seed(0)
+    _, edges = communities(90, 3)
+    pairs = torch.from_numpy(np.concatenate([edges, np.full((2, 1), 7)], axis=1))
+    weights = torch.rand(pairs.shape[1]) if of_edges == "weights" else None
+    attributes = torch.randn(pairs.shape[1], 2) if of_edges == "attributes" else None
+    batch = GraphBatch.of_graph(torch.randn(91, 5), pairs, None, weights, attributes)
+    parted = replace(batch, neighbors=PartedNeighbors.of(batch.neighbors, np.arange(91) % 4))
+    assert sum(part.count for part in parted.neighbors.parts) == 91
+    sizes = {"in_channels": 5, "num_outputs": 3}
+    sizes |= {"edge_channels": 2} if attributes is not None else {}
+    made = models(GraphModelConfig(channels=4, num_cells=2, num_steps=2), sizes)
+    nets = [made.build_network(load_published("cri2-ppi-best"), False)]
+    for op in OPERATIONS:
+        genes = tuple(EdgeGene(op, source) for source in (0, 1, 1, 2))
+        cells = {"normal": CellGene(genes, (2, 3))}
+        genotype = msgspec.structs.replace(load_published("cri2-ppi-best"), cells=cells)
+        nets += [made.build_network(genotype, False)] if op != "none" else []
+    for network in [*nets, made.build_supernet()]:
+        network(batch)  # moves the running statistics
+        with torch.no_grad():
+            wanted, found = network.eval()(batch), network(parted)
+        torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-6)

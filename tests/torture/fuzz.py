@@ -92,7 +92,8 @@ PICTURES = _npz(image=np.ones((12, 4, 4, 3), np.uint8), label=LABELS, classes=np
 EDGES = np.stack([np.arange(11), np.arange(1, 12)], 1)
 GRAPH = _npz(x=np.ones((12, 2), np.float32), edge=EDGES, label=LABELS)
 POINTERS = {"node_ptr": np.array([0, 12]), "edge_ptr": np.array([0, 11])}
-GRAPHS = _npz(x=np.ones((12, 2), np.float32), edge=EDGES, y=LABELS, split=["train"], **POINTERS)
+GRAPHS = _npz(x=np.ones((12, 2), np.float32), edge=EDGES, y=LABELS, split=["train"],
+              edge_attr=np.ones((11, 2), np.float32), **POINTERS)  # fmt: skip
 SPARSE = _npz(edge=EDGES, label=LABELS, feat_indptr=np.arange(13), feat_indices=LABELS, feat_dim=3)
 NASBENCH = b"|skip_connect~0|+|none~0|skip_connect~1|+|none~0|none~1|nor_conv_3x3~2|"
 YAML = b"seed: 3\nloop:\n  learning_rate: 1.0e-3\nlist: [1, {a: b}]\n"
