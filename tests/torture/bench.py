@@ -47,7 +47,7 @@ QUICK += ["--warmup_epochs=1", "--decision_interval=1", "--final_epochs=0"]
 POINTS = ["--dataset=shapes", "--num_points=64", "--k=4", "--kernels=torch", "--threads=1"]
 GRAPHS = ["--dataset=tissues", "--kernels=torch", "--threads=1"]
 IMAGES = ["--dataset=digits", "--kernels=torch", "--threads=1"]
-SMALL_SEARCH = ["--num_steps=1", "--warmup_epochs=1", "--decision_interval=1", "--final_epochs=0"]
+SMALL_SEARCH = ["--warmup_epochs=1", "--decision_interval=1", "--final_epochs=0"]
 
 
 class Wrong(Exception):
@@ -88,6 +88,7 @@ class Job:
 
 OUT = ["--out", "runs/x"]
 HEAD, PLAIN = ["--emb_dims=8", "--epochs=2"], ["--epochs=2", "--auxiliary=false"]
+ONE_STEP = ["--num_steps=1", "--num_cells=1"]
 TRAIN = ["train", "genotype.json", "--dataset=blobs", "--seed=3", "--threads=1", "--epochs=3"]
 JOBS = {
     "search": Job("toy_family", ["search", *OUT, *QUICK]),
@@ -95,13 +96,22 @@ JOBS = {
     "train": Job("toy_family", [*TRAIN, *OUT, "--batch_size=50", "--kept_epoch=best"]),
     "point": Job(
         "sgas_gcn.family",
-        ["search", *OUT, *POINTS, *SMALL_SEARCH, "--channels=4", "--num_cells=1", "--emb_dims=8"],
+        ["search", *OUT, *POINTS, *SMALL_SEARCH, *ONE_STEP, "--channels=4", "--emb_dims=8"],
     ),
     "graph": Job(
-        "sgas_gcn.family", ["search", *OUT, *GRAPHS, *SMALL_SEARCH, "--channels=4", "--num_cells=1"]
+        "sgas_gcn.family", ["search", *OUT, *GRAPHS, *SMALL_SEARCH, *ONE_STEP, "--channels=4"]
     ),
     "image": Job(
-        "sgas_cnn.family", ["search", *OUT, *IMAGES, *SMALL_SEARCH, "--channels=2", "--num_cells=3"]
+        "sgas_cnn.family",
+        [
+            "search",
+            *OUT,
+            *IMAGES,
+            *SMALL_SEARCH,
+            "--space=nasbench201",
+            "--channels=2",
+            "--num_cells=1",
+        ],
     ),
     "point-train": Job(
         "sgas_gcn.family",
