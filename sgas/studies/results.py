@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from sgas import __version__
+from sgas.cells.genotype import Genotype
 from sgas.errors import RunError, unknown_name
 from sgas.protocols import cell_protocol, worst
 from sgas.running.runs import read_config
@@ -35,7 +36,9 @@ class Trial:
 
     `search` is the figure of the search phase (of the supernet, last epoch), `test` that of the
     trained network on the test split, last epoch, and `best_epoch` that of the test split's best
-    epoch (protocol `paper`). `search_rank` and `test_rank` are ranks that the source gives itself.
+    epoch (protocol `paper`). `evidence` is the share of the cell's edges, in per cent, of which the
+    search had evidence for the operation. `search_rank` and `test_rank` are ranks that the source
+    gives itself.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Trial:
     flops: int | None = None
     search_seconds: float | None = None
     failure: str | None = None
+    evidence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,15 @@ def _trial(entry: Entry, metric: str) -> Trial:
         flops=entry.flops,
         search_seconds=entry.search_seconds,
         failure=entry.failure,
+        evidence=None if entry.genotype is None else _evidence(entry.genotype),
     )
+
+
+def _evidence(genotype: Genotype) -> float | None:
+    """The per cent of a cell's edges with evidence; None where its search did not say."""
+    weak = genotype.meta.get("without_evidence")
+    count = sum(len(cell.edges) for cell in genotype.cells.values())
+    return None if weak is None else 100 * (1 - len(weak) / count)
 
 
 def _shown(figures: Mapping[str, Any] | None, name: str, metric: str) -> float | None:

@@ -24,11 +24,12 @@ from sgas.studies.summary import (
 
 MISSING = "–"
 IN_WORDS = "in words"
+EVIDENCE = "edges with evidence"
 GIVEN = " (given)"  # after the name of a row of the user's own
 CSV_COLUMNS = (
     "row", "name", "n", "seeds", "metric", "unit", "mean", "sd", "best", "worst",
     "best_epoch_mean", "search_mean", "search_sd", "tau", "low", "high", "p_value", "p_holm",
-    "parameters", "flops", "search_seconds", "says",
+    "parameters", "flops", "search_seconds", "evidence", "says",
 )  # fmt: skip
 
 
@@ -100,8 +101,11 @@ def _strategies(summary: Summary) -> Table:
     header = ["strategy", "n", "mean ± SD", "best", "worst"]
     header += ["best test epoch"] if has_best else []
     header += [f"{metric} in search", "parameters", "FLOPs", "search seconds"]
+    told = any(row.evidence is not None for row in summary.strategies)
+    header += [EVIDENCE] if told else []
     rows = []
     for row in summary.strategies:
+        evidence = [_percent(row.evidence)] if told else []
         best = [_spread(row.best_epoch)] if has_best else []
         rows.append(
             [
@@ -115,6 +119,7 @@ def _strategies(summary: Summary) -> Table:
                 _whole(row.parameters),
                 _whole(row.flops),
                 _whole(row.search_seconds),
+                *evidence,
             ]
         )
     for given in summary.given:
@@ -246,6 +251,7 @@ def _strategy_values(row: StrategySummary) -> dict[str, Any]:
         "parameters": row.parameters,
         "flops": row.flops,
         "search_seconds": row.search_seconds,
+        "evidence": row.evidence,
     }
 
 
@@ -298,6 +304,10 @@ def _figure(value: float | None, digits: int = 2) -> str:
 
 def _whole(value: float | None) -> str:
     return MISSING if value is None else f"{value:,.0f}"
+
+
+def _percent(value: float | None) -> str:
+    return MISSING if value is None else f"{value:.0f} %"
 
 
 def _interval(low: float | None, high: float | None, digits: int) -> str:

@@ -36,7 +36,8 @@ POOLED = "all"
 class StrategySummary:
     """One strategy: its figures over the seeds that are done, means of what it costs.
 
-    `asked` counts all its runs, `test.n` those with a test figure.
+    `asked` counts all its runs, `test.n` those with a test figure; `evidence` is the mean per cent
+    of a cell's edges of which its search had evidence.
     """
 
     strategy: str
@@ -49,6 +50,7 @@ class StrategySummary:
     parameters: float | None
     flops: float | None
     search_seconds: float | None
+    evidence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,7 @@ def _strategy(results: Results, name: str) -> StrategySummary:
         parameters=_mean([trial.parameters for trial in trials]),
         flops=_mean([trial.flops for trial in trials]),
         search_seconds=_mean([trial.search_seconds for trial in trials]),
+        evidence=_mean([trial.evidence for trial in trials]),
     )
 
 

@@ -16,10 +16,14 @@ from toy_family import FAMILY
 
 from sgas.cli import main
 from sgas.config import SweepConfig
+from sgas.deciding.evidence import is_enough
 from sgas.errors import ConfigError
-from sgas.running.runs import read_config, read_metrics
+from sgas.running.runs import read_config, read_metrics, read_records
 from sgas.studies.jobs import LocalJob, gpu_of_slot
+from sgas.studies.results import results_of
+from sgas.studies.standings import tables_of
 from sgas.studies.study import PHASES, State, read_study
+from sgas.studies.summary import summarise
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +56,15 @@ def test_a_study_holds_every_run_and_figure(undisturbed: Path) -> None:
         assert config["asked"] == [] and read_config(entry.search_folder)["asked"] == ["noise"]
         for phase in PHASES:
             assert (undisturbed / entry.name / f"{phase}.log").read_text()
+    summary = summarise(results_of(study))
+    for trial, entry in zip(summary.results.trials, study.entries, strict=True):
+        assert entry.search_folder is not None and entry.genotype is not None
+        decided = [r for r in read_records(entry.search_folder) if r.edge is not None]
+        found = sum(is_enough(record.evidence) for record in decided)
+        edges = sum(len(cell.edges) for cell in entry.genotype.cells.values())
+        assert trial.evidence == pytest.approx(100 * found / edges)
+    (table, *_) = tables_of(summary).values()
+    assert table.header[-1] == "edges with evidence" and table.rows[1][-1] == "0 %"  # by lot
 
 
 def test_a_part_is_the_run_that_its_verb_makes(undisturbed: Path, here: Path) -> None:
