@@ -37,7 +37,7 @@ from typing import Any, TypeVar
 from sgas.cells.decisions import PRUNED, UNDECIDED
 from sgas.config import STRATEGIES, StrategyInfo
 from sgas.errors import PluginError, RunError, SgasError, option, unknown_name
-from sgas.family import Family, Space
+from sgas.family import Family, Operations, Space
 from sgas.files import read_json
 
 GROUP = "sgas.plugins"
@@ -86,15 +86,15 @@ _active: list[Plugin] = []
 def operation(name: str, *, spaces: Sequence[str], group: str = "own") -> Callable[[T], T]:
     """Adds a candidate operation to spaces, after those that are there.
 
-    It is a class of the family's `ops.operation.Operation` with a `forward` of its own, or a call
-    that makes one. In pictures it has the colour of its `group`.
+    It is a class of the family's `ops.operation.Operation` with a `forward` of its own, or, where
+    the space's own are, a call that makes one. In pictures it has the colour of its `group`.
     """
 
     def add(maker: T) -> T:
         def lines(family: Family) -> Iterator[Line]:
             for space in map(_space_of(family, f"operation {name!r}"), spaces):
                 operations, candidates = space.operations(), space.search_space.candidates
-                _require_operation(name, maker, operations.base)
+                _require_operation(name, maker, operations)
                 where = f"in space {space.search_space.name}"
                 yield Line(operations.table, "operation", name, maker, where)
                 if not isinstance(candidates, dict):
@@ -207,13 +207,16 @@ def _require(value: Any, what: str, parts: Sequence[str]) -> None:
         raise PluginError(f"{what} lacks {', '.join(missing)}")
 
 
-def _require_operation(name: str, maker: Any, base: Any) -> None:
-    """PluginError where no operation of class `base` can come of a maker."""
+def _require_operation(name: str, maker: Any, operations: Operations) -> None:
+    """PluginError where no operation of the class that is needed can come of a maker."""
     from torch.nn import ModuleDict
+
+    base = operations.base
+    classes = all(isinstance(each, type) for each in operations.table.values())
 
     if name in (str(UNDECIDED), str(PRUNED)) or hasattr(ModuleDict, name):
         raise PluginError(f"operation {name!r} has a name that is needed elsewhere; give another")
-    if not callable(maker):
+    if not callable(maker) or (classes and not isinstance(maker, type)):
         raise PluginError(f"operation {name!r} is no class of {base.__module__}.{base.__name__}")
     if not isinstance(maker, type):
         return

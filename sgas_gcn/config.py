@@ -206,7 +206,9 @@ class GraphDataConfig:
         None, "whether own edges lead one way; default: as the data says, npz files both ways"
     )
     edge_attributes: bool = option(
-        True, "attributes of own edges count, in gat and gin of space graph; false: nowhere"
+        True,
+        "attributes of own edges count, in gat and gin of space graph; false: nowhere",
+        before=False,
     )
 
     def __post_init__(self) -> None:

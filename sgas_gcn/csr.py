@@ -212,6 +212,7 @@ def with_loops(
     loops = torch.arange(num_nodes, device=edge_index.device).expand(2, -1)
     renewed = torch.cat([edge_index[:, others], loops], dim=1)
     if attributes is not None:
+        attributes = attributes.to(torch.promote_types(attributes.dtype, torch.float32))
         apart, targets = attributes[others], edge_index[1, others]
         sums = attributes.new_zeros(num_nodes, attributes.shape[1]).index_add(0, targets, apart)
         counts = attributes.new_zeros(num_nodes).index_add(0, targets, torch.ones_like(apart[:, 0]))

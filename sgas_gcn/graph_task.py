@@ -34,7 +34,7 @@ from sgas_gcn.config import (
 from sgas_gcn.datasets.graph_arrays import GraphArrays, GraphSplit
 from sgas_gcn.datasets.graph_file import DEGREES
 from sgas_gcn.datasets.graphs import load_graphs
-from sgas_gcn.datasets.moments import ADVICE, Moments
+from sgas_gcn.datasets.moments import ADVICE, Moments, edge_warnings
 from sgas_gcn.features import sparse, with_values
 from sgas_gcn.graph_batch import GraphBatch
 from sgas_gcn.network import GraphNetwork
@@ -242,6 +242,8 @@ class GraphTask(GraphModels):
         self._blocks = self._in_blocks(data.batch_nodes)
         self._parted: PartedNeighbors | None = None
         self._sparse = self._is_sparse()
+        of_edges = [g.attributes for g in self._training.graphs if g.attributes is not None]
+        far += edge_warnings(of_edges) if self.edge_channels else []
         self.warnings = [*far, *self._in_words(self._blocks)]
 
     def build_supernet(self) -> Supernet:

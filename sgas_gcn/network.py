@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from sgas.cells.edges import derived_layout
 from sgas.cells.genotype import Genotype
 from sgas.cells.space import SearchSpace
+from sgas.errors import InputError
 from sgas.native.precision import runs_plain
 from sgas_gcn.cells import (
     DropPath,
@@ -246,6 +247,11 @@ class GraphNetwork(nn.Module):
         edge_attr: Tensor | None,
         graph_of_node: Tensor | None,
     ) -> Tensor:
+        if edge_attr is not None and edge_attr.shape != (edge_index.shape[1], self.edge_channels):
+            raise InputError(
+                f"edge_attr has shape {list(edge_attr.shape)} for {edge_index.shape[1]} edges; the "
+                f"network takes [edges, {self.edge_channels}]"
+            )
         if not self.per_graph:
             return self.plain(x, edge_index, edge_weight, edge_attr)
         if graph_of_node is None:

@@ -15,6 +15,7 @@ from sgas.config import AUTO
 from sgas.errors import DataError
 from sgas.own.keep import Arrays, as_array, keep, labelled, name_of, pairs, stacked
 from sgas.own.targets import plain
+from sgas_gcn.datasets.graph_arrays import attribute_rows
 
 MASKS = {"train": "train_mask", "val": "val_mask", "test": "test_mask"}
 USED = ("x", "edge_index", "adj_t", "edge_weight", "edge_attr", "y")
@@ -127,6 +128,12 @@ def _clouds(dataset: Any, target: str) -> Arrays:
     return arrays
 
 
+def _used(graphs: Sequence[Any]) -> Sequence[str]:
+    """What graphs may hold that is used; attributes of edges of an `adj_t` have no order."""
+    sorted_edges = any(graph.edge_index is None for graph in graphs)
+    return [name for name in USED if name != "edge_attr" or not sorted_edges]
+
+
 def _remarks(graphs: Sequence[Any], used: Sequence[str]) -> Arrays:
     """What of graphs is not used, as an array of a file; empty where all is."""
     names = dict.fromkeys(name for graph in graphs for name in graph.to_dict())
@@ -154,12 +161,7 @@ def _attributes(graph: Any, edges: np.ndarray, name: str) -> np.ndarray | None:
     given = getattr(graph, "edge_attr", None)
     if given is None or graph.edge_index is None:
         return None
-    attributes = as_array(given)
-    if attributes.ndim not in (1, 2) or len(attributes) != len(edges):
-        raise DataError(
-            f"edge_attr{name} has shape {list(attributes.shape)} for {len(edges)} edges: a row each"
-        )
-    return attributes.reshape(len(edges), -1)
+    return attribute_rows(as_array(given), len(edges), f"edge_attr{name}")
 
 
 def _adjacency(graph: Any) -> Any:
@@ -231,7 +233,7 @@ def _one_graph(graph: Any, target: str) -> Arrays:
         "label": labels,
         "directed": np.array(True),  # PyG has an undirected edge in both directions already
         **masks,
-        **_remarks([graph], (*USED, *MASKS.values())),
+        **_remarks([graph], (*_used([graph]), *MASKS.values())),
     }
 
 
@@ -269,12 +271,17 @@ def _graphs(dataset: Sequence[Any], test: Sequence[Any] | None, target: str) -> 
         _attributes(graph, edges, f" of graph {number}")
         for number, ((_, graph), (_, edges, _)) in enumerate(zip(graphs, parts, strict=True))
     ]
-    per_edge = {0 if own is None else own.shape[1] for own in attributes}
+    per_edge = {
+        0 if own is None else own.shape[1]
+        for own, (_, edges, _) in zip(attributes, parts, strict=True)
+        if len(edges)
+    } or {0}
     if len(per_edge) > 1:
         counts = ", ".join(map(str, sorted(per_edge)))
         raise DataError(f"graphs differ in edge_attr: {counts} numbers an edge; give all the same")
     if per_edge != {0}:
-        features["edge_attr"] = np.concatenate([own for own in attributes if own is not None])
+        known = [own for own in attributes if own is not None and len(own)]
+        features["edge_attr"] = np.concatenate(known)
     return {
         **features,
         "y": y,
@@ -283,7 +290,7 @@ def _graphs(dataset: Sequence[Any], test: Sequence[Any] | None, target: str) -> 
         "edge_ptr": np.cumsum([0, *(len(edges) for _, edges, _ in parts)]),
         "split": np.array([split for split, _ in graphs]),
         "directed": np.array(True),
-        **_remarks([graph for _, graph in graphs], USED),
+        **_remarks([graph for _, graph in graphs], _used([graph for _, graph in graphs])),
     }
 
 

@@ -20,15 +20,16 @@ from sgas.errors import DataError
 from sgas.family import Samples
 from sgas.labels import Labels, ManyLabels, ManyLabelsByGraph, OneClass, restored
 from sgas.own.class_folders import is_data_set
-from sgas.own.npz import read_array, read_headers
+from sgas.own.npz import read_headers
 from sgas.own.samples import array_of, in_chunks, is_array_file, numbers_of, samples_of
 from sgas.own.targets import rows_of
 from sgas_gcn.blocks import partition
 from sgas_gcn.datasets import DATASETS
 from sgas_gcn.datasets.cloud_files import READERS, read_cloud
 from sgas_gcn.datasets.folder import near_origin
+from sgas_gcn.datasets.graph_arrays import GraphArrays, attribute_rows
 from sgas_gcn.datasets.graph_file import degree_features
-from sgas_gcn.datasets.graph_folder import both_ways
+from sgas_gcn.datasets.graph_folder import load_unlabelled
 from sgas_gcn.drawing import chosen_points, drawn_order
 from sgas_gcn.graph_batch import GraphBatch
 from sgas_gcn.own_data import Clouds, is_graph, refuse_hetero, unbatched
@@ -36,7 +37,6 @@ from sgas_gcn.parts import PartedNeighbors, gains_by_parts
 
 if TYPE_CHECKING:
     from sgas.config import RunConfig
-    from sgas_gcn.datasets.graph_arrays import GraphArrays
 
 CHOSEN, FIRST = "chosen", "first"
 WITH_NORMALS = ", of which three are the place and three the normal (a mesh has both)"
@@ -212,10 +212,10 @@ class GraphPreparation:
     def read(self, data: Any, run: RunConfig, options: Any) -> Samples:
         """Graphs from PyG's data, a pair (x `[N, D]`, edge_index `[2, E]`), lists, or files."""
         if isinstance(data, str | Path):
-            unlabelled = _unlabelled_graph(Path(data))
-            if unlabelled is None:
+            if not _is_unlabelled(Path(data)):
                 return self._test_part(str(data), run, options)
-            data = unlabelled
+            found = [self._batch_of(graph) for graph in load_unlabelled(Path(data))]
+            data = found[0] if len(found) == 1 else found
         refuse_hetero(data)
         graphs, alone = samples_of(unbatched(data), "graph", _is_one_graph)
         items = [self._checked(number, graph) for number, graph in enumerate(graphs)]
@@ -227,13 +227,19 @@ class GraphPreparation:
         split = load_graphs(dataset, "test", run.data_root, run.seed, options)
         if not split.graphs:
             raise DataError(f"{dataset} has no test graphs: add some")
-        items = [self._checked(n, graph_batch_of(graph)) for n, graph in enumerate(split.graphs)]
+        items = [self._checked(n, self._batch_of(graph)) for n, graph in enumerate(split.graphs)]
         names = [str(number) for number in range(len(items))]
         targets = torch.cat([torch.from_numpy(graph.targets) for graph in split.graphs])
         rows = () if self.per_graph else [graph.asked_nodes.tolist() for graph in items]
         same = split.multi_label == self.many_labels and split.per_graph == self.per_graph
         known = targets if same else None
         return Samples(items, names, False, known, split.label_names, rows)
+
+    def _batch_of(self, graph: GraphArrays) -> GraphBatch:
+        """A graph of a file, with what the network reads of its edges."""
+        weights = graph.weights if self.weighted else None
+        attributes = graph.attributes if self.edge_channels else None
+        return graph_batch_of(replace(graph, weights=weights, attributes=attributes))
 
     def _checked(self, number: int, graph: Any) -> GraphBatch:
         """A graph as the network takes it."""
@@ -263,9 +269,12 @@ class GraphPreparation:
                 )
             more = self._weights(number, graph), self._attributes(number, graph)
             graph = GraphBatch.of_graph(features, edges, None, *more)
-        attributes = graph.neighbors.edges.attributes
+        attributes, count = graph.neighbors.edges.attributes, graph.neighbors.edges.num_edges
         width = 0 if attributes is None else attributes.shape[1]
-        if width != self.edge_channels:
+        if not count and width != self.edge_channels:  # without edges there is nothing to lack
+            none = torch.zeros(0, self.edge_channels) if self.edge_channels else None
+            graph = GraphBatch.of_graph(graph.x, torch.zeros(2, 0).long(), graph.asked, None, none)
+        elif width != self.edge_channels:
             raise DataError(
                 f"edges of graph {number} have {width} attributes; the network takes "
                 f"{self.edge_channels} (edge_attr)"
@@ -297,15 +306,13 @@ class GraphPreparation:
         if given is None or not self.edge_channels:
             return None
         array = numbers_of(given, "edge_attr of graph", number)
-        attributes, count = np.array(array, np.float32), graph.edge_index.shape[1]
-        if attributes.ndim not in (1, 2) or len(attributes) != count:
-            raise DataError(
-                f"edge_attr of graph {number} has shape {list(attributes.shape)} for {count} "
-                "edges: a row each"
-            )
-        if not np.isfinite(attributes).all():
+        with np.errstate(over="ignore"):
+            array = np.array(array, np.float32)
+        count = graph.edge_index.shape[1]
+        attributes = attribute_rows(array, count, f"edge_attr of graph {number}")
+        if not np.isfinite(array).all():
             raise DataError(f"graph {number} has NaN or infinite edge_attr: correct them")
-        return torch.from_numpy(attributes.reshape(count, -1))
+        return None if attributes is None else torch.from_numpy(attributes)
 
     def batches(
         self, items: Sequence[GraphBatch], batch_size: int, device: torch.device
@@ -331,24 +338,11 @@ def _is_one_graph(data: Any) -> bool:
     return isinstance(data, GraphBatch) or is_graph(data)
 
 
-def _unlabelled_graph(path: Path) -> Any:
-    """PyG's data of an `.npz` file with one graph and no labels; None where it is none."""
+def _is_unlabelled(path: Path) -> bool:
+    """Whether a path is that of an `.npz` file of graphs without labels."""
     if path.suffix != ".npz" or not path.is_file():
-        return None
-    headers = read_headers(path)
-    if "label" in headers or "y" in headers:
-        return None
-    from torch_geometric.data import Data
-
-    edges = read_array(path, "edge").astype(np.int64).T
-    names = [name for name in ("edge_weight", "edge_attr") if name in headers]
-    of_edges = {name: read_array(path, name) for name in names}
-    if not ("directed" in headers and read_array(path, "directed").any()):
-        again = edges[0] != edges[1]
-        of_edges = {name: np.concatenate([v, v[again]]) for name, v in of_edges.items()}
-        edges = both_ways(edges)
-    x = read_array(path, "x")
-    return Data(x=x, edge_index=edges, num_nodes=len(x), **of_edges)
+        return False
+    return not {"label", "y"} & read_headers(path).keys()
 
 
 def graph_batch_of(graph: GraphArrays) -> GraphBatch:

@@ -11,6 +11,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from sgas.cells.genotype import Genotype
+from sgas.config import RunConfig, checked, fields_of, validate
 from sgas.errors import ConfigError, RunError, option
 from sgas.family import Family
 from sgas.options import PLUGIN, Flag, Positional, Words, parser_for
@@ -100,7 +101,10 @@ def use_threads(values: Mapping[str, Any]) -> None:
     if values["threads"] is not None:
         import torch
 
-        torch.set_num_threads(whole_number("threads", values["threads"]))
+        spec, kind = fields_of(RunConfig, "search")["threads"]
+        threads = checked(spec, kind, values["threads"])
+        validate(RunConfig(threads=threads))
+        torch.set_num_threads(threads)
 
 
 def open_study(family: Family, folder: Path) -> Study:

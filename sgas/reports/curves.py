@@ -94,7 +94,7 @@ def draw_curves(
     width = 2 * MARGIN + 30 + beside * (PANEL_WIDTH + GAP) - GAP
     title = "training curves · " + ", ".join(panels)
     said = f"epochs {x_range[0]} to {x_range[1]}; marks at {marked}"
-    picture = Picture(width, math.ceil(len(panels) / beside) * row_height, title, said)
+    picture = Picture(width, max(math.ceil(len(panels) / beside), 1) * row_height, title, said)
     for index, (name, keys) in enumerate(panels.items()):
         row, column = divmod(index, beside)
         left, top = MARGIN + 30 + column * (PANEL_WIDTH + GAP), row * row_height

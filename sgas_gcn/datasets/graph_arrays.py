@@ -15,6 +15,17 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+def attribute_rows(array: np.ndarray, num_edges: int, name: str) -> np.ndarray | None:
+    """Attributes of edges `[E, A]`, of `[E]` one each; None where an edge has none of them.
+
+    DataError, about `name`, where there is not a row for each edge.
+    """
+    if array.ndim not in (1, 2) or len(array) != num_edges:
+        raise DataError(f"{name} has shape {list(array.shape)} for {num_edges} edges: a row each")
+    rows = array if array.ndim == 2 else array[:, None]
+    return rows if rows.shape[1] else None
+
+
 @dataclass(frozen=True)
 class GraphArrays:
     """One graph: features `x` float32 `[N, D]`, `edges` int64 `[2, E]`, sources above targets.

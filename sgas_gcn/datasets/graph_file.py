@@ -10,9 +10,10 @@ Features are x `[N, D]`, or in compressed rows (feat_indptr, feat_indices, feat_
 1, feat_data), or node_attr `[N, D]` and node_label `[N]`, one-hot; without any, the
 degree, one-hot.
 `edge` may be `edge_index` `[2, E]`. Either may have `edge_weight` `[E]`, none below 0,
-`label_names`, a text array, and `directed`, a single truth: without it edges are undirected, and
-one that is stored twice, or both ways, counts once. What labels may be stands in
-`sgas.own.targets`; a class -1 is unknown. Without splits, they are drawn, always the same.
+`edge_attr` `[E, A]` or `[E]`, `label_names`, a text array, and `directed`, a single truth: without
+it edges are undirected, and one that is stored twice, or both ways, counts once. What labels may
+be stands in `sgas.own.targets`; a class -1 is unknown. Without splits, they are drawn, always the
+same.
 
 Dimensions: G graphs, N nodes of all graphs, E edges of all graphs, D features, L labels.
 """
@@ -38,6 +39,7 @@ from sgas.own.npz import (
 )
 from sgas.own.targets import Coding, header_problem, plain
 from sgas_gcn.config import GraphDataConfig
+from sgas_gcn.datasets.graph_arrays import attribute_rows
 
 SPLITS = ("train", "val", "test")
 # Two graphs (with and without self-loops) keep four numbers for each direction of an edge.
@@ -102,10 +104,17 @@ def find_file(path: Path) -> Path:
     return files[0]
 
 
-def read_graph_file(path: Path, options: GraphDataConfig) -> tuple[GraphFile | None, list[str]]:
-    """The file's contents and what is wrong with it; no contents where something is."""
+def read_graph_file(
+    path: Path, options: GraphDataConfig, unlabelled: bool = False
+) -> tuple[GraphFile | None, list[str]]:
+    """The file's contents and what is wrong with it; no contents where something is.
+
+    One that is `unlabelled` is read as if all its nodes were of one class.
+    """
     try:
         headers, read = _opened(path)
+        if unlabelled:
+            headers, read = _with_labels(headers, read)
         problems = list(_header_problems(headers, options))
         if not problems:
             contents = _read(path, headers, read, options)
@@ -113,11 +122,21 @@ def read_graph_file(path: Path, options: GraphDataConfig) -> tuple[GraphFile | N
             if not problems:
                 return _with_plain_edges(contents, options.directed), []
     except DataError as error:
-        told = str(error)
+        told = error.args[0]  # with its options as they are marked
         return None, [told if told.startswith(str(path)) else f"{path}: {told}"]
     except MemoryError as error:
         return None, [f"{path}: it does not fit into memory ({error}): give less"]
     return None, [f"{path}: {problem}" for problem in problems]
+
+
+def _with_labels(headers: Headers, read: Read) -> tuple[Headers, Read]:
+    """A file without labels as one that has some, as many as it has rows of features."""
+    of_rows = next((name for name in ("x", "node_attr", "feat_indptr") if name in headers), None)
+    if of_rows is None or not headers[of_rows].shape:
+        raise DataError("no features x of the nodes: give them")
+    labels = np.zeros(headers[of_rows].shape[0] - (of_rows == "feat_indptr"), np.int64)
+    made = {"label": ArrayHeader(labels.shape, labels.dtype, labels.nbytes)}
+    return headers | made, lambda name: labels if name == "label" else read(name)
 
 
 def _opened(path: Path) -> tuple[Headers, Read]:
@@ -290,7 +309,9 @@ def _read(path: Path, headers: Headers, read: Read, options: GraphDataConfig) ->
     attributes = None
     if "edge_attr" in used and options.edge_attributes:
         with np.errstate(over="ignore"):
-            attributes = read("edge_attr").astype(np.float32).reshape(len(edge), -1)
+            attributes = attribute_rows(
+                read("edge_attr").astype(np.float32), len(edge), "edge_attr"
+            )
         told = [*told, ATTRIBUTES]
     elif "edge_attr" in used:
         unused.append("edge_attr")

@@ -26,7 +26,7 @@ from sgas_gcn.datasets.graph_file import (
     find_file,
     read_graph_file,
 )
-from sgas_gcn.datasets.moments import Moments
+from sgas_gcn.datasets.moments import Moments, edge_warnings
 
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
 # A split that follows the run's seed would let the search of one seed see the test of another.
@@ -57,6 +57,14 @@ def load_graph_file(path: Path, split: str, options: GraphDataConfig) -> GraphSp
         file.per_graph,
         (*file.remarks, *told),
     )
+
+
+def load_unlabelled(path: Path) -> list[GraphArrays]:
+    """The graphs of an `.npz` file without labels; DataError with the first problem."""
+    file, problems = read_graph_file(path, GraphDataConfig(), unlabelled=True)
+    if file is None:
+        raise DataError(problems[0])
+    return [_graph(file, number) for number in range(file.num_graphs)]
 
 
 def _splits_in_words(file: GraphFile, options: GraphDataConfig) -> list[str]:
@@ -142,8 +150,9 @@ def describe_graph_file(path: str | Path, target: str = AUTO) -> dict[str, Any]:
             told = _splits_in_words(file, GraphDataConfig())
             return {"path": str(array_file), **_describe(with_splits(file), told)}
     except DataError as error:
-        problems = [str(error)]
-    return {"path": str(path), "problems": problems, "warnings": []}
+        problems = [error.args[0]]
+    told = [DataError(problem).for_command() for problem in problems]
+    return {"path": str(path), "problems": told, "warnings": []}
 
 
 def _describe(file: GraphFile, of_splits: Sequence[str]) -> dict[str, Any]:
@@ -163,6 +172,7 @@ def _describe(file: GraphFile, of_splits: Sequence[str]) -> dict[str, Any]:
     if loops:
         warnings.append(f"{loops} edges join a node to itself and count as they are")
     warnings += Moments.of([file.x]).warnings()
+    warnings += [] if file.attributes is None else edge_warnings([file.attributes])
     return {
         "task": "graphs" if file.per_graph else _TASKS[file.transductive],
         "graphs": len(file.node_ptr) - 1,

@@ -42,10 +42,10 @@ class Moments:
         """What brings each deviation to 1, `[D]`; 1 for constants."""
         return 1 / np.where(self.std > 0, self.std, 1.0)
 
-    def warnings(self, advice: str = ADVICE) -> list[str]:
+    def warnings(self, advice: str = ADVICE, what: str = "features") -> list[str]:
         """One that names the features that lie far from 0, with `advice`; none where none does.
 
-        Constants are compared with the largest deviation of all features.
+        `what` is what they are called. Constants are compared with the largest deviation of all.
         """
         largest = self.std.max() or 1.0
         ratio = np.abs(self.mean) / np.where(self.std > 0, self.std, largest)
@@ -55,6 +55,19 @@ class Moments:
         shown = ", ".join(f"{number} ({ratio[number]:.3g})" for number in far[:SHOWN])
         more = f" and {len(far) - SHOWN} more" if len(far) > SHOWN else ""
         return [
-            f"features whose mean is {FAR:.0f} or more times their deviation, of which float32 "
+            f"{what} whose mean is {FAR:.0f} or more times their deviation, of which float32 "
             f"keeps few digits: {shown}{more}; {advice}"
         ]
+
+
+def edge_warnings(attributes: Sequence[np.ndarray]) -> list[str]:
+    """Which attributes of edges, `[E, A]` in parts, are far from 0 or large: no norm mends them."""
+    if not any(map(len, attributes)):
+        return []
+    moments, what = Moments.of(attributes), "attributes of edges"
+    large = np.flatnonzero(np.hypot(moments.mean, moments.std) >= FAR)
+    told = moments.warnings("standardise them in the data", what)
+    if len(large) and not told:
+        shown = ", ".join(map(str, large[:SHOWN]))
+        told = [f"{what} as large as {FAR:.0f} and more: {shown}; standardise them in the data"]
+    return told

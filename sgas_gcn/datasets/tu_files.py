@@ -14,7 +14,7 @@ import numpy as np
 
 from sgas.errors import DataError
 
-MOST_SORTS = 64  # kinds of edges, which are one-hot
+MOST_SORTS = 64  # kinds of edges, numbers from 0, which are one-hot by number
 
 
 def read_tu_files(edges: Path) -> dict[str, np.ndarray]:
@@ -80,15 +80,13 @@ def read_tu_files(edges: Path) -> dict[str, np.ndarray]:
                 f"{edges.parent} has {len(edge)} edges in {edges.name} and {len(rows)} lines in "
                 f"{stem}_{what}.txt: write one each"
             )
-    if sorts is not None:
-        names_of_sorts, sort = np.unique(sorts[:, 0], return_inverse=True)
-        if len(names_of_sorts) > MOST_SORTS:
+    for column in () if sorts is None else sorts.T:
+        if not 0 <= column.min() <= column.max() < MOST_SORTS:
             raise DataError(
-                f"{stem}_edge_labels.txt has {len(names_of_sorts)} kinds of edges; at most "
-                f"{MOST_SORTS} can be, an attribute each: write {stem}_edge_attributes.txt"
+                f"{stem}_edge_labels.txt has labels from {column.min()} to {column.max()}; 0 to "
+                f"{MOST_SORTS - 1} can be: write them in {stem}_edge_attributes.txt"
             )
-        if len(names_of_sorts) > 1:
-            of_edges.append(np.eye(len(names_of_sorts))[sort.reshape(-1)])
+        of_edges.append(np.eye(column.max() + 1)[column])
     if attributes is not None:
         of_edges.append(attributes)
     if of_edges:

@@ -24,7 +24,8 @@ class Operation(nn.Module):
 
     `forward` defines it, in plain torch and with autograd; a table's own operations need no more.
     `skips` says that it hands its input on, which drop path leaves alone. `reads_attributes` says
-    that it is made for `(channels, edge_channels)`: edges have that many attributes.
+    that it stands for another where edges have attributes (`WITH_ATTRIBUTES` of `ops.graph`), and
+    is made for `(channels, edge_channels)`.
     """
 
     skips: ClassVar[bool] = False

@@ -366,13 +366,17 @@ def test_tudatasets_text_files_are_read(tmp_path: Path) -> None:
     assert file.x.tolist() == [[1, 0], [0, 1], [1, 0], [1, 0], [0, 1]]
     assert file.edge.tolist() == [[0, 1], [1, 2], [0, 2]] and file.edge_ptr.tolist() == [0, 1, 3]
     assert file.attributes is not None and kind_of(str(tmp_path)) == "graph"
-    assert file.attributes.tolist() == [[0, 1, 0.5], [1, 0, 1], [0, 1, 2]]
+    assert file.attributes.tolist() == [
+        [0, 0, 0, 0, 0, 1, 0.5],
+        [0, 0, 1, 0, 0, 0, 1],
+        [0, 0, 0, 0, 0, 1, 2],
+    ]
     assert graph_file.ATTRIBUTES in file.remarks
     (tmp_path / "MINE_edge_attributes.txt").write_text("0.5\n0.5")
     with pytest.raises(DataError, match=r"5 edges in MINE_A.txt and 2 lines in MINE_edge_attrib"):
         load(tmp_path)
     (tmp_path / "MINE_edge_attributes.txt").write_text("0.5\n0.6\n1\n1\n2")
-    with pytest.raises(DataError, match=r"has attributes 0, 1, 0.5, .* 0, 1, 0.6: give both"):
+    with pytest.raises(DataError, match=r"has attributes .* 0.5, edge .* 0.6: give both the same"):
         load(tmp_path)
     (tmp_path / "MINE_edge_attributes.txt").unlink()
     (tmp_path / "MINE_graph_labels.txt").write_text("0")

@@ -126,6 +126,18 @@ def test_attributes_of_edges_are_those_of_pygs_operators(kind: str) -> None:
         torch.testing.assert_close(gin(x, state), wanted, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bool, torch.int64, torch.float16])
+def test_attributes_of_any_type_are_those_of_float(dtype: torch.dtype) -> None:
+    edges = edges_of("self-loops and duplicates").repeat(1, 40)
+    attributes = (200 * torch.rand(edges.shape[1], 2)).to(dtype)
+    for given in ("edges", "with_self"):
+        found, wanted = (
+            getattr(GraphNeighbors.from_edges(edges, NODES, None, each), given).attributes
+            for each in (attributes, attributes.float())
+        )
+        torch.testing.assert_close(found.float(), wanted)
+
+
 def test_weights_of_edges_are_those_of_pygs_operators() -> None:
     edges, weights = edges_of("isolated nodes"), torch.rand(60, dtype=torch.float64)
     edges = torch.cat([edges, torch.tensor([[3], [3]])], dim=1)  # a loop, which keeps its weight

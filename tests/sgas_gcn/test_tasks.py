@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import sgas_cnn
 import sgas_gcn
 from sgas.cells.genotype import CellGene, EdgeGene
 from sgas.commands.sweep import _asked
-from sgas.config import NUMBERS, RunConfig
+from sgas.config import NUMBERS, RunConfig, rebuild
 from sgas.errors import DataError, InputError
 from sgas.labels import ClassOfPoints, Numbers, OneClass, kept, labels_of, restored
 from sgas_gcn.config import (
@@ -119,11 +120,49 @@ def test_attributes_of_edges_are_learnt_from(here: Path, op: str) -> None:
         graph.edge_attr = None
     with pytest.raises(DataError, match="have 0 attributes; the network takes 2"):
         trained.predict(asked)
+    lone = Data(x=torch.ones(1, 2), edge_index=torch.zeros(2, 0).long(), y=0)
+    bare = lone.clone()
+    bare.edge_attr = torch.zeros(0, 2)
+    assert (trained.predict_proba([lone])[0] == trained.predict_proba([bare])[0]).all()
+    both = sgas_gcn.train(cell, [*bonds(40), lone, bare], epochs=1, **options)
+    assert both.config["dimensions"]["edge_channels"] == 2
+    for wrong in (torch.zeros(9, 0), torch.zeros(4)):
+        lone.edge_index, lone.edge_attr = torch.zeros(2, 9).long(), wrong
+        with pytest.raises(DataError, match=r"0 attributes; the network takes 2|a row each"):
+            trained.predict([lone])
     without = sgas_gcn.train(cell, bonds(80), epochs=1, edge_attributes=False, **options)
     assert "edge_channels" not in without.config["dimensions"] and len(without.predict(asked)) == 5
     own = load_graphs(without.config["run"]["dataset"], "train", "data", 0,
                       GraphDataConfig(edge_attributes=False))  # fmt: skip
     assert "not used: edge_attr" in own.remarks
+    path = Path(without.folder, "config.json")
+    config = json.loads(path.read_text())
+    assert config["data"].pop("edge_attributes") is False
+    assert rebuild(GraphDataConfig, config["data"], "") == GraphDataConfig(
+        **config["data"], edge_attributes=False
+    )  # as of runs from before there were any
+
+
+def test_files_of_graphs_without_labels_are_read_as_those_with(here: Path) -> None:
+    cell, draw = load_published("cri2-ppi-best"), np.random.default_rng(0)
+    edge = draw.integers(0, 30, (50, 2))
+    of_edges = {"edge": edge, "edge_attr": edge.sum(1, keepdims=True) % 5}
+    x = draw.normal(size=(30, 3))
+    np.savez("own.npz", x=x, label=np.arange(30) % 2, **of_edges)
+    options: Any = {"epochs": 1, "num_cells": 1, **QUICK}
+    trained = sgas_gcn.train(cell, "own.npz", **options)
+    (wanted,) = trained.predict_proba("own.npz")
+    asked = load_graphs("own.npz", "test", "data", 0).graphs[0].nodes
+    twice = {name: np.concatenate([array, array]) for name, array in of_edges.items()}
+    for own in (of_edges, twice, {**of_edges, "edge": edge[:, ::-1]}):  # each edge counts once
+        np.savez("new.npz", x=x, **own)
+        np.testing.assert_allclose(trained.predict_proba("new.npz")[asked], wanted, rtol=1e-4)
+    for wrong in (np.ones((49, 1)), np.ones(())):
+        np.savez("wrong.npz", x=x, edge=edge, edge_attr=wrong)
+        with pytest.raises(DataError, match=r"edge_attr has shape \[.*\] for 50 edges: a row each"):
+            trained.predict("wrong.npz")
+    other = sgas_gcn.train(cell, "own.npz", edge_attributes=False, **options)
+    assert len(other.predict("new.npz")) == 30
 
 
 def test_other_spaces_and_heads_of_nodes_refuse_graphs() -> None:
