@@ -86,9 +86,9 @@ MUTANTS = [
     Mutant(
         RUNS,
         "            _keep_as(current, self.folder / PREVIOUS)\n",
-        "            os.replace(current, self.folder / PREVIOUS)\n",
-        "kill",
-        150,
+        "            current.unlink()\n",
+        "power",
+        400,
     ),
     Mutant(RUNS, "        spare.unlink(missing_ok=True)  #", "        pass  #", "kill", 300),
     Mutant(RUNS, "leftover.unlink(missing_ok=True)", "pass", "kill", 150),
