@@ -166,6 +166,7 @@ def tiny_files_that_fill_memory(bench: Bench, place: Path) -> None:
         with at_most(512 << 20):
             told = describe_graph_file(place / f"{name}.npz")["problems"]
         require(bool(told), f"{name}: nothing is wrong with it")
+    require("has no bytes" in told[0], f"names of no bytes were looked at: {told[0]}")
     require(time.process_time() - began < SECONDS, "it took long")
 
 
