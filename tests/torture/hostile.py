@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 import torch
 
+from sgas.cells.genotype import Genotype
 from sgas.cli import main
 from sgas.errors import DataError, SgasError
 from sgas.files import SEALS, csv_text
@@ -167,6 +168,10 @@ def tiny_files_that_fill_memory(bench: Bench, place: Path) -> None:
             told = describe_graph_file(place / f"{name}.npz")["problems"]
         require(bool(told), f"{name}: nothing is wrong with it")
     require("has no bytes" in told[0], f"names of no bytes were looked at: {told[0]}")
+    text = "Genotype(normal=[('skip', 0)], normal_concat=range(10000000))"
+    with at_most(64 << 20):
+        told = _refused(lambda: Genotype.from_text(text, "toy"))
+    require("too many states" in told, f"states of a cell were made first: {told}")
     require(time.process_time() - began < SECONDS, "it took long")
 
 

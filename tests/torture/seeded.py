@@ -214,7 +214,7 @@ MUTANTS = [
     Mutant(RUNS, "    except Exception:  # sealed", "    except KeyError:  # sealed", "hostile", 2),
     Mutant(FILES, "flags | os.O_NOFOLLOW", "flags", "hostile", 1),
     Mutant(NPZ, "        if self.dtype.itemsize == 0:", "        if False:", "hostile", 7),
-    Mutant(GENOTYPE, "if max(map(abs, value)) > 1000:", "if False:", "fuzz", 20000),
+    Mutant(GENOTYPE, "if max(map(abs, value)) > 1000:", "if False:", "hostile", 7),
     Mutant(
         "sgas/own/targets.py",
         "min(int(known[-1]), len(known)) if",
