@@ -249,7 +249,7 @@ MUTANTS = [
     Mutant(
         SESSION,
         "    except KeyboardInterrupt:\n        raise Interrupted(",
-        "    except KeyError:\n        raise Interrupted(",
+        "    except KeyboardInterrupt:\n        raise RuntimeError(",
         "signals",
         60,
     ),
