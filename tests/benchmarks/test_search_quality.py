@@ -37,6 +37,7 @@ def table(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.exhaustive  # as by the table of graphs, below
 def test_the_searches_are_judged_by_the_table(
     table: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,7 +98,7 @@ def take_steps(small: SmallSearch) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize(
     ("precision", "space"),
-    some(product(PRECISIONS, SPACES), ("float32", "image"), ("bf16", "point"), ("bf16", "graph")),
+    some(product(PRECISIONS, SPACES), ("float32", "point"), ("bf16", "graph")),
     indirect=["precision"],
 )
 def test_replayed_steps_are_the_steps_of_a_search(
