@@ -11,8 +11,8 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from sgas.cells.genotype import Genotype
-from sgas.config import RunConfig, checked, fields_of, validate
-from sgas.errors import ConfigError, RunError, option
+from sgas.config import RunConfig, checked, fields_of
+from sgas.errors import ConfigError, RunError
 from sgas.family import Family
 from sgas.options import PLUGIN, Flag, Positional, Words, parser_for
 from sgas.running.settings import default_preset, presets, sections_of, where_of
@@ -89,22 +89,14 @@ def command_of(family: Family, verb: str, words: Sequence[str]) -> str:
     return shlex.join([family.command, verb, *words])
 
 
-def whole_number(name: str, text: str) -> int:
-    """The value of a `Flag` that takes a whole number above 0."""
-    if not text.isdecimal() or int(text) < 1:
-        raise ConfigError(f"{option(name)} takes a whole number above 0, got {text!r}")
-    return int(text)
-
-
 def use_threads(values: Mapping[str, Any]) -> None:
     """Takes as many CPU threads as `THREADS` says, in the process of a command."""
     if values["threads"] is not None:
         import torch
 
         spec, kind = fields_of(RunConfig, "search")["threads"]
-        threads = checked(spec, kind, values["threads"])
-        validate(RunConfig(threads=threads))
-        torch.set_num_threads(threads)
+        threads = RunConfig(threads=checked(spec, kind, values["threads"])).threads
+        torch.set_num_threads(threads or torch.get_num_threads())
 
 
 def open_study(family: Family, folder: Path) -> Study:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sgas.cells.genotype import Genotype
-from sgas.commands.common import THREADS, print_json, use_threads, whole_number
+from sgas.commands.common import THREADS, print_json, use_threads
 from sgas.config import fields_of, make
-from sgas.errors import RunError
+from sgas.errors import ConfigError, RunError
 from sgas.family import Family, Models
 from sgas.files import write_text
 from sgas.options import PLUGIN, Flag, Positional, Words, parse, parser_for
@@ -152,9 +152,15 @@ def models_of(
         dimensions = dict(open_settings(family, folder)[1]["dimensions"])
     for name in dimensions:
         if values.get(name) is not None:
-            dimensions[name] = whole_number(name, values[name])
+            dimensions[name] = _whole(name, values[name])
     models = family.spaces[genotype.space].models(model, dimensions)
     return models, {**model.__dict__, **dimensions}
+
+
+def _whole(name: str, text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError(f"--{name} takes a whole number above 0, got {text!r}")
+    return int(text)
 
 
 def _draw(family: Family, genotype: Genotype, target: Path, out: Path | None) -> list[Path]:
