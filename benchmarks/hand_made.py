@@ -129,9 +129,7 @@ class DGCNN(nn.Module):
         super().__init__()
         sizes = [task.in_channels, width, width, 2 * width, 4 * width]
         k = task.model.k
-        self.layers = nn.ModuleList(
-            EdgeConv(a, b, k) for a, b in pairwise(sizes)
-        )
+        self.layers = nn.ModuleList(EdgeConv(a, b, k) for a, b in pairwise(sizes))
         self.pooled = Pooled(8 * width, 8 * width, task.num_classes)
 
     def forward(self, clouds: Tensor) -> Tensor:

@@ -44,6 +44,8 @@ KERNELS = ("auto", "torch", "cpu", "cuda")
 PERMUTED_LABELS = "permuted_labels"
 NO_CONTROL = "none"
 CONTROLS = (NO_CONTROL, PERMUTED_LABELS)
+OF_TRAINING, OF_VALIDATION = "training", "validation"
+ALPHAS_FROM = (OF_TRAINING, OF_VALIDATION, AUTO)
 ALL, FIRST_HALF, SECOND_HALF = "all", "first_half", "second_half"
 SEES = (ALL, PERMUTED_LABELS, FIRST_HALF, SECOND_HALF)
 NORM_BATCHES = (
@@ -355,6 +357,11 @@ class SearchConfig:
         "fewer for each at first",
         low=1,
     )
+    candidates: str | None = option(
+        None,
+        "cells that random_trained and halving train in the place of dealt ones: runs, files, "
+        "published names, with commas between",
+    )
     patience: int = option(
         0,
         "epochs that a decision without evidence (z of 2 or less) waits; edges still open in the "
@@ -371,6 +378,13 @@ class SearchConfig:
     )
     averaged_epochs: int = option(
         1, "last epochs whose probabilities by alphas are averaged before they are scored", low=1
+    )
+    alphas_from: str = option(
+        OF_TRAINING,
+        "what the alphas train on and cells are judged by (protocol clean): half of the training "
+        "set; half of the data set's own validation split, so that all of the training set trains "
+        "the weights, and the other half is reported; auto: the latter where there is such a split",
+        choices=ALPHAS_FROM,
     )
     sees: str = option(
         ALL,
@@ -399,6 +413,12 @@ class SearchConfig:
             raise ConfigError(
                 f"learning_rate_min is {self.learning_rate_min}, above learning_rate "
                 f"{self.learning_rate}; lower it"
+            )
+        trained = STRATEGIES[self.strategy]
+        if self.candidates is not None and (trained.keeps is None or trained.predicts):
+            raise ConfigError(
+                f"candidates are given, which strategy {self.strategy} does not train: give "
+                f"{named('strategy', 'halving')} or random_trained, or leave them out"
             )
 
 

@@ -22,7 +22,12 @@ from sgas.config import AUTO, refuse_unknown
 from sgas.errors import ConfigError, InputError
 from sgas.family import Family
 from sgas.registry import plugged
-from sgas.running.genotype_files import as_argument, genotype_label, load_genotype
+from sgas.running.genotype_files import (
+    as_argument,
+    genotype_label,
+    load_genotype,
+    load_genotypes,
+)
 from sgas.running.process import undisturbed
 from sgas.running.run_results import SearchResult, TrainResult
 from sgas.running.session import Output, begin
@@ -52,13 +57,16 @@ def search(
     list of them, with `test` for its test part (opened by `evaluate` alone). Data in memory is kept
     under `data_root`. `options` are those of the verb by name, `preset` and `out` included; the
     same call goes on with a search that was interrupted. `plugins` are files with additions, or the
-    names of installed ones (`sgas.registry`). `listener` hears of steps and epochs
+    names of installed ones (`sgas.registry`). `candidates` may be a list of what searches returned,
+    genotypes, runs and files. `listener` hears of steps and epochs
     (`sgas.running.listeners.Listener`); `quiet` prints nothing. InputError for what cannot be used,
     Interrupted after a stop signal.
     """
     _check_family(family)
     with plugged(family, plugins):
         chosen = _options_of(family, "search", dataset, test, options)
+        if "candidates" in chosen:
+            chosen["candidates"] = load_genotypes(family, chosen["candidates"])
         settings = resolve(family, "search", chosen)
         command = _command(family, "search", chosen, plugins)
         folder = begin(family, settings, "", command, Output(quiet, listener))

@@ -6,7 +6,8 @@ test holds them together. A family adds its own (`sgas_gcn.keywords`).
 
 from __future__ import annotations
 
-from typing import Literal, TypedDict
+from collections.abc import Sequence
+from typing import Any, Literal, TypedDict
 
 
 class RunOptions(TypedDict, total=False):
@@ -52,10 +53,12 @@ class SearchLoopOptions(TypedDict, total=False):
     scored_paths: int
     num_candidates: int
     candidate_epochs: int
+    candidates: str | Sequence[Any] | None
     patience: int
     beta_decay: float
     skip_penalty: float
     averaged_epochs: int
+    alphas_from: Literal["training", "validation", "auto"]
     sees: Literal["all", "permuted_labels", "first_half", "second_half"]
     control: Literal["none", "permuted_labels"]
     halves: bool

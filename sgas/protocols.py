@@ -17,7 +17,15 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sgas.config import ALL, BEST, FIRST_HALF, LAST, PERMUTED_LABELS
+from sgas.config import (
+    ALL,
+    BEST,
+    LAST,
+    OF_TRAINING,
+    OF_VALIDATION,
+    PERMUTED_LABELS,
+    SECOND_HALF,
+)
 from sgas.errors import ConfigError, DataError, option
 
 if TYPE_CHECKING:
@@ -103,6 +111,7 @@ def search_parts(
     validation_fraction: float,
     device: torch.device,
     sees: str = ALL,
+    alphas_from: str = OF_TRAINING,
 ) -> SearchParts:
     """The parts of a search: for the weights, the alphas and the reported figure.
 
@@ -110,13 +119,16 @@ def search_parts(
     permuted in each by a draw that follows from the seed, or one of two disjoint halves of each.
 
     `clean`: halves of the training set, and the data set's own validation split or, where it has
-    none, `validation_fraction` of the training set. DataError where protocol `paper` needs a
-    validation split that there is not, or the training set is too small to be split.
+    none, `validation_fraction` of the training set; with `alphas_from` (`SearchConfig.alphas_from`)
+    all of the training set and halves of the validation split. DataError where a validation split
+    is asked for that there is not, or a part is too small to be split.
     """
     if sees == PERMUTED_LABELS:
         from sgas.data import PermutedSource, stream_seed
 
-        parts = search_parts(splits, protocol, seed, validation_fraction, device)
+        parts = search_parts(
+            splits, protocol, seed, validation_fraction, device, alphas_from=alphas_from
+        )
         first, second = (stream_seed(seed, PERMUTED_LABELS, name) for name in ("weights", "alphas"))
         return replace(
             parts,
@@ -130,20 +142,45 @@ def search_parts(
                 f"halves are of protocol {CLEAN}, and this is {PAPER}: give "
                 f"{option('protocol', CLEAN)}, or no halves"
             )
+        if alphas_from == OF_VALIDATION:
+            raise ConfigError(
+                f"alphas_from is of protocol {CLEAN}, and {PAPER} says itself what trains the "
+                f"alphas: give {option('protocol', CLEAN)}, or leave it out"
+            )
         return _paper_search(splits, seed, device)
     own = splits.validation_part(device)
-    reported = validation_fraction if own is None else 0.0
-    half = (1 - reported) / 2
-    if sees == ALL:
-        weights, alphas, held_out = splits.parts_of_training((half, half, reported), seed, device)
-    else:
-        shares = (half / 2,) * 4
-        *quarters, held_out = splits.parts_of_training((*shares, reported), seed, device)
-        weights, alphas = quarters[:2] if sees == FIRST_HALF else quarters[2:]
-    validation = held_out if own is None else own
-    sizes = "/".join(str(splits.count(part)) for part in (weights, alphas, validation))
+    if own is None and alphas_from == OF_VALIDATION:
+        raise DataError(
+            f"{splits.dataset} has no validation split, which alphas_from {OF_VALIDATION} takes: "
+            f"give {option('alphas_from', OF_TRAINING)}"
+        )
+    if own is None or alphas_from == OF_TRAINING:
+        reported = validation_fraction if own is None else 0.0
+        half = (1 - reported) / 2
+        fractions = (half, half, reported) if sees == ALL else (*(half / 2,) * 4, reported)
+        *drawn, held_out = splits.parts_of_training(fractions, seed, device)
+        validation = held_out if own is None else own
+    else:  # of which a data set with such a split knows how
+        if sees == ALL:
+            weights = [splits.training_part(device)]
+            *alphas, validation = _divided(own, (0.5, 0.5), seed)
+        else:
+            weights = list(splits.parts_of_training((0.5, 0.5), seed, device))
+            *alphas, validation = _divided(own, (0.25, 0.25, 0.5), seed)
+        drawn = [part for pair in zip(weights, alphas, strict=True) for part in pair]
+    weights_part, alphas_part = drawn[2:] if sees == SECOND_HALF else drawn[:2]
+    sizes = "/".join(str(splits.count(part)) for part in (weights_part, alphas_part, validation))
     label = f"protocol clean: {sizes} {splits.samples} for weights/alphas/validation"
-    return SearchParts(_in_steps(weights), _in_steps(alphas), _in_steps(validation), label)
+    return SearchParts(
+        _in_steps(weights_part), _in_steps(alphas_part), _in_steps(validation), label
+    )
+
+
+def _divided(part: Source, fractions: tuple[float, ...], seed: int) -> Sequence[Source]:
+    """A validation split in parts, as its source says itself (`in_parts`)."""
+    dividing: Any = part
+    divided: Sequence[Source] = dividing.in_parts(fractions, seed)
+    return divided
 
 
 def _paper_search(splits: Splits, seed: int, device: torch.device) -> SearchParts:

@@ -186,6 +186,21 @@ class GraphSource:
         graphs, parts = self.blocks.asking(asked, targets, graph.x.device)
         return replace(self, graphs=graphs, targets=parts, blocks=None)
 
+    def in_parts(self, fractions: tuple[float, ...], seed: int) -> list[Source]:
+        """Disjoint parts, drawn within the classes: of the asked nodes of one graph, or of graphs.
+
+        The fractions add up to 1; a part of fraction 0 is empty.
+        """
+        if self.graphs[0].asked is not None:
+            (graph,), (targets,) = self.graphs, self.targets
+            rows = stratified_parts(strata_of(targets.cpu().numpy()), fractions, seed)
+            return [self.only(torch.from_numpy(part).to(graph.x.device)) for part in rows]
+        strata = np.zeros(len(self), np.int64)
+        if self.per_graph:
+            strata = strata_of(torch.cat(list(self.targets)).cpu().numpy())
+        numbers = stratified_parts(strata, fractions, seed)
+        return [SubsetSource(self, torch.from_numpy(part)) for part in numbers]
+
     def row_names(self, number: int) -> list[tuple[str, ...]]:
         """A graph and each of its asked nodes, by their numbers; or the graph if it is asked."""
         if self.per_graph:
@@ -333,20 +348,13 @@ class GraphTask(GraphModels):
     ) -> list[Source]:
         """The training set in parts: its graphs, or where there is one graph, its nodes."""
         source = self.training_part(device)
-        if self.transductive:
-            rows = stratified_parts(strata_of(self._training.graphs[0].targets), fractions, seed)
-            return [source.only(torch.from_numpy(part).to(device)) for part in rows]
         wanted = sum(fraction > 0 for fraction in fractions)
-        if len(source) < wanted:
+        if len(source) < wanted and not self.transductive:
             raise DataError(
                 f"{self.dataset} has {len(source)} training graphs; splitting them takes at "
                 f"least {wanted}: add graphs"
             )
-        strata = np.zeros(len(source), np.int64)
-        if self.per_graph:
-            strata = strata_of(np.concatenate([graph.targets for graph in self._training.graphs]))
-        numbers = stratified_parts(strata, fractions, seed)
-        return [SubsetSource(source, torch.from_numpy(part)) for part in numbers]
+        return source.in_parts(fractions, seed)
 
     def training_part(self, device: torch.device) -> GraphSource:
         """All training graphs."""

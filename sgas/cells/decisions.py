@@ -72,6 +72,16 @@ class CellDecisions:
         words = {str(UNDECIDED): UNDECIDED, str(PRUNED): PRUNED}
         return cls(topology, tuple(words.get(text) or decided(text) for text in texts))
 
+    @classmethod
+    def of_gene(cls, space: SearchSpace, gene: CellGene) -> CellDecisions:
+        """The complete cell that a genotype lists; `to_gene` lists it again, in edge order."""
+        topology = space.topology(gene.num_steps(space))
+        states = [PRUNED] * topology.num_edges
+        for step, edges in enumerate(gene.edges_by_step(space)):
+            for edge in edges:
+                states[topology.edge_between(edge.source, step).index] = decided(edge.op)
+        return cls(topology, tuple(states))
+
     def to_strings(self) -> list[str]:
         """One word an edge: `undecided`, `pruned` or the operation's name."""
         return [str(state) for state in self.states]

@@ -257,7 +257,8 @@ def _rehearse(family: Family, asked: Asked) -> None:
             for strategy in asked.sweep.strategy_names:
                 require_grounds(family, settings, strategy)
             task.build_supernet()
-            drawn = search_parts(task, *split)
+            loop = settings.loop
+            drawn = search_parts(task, *split, loop.sees, loop.alphas_from)
             parts = {"part of the weights": drawn.weights, "part of the alphas": drawn.alphas}
         else:
             kept = settings.loop.kept_epoch

@@ -7,6 +7,7 @@ shortly, the better half goes on with its weights for twice as long, and so on (
 Jamieson and Talwalkar, AISTATS 2016). `predictor` trains all alike too, but deals a third of them
 alone: each later one is that of `POOL` dealt cells which those before predict to rank best
 (`sgas.deciding.predictor`). All cost the same for the same `num_candidates` and `candidate_epochs`.
+With `candidates` the cells are given, as those that several searches found, and none is dealt.
 
 An epoch of the loop is one training of one cell, a turn (`sgas.deciding.schedule`). In the place of
 alphas stands what each operation of each edge was worth: the figure of the best cell, less what the
@@ -26,20 +27,23 @@ import msgspec
 import torch
 from torch import Tensor
 
-from sgas.cells.decisions import genotype_of
+from sgas.cells.decisions import CellDecisions, genotype_of
 from sgas.cells.genotype import Genotype
+from sgas.cells.space import SearchSpace
 from sgas.config import STRATEGIES, SearchConfig, TrainConfig, make
 from sgas.data import Source, stream_seed
 from sgas.deciding.predictor import predicted_ranks
 from sgas.deciding.schedule import turns
 from sgas.deciding.strategies.effects import used_by
+from sgas.errors import GenotypeError
 from sgas.family import Network, Trainable
 from sgas.protocols import VALIDATION, SearchParts, TrainParts
 from sgas.running.capture import Recorder, Step
 from sgas.running.complexity import cost_ranks
+from sgas.running.genotype_files import genotypes_in
 from sgas.running.loop import EpochEnd, Figures, StepOutput, tallied
 from sgas.running.norms import NormStatistics
-from sgas.running.paths import paths
+from sgas.running.paths import Path, paths
 from sgas.running.search import Search
 from sgas.running.searched import SearchedCells
 from sgas.running.train import Training
@@ -97,6 +101,25 @@ def worth(used: Tensor, judged: list[list[Judged]], best: int) -> Worth:
     return Worth(gains, errors)
 
 
+def _decided(genotype: Genotype, space: SearchSpace, num_steps: int) -> Path:
+    """The cells of a genotype as a search decides them; GenotypeError where it could not."""
+    cells = {kind: CellDecisions.of_gene(space, gene) for kind, gene in genotype.cells.items()}
+    for kind, gene in genotype.cells.items():
+        again, steps = cells[kind].to_gene(), gene.num_steps(space)
+        if steps != num_steps:
+            raise GenotypeError(
+                f"a candidate's {kind} cell has {steps} steps; the cells of this search {num_steps}"
+            )
+        ops = {edge.op for edge in gene.edges} - set(space.operations[1:])
+        if ops or again.concat != gene.concat or len(again.edges) != len(gene.edges):
+            why = f"has {sorted(ops)[0]}" if ops else "reads a state twice or outputs other states"
+            raise GenotypeError(
+                f"a candidate's {kind} cell {why}, which no search decides: leave out "
+                f"{genotype.to_text()}"
+            )
+    return cells
+
+
 class CandidateSearch:
     """One search among cells that are trained: all of them, the figures so far. A `Body` as well.
 
@@ -127,8 +150,12 @@ class CandidateSearch:
             self.cells.costs = cost_ranks(task)
         self.turns = turns(config)
         self.predicts, count = STRATEGIES[config.strategy].predicts, config.num_candidates
-        dealt = paths(self.cells.decisions, self.space.operations, seed, "candidates")
-        self.candidates = list(islice(dealt, max(count, POOL) if self.predicts else count))
+        if config.candidates is None:
+            dealt = paths(self.cells.decisions, self.space.operations, seed, "candidates")
+            self.candidates = list(islice(dealt, max(count, POOL) if self.predicts else count))
+        else:
+            given = genotypes_in(config.candidates, self.space)
+            self.candidates = [_decided(genotype, self.space, task.num_steps) for genotype in given]
         self.used = {kind: self._used(kind) for kind in self.space.cell_kinds}
         self.judged: list[list[Judged]] = [[] for _ in self.candidates]
         first = max(2, count // 3) if self.predicts else count

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from sgas.cells.genotype import Genotype
+from sgas.cells.space import SearchSpace
 from sgas.errors import GenotypeError, unknown_name
 from sgas.family import Family
+from sgas.files import decode
 from sgas.running.runs import read_config, read_genotype
 from sgas.running.settings import check_family
 
@@ -35,6 +38,34 @@ def load_genotype(family: Family, name: str) -> Genotype:
     if genotype.space not in family.spaces:
         raise unknown_name("search space", genotype.space, family.spaces, error=GenotypeError)
     return genotype.validate(family.search_space(genotype.space))
+
+
+def load_genotypes(family: Family, given: Any) -> str:
+    """What stands for several cells, as the JSON text that `genotypes_in` reads.
+
+    `given` is such a text, or names that `load_genotype` takes, in one text with commas between;
+    or a sequence of names, genotypes and what searches returned. Each cell counts once.
+    """
+    if isinstance(given, str):
+        if given.startswith("["):
+            return given
+        given = given.split(",")
+    each: dict[str, Genotype] = {}
+    for one in given:
+        whole = isinstance(one, Genotype)
+        name = str(getattr(one, "folder", one)).strip()
+        genotype = one if whole else load_genotype(family, name)
+        each.setdefault(genotype.content_hash, genotype)
+    return msgspec.json.encode(list(each.values())).decode()
+
+
+def genotypes_in(text: str, space: SearchSpace) -> list[Genotype]:
+    """The cells of a text that `load_genotypes` made; GenotypeError if they are not of `space`."""
+    try:
+        found = decode(text, list[Genotype])
+    except ValueError as error:
+        raise GenotypeError(f"not a list of genotypes: {error}") from None
+    return [genotype.validate(space) for genotype in found]
 
 
 def _read_file(family: Family, path: Path) -> Genotype:

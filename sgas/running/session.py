@@ -24,7 +24,7 @@ from sgas.deciding.schedule import Schedule, shown_epoch
 from sgas.errors import ConfigError, DamagedRunError, Interrupted, SgasError, option
 from sgas.family import Family, Task
 from sgas.own import OWN
-from sgas.protocols import provenance, search_parts, train_parts
+from sgas.protocols import cell_protocol, provenance, search_parts, train_parts, worst
 from sgas.registry import copies, described, records
 from sgas.running.checks import (
     rehearse,
@@ -36,6 +36,7 @@ from sgas.running.checks import (
     require_samples,
 )
 from sgas.running.companions import companions, what_is_known
+from sgas.running.genotype_files import genotypes_in
 from sgas.running.machine import environment, prepare, recorder_on, resolve_device
 from sgas.running.runs import (
     RESULT,
@@ -229,8 +230,11 @@ def _open_search(family: Family, settings: Settings, task: Task, device: torch.d
 
     run, loop = settings.run, settings.loop
     split = run.protocol, run.seed, loop.validation_fraction, device
-    parts = search_parts(task, *split, loop.sees)
+    parts = search_parts(task, *split, loop.sees, loop.alphas_from)
     absolute = with_absolute_paths(family, run)  # as a resumed search has them
+    given = genotypes_in(loop.candidates, task.space) if loop.candidates else []
+    seen = [genotype.meta["alphas_on"] for genotype in given if "alphas_on" in genotype.meta]
+    seen += [] if parts.alphas_on is None else [parts.alphas_on.value]
     search = open_search(
         task,
         loop,
@@ -240,14 +244,15 @@ def _open_search(family: Family, settings: Settings, task: Task, device: torch.d
             "dataset": absolute.dataset,
             "strategy": loop.strategy,
             "seed": run.seed,
-            "protocol": run.protocol,
-            **({} if parts.alphas_on is None else {"alphas_on": parts.alphas_on.value}),
+            "protocol": worst(run.protocol, *(cell_protocol(each.meta) for each in given)),
+            **({"alphas_on": seen[0]} if seen else {}),
+            **({"chosen_among": len(given)} if given else {}),
             **({} if loop.sees == ALL else {"sees": loop.sees}),
         },
     )
     trained_on = {"part of the weights": parts.weights, "part of the alphas": parts.alphas}
     if loop.halves:  # told now, not after the search
-        half = search_parts(task, *split, FIRST_HALF)
+        half = search_parts(task, *split, FIRST_HALF, loop.alphas_from)
         trained_on |= {"half of the part of the weights": half.weights}
     sizes = [_size(part) for part in (parts.weights, parts.alphas, parts.validation)]
     return Opened(task, search, trained_on, sizes, {"parts": parts.label})

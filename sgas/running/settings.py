@@ -135,6 +135,8 @@ def resolve(
             names = fields_of(type(start.model), "train")
             values |= {name: getattr(start.model, name) for name in names}
         options = {**options, "weights": str(folder)}
+    if verb == "search" and options.get("candidates") is not None:
+        options = {**options, **_candidates(family, space, options)}
     values |= {**taken, **options, "dataset": dataset, "space": space, "preset": preset}
     made = {n: make(config, values) for n, config in sections_of(family, verb, space).items()}
     origin = ""
@@ -146,6 +148,24 @@ def resolve(
     given = {*taken, *(name for name, value in options.items() if value is not None)}
     asked = tuple(name for name in _of_data(made["model"], made["data"]) if name in given)
     return Settings(verb, **made, genotype=genotype, origin=origin, asked=asked)
+
+
+def _candidates(family: Family, space: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The cells that a search trains, themselves in the place of names, and how many they are."""
+    from sgas.running.genotype_files import genotypes_in, load_genotypes
+
+    given = load_genotypes(family, options["candidates"])
+    count = len(genotypes_in(given, family.search_space(space)))
+    if count < 2:
+        raise ConfigError(
+            f"candidates are {count or 'no'} cell; a search chooses among 2 or more that differ"
+        )
+    asked = options.get("num_candidates")
+    if asked is not None and int(asked) != count:
+        raise ConfigError(
+            f"num_candidates is {asked}, and {count} candidates that differ are given: leave it out"
+        )
+    return {"candidates": given, "num_candidates": count}
 
 
 def _no_dataset(family: Family, genotype: Genotype) -> ConfigError:

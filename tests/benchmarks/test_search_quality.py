@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from benchmarks import search_quality
+from sgas.cells.decisions import genotype_of
 from sgas.errors import DataError, InputError
 from sgas_cnn.config import NASBENCH201_OPERATIONS
 from sgas_gcn.config import NasBenchGraphConfig
@@ -50,6 +51,7 @@ def test_the_searches_are_judged_by_the_table(
         strategies="effects,darts",
         control="permuted_labels",
         space="nasbench201",
+        restarts=1,
         keep=str(images / "kept.jsonl"),
     )
     result = search_quality.run(options)
@@ -102,6 +104,7 @@ def test_searches_in_nasbenchgraph_are_judged_by_its_table(
     monkeypatch.setattr(module, "MODEL", NasBenchGraphConfig(channels=4))
     options = argparse.Namespace(
         space="nasbenchgraph",
+        restarts=1,
         keep=None,
         table=str(graph_table),
         graph=str(graph),
@@ -139,11 +142,38 @@ def test_the_best_of_random_cells_is_the_mean_over_all_draws(count: int) -> None
     assert found["median_percentile"] == pytest.approx(middle)
 
 
+def test_of_what_restarts_find_the_cell_that_trains_best_is_taken(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = {**search_quality.CHOICE, "candidate_epochs": 1}
+    monkeypatch.setattr(search_quality, "CHOICE", quick)
+    benchmark, chosen = search_quality.BENCHMARKS["nasbench201"], []
+
+    class Choice(search_quality.Loop):
+        def execute(self) -> None:
+            super().execute()
+            chosen.append(self.body)
+
+    monkeypatch.setattr(search_quality, "Loop", Choice)
+    data = search_quality.load_small_images(str(images))
+    found = search_quality.search_with_restarts(benchmark, data, "random", 0, False, 3)
+    *searches, last = chosen
+    cells = [search.genotype().cells for search in searches]
+    assert len(cells) == 3 and len({str(cell) for cell in cells}) > 1
+    assert last.task.model.num_cells == search_quality.CHOICE_CELLS
+    figures = [turns[-1].figure for turns in last.judged]
+    best = last.genotype().cells
+    assert best == genotype_of(last.space, last.candidates[figures.index(max(figures))]).cells
+    assert best in cells and found.cell == benchmark.cell(last.genotype())
+
+
 def test_what_a_space_needs_is_said() -> None:
-    options = argparse.Namespace(
-        space="nasbenchgraph", table="t", images="x", graph=None, seeds="0", strategies="cri2"
-    )
+    given = {"space": "nasbenchgraph", "images": "x", "graph": None, "restarts": 1}
+    options = argparse.Namespace(table="t", seeds="0", strategies="cri2", **given)
     with pytest.raises(InputError, match="takes its data by --graph PATH"):
+        search_quality.run(options)
+    options.graph, options.table, options.restarts = "g", __file__, 2
+    with pytest.raises(InputError, match="--restarts is of nasbench201 alone"):
         search_quality.run(options)
 
 

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
+from toy_family import FAMILY, QUICK, SPACE
 from toy_searches import loop_of, make
 
-from sgas.cells.decisions import genotype_of
+from sgas.cells.decisions import CellDecisions, genotype_of
+from sgas.cells.genotype import Genotype
+from sgas.cli import main
 from sgas.config import SearchConfig
 from sgas.deciding.predictor import predicted_ranks
 from sgas.deciding.schedule import turns
+from sgas.errors import ConfigError, GenotypeError
+from sgas.interface import search
 from sgas.running.candidates import Judged, error_of, worth
+from sgas.running.run_results import SearchResult
 from sgas.running.runs import read_records
 
 
@@ -129,3 +137,71 @@ def test_a_cell_goes_on_with_its_weights() -> None:
         assert len(list(steps)) == search.num_batches()
         ended[number] = {n: w.clone() for n, w in search.network.state_dict().items()}
         search.end_epoch(epoch, {"validation": {"loss": 0.0, "accuracy": 0.0}})
+
+
+@pytest.fixture
+def found(here: Path) -> list[SearchResult]:
+    """What random searches of three seeds found."""
+    return [search(FAMILY, strategy="random", seed=n, quiet=True, **QUICK) for n in range(3)]
+
+
+def chosen(given: Any, **options: Any) -> SearchResult:
+    asked = {"strategy": "random_trained", "candidate_epochs": 1, "batch_size": 16, **options}
+    return search(FAMILY, candidates=given, quiet=True, **asked)
+
+
+def test_the_best_of_given_cells_is_taken_however_they_are_given(
+    found: list[SearchResult],
+) -> None:
+    first = chosen([*found, found[0].genotype])
+    lines = first.history
+    assert len(lines) == 3  # a cell that is given twice is one
+    best = max(lines, key=lambda line: line["alphas_accuracy"])["candidate"]
+    assert first.genotype.cells == found[best].genotype.cells
+    assert first.genotype.meta["chosen_among"] == 3
+    assert first.genotype.meta["protocol"] == "clean"
+    names = ",".join(str(one.folder) for one in found)
+    of_names = chosen(names, out="names")
+    assert of_names.genotype == first.genotype
+    for one in found:
+        shutil.rmtree(one.folder)
+    assert main(FAMILY, ["search", "--resume", "names"]) == 0  # the run has its cells itself
+
+
+def test_what_is_chosen_among_cells_of_the_paper_is_called_so(found: list[SearchResult]) -> None:
+    paper = search(FAMILY, strategy="random", seed=7, protocol="paper", quiet=True, **QUICK)
+    notes = chosen([found[0], paper]).genotype.meta
+    assert notes["protocol"] == "paper" and notes["alphas_on"] == paper.genotype.meta["alphas_on"]
+    text = found[1].genotype.to_text()  # says nothing of its origin
+    notes = chosen([found[0], Genotype.from_text(text, "toy")]).genotype.meta
+    assert notes["protocol"] == "unknown"
+
+
+def test_cells_that_cannot_be_chosen_among_are_refused(found: list[SearchResult]) -> None:
+    for options, said in [
+        ({"strategy": "cri2"}, "candidates are given, which strategy cri2 does not train"),
+        ({"strategy": "predictor"}, "strategy predictor does not train"),
+        ({"num_candidates": 8}, "num_candidates is 8, and 3 candidates that differ are given"),
+    ]:
+        with pytest.raises(ConfigError, match=said):
+            chosen(found, **options)
+    with pytest.raises(ConfigError, match="candidates are 1 cell; a search chooses among 2"):
+        chosen([found[0], found[0].genotype])
+    with pytest.raises(GenotypeError, match="unknown genotype 'nobody'"):
+        chosen("nobody,else")
+    with pytest.raises(GenotypeError, match="not a list of genotypes"):
+        chosen("[1")
+    with pytest.raises(GenotypeError, match=r"cell has 2 steps; the cells of this search 3"):
+        chosen(found, num_steps=3)
+    gene = found[0].genotype.cells["normal"]
+    twice = (gene.edges[0], msgspec.structs.replace(gene.edges[1], source=gene.edges[0].source))
+    genes = {"normal": msgspec.structs.replace(gene, edges=(*twice, *gene.edges[2:]))}
+    odd = msgspec.structs.replace(found[0].genotype, cells=found[0].genotype.cells | genes)
+    with pytest.raises(GenotypeError, match="normal cell reads a state twice"):
+        chosen([found[1], odd])
+
+
+def test_a_cell_is_decided_as_its_genotype_lists_it(found: list[SearchResult]) -> None:
+    for one in found:
+        for gene in one.genotype.cells.values():
+            assert CellDecisions.of_gene(SPACE, gene).to_gene() == gene

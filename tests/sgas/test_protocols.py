@@ -6,8 +6,15 @@ from typing import Any
 
 import pytest
 
-from sgas.errors import DataError
+from sgas.errors import ConfigError, DataError
 from sgas.protocols import AlphasOn, SearchParts, TrainParts, search_parts, train_parts
+
+
+class Split(str):
+    """A split that is a word, and knows its parts."""
+
+    def in_parts(self, fractions: tuple[float, ...], seed: int) -> list[str]:
+        return [f"{fraction:.2f} of {self}" for fraction in fractions]
 
 
 class Shelf:
@@ -21,7 +28,7 @@ class Shelf:
 
     def _open(self, split: str) -> Any:
         self.opened.add(split)
-        return split
+        return Split(split)
 
     def training_part(self, device: Any) -> Any:
         return self._open("training")
@@ -63,6 +70,30 @@ def test_clean_never_opens_the_test_split(alphas_on: AlphasOn, validation: bool)
         assert (parts.weights, parts.alphas) == ("0.40 of training", "0.40 of training")
         assert parts.validation == "0.20 of training"
         assert training == TrainParts("0.80 of training", {"validation": "0.20 of training"})
+
+
+@pytest.mark.parametrize("alphas_from", ["validation", "auto"])
+def test_alphas_may_train_on_the_validation_split(alphas_from: str) -> None:
+    def parts_of(shelf: Shelf, *more: str, protocol: str = "clean") -> SearchParts:
+        sees = more[0] if more else "all"
+        return search_parts(shelf, protocol, 0, 0.2, None, sees, alphas_from)  # type: ignore[arg-type]
+
+    shelf = Shelf(validation=True)
+    parts = parts_of(shelf)
+    assert (parts.weights, parts.alphas) == ("training", "0.50 of validation")
+    assert parts.validation == "0.50 of validation" and "test" not in shelf.opened
+    for half in ("first_half", "second_half"):
+        parts = parts_of(shelf, half)
+        assert (parts.weights, parts.alphas) == ("0.50 of training", "0.25 of validation")
+        assert parts.validation == "0.50 of validation"
+    if alphas_from == "auto":  # where there is no such split, and of the paper, as ever
+        assert parts_of(Shelf()) == searched(Shelf(), "clean")
+        assert parts_of(shelf, protocol="paper") == searched(shelf, "paper")
+        return
+    with pytest.raises(DataError, match="made-up has no validation split, which alphas_from"):
+        parts_of(Shelf())
+    with pytest.raises(ConfigError, match="alphas_from is of protocol clean"):
+        parts_of(shelf, protocol="paper")
 
 
 def test_a_clean_training_may_keep_nothing_back() -> None:

@@ -143,6 +143,30 @@ def test_nodes_of_one_graph_are_split_within_each_class(monkeypatch: pytest.Monk
     assert counts.tolist() == [4, 4, 4]
 
 
+@pytest.mark.parametrize("shelf", [OneGraph, Shelf])
+def test_halves_of_the_validation_split_are_disjoint(
+    shelf: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(monkeypatch, shelf({"train": 24, "val": 12, "test": 20}, multi_label=False))
+
+    def numbers(part: Any) -> set[int]:
+        if shelf is Shelf:
+            return set(graph_numbers(part))
+        return set(part.batch(torch.tensor([0]), None)[0].asked_nodes.tolist())
+
+    first = {OneGraph: 24, Shelf: 100}[shelf]
+    for sees, weights, alphas in (("all", 24, 6), ("first_half", 12, 3), ("second_half", 12, 3)):
+        parts = search_parts(task("made-up"), "clean", 0, 0.1, CPU, sees, "validation")
+        found = [numbers(part) for part in (parts.weights, parts.alphas, parts.validation)]
+        assert [*map(len, found)] == [weights, alphas, 6]
+        assert f"{weights}/{alphas}/6 " in parts.label
+        assert found[0] <= set(range(24)) and not found[1] & found[2]
+        assert found[1] | found[2] <= set(range(first, first + 12))
+        if sees == "first_half":
+            other = found
+    assert not other[0] & found[0] and not other[1] & found[1] and other[2] == found[2]
+
+
 def test_batches_are_whole_graphs_side_by_side() -> None:
     source = search_parts(task("tissues"), "clean", 0, 0.1, CPU).validation
     assert isinstance(source, GraphSource)
