@@ -12,7 +12,7 @@ import pytest
 from processes import Ended
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-sys.path += [str(BENCHMARKS), str(BENCHMARKS / "reproduce")]
+sys.path += [str(BENCHMARKS), str(BENCHMARKS / "reproduce"), str(BENCHMARKS / "quality")]
 
 
 @pytest.fixture
