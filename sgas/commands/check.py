@@ -8,9 +8,10 @@ from typing import Any
 
 from sgas.commands.common import print_json
 from sgas.config import AUTO, TARGETS
-from sgas.errors import DataError, printable, unknown_name
+from sgas.errors import DataError, unknown_name
 from sgas.family import Family
 from sgas.options import Flag, Positional, parse, parser_for
+from sgas.terminal import tell
 
 SHOWN = 60  # files or classes, a line each
 FOLDER = Positional("folder", "folder with your own data")
@@ -41,7 +42,7 @@ def main(family: Family, argv: Sequence[str]) -> int:
 
 def _say(line: str) -> None:
     """Prints a line; names of files and classes are whatever somebody called them."""
-    print(printable(line))
+    tell(line)
 
 
 def _print(content: dict[str, Any], indent: str = "") -> None:

@@ -9,6 +9,7 @@ from sgas.commands.common import DEVICE, THREADS, print_json, use_threads
 from sgas.family import Family
 from sgas.options import PLUGIN, Flag, Positional, parse, parser_for
 from sgas.running.evaluation import evaluate_run
+from sgas.terminal import tell
 
 RUN = Positional("run", "run folder of a training that has ended")
 FLAGS = [
@@ -35,5 +36,5 @@ def main(family: Family, argv: Sequence[str]) -> int:
         print_json(evaluation)
         return 0
     for name, value in evaluation.items():
-        print(f"{name:<18} {value:.4f}" if isinstance(value, float) else f"{name:<18} {value}")
+        tell(f"{name:<18} {value:.4f}" if isinstance(value, float) else f"{name:<18} {value}")
     return 0

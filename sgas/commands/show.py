@@ -19,6 +19,7 @@ from sgas.running.genotype_files import genotype_label, load_genotype
 from sgas.running.runs import RESULT, is_run, read_config
 from sgas.running.settings import data_options, load_preset, open_settings, presets
 from sgas.studies.study import is_study
+from sgas.terminal import console, shown
 
 if TYPE_CHECKING:
     from sgas.running.complexity import Latency
@@ -189,10 +190,9 @@ def _draw(family: Family, genotype: Genotype, target: Path, out: Path | None) ->
 
 
 def _print(family: Family, genotype: Genotype, table: dict[str, Any], latency: Latency) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False, soft_wrap=True)
+    out = console(soft_wrap=True)
     space = family.search_space(genotype.space)
     for kind, cell in genotype.cells.items():
         topology = space.topology(cell.num_steps(space))
@@ -201,13 +201,13 @@ def _print(family: Family, genotype: Genotype, table: dict[str, Any], latency: L
             for edge in edges:
                 into = topology.state_name(topology.state_of(step))
                 rows.add_row(into, edge.op, topology.state_name(edge.source))
-        console.print(rows)
-        console.print(f"output: {', '.join(topology.state_name(s) for s in cell.concat)}")
+        out.print(rows)
+        out.print(shown(f"output: {', '.join(topology.state_name(s) for s in cell.concat)}"))
     sizes = " · ".join(f"{name} {value}" for name, value in table["sizes"].items())
-    console.print(f"origin      {table['provenance']}: protocol {table['protocol']}")
-    console.print(f"network     {sizes}")
-    console.print(f"parameters  {table['params']:,}")
-    console.print(f"FLOPs       {table['flops']:,} a sample (2 a multiply-add)")
-    console.print(f"latency     {latency.shown} a sample, {latency.note}")
+    out.print(shown(f"origin      {table['provenance']}: protocol {table['protocol']}"))
+    out.print(shown(f"network     {sizes}"))
+    out.print(shown(f"parameters  {table['params']:,}"))
+    out.print(shown(f"FLOPs       {table['flops']:,} a sample (2 a multiply-add)"))
+    out.print(shown(f"latency     {latency.shown} a sample, {latency.note}"))
     for path in table["pictures"]:
-        console.print(f"picture     {path}")
+        out.print(shown(f"picture     {path}"))

@@ -27,6 +27,7 @@ from sgas.studies.results import results_of
 from sgas.studies.standings import tables_of
 from sgas.studies.study import Entry, Study
 from sgas.studies.summary import StrategySummary, Summary, spread_text, stamp_of, summarise
+from sgas.terminal import tell
 
 TARGET = Positional("target", "study folder that sweep wrote")
 FLAGS = [
@@ -48,7 +49,7 @@ def main(family: Family, argv: Sequence[str]) -> int:
     if values["json"]:
         print_json({**summary.to_dict(), "pictures": [str(path) for path in written]})
         return 0
-    print(summary.verdict)
+    tell(summary.verdict)
     for path in written:
         print(f"picture  {path}")
     return 0

@@ -12,6 +12,7 @@ from sgas.errors import ConfigError, RunError, unknown_name
 from sgas.family import Family
 from sgas.files import write_text
 from sgas.options import PLUGIN, Flag, Positional, Words, parse, parser_for
+from sgas.terminal import console, shown
 
 if TYPE_CHECKING:
     from sgas.studies.summary import GivenRow, Summary
@@ -126,45 +127,44 @@ def _plain(summary: Summary) -> str:
     """The tables for a terminal, or for a file or pipe as wide as they need."""
     import sys
 
-    from rich.console import Console
     from rich.table import Table
 
     from sgas.studies.standings import IN_WORDS, tables_of
     from sgas.studies.summary import stamp_of
 
-    terminal = Console().is_terminal
-    console = Console(highlight=False, width=None if terminal else 160, file=sys.stdout)
-    with console.capture() as captured:
-        console.print(f"[bold]{summary.results.title}[/bold]")
-        console.print(summary.verdict)
+    terminal = console().is_terminal
+    out = console(width=None if terminal else 160, file=sys.stdout)
+    with out.capture() as captured:
+        out.print(shown(summary.results.title), style="bold")
+        out.print(shown(summary.verdict))
         for warning in summary.warnings:
-            console.print(f"note  {warning}", markup=False)
+            out.print(shown(f"note  {warning}"))
         for title, table in tables_of(summary, runs=False).items():
-            console.print(f"\n[bold]{title}[/bold]")
-            shown = Table()
+            out.print(shown(f"\n{title}"), style="bold")
+            drawn = Table()
             for head in table.header:
                 left = head in (table.header[0], IN_WORDS)
-                shown.add_column(head, justify="left" if left else "right")
+                drawn.add_column(shown(head), justify="left" if left else "right")
             for row in table.rows:
-                shown.add_row(*row)
-            console.print(shown)
+                drawn.add_row(*map(shown, row))
+            out.print(drawn)
         for line in summary.results.notes:
-            console.print(line, markup=False)
+            out.print(shown(line))
         for name, value in stamp_of(summary).items():
-            console.print(f"{name:<10}  {value}", markup=False, soft_wrap=True)
+            out.print(shown(f"{name:<10}  {value}"), soft_wrap=True)
     return captured.get()
 
 
 def _markdown(summary: Summary) -> str:
     from sgas.studies.standings import to_markdown
 
-    return to_markdown(summary)
+    return shown(to_markdown(summary))
 
 
 def _latex(summary: Summary) -> str:
     from sgas.studies.standings import to_latex
 
-    return to_latex(summary)
+    return shown(to_latex(summary))
 
 
 def _csv(summary: Summary) -> str:

@@ -13,6 +13,7 @@ from sgas.running.genotype_files import genotype_label, load_genotype
 from sgas.running.session import begin, resume
 from sgas.running.settings import resolve
 from sgas.running.trained import read_result
+from sgas.terminal import tell
 
 GENOTYPE = Positional(
     "genotype", "published name, genotype file (JSON or DARTS text) or run folder"
@@ -26,7 +27,7 @@ def main(family: Family, argv: Sequence[str]) -> int:
     folder = _begin(family, argv) if old is None else resume(family, old, "train", place=place)
     print(f"run      {folder}")
     for name, value in read_result(folder).items():
-        print(f"{name:<10} {value:.4f}" if isinstance(value, float) else f"{name:<10} {value}")
+        tell(f"{name:<10} {value:.4f}" if isinstance(value, float) else f"{name:<10} {value}")
     card = folder / CARD if can_write_card() else "none: pip install 'sgas[hub]' for a model card"
     print(f"card       {card}")
     print(f"next     {family.command} evaluate {folder}")

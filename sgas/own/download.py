@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 from sgas.errors import DataError, option
 from sgas.files import no_link, sync_folder, take_lock, write_text
+from sgas.terminal import console
 
 CHUNK = 1 << 20  # bytes
 TIMEOUT = 30  # seconds without an answer
@@ -164,16 +165,15 @@ def _fetch(url: str, part: Path) -> None:
 
 def _copy(answer: Any, file: BinaryIO, start: int, total: int | None) -> None:
     """Copies a response's body under a progress bar on standard error."""
-    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=console(stderr=True)) as progress:
         name = Path(file.name).name.removesuffix(".part")
         task = progress.add_task(f"download {name}", total=total, completed=start)
         while chunk := answer.read(CHUNK):

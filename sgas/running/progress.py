@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 
 from sgas.deciding.schedule import shown_epoch
+from sgas.terminal import console, shown
 
 
 def clock(seconds: float) -> str:
@@ -42,12 +42,12 @@ class ShowProgress:
 
     def __init__(self, verb: str, total_decisions: int = 0, metric: str = "accuracy") -> None:
         self.verb, self.total_decisions, self.metric = verb, total_decisions, metric
-        self.console = Console(file=sys.stderr, highlight=False)
+        self.console = console(file=sys.stderr)
         width = self.console.width
-        before = (TextColumn(f"{verb} "), BarColumn(min(40, width // 4)))
+        before = (TextColumn(f"{verb} ", markup=False), BarColumn(min(40, width // 4)))
         self.bar = Progress(
             *(() if width < NARROW else before),
-            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
             console=self.console,
             disable=not self.console.is_terminal,
         )
@@ -106,7 +106,7 @@ class ShowProgress:
         if not self.console.is_terminal:
             left = f"left {self._left(sum(self.costs[: epoch + 1]))}"
             line = " · ".join([self._place(epoch), *self.figures.values(), left])
-            self.console.print(line, soft_wrap=True)
+            self.console.print(shown(line), soft_wrap=True)
         for line in news:
             told = f"  decision after epoch {shown_epoch(epoch)}: {line}"
-            self.console.print(told, soft_wrap=True)
+            self.console.print(shown(told), soft_wrap=True)

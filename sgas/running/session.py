@@ -56,6 +56,7 @@ from sgas.running.settings import (
     with_absolute_paths,
     with_data_at,
 )
+from sgas.terminal import shown
 
 if TYPE_CHECKING:
     import torch
@@ -387,7 +388,7 @@ def _listening(
         stack.enter_context(progress)
         yield (
             Several(progress, events, *own),
-            lambda line: progress.console.print(line, soft_wrap=True),
+            lambda line: progress.console.print(shown(line), soft_wrap=True),
         )
 
 

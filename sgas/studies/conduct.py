@@ -14,6 +14,7 @@ from sgas.running.signals import StopSignal
 from sgas.studies.jobs import Job, Jobs
 from sgas.studies.overview import Overview
 from sgas.studies.study import PHASES, Part, State, change_parts, read_info, read_manifest
+from sgas.terminal import tell
 
 LOOK = 0.5  # seconds between two looks at the manifest
 REMIND = 5.0  # seconds until a job that goes on is told again to stop
@@ -186,7 +187,7 @@ def _report(family: Family, folder: Path, names: Sequence[str]) -> int:
     for name, part in mine.items():
         if part.state is State.FAILED:
             where = folder / part.log if part.log else folder / "cluster"
-            print(f"failed   {name}: {part.error} (log: {where})")
+            tell(f"failed   {name}: {part.error} (log: {where})")
     waiting = sum(part.state is State.WAITING for part in mine.values())
     if waiting:
         print(f"waiting  {waiting} parts, which were interrupted or follow one that was not done")

@@ -38,6 +38,7 @@ from sgas.studies.study import (
     read_info,
     read_manifest,
 )
+from sgas.terminal import tell
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
 
@@ -113,7 +114,7 @@ def _evaluate(task: EntryTask, verb: str) -> None:
 
     torch.set_num_threads(task.threads)
     for name, value in evaluate_run(task.family, task.folder / "train", _device(task)).items():
-        print(f"{name:<18} {value}")
+        tell(f"{name:<18} {value}")
 
 
 def _device(task: EntryTask) -> str:

@@ -15,7 +15,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from sgas.config import SearchConfig, make
@@ -25,6 +24,7 @@ from sgas.family import Family
 from sgas.running.progress import clock
 from sgas.running.runs import read_metrics
 from sgas.studies.study import PHASES, Part, State, StudyInfo
+from sgas.terminal import console, shown
 
 
 @dataclass
@@ -86,11 +86,11 @@ class Overview:
             for name in names
             for phase in PHASES
         }
-        self.console = Console(file=sys.stderr, highlight=False)
+        self.console = console(file=sys.stderr)
         self.bar = Progress(
-            TextColumn("{task.fields[name]}"),
+            TextColumn("{task.fields[name]}", markup=False),
             BarColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             console=self.console,
             disable=not self.console.is_terminal,
         )
@@ -116,7 +116,7 @@ class Overview:
         done = sum(watched.state is State.DONE for watched in self.watched.values())
         count = f"{done}/{len(self.watched)}"
         for line in filter(None, news):
-            self.console.print(f"{count:>7}  {line} · {left}", soft_wrap=True)
+            self.console.print(shown(f"{count:>7}  {line} · {left}"), soft_wrap=True)
         self.bar.update(self.all, completed=done, description=f"{count} parts · {left}")
         self._show_rows()
 

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
+from toy_family import FAMILY as TOY
 
 from sgas.cells.genotype import Genotype
 from sgas.cli import main
@@ -194,6 +195,14 @@ def names_that_steer_a_terminal(bench: Bench, place: Path) -> None:
              label_names=np.array([ESCAPE, "b"]))  # fmt: skip
     told += json.dumps(describe_graph_file(graph), ensure_ascii=False)
     told += _refused(lambda: read_yaml(f"{ESCAPE}\n{ESCAPE}"))
+    cell = bench.undisturbed("search").folder / "runs" / "x" / "genotype.json"
+    notes = {**msgspec.json.decode(cell.read_bytes())}
+    notes["meta"] |= {"dataset": f"{ESCAPE}[red]:boom:"}
+    (place / "cell.json").write_bytes(msgspec.json.encode(notes))
+    with contextlib.redirect_stdout(shown):
+        main(TOY, ["show", str(place / "cell.json"), "--out", str(place)])
+    told += shown.getvalue()
+    require("[red]:boom:" in told, f"a name counts as markup: {told}")
     ended = bench.run(JOBS["search"], place, ["evaluate", f"{ESCAPE}\nerror: two"])
     require("\x1b" not in told + ended.err, "a control character is shown")
     error_line(ended)
