@@ -38,6 +38,7 @@ def main() -> int:
     parser.add_argument("names", nargs="+", choices=[*PROGRAMS, "all"], metavar="NAME")
     parser.add_argument("--n", type=int, help="cases of each (default: a small number)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--of", metavar="DECODER", help="of fuzz: N cases of this decoder alone")
     parser.add_argument("--first", action="store_true", help="end with the first that is wrong")
     parser.add_argument("--case", type=int, help="this one alone")
     asked = parser.parse_args()
@@ -83,6 +84,8 @@ def _run(bench: object, name: str, asked: argparse.Namespace) -> int:
     program = import_module(f"tests.torture.{PROGRAMS[name]}")
     began, failed = cpu_seconds(), 0
     cases = list(range(asked.n or program.SMALL)) if asked.case is None else [asked.case]
+    if asked.of is not None:
+        cases = program.cases_of(asked.of, asked.n or program.SMALL)
     for case, what in program_cases(program, bench, cases, asked.seed):
         failed += 1
         if failed <= SHOWN:
@@ -91,6 +94,7 @@ def _run(bench: object, name: str, asked: argparse.Namespace) -> int:
         if asked.first:
             break
     seconds = cpu_seconds() - began
+    name += f" {asked.of}" if asked.of else ""
     told = f"{name:<8} n {len(cases)} seed {asked.seed} failures {failed} CPU seconds {seconds:.0f}"
     print(told, flush=True)
     return failed

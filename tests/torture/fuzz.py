@@ -234,6 +234,14 @@ def _array(body: bytes, draw: random.Random) -> bytes:
     return _npy(array.reshape(shape) if size else array)
 
 
+def cases_of(name: str, count: int) -> list[int]:
+    """The first cases of one decoder."""
+    names = sorted(DECODERS)
+    if name not in names:
+        raise SystemExit(f"no decoder {name}: choose from {', '.join(names)}")
+    return list(range(names.index(name), count * len(names), len(names)))
+
+
 def run(bench: Bench, cases: list[int], seed: int) -> dict[int, str]:
     """What was wrong, by case; cases run in processes of limited memory."""
     wrong: dict[int, str] = {}
