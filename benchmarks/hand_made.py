@@ -239,6 +239,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     family: Family = import_module(f"{FAMILIES[options.space]}.family").FAMILY
     space, seeds = family.spaces[options.space], parse_seeds(options.seeds)
     values = load_preset(family, options.space, options.preset, "train")
+    values |= {"auxiliary": False}  # the others have no such head
     values |= {} if options.epochs is None else {"epochs": options.epochs}
     cells = [load_genotype(family, given) for given in options.genotype]
     known = [OURS, *HAND_MADE[options.space]]

@@ -261,7 +261,7 @@ def stratified_parts(
         members = np.flatnonzero(labels == label)
         if len(members) < len(wanted):
             raise DataError(
-                f"class {label} has {len(members)} training samples; splitting needs at least "
+                f"class {label} has {len(members)} samples; splitting needs at least "
                 f"{len(wanted)}: add samples or leave the class out"
             )
         draw = np.random.default_rng(stream_seed(seed, "split", int(label)))

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sgas.config import (
     ALL,
+    AUTO,
     BEST,
     LAST,
     OF_TRAINING,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from sgas.data import Source
 
 CLEAN, PAPER, UNKNOWN = "clean", "paper", "unknown"
+SEEN = "half of its validation split"  # what a clean search may have trained its alphas on
 VALIDATION, TEST = "validation", "test"  # parts whose figures are reported, and their prefixes
 
 
@@ -49,7 +51,8 @@ class AlphasOn(Enum):
 class SearchParts:
     """Parts of the data that a search sees, and what they are: disjoint in protocol `clean`.
 
-    `alphas_on` is what protocol `paper` takes for the alphas; None in `clean`.
+    `alphas_on` is what protocol `paper` takes for the alphas; None in `clean`. `seen` says in words
+    what of the data set's other splits trained them; empty for none.
     """
 
     weights: Source
@@ -57,6 +60,7 @@ class SearchParts:
     validation: Source
     label: str
     alphas_on: AlphasOn | None = None
+    seen: str = ""
 
 
 @dataclass(frozen=True)
@@ -149,37 +153,57 @@ def search_parts(
             )
         return _paper_search(splits, seed, device)
     own = splits.validation_part(device)
-    if own is None and alphas_from == OF_VALIDATION:
-        raise DataError(
-            f"{splits.dataset} has no validation split, which alphas_from {OF_VALIDATION} takes: "
-            f"give {option('alphas_from', OF_TRAINING)}"
-        )
-    if own is None or alphas_from == OF_TRAINING:
+    of_own = _of_validation(splits, own, alphas_from, sees, seed)
+    if of_own is None:
         reported = validation_fraction if own is None else 0.0
         half = (1 - reported) / 2
         fractions = (half, half, reported) if sees == ALL else (*(half / 2,) * 4, reported)
         *drawn, held_out = splits.parts_of_training(fractions, seed, device)
         validation = held_out if own is None else own
-    else:  # of which a data set with such a split knows how
-        if sees == ALL:
-            weights = [splits.training_part(device)]
-            *alphas, validation = _divided(own, (0.5, 0.5), seed)
-        else:
+    else:
+        *alphas, validation = of_own
+        weights = [splits.training_part(device)]
+        if sees != ALL:
             weights = list(splits.parts_of_training((0.5, 0.5), seed, device))
-            *alphas, validation = _divided(own, (0.25, 0.25, 0.5), seed)
         drawn = [part for pair in zip(weights, alphas, strict=True) for part in pair]
     weights_part, alphas_part = drawn[2:] if sees == SECOND_HALF else drawn[:2]
     sizes = "/".join(str(splits.count(part)) for part in (weights_part, alphas_part, validation))
     label = f"protocol clean: {sizes} {splits.samples} for weights/alphas/validation"
-    return SearchParts(
+    parts = SearchParts(
         _in_steps(weights_part), _in_steps(alphas_part), _in_steps(validation), label
     )
+    if of_own is None:
+        return parts
+    return replace(parts, label=f"{label}, the last two of the validation split", seen=SEEN)
 
 
-def _divided(part: Source, fractions: tuple[float, ...], seed: int) -> Sequence[Source]:
-    """A validation split in parts, as its source says itself (`in_parts`)."""
-    dividing: Any = part
-    divided: Sequence[Source] = dividing.in_parts(fractions, seed)
+def _of_validation(
+    splits: Splits, own: Source | None, alphas_from: str, sees: str, seed: int
+) -> Sequence[Source] | None:
+    """What trains the alphas, and what is reported, of a validation split; None: it is left whole.
+
+    DataError where a split that has to be divided cannot be.
+    """
+    if alphas_from == OF_TRAINING or (own is None and alphas_from == AUTO):
+        return None
+    instead = f"give {option('alphas_from', OF_TRAINING)}"
+    if own is None:
+        raise DataError(
+            f"{splits.dataset} has no validation split, which alphas_from {OF_VALIDATION} takes: "
+            f"{instead}"
+        )
+    dividing: Any = own  # a data set with such a split knows how
+    try:
+        divided: Sequence[Source] = dividing.in_parts(
+            (0.5, 0.5) if sees == ALL else (0.25, 0.25, 0.5), seed
+        )
+    except DataError as error:
+        if alphas_from == AUTO:
+            return None
+        raise DataError(
+            f"the validation split of {splits.dataset} cannot be divided, as alphas_from "
+            f"{OF_VALIDATION} asks: {error}; or {instead}"
+        ) from None
     return divided
 
 
@@ -267,15 +291,28 @@ def cell_protocol(notes: Mapping[str, Any]) -> str:
     return named if named in (CLEAN, PAPER) else UNKNOWN
 
 
+def protocol_of_search(config: Mapping[str, Any]) -> str:
+    """The protocol of what a search finds, by its config.json: the worst of what it chose among."""
+    return str(config.get("cell_protocol", config["run"]["protocol"]))
+
+
 def cell_in_words(notes: Mapping[str, Any]) -> str:
     """Where a cell comes from, by the notes of its genotype: `cell searched on …`."""
-    protocol = cell_protocol(notes)
+    protocol, on = cell_protocol(notes), ""
+    if notes.get("dataset"):
+        on = f" on {_short(notes['dataset'])}"
+    among = notes.get("among")
+    if isinstance(among, list):
+        return f"cell chosen{on} among {'; '.join(map(str, among))} (protocol {protocol})"
     if protocol == UNKNOWN:
         return "cell of unknown origin"
     split = notes.get("alphas_on")
-    own = split in (AlphasOn.TEST.value, AlphasOn.VALIDATION.value)
-    on = f" on {_short(notes['dataset'])}" if notes.get("dataset") else ""
-    return f"cell searched{on}{f' with its {split}' if own else ''} (protocol {protocol})"
+    own = ""
+    if split in (AlphasOn.TEST.value, AlphasOn.VALIDATION.value):
+        own = f" with its {split}"
+    elif split == SEEN:
+        own = f" with {SEEN}"
+    return f"cell searched{on}{own} (protocol {protocol})"
 
 
 def provenance(

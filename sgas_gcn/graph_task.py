@@ -191,7 +191,7 @@ class GraphSource:
 
         The fractions add up to 1; a part of fraction 0 is empty.
         """
-        if self.graphs[0].asked is not None:
+        if len(self) == 1 and self.graphs[0].asked is not None and not self.per_graph:
             (graph,), (targets,) = self.graphs, self.targets
             rows = stratified_parts(strata_of(targets.cpu().numpy()), fractions, seed)
             return [self.only(torch.from_numpy(part).to(graph.x.device)) for part in rows]
@@ -376,7 +376,7 @@ class GraphTask(GraphModels):
 
     def count(self, part: Source) -> int:
         """Graphs of a part, or where it is one graph of which nodes are asked, these nodes."""
-        if isinstance(part, GraphSource) and part.graphs[0].asked is not None:
+        if self.transductive and isinstance(part, GraphSource):
             return part.num_asked
         return len(part)
 

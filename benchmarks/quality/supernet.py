@@ -158,7 +158,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(1)
     task = family.open_task(settings.run, settings.model, settings.data)
     split = settings.run.protocol, options.seed, settings.loop.validation_fraction, DEVICE
-    parts = search_parts(task, *split)
+    parts = search_parts(task, *split, settings.loop.sees, settings.loop.alphas_from)
     search = Search(task, settings.loop, parts=parts, seed=options.seed, device=DEVICE, notes={})
     stages = [math.ceil(search.num_epochs * n / STAGES) - 1 for n in range(1, STAGES)]
     asking = Asking(search, cells, truth, [*stages, search.num_epochs - 2])

@@ -97,6 +97,11 @@ def _asked(family: Family, argv: Sequence[str]) -> Asked:
     parser = _parser(family, *where)
     values = parse(parser, argv)
     sweep, cluster = make(SweepConfig, values), make(ClusterConfig, values)
+    if values.get("search", {}).get("candidates") is not None:
+        raise ConfigError(
+            "a study searches for each strategy and seed, and candidates are what searches found: "
+            f"leave them out, and give them to {family.command} search"
+        )
     shared = {name: values[name] for name in fields_of(RunConfig, "sweep") if name in values}
     settings: dict[str, Settings] = {}
     for verb in VERBS:

@@ -16,7 +16,8 @@ from sgas.cells.space import SearchSpace
 from sgas.config import FIRST_HALF, NO_CONTROL, SECOND_HALF, SearchConfig
 from sgas.deciding.evidence import ENOUGH, is_enough
 from sgas.reports.html import Fact
-from sgas.running.runs import is_run, read_genotype, read_records
+from sgas.running.genotype_files import genotypes_in
+from sgas.running.runs import is_run, read_config, read_genotype, read_records
 
 CONTROL, HALVES = "control", ("half-1", "half-2")
 
@@ -55,6 +56,11 @@ def what_is_known(folder: Path, space: SearchSpace) -> list[Fact]:
     if all(map(_has_decided, halves)):
         one, other = map(read_genotype, halves)
         shared, total, by_lot = agreement(one, other, space)
+        given = read_config(folder)["loop"].get("candidates")
+        if given:  # what two draws of these share
+            cells = genotypes_in(given, space)
+            pairs = [agreement(a, b, space)[0] for a in cells for b in cells]
+            by_lot = sum(pairs) / len(pairs)
         note = f"two halves of the data; two cells by lot: {by_lot:.1f}"
         facts.append(Fact("edges that agree", f"{shared} of {total}", note))
     return facts

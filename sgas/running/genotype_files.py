@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from sgas.cells.space import SearchSpace
 from sgas.errors import GenotypeError, unknown_name
 from sgas.family import Family
 from sgas.files import decode
+from sgas.protocols import cell_protocol, worst
 from sgas.running.runs import read_config, read_genotype
 from sgas.running.settings import check_family
 
@@ -44,19 +46,49 @@ def load_genotypes(family: Family, given: Any) -> str:
     """What stands for several cells, as the JSON text that `genotypes_in` reads.
 
     `given` is such a text, or names that `load_genotype` takes, in one text with commas between;
-    or a sequence of names, genotypes and what searches returned. Each cell counts once.
+    or one or several of names, genotypes and what searches returned. A cell counts once, by the
+    worst protocol that it is given by; the order of its edges into a step does not count.
     """
+    if isinstance(given, str) and given.startswith("["):
+        try:
+            given = decode(given, list[Genotype])
+        except ValueError as error:
+            raise GenotypeError(f"not a list of genotypes: {error}") from None
     if isinstance(given, str):
-        if given.startswith("["):
-            return given
-        given = given.split(",")
+        given = [name.strip() for name in given.split(",") if name.strip()]
+    if isinstance(given, Genotype | Path) or hasattr(given, "folder"):
+        given = [given]
+    if not isinstance(given, Iterable):
+        raise GenotypeError(
+            f"candidates are of type {type(given).__name__}; give runs, files, published names, "
+            "genotypes or what searches returned"
+        )
     each: dict[str, Genotype] = {}
     for one in given:
         whole = isinstance(one, Genotype)
-        name = str(getattr(one, "folder", one)).strip()
-        genotype = one if whole else load_genotype(family, name)
-        each.setdefault(genotype.content_hash, genotype)
+        text = msgspec.json.encode(one).decode() if whole else str(getattr(one, "folder", one))
+        genotype = load_genotype(family, text)
+        cell = _in_edge_order(genotype, family.search_space(genotype.space)).content_hash
+        before = each.get(cell, genotype)
+        protocols = cell_protocol(before.meta), cell_protocol(genotype.meta)
+        each[cell] = genotype if worst(*protocols) != protocols[0] else before
     return msgspec.json.encode(list(each.values())).decode()
+
+
+def _in_edge_order(genotype: Genotype, space: SearchSpace) -> Genotype:
+    """The same cells, their edges into a step by the states that they read."""
+    cells = {
+        kind: msgspec.structs.replace(
+            gene,
+            edges=tuple(
+                edge
+                for edges in gene.edges_by_step(space)
+                for edge in sorted(edges, key=lambda edge: (edge.source, edge.op))
+            ),
+        )
+        for kind, gene in genotype.cells.items()
+    }
+    return msgspec.structs.replace(genotype, cells=cells)
 
 
 def genotypes_in(text: str, space: SearchSpace) -> list[Genotype]:

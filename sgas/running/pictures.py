@@ -13,7 +13,7 @@ from sgas.deciding.schedule import Schedule, shown_epoch
 from sgas.errors import RunError
 from sgas.family import Family
 from sgas.files import write_text
-from sgas.protocols import PAPER
+from sgas.protocols import PAPER, protocol_of_search
 from sgas.reports import (
     CellReport,
     Fact,
@@ -60,7 +60,10 @@ def draw_run(family: Family, folder: Path, out: Path) -> list[Path]:
     data_set = Path(str(settings.run.dataset)).name
     data = ReportData(
         title=f"{data_set} · {settings.loop.strategy} · seed {settings.run.seed}",
-        verdict=[*_verdict(metrics, settings, schedule), *what_is_known(folder, space)],
+        verdict=[
+            *_verdict(metrics, protocol_of_search(config), schedule),
+            *what_is_known(folder, space),
+        ],
         warning=_warning(settings, config, metrics, schedule),
         cells=cells,
         curves=curves,
@@ -122,9 +125,7 @@ def time_taken(seconds: float, of_what: str) -> Fact:
     return Fact("hours", f"{seconds / 3600:.2f}", of_what)
 
 
-def _verdict(
-    metrics: Sequence[dict[str, Any]], settings: Settings, schedule: Schedule
-) -> list[Fact]:
+def _verdict(metrics: Sequence[dict[str, Any]], protocol: str, schedule: Schedule) -> list[Fact]:
     last = metrics[-1]
     of = "of the best cell, as trained in the search" if schedule.costs else "of the supernet"
     facts = [
@@ -135,7 +136,7 @@ def _verdict(
     facts.append(Fact("decided edges", str(last["decided"])))
     facts.append(Fact("epochs", f"{shown_epoch(last['epoch'])} of {schedule.num_epochs}"))
     facts.append(time_taken(last["seconds"], "of search on this machine"))
-    facts.append(Fact("protocol", settings.run.protocol))
+    facts.append(Fact("protocol", protocol))
     return facts
 
 
@@ -147,7 +148,7 @@ def _warning(
 ) -> str:
     """What a reader has to know before believing the page."""
     parts = ["One search with one seed; a claim about a method needs ten, beside random cells."]
-    if settings.run.protocol == PAPER:
+    if protocol_of_search(config) == PAPER:
         parts.append(f"{str(config['parts']).capitalize()}.")
     if settings.loop.sees == PERMUTED_LABELS:
         parts.append("A control: the labels were permuted, and nothing here is about the data.")

@@ -13,6 +13,7 @@ from sgas.cells.genotype import Genotype
 from sgas.deciding.records import EpochRecord
 from sgas.deciding.schedule import shown_epoch
 from sgas.family import Family, Preparation
+from sgas.protocols import protocol_of_search
 from sgas.registry import plugged
 from sgas.running.evaluation import evaluate_run
 from sgas.running.predict import Answers, answer, is_own_data, kept_inputs
@@ -110,7 +111,7 @@ class SearchResult:
     def facts(self) -> dict[str, Any]:
         """What is said of the search in a few lines."""
         return {
-            **_common_facts(self, self.config["run"]["protocol"]),
+            **_common_facts(self, protocol_of_search(self.config)),
             "decisions": len(self.decisions),
         }
 

@@ -24,7 +24,14 @@ from sgas.deciding.schedule import Schedule, shown_epoch
 from sgas.errors import ConfigError, DamagedRunError, Interrupted, SgasError, option
 from sgas.family import Family, Task
 from sgas.own import OWN
-from sgas.protocols import cell_protocol, provenance, search_parts, train_parts, worst
+from sgas.protocols import (
+    cell_in_words,
+    cell_protocol,
+    provenance,
+    search_parts,
+    train_parts,
+    worst,
+)
 from sgas.registry import copies, described, records
 from sgas.running.checks import (
     rehearse,
@@ -234,8 +241,9 @@ def _open_search(family: Family, settings: Settings, task: Task, device: torch.d
     parts = search_parts(task, *split, loop.sees, loop.alphas_from)
     absolute = with_absolute_paths(family, run)  # as a resumed search has them
     given = genotypes_in(loop.candidates, task.space) if loop.candidates else []
-    seen = [genotype.meta["alphas_on"] for genotype in given if "alphas_on" in genotype.meta]
-    seen += [] if parts.alphas_on is None else [parts.alphas_on.value]
+    among = list(dict.fromkeys(cell_in_words(genotype.meta) for genotype in given))
+    protocol = worst(run.protocol, *(cell_protocol(genotype.meta) for genotype in given))
+    alphas_on = parts.seen if parts.alphas_on is None else parts.alphas_on.value
     search = open_search(
         task,
         loop,
@@ -245,9 +253,9 @@ def _open_search(family: Family, settings: Settings, task: Task, device: torch.d
             "dataset": absolute.dataset,
             "strategy": loop.strategy,
             "seed": run.seed,
-            "protocol": worst(run.protocol, *(cell_protocol(each.meta) for each in given)),
-            **({"alphas_on": seen[0]} if seen else {}),
-            **({"chosen_among": len(given)} if given else {}),
+            "protocol": protocol,
+            **({"alphas_on": alphas_on} if alphas_on else {}),
+            **({"among": among} if among else {}),
             **({} if loop.sees == ALL else {"sees": loop.sees}),
         },
     )
@@ -256,7 +264,9 @@ def _open_search(family: Family, settings: Settings, task: Task, device: torch.d
         half = search_parts(task, *split, FIRST_HALF, loop.alphas_from)
         trained_on |= {"half of the part of the weights": half.weights}
     sizes = [_size(part) for part in (parts.weights, parts.alphas, parts.validation)]
-    return Opened(task, search, trained_on, sizes, {"parts": parts.label})
+    label = parts.label + "".join(f"; candidates: {words}" for words in among)
+    facts = {"parts": label, "cell_protocol": protocol}
+    return Opened(task, search, trained_on, sizes, facts)
 
 
 def _open_training(

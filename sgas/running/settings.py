@@ -161,7 +161,7 @@ def _candidates(family: Family, space: str, options: Mapping[str, Any]) -> dict[
             f"candidates are {count or 'no'} cell; a search chooses among 2 or more that differ"
         )
     asked = options.get("num_candidates")
-    if asked is not None and int(asked) != count:
+    if asked is not None and make(SearchConfig, {"num_candidates": asked}).num_candidates != count:
         raise ConfigError(
             f"num_candidates is {asked}, and {count} candidates that differ are given: leave it out"
         )

@@ -18,11 +18,11 @@ from sgas.cli import main
 from sgas.config import SearchConfig
 from sgas.deciding.predictor import predicted_ranks
 from sgas.deciding.schedule import turns
-from sgas.errors import ConfigError, GenotypeError
+from sgas.errors import ConfigError, GenotypeError, InputError
 from sgas.interface import search
 from sgas.running.candidates import Judged, error_of, worth
 from sgas.running.run_results import SearchResult
-from sgas.running.runs import read_records
+from sgas.running.runs import read_config, read_records
 
 
 def judged(figure: float) -> Judged:
@@ -158,7 +158,7 @@ def test_the_best_of_given_cells_is_taken_however_they_are_given(
     assert len(lines) == 3  # a cell that is given twice is one
     best = max(lines, key=lambda line: line["alphas_accuracy"])["candidate"]
     assert first.genotype.cells == found[best].genotype.cells
-    assert first.genotype.meta["chosen_among"] == 3
+    assert first.genotype.meta["among"] == ["cell searched on blobs (protocol clean)"]
     assert first.genotype.meta["protocol"] == "clean"
     names = ",".join(str(one.folder) for one in found)
     of_names = chosen(names, out="names")
@@ -171,7 +171,15 @@ def test_the_best_of_given_cells_is_taken_however_they_are_given(
 def test_what_is_chosen_among_cells_of_the_paper_is_called_so(found: list[SearchResult]) -> None:
     paper = search(FAMILY, strategy="random", seed=7, protocol="paper", quiet=True, **QUICK)
     notes = chosen([found[0], paper]).genotype.meta
-    assert notes["protocol"] == "paper" and notes["alphas_on"] == paper.genotype.meta["alphas_on"]
+    assert notes["protocol"] == "paper" and "alphas_on" not in notes  # its own saw no test split
+    assert any("with its test split (protocol paper)" in words for words in notes["among"])
+    meta = {**found[1].genotype.meta, "protocol": "paper"}
+    same = msgspec.structs.replace(found[1].genotype, meta=meta)  # of two origins, the worse counts
+    for given in ([found[1].genotype, same, found[0]], [same, found[1].genotype, found[0]]):
+        searched = chosen(given)
+        assert searched.genotype.meta["protocol"] == "paper"
+        assert "protocol paper" in repr(searched)
+        assert "protocol paper" in str(read_config(searched.folder)["parts"])
     text = found[1].genotype.to_text()  # says nothing of its origin
     notes = chosen([found[0], Genotype.from_text(text, "toy")]).genotype.meta
     assert notes["protocol"] == "unknown"
@@ -189,6 +197,14 @@ def test_cells_that_cannot_be_chosen_among_are_refused(found: list[SearchResult]
         chosen([found[0], found[0].genotype])
     with pytest.raises(GenotypeError, match="unknown genotype 'nobody'"):
         chosen("nobody,else")
+    for odd in (5, found[0], found[0].folder, found[0].genotype, " , "):
+        with pytest.raises(InputError, match=r"candidates are (of type int|1 cell|no cell)"):
+            chosen(odd)
+    with pytest.raises(ConfigError, match="num_candidates= takes a whole number"):
+        chosen(found, num_candidates="x")
+    with pytest.raises(GenotypeError, match="genotype format is 9"):
+        text = found[0].genotype.to_json().replace('"format": 1', '"format": 9')
+        chosen(f"[{text}, {text}]")
     with pytest.raises(GenotypeError, match="not a list of genotypes"):
         chosen("[1")
     with pytest.raises(GenotypeError, match=r"cell has 2 steps; the cells of this search 3"):

@@ -36,7 +36,7 @@ def test_parts_are_disjoint_complete_and_stratified(
 
 
 def test_too_small_a_class_is_named() -> None:
-    with pytest.raises(DataError, match=r"class 1 has 2 training samples.*at least 3"):
+    with pytest.raises(DataError, match=r"class 1 has 2 samples.*at least 3"):
         stratified_parts(np.array([0] * 9 + [1] * 2), (0.4, 0.4, 0.2), 0)
 
 

@@ -7,13 +7,24 @@ from typing import Any
 import pytest
 
 from sgas.errors import ConfigError, DataError
-from sgas.protocols import AlphasOn, SearchParts, TrainParts, search_parts, train_parts
+from sgas.protocols import (
+    AlphasOn,
+    SearchParts,
+    TrainParts,
+    cell_in_words,
+    search_parts,
+    train_parts,
+)
 
 
 class Split(str):
     """A split that is a word, and knows its parts."""
 
+    few = False
+
     def in_parts(self, fractions: tuple[float, ...], seed: int) -> list[str]:
+        if self.few:
+            raise DataError("class 1 has 1 samples")
         return [f"{fraction:.2f} of {self}" for fraction in fractions]
 
 
@@ -94,6 +105,29 @@ def test_alphas_may_train_on_the_validation_split(alphas_from: str) -> None:
         parts_of(Shelf())
     with pytest.raises(ConfigError, match="alphas_from is of protocol clean"):
         parts_of(shelf, protocol="paper")
+
+
+def test_a_validation_split_that_cannot_be_divided_is_left_whole_or_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Split, "few", True)
+    shelf = Shelf(validation=True)
+    given: tuple[Any, ...] = (shelf, "clean", 0, 0.2, None, "all")
+    assert search_parts(*given, "auto") == searched(shelf, "clean")
+    with pytest.raises(DataError, match=r"validation split of made-up cannot be divided.*class 1"):
+        search_parts(*given, "validation")
+
+
+def test_a_cell_says_what_its_search_saw_and_was_chosen_among() -> None:
+    shelf = Shelf(validation=True)
+    seen = search_parts(shelf, "clean", 0, 0.2, None, "all", "auto").seen  # type: ignore[arg-type]
+    notes = {"dataset": "one.npz", "protocol": "clean", "alphas_on": seen}
+    said = "cell searched on one.npz with half of its validation split (protocol clean)"
+    assert cell_in_words(notes) == said
+    among = {"dataset": "own", "protocol": "paper", "among": [said, "a published cell"]}
+    wanted = f"cell chosen on own among {said}; a published cell (protocol paper)"
+    assert cell_in_words(among) == wanted
+    assert searched(shelf, "clean").seen == ""
 
 
 def test_a_clean_training_may_keep_nothing_back() -> None:
