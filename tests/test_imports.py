@@ -23,7 +23,7 @@ PACKAGES = ("sgas", *FAMILIES)
 LAYERS = (
     ("__init__",),  # runs before any other module, and holds the version
     ("errors",),
-    ("files",),
+    ("files", "terminal"),
     ("config", "data", "keywords"),
     ("labels",),
     ("options", "native", "own", "cells", "protocols"),

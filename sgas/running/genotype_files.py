@@ -15,8 +15,7 @@ from sgas.errors import GenotypeError, unknown_name
 from sgas.family import Family
 from sgas.files import decode
 from sgas.protocols import cell_protocol, worst
-from sgas.running.runs import read_config, read_genotype
-from sgas.running.settings import check_family
+from sgas.running.runs import check_family, read_config, read_genotype
 
 
 def load_genotype(family: Family, name: str) -> Genotype:

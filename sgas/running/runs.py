@@ -38,6 +38,7 @@ from sgas.cells.genotype import Genotype
 from sgas.deciding.records import EpochRecord
 from sgas.deciding.schedule import shown_epoch
 from sgas.errors import DamagedRunError, GenotypeError, RunError, option
+from sgas.family import Family
 from sgas.files import (
     decode,
     make_folder,
@@ -54,6 +55,7 @@ from sgas.files import (
 )
 
 CONFIG = "config.json"
+VERBS = ("search", "train")  # whose folders are runs
 WEIGHTS, RESULT = "weights.safetensors", "result.json"  # of a training that has ended
 CHECKPOINT = "checkpoint.pt"
 PREVIOUS = "checkpoint.previous.pt"
@@ -108,6 +110,15 @@ def is_held(folder: Path) -> bool:
     except RunError:
         return True
     return False
+
+
+def check_family(family: Family, folder: Path, config: Mapping[str, Any]) -> None:
+    """RunError where a run is of another family."""
+    if config["family"] != family.name or config["verb"] not in VERBS:
+        raise RunError(
+            f"{folder} is a run of sgas-{config['family']} {config['verb']}; this is "
+            f"{family.command}"
+        )
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -28,7 +28,8 @@ from sgas.config import (
 )
 from sgas.errors import ConfigError, DataError, RunError, option, unknown_name
 from sgas.family import Family
-from sgas.running.runs import is_run, read_config
+from sgas.running.genotype_files import genotypes_in, load_genotypes
+from sgas.running.runs import check_family, is_run, read_config
 
 LOOPS: dict[str, type] = {"search": SearchConfig, "train": TrainConfig}
 SECTIONS = ("run", "loop", "model", "data")
@@ -152,8 +153,6 @@ def resolve(
 
 def _candidates(family: Family, space: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The cells that a search trains, themselves in the place of names, and how many they are."""
-    from sgas.running.genotype_files import genotypes_in, load_genotypes
-
     given = load_genotypes(family, options["candidates"])
     count = len(genotypes_in(given, family.search_space(space)))
     if count < 2:
@@ -269,15 +268,6 @@ def with_data_at(family: Family, folder: Path, settings: Settings, place: str | 
             )
         return settings
     return dataclasses.replace(settings, run=dataclasses.replace(settings.run, dataset=place))
-
-
-def check_family(family: Family, folder: Path, config: Mapping[str, Any]) -> None:
-    """RunError where a run is of another family."""
-    if config["family"] != family.name or config["verb"] not in LOOPS:
-        raise RunError(
-            f"{folder} is a run of sgas-{config['family']} {config['verb']}; this is "
-            f"{family.command}"
-        )
 
 
 def open_settings(
