@@ -19,12 +19,26 @@ CELLS = {
     "image": ("digits", "cri2-cifar-best", ["ours", "resnet20"]),
 }
 
+SIZES = {
+    "point": {
+        "num_points": 24,
+        "k": 4,
+        "num_cells": 1,
+        "channels": 8,
+        "emb_dims": 32,
+        "batch_size": 200,
+    },
+    "image": {"channels": 4, "num_cells": 3},
+}
+
 
 @pytest.mark.parametrize("space", CELLS)
 def test_networks_of_our_size_are_trained_alike_and_kept(
     space: str, script: Callable[..., Ended], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset, genotype, names = CELLS[space]
+    load_preset = hand_made.load_preset
+    monkeypatch.setattr(hand_made, "load_preset", lambda *of: load_preset(*of) | SIZES[space])
     words = ["--space", space, "--dataset", dataset, "--genotype", genotype, "--preset", "demo"]
     words += ["--epochs", "1", "--seeds", "0,1", "--json", "--keep", str(tmp_path / "kept")]
     ended = script(hand_made, *words)
