@@ -15,9 +15,9 @@ def shown(text: object) -> str:
     return "\n".join(map(printable, str(text).split("\n")))
 
 
-def tell(text: object = "", **to: Any) -> None:
-    """Prints a text, however it came about. `to`: as of `print`."""
-    print(shown(text), **to)
+def tell(line: object) -> None:
+    """Prints one line, whatever a name in it holds: a line break of it is an escape, too."""
+    print(printable(str(line)))
 
 
 def console(**options: Any) -> Console:

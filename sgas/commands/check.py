@@ -40,29 +40,24 @@ def main(family: Family, argv: Sequence[str]) -> int:
     return 2 if content["problems"] else 0
 
 
-def _say(line: str) -> None:
-    """Prints a line; names of files and classes are whatever somebody called them."""
-    tell(line)
-
-
 def _print(content: dict[str, Any], indent: str = "") -> None:
     for name, value in content.items():
         if isinstance(value, dict):
-            _say(f"{indent}{name}")
+            tell(f"{indent}{name}")
             _print(value, indent + "  ")
         elif isinstance(value, list) and value and isinstance(value[0], str) and _are_lines(value):
-            _say(f"{indent}{name}")
+            tell(f"{indent}{name}")
             for line in value:
-                _say(f"{indent}  {line}")
+                tell(f"{indent}  {line}")
         elif isinstance(value, list) and value and isinstance(value[0], dict):
-            _say(f"{indent}{name}")
+            tell(f"{indent}{name}")
             for item in value[:SHOWN]:
                 (_, first), *others = item.items()
-                _say(f"{indent}  {first:<15} {'  '.join(map(_short, others))}")
+                tell(f"{indent}  {first:<15} {'  '.join(map(_short, others))}")
             if len(value) > SHOWN:
-                _say(f"{indent}  and {len(value) - SHOWN} more, which --json lists")
+                tell(f"{indent}  and {len(value) - SHOWN} more, which --json lists")
         else:
-            _say(f"{indent}{name:<16} {value if value != [] else 'none'}")
+            tell(f"{indent}{name:<16} {value if value != [] else 'none'}")
 
 
 def _are_lines(texts: list[str]) -> bool:

@@ -183,12 +183,13 @@ def names_that_steer_a_terminal(bench: Bench, place: Path) -> None:
     own.mkdir()
     for split in ("train", "test"):
         np.savez(own / f"{split}.npz", points=np.ones((12, 4, 3)), label=labels,
-                 classes=np.array([ESCAPE, "b"]))  # fmt: skip
+                 classes=np.array([ESCAPE, "bad\nline"]))  # fmt: skip
     told = json.dumps(describe_folder(own), ensure_ascii=False)
     (own / f"train{ESCAPE}.npz").write_bytes((own / "train.npz").read_bytes())
     shown = io.StringIO()
     with contextlib.redirect_stdout(shown):
         main(GCN, ["check", str(own)])
+    require("bad\nline" not in shown.getvalue(), "a name breaks a line")
     told += shown.getvalue() + csv_text([[ESCAPE]])
     graph = place / "graph.npz"
     np.savez(graph, edge=np.zeros((1, 2), int), x=np.ones((12, 1)), label=labels,
