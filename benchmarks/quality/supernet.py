@@ -1,7 +1,7 @@
-"""What a supernet says of cells, beside what `cells.py` found them to be worth when trained.
+"""What a search says of cells, beside what `cells.py` found them to be worth when trained.
 
     python benchmarks/quality/supernet.py --space point|graph|image --dataset FOLDER \
-        --cells cells.jsonl --seed 0
+        --cells cells.jsonl --seed 0 [--trained EPOCHS] [NAME=VALUE ...]
 
 A search by `darts`, which frees nothing, with the settings of a preset. After each quarter of its
 epochs the supernet is asked about every cell of the file: the loss and the figure on the alphas'
@@ -9,6 +9,10 @@ part with that cell alone switched on (norms by the batch, as no running statist
 and the probability that the alphas give it, the product over its edges. Each is compared with the
 mean figure of the cell's trainings by Kendall's τ-b, with an interval over the cells. Beside them
 stands how many operations without weights the cell has that would be cut then.
+
+With `--trained EPOCHS` each cell is trained alone for so many epochs instead, as `random_trained`
+does with candidates, and compared by its figure on the alphas' part. NAME=VALUE are options of the
+search, such as `optimizer=adam`.
 """
 
 from __future__ import annotations
@@ -27,19 +31,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 from cells import FAMILIES, LOSS, PRESET
 from reporting import read_lines, report
 
-from sgas.cells.decisions import CellDecisions, Status
+from sgas.cells.decisions import CellDecisions, Status, genotype_of
 from sgas.cells.genotype import Genotype
 from sgas.cells.space import SearchSpace
 from sgas.data import batches, in_order
 from sgas.errors import DataError
 from sgas.family import Family
 from sgas.protocols import search_parts
+from sgas.running.candidates import open_search
 from sgas.running.listeners import Silent
 from sgas.running.loop import Loop, Tally, evaluation_step
 from sgas.running.machine import environment
@@ -147,31 +153,52 @@ class Asking(Silent):
         print(f"epoch {epoch + 1}: asked about {len(self.cells)} cells", file=sys.stderr)
 
 
+def strategy_of(options: argparse.Namespace, space: SearchSpace, cells: Sequence[Cells]) -> Any:
+    """The options that say which search is asked: of a supernet, or of the cells in training."""
+    if options.trained is None:
+        return {"strategy": "darts"}
+    given = [genotype_of(space, cell) for cell in cells]
+    more = {"candidate_epochs": options.trained, "candidates": given}
+    return {"strategy": "random_trained", **more}
+
+
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """One search, asked at its stages."""
+    """One search, asked at its stages, or when all cells are trained."""
     began = time.process_time()
     family: Family = import_module(f"{FAMILIES[options.space]}.family").FAMILY
-    asked = {"dataset": options.dataset, "space": options.space, "preset": options.preset}
-    asked |= {"strategy": "darts", "seed": options.seed, "threads": 1}
-    settings = resolve(family, "search", asked)
-    cells, truth = trained_cells(Path(options.cells), family.search_space(options.space))
+    space = family.search_space(options.space)
+    cells, truth = trained_cells(Path(options.cells), space)
+    asked = {k: yaml.safe_load(v) for k, v in (one.split("=", 1) for one in options.settings)}
+    asked |= strategy_of(options, space, cells)
+    where = {"dataset": options.dataset, "space": options.space, "preset": options.preset}
+    settings = resolve(family, "search", asked | where | {"seed": options.seed, "threads": 1})
     torch.set_num_threads(1)
     task = family.open_task(settings.run, settings.model, settings.data)
     split = settings.run.protocol, options.seed, settings.loop.validation_fraction, DEVICE
     parts = search_parts(task, *split, settings.loop.sees, settings.loop.alphas_from)
-    search = Search(task, settings.loop, parts=parts, seed=options.seed, device=DEVICE, notes={})
-    stages = [math.ceil(search.num_epochs * n / STAGES) - 1 for n in range(1, STAGES)]
-    asking = Asking(search, cells, truth, [*stages, search.num_epochs - 2])
+    more = {"parts": parts, "seed": options.seed, "device": DEVICE, "notes": {}}
+    search = open_search(task, settings.loop, **more)
+    listener, told = Silent(), []
+    if isinstance(search, Search):
+        stages = [math.ceil(search.num_epochs * n / STAGES) - 1 for n in range(1, STAGES)]
+        listener = Asking(search, cells, truth, [*stages, search.num_epochs - 2])
+        told = listener.told
     with (
         tempfile.TemporaryDirectory() as folder,
         Run.create(Path(folder) / "run", {"seed": options.seed}) as run,
     ):
-        Loop(search, run, asking).execute()
+        Loop(search, run, listener).execute()
+    if not isinstance(search, Search):
+        figures = [judged[-1].figure for judged in search.judged]
+        worth = [truth[cells.index(cell)] for cell in search.candidates]
+        found = {"training of the cell alone": asdict(rank_correlation(figures, worth))}
+        told = [{"epochs": options.trained, "tau": found, "figures": figures}]
     return {
-        "stages": asking.told,
+        "stages": told,
         "cells": len(cells),
         "seed": options.seed,
         "preset": options.preset,
+        "options": options.settings,
         "dataset": Path(options.dataset).name,
         "cpu_seconds": round(time.process_time() - began, 1),
         "environment": environment(DEVICE),
@@ -182,10 +209,11 @@ def print_table(result: Mapping[str, Any]) -> None:
     """The figures as text."""
     print(f"{result['cells']} cells, Kendall's tau with their figure after training:")
     for stage in result["stages"]:
-        print(
-            f"after {stage['epochs']} epochs: the supernet's own figure {stage['supernet']:.3f}, "
-            f"{stage['without_weights']:.0%} of the cell to be cut without weights"
-        )
+        shown = f"after {stage['epochs']} epochs"
+        if "supernet" in stage:
+            shown += f": the supernet's own figure {stage['supernet']:.3f}"
+            shown += f", {stage['without_weights']:.0%} of the cell to be cut without weights"
+        print(shown)
         for name, found in stage["tau"].items():
             shown = "none" if found["tau"] is None else f"{found['tau']:+.2f}"
             if found["low"] is not None:
@@ -201,6 +229,8 @@ def main() -> int:
     parser.add_argument("--cells", required=True, help="file of trainings by cells.py")
     parser.add_argument("--preset", default=PRESET, help="of the search")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--trained", type=int, help="epochs of each cell alone, in its place")
+    parser.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="options of the search")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     return report(lambda: measure(options), print_table, options.json)

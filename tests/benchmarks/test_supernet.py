@@ -64,12 +64,9 @@ def test_a_search_is_asked_after_each_quarter(
     ]
     path = tmp_path / "cells.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    quick = {"warmup_epochs": 1, "decision_interval": 1, "final_epochs": 1}
-    options = argparse.Namespace(
-        space="graph", dataset="tissues", cells=str(path), preset="demo", seed=0
-    )
-    resolve = supernet.resolve
-    monkeypatch.setattr(supernet, "resolve", lambda f, v, asked: resolve(f, v, {**asked, **quick}))
+    quick = ["warmup_epochs=1", "decision_interval=1", "final_epochs=1"]
+    where = {"space": "graph", "dataset": "tissues", "cells": str(path), "preset": "demo"}
+    options = argparse.Namespace(**where, seed=0, trained=None, settings=quick)
     said: list[Any] = []
     losses_of = supernet.losses_of
 
@@ -86,5 +83,10 @@ def test_a_search_is_asked_after_each_quarter(
         wanted = kendall_tau([-loss for loss in losses], truth)
         assert stage["tau"]["loss of the cell alone"]["tau"] == pytest.approx(wanted)
         assert 0 <= stage["without_weights"] <= 1
+    options = argparse.Namespace(**where, seed=0, trained=1, settings=["optimizer=adam"])
+    (stage,) = supernet.measure(options)["stages"]
+    assert stage["epochs"] == 1 and len(set(stage["figures"])) == 5
+    wanted = kendall_tau(stage["figures"], truth)
+    assert stage["tau"]["training of the cell alone"]["tau"] == pytest.approx(wanted)
     with pytest.raises(DataError, match="has no trainings"):
         supernet.trained_cells(tmp_path / "none", FAMILY.search_space("graph"))
