@@ -119,9 +119,9 @@ class BenchmarkTask(ImageModels):
         return SearchParts(parts[0], parts[1], parts[2], "benchmark")
 
 
-def load_small_images(folder: str) -> tuple[np.ndarray, np.ndarray]:
-    """Training images uint8 `[N, 16, 16, C]`, each pixel the mean of a block, and labels `[N]`."""
-    arrays = load_folder(Path(folder), "train")
+def load_small_images(folder: str, split: str = "train") -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 `[N, 16, 16, C]` of a split, each pixel the mean of a block; labels `[N]`."""
+    arrays = load_folder(Path(folder), split)
     images = arrays.inputs
     block = images.shape[1] // SIDE
     if images.shape[1] != images.shape[2] or images.shape[1] % SIDE:
