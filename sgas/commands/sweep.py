@@ -97,11 +97,6 @@ def _asked(family: Family, argv: Sequence[str]) -> Asked:
     parser = _parser(family, *where)
     values = parse(parser, argv)
     sweep, cluster = make(SweepConfig, values), make(ClusterConfig, values)
-    if values.get("search", {}).get("candidates") is not None:
-        raise ConfigError(
-            "a study searches for each strategy and seed, and candidates are what searches found: "
-            f"leave them out, and give them to {family.command} search"
-        )
     shared = {name: values[name] for name in fields_of(RunConfig, "sweep") if name in values}
     settings: dict[str, Settings] = {}
     for verb in VERBS:
@@ -148,11 +143,11 @@ def _parser(family: Family, dataset: str, space: str) -> ArgumentParser:
         "run": RunConfig,
         "where the jobs run": ClusterConfig,
     }
+    # A study names strategies itself, trains from scratch, and searches for its cells itself.
+    without = ("strategy", "weights", "candidates")
     for verb in VERBS:
         own = {n: config for n, config in sections_of(family, verb, space).items() if n != "run"}
-        sections[f"{verb} ({space})"] = Nested(
-            verb, tuple(own.values()), without=("strategy", "weights")
-        )
+        sections[f"{verb} ({space})"] = Nested(verb, tuple(own.values()), without)
     end = epilog(family, "sweep", dataset, space)
     return parser_for(family.command, "sweep", about, sections, flags=[PLUGIN], epilog=end)
 

@@ -182,6 +182,7 @@ def test_a_run_that_was_taken_away_is_made_again(undisturbed: Path, tmp_path: Pa
         (["--train.epochz", "3"], "unknown option --train.epochz; did you mean --train.epochs?"),
         (["--epochs", "3"], "unknown option --epochs; did you mean --train.epochs?"),
         (["--search.strategy", "cri1"], "unknown option --search.strategy"),
+        (["--search.candidates", "a,b"], "unknown option --search.candidates"),
         (["--seed", "3"], "unknown option --seed; did you mean --seeds?"),
         (["--search.batch_size", "x"], "--search.batch_size takes a whole number, got 'x'"),
         (["--train.optimizer", "sgdd"], "unknown value of --train.optimizer 'sgdd': did you mean"),
