@@ -33,15 +33,18 @@ def _phrased(message: str, flag: bool) -> str:
 
 
 class SgasError(Exception):
-    """Base of all errors that this package raises on purpose; a command ends with `exit_status`."""
+    """Base of all errors that this package raises on purpose; a command ends with `exit_status`.
+
+    A message is one line, whatever it quotes.
+    """
 
     exit_status = 1
 
     def __str__(self) -> str:
-        return _phrased(super().__str__(), flag=False)
+        return printable(_phrased(super().__str__(), flag=False))
 
     def for_command(self) -> str:
-        """The message for who typed a command, in one line whatever it quotes."""
+        """The message for who typed a command."""
         return printable(_phrased(super().__str__(), flag=True))
 
 

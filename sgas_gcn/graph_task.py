@@ -34,6 +34,7 @@ from sgas_gcn.config import (
 from sgas_gcn.datasets.graph_arrays import GraphArrays, GraphSplit
 from sgas_gcn.datasets.graph_file import DEGREES
 from sgas_gcn.datasets.graphs import load_graphs
+from sgas_gcn.datasets.homophily import homophily_warnings
 from sgas_gcn.datasets.moments import ADVICE, Moments, edge_warnings
 from sgas_gcn.features import sparse, with_values
 from sgas_gcn.graph_batch import GraphBatch
@@ -259,6 +260,8 @@ class GraphTask(GraphModels):
         self._sparse = self._is_sparse()
         of_edges = [g.attributes for g in self._training.graphs if g.attributes is not None]
         far += edge_warnings(of_edges) if self.edge_channels else []
+        if self.transductive:
+            far += homophily_warnings(self._training.graphs[0], getattr(model, "propagation", 0))
         self.warnings = [*far, *self._in_words(self._blocks)]
 
     def build_supernet(self) -> Supernet:

@@ -13,7 +13,7 @@ import pytest
 from toy_family import SPACE
 
 from sgas.cells.genotype import CellGene, EdgeGene, Genotype
-from sgas.errors import RunError, SgasError
+from sgas.errors import RunError, SgasError, option
 from sgas.files import (
     SEALS,
     make_folder,
@@ -118,6 +118,13 @@ def test_whatever_a_file_holds_it_is_told_in_one_line(tmp_path: Path, name: str,
     with pytest.raises(SgasError) as told:
         READERS[name](tmp_path)
     assert "\n" not in str(told.value) and len(str(told.value)) < 500
+
+
+@pytest.mark.parametrize("verb", ["tra\n", "\x1b[2Jtrain"])
+def test_what_a_message_quotes_breaks_no_line(verb: str) -> None:
+    told = RunError(f"this is a run of {verb}: give {option('out', 'elsewhere')}")
+    assert str(told).isprintable() and told.for_command().isprintable()
+    assert str(told).endswith("out=elsewhere") and told.for_command().endswith("--out elsewhere")
 
 
 def test_a_genotype_of_any_length_is_told_at_once() -> None:
