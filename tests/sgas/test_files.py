@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import io
 import json
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from toy_family import SPACE
 
 from sgas.cells.genotype import CellGene, EdgeGene, Genotype
@@ -28,7 +31,9 @@ from sgas.running.runs import (
     Run,
     _keep_as,
     _lock,
+    _seal,
     is_held,
+    read_checkpoint,
     read_config,
     read_genotype,
     read_metrics,
@@ -125,6 +130,22 @@ def test_what_a_message_quotes_breaks_no_line(verb: str) -> None:
     told = RunError(f"this is a run of {verb}: give {option('out', 'elsewhere')}")
     assert str(told).isprintable() and told.for_command().isprintable()
     assert str(told).endswith("out=elsewhere") and told.for_command().endswith("--out elsewhere")
+
+
+def test_a_sealed_checkpoint_that_names_code_is_damaged_however_long_the_name(
+    tmp_path: Path,
+) -> None:
+    torch.save({"a": torch.ones(2)}, file := io.BytesIO())
+    path = tmp_path / "checkpoint.pt"
+    for name in (b"os\nsystem\n", b"os\n" + b"x" * 200_000 + b"\n"):
+        with zipfile.ZipFile(file) as old, zipfile.ZipFile(packed := io.BytesIO(), "w") as new:
+            for member in old.namelist():
+                code = b"\x80\x02c" + name + b"." if member.endswith("data.pkl") else None
+                new.writestr(member, code or old.read(member))
+        path.write_bytes(packed.getvalue() + _seal(packed.getvalue()))
+        assert read_checkpoint(path) is None
+    path.write_bytes(file.getvalue() + _seal(file.getvalue()))
+    assert read_checkpoint(path)["a"].tolist() == [1, 1]
 
 
 def test_a_genotype_of_any_length_is_told_at_once() -> None:
