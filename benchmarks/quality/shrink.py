@@ -1,4 +1,4 @@
-"""A folder of images at 16 × 16, for searches and trainings that are to cost a quarter.
+"""A folder of images at 16 × 16, for searches and trainings that are to cost less.
 
     python benchmarks/quality/shrink.py cifar10_small OUT
 
