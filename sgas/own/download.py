@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sgas.errors import DataError, option
-from sgas.files import no_link, sync_folder, take_lock, write_text
+from sgas.files import no_link, sync_folder, take_lock
 from sgas.terminal import console
 
 CHUNK = 1 << 20  # bytes
@@ -31,11 +31,6 @@ class Sha256:
         return f"sha256:{self.digits}"
 
 
-@dataclass(frozen=True)
-class FirstSeen:
-    """Nobody publishes the SHA-256 of a file: the one that it has when first opened holds then."""
-
-
 def checksum_of(path: Path) -> Sha256:
     """The SHA-256 of a file, which is read in pieces."""
     digest = hashlib.sha256()
@@ -45,7 +40,7 @@ def checksum_of(path: Path) -> Sha256:
     return Sha256(digest.hexdigest())
 
 
-def download(url: str, path: Path, known: Sha256 | FirstSeen, hint: str = "") -> Path:
+def download(url: str, path: Path, known: Sha256, hint: str = "") -> Path:
     """`path`, holding what `url` offers; returns at once where the file is there already.
 
     What has arrived lies in `path` + ".part" until it is complete and has the hash that is known;
@@ -71,37 +66,12 @@ def download(url: str, path: Path, known: Sha256 | FirstSeen, hint: str = "") ->
     except (OSError, http.client.HTTPException) as error:
         reason = str(getattr(error, "reason", "") or error) or type(error).__name__
         raise DataError(f"cannot download {url} ({reason}): {advice}") from error
-    return compared(path, known)
-
-
-def compared(path: Path, known: Sha256 | FirstSeen) -> Path:
-    """`path`, a file of a named data set that is there; DataError where its hash is another."""
-    first = isinstance(known, FirstSeen)
-    if wrong := _wrong_checksum(path, _first_seen(path) if first else known):
-        kept = f" and {_kept(path).name}" if first else ""
-        raise DataError(f"{path} {wrong}: delete it{kept} and run the command again")
+    if wrong := _wrong_checksum(path, known):
+        raise DataError(f"{path} {wrong}: delete it and run the command again")
     return path
 
 
-def _first_seen(path: Path) -> Sha256 | FirstSeen:
-    """The hash that a file had when it was first opened, kept beside it.
-
-    FirstSeen where it cannot be kept. What changes later is not taken for what was downloaded.
-    """
-    beside = _kept(path)
-    try:
-        if not beside.exists():
-            write_text(beside, f"{checksum_of(path)}\n")
-        return Sha256(beside.read_text(encoding="ascii").strip().removeprefix("sha256:"))
-    except (OSError, UnicodeDecodeError):  # a folder of others, to read alone
-        return FirstSeen()
-
-
-def _kept(path: Path) -> Path:
-    return path.with_name(f"{path.name}.sha256")
-
-
-def _complete(url: str, path: Path, known: Sha256 | FirstSeen, advice: str) -> None:
+def _complete(url: str, path: Path, known: Sha256, advice: str) -> None:
     """Downloads `path`, unless another process has while this one waited."""
     if path.exists():
         return
@@ -110,7 +80,6 @@ def _complete(url: str, path: Path, known: Sha256 | FirstSeen, advice: str) -> N
     if wrong := _wrong_checksum(part, known):
         part.unlink()
         raise DataError(f"what came from {url} {wrong}: {advice}")
-    _kept(path).unlink(missing_ok=True)  # of a file that was here before
     os.replace(part, path)
     sync_folder(path.parent)
 
@@ -123,9 +92,9 @@ def _alone(lock: Path) -> Iterator[None]:
         yield
 
 
-def _wrong_checksum(path: Path, known: Sha256 | FirstSeen) -> str | None:
-    """What is wrong with a file's hash, or None; None also where no hash is known."""
-    if isinstance(known, FirstSeen) or (actual := checksum_of(path)) == known:
+def _wrong_checksum(path: Path, known: Sha256) -> str | None:
+    """What is wrong with a file's hash, or None."""
+    if (actual := checksum_of(path)) == known:
         return None
     return f"has the checksum {actual}, expected is {known}"
 

@@ -4,7 +4,6 @@ Source: Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
 and 32x32 pixels, first all red ones, then green, then blue; no pickles.
 
     DATA_ROOT/cifar-10-binary.tar.gz   downloaded, or put there by hand
-    DATA_ROOT/cifar-10-batches-bin     the unpacked archive; read where it is there
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ import numpy as np
 
 from sgas.data import LabelledArrays
 from sgas.errors import DataError
-from sgas.own.download import FirstSeen, Sha256, compared, download
+from sgas.own.download import Sha256, download
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 CHECKSUM = Sha256("c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd")
-ARCHIVE, FOLDER = "cifar-10-binary.tar.gz", "cifar-10-batches-bin"
+ARCHIVE = "cifar-10-binary.tar.gz"
 # fmt: off
 CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
@@ -40,15 +39,13 @@ RECORD_BYTES = 1 + 3 * SIDE * SIDE
 def load_cifar10(split: str, data_root: Path) -> LabelledArrays:
     """One split: inputs uint8 `[N, 32, 32, 3]`, labels int64 `[N]`; 50,000 train, 10,000 test.
 
-    The unpacked folder is read where it is there, else the archive, which is downloaded where it is
-    missing. DataError where the download fails (it says which file to put where), and where
-    archive or files are damaged.
+    The first call downloads the archive where it is missing. DataError where the download fails
+    (it says which file to put where), and where the archive is damaged.
     """
-    names, folder = FILES[split], data_root / FOLDER
+    names = FILES[split]
     inputs = np.empty((len(names) * RECORDS, SIDE, SIDE, 3), np.uint8)
     labels = np.empty(len(names) * RECORDS, np.int64)
-    contents = _unpacked(folder, names) if folder.is_dir() else _packed(data_root, names)
-    for name, content in contents:
+    for name, content in _packed(data_root, names):
         rows = slice(names.index(name) * RECORDS, (names.index(name) + 1) * RECORDS)
         records = np.frombuffer(content, np.uint8).reshape(RECORDS, RECORD_BYTES)
         labels[rows] = records[:, 0]
@@ -62,20 +59,6 @@ def load_cifar10(split: str, data_root: Path) -> LabelledArrays:
     return LabelledArrays(inputs, labels, CLASSES)
 
 
-def _unpacked(folder: Path, names: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
-    """Names and contents of the files of an unpacked archive."""
-    for name in names:
-        path = folder / name
-        try:
-            _check_size(path, name, path.stat().st_size)
-            yield name, compared(path, FirstSeen()).read_bytes()
-        except OSError as error:
-            raise DataError(
-                f"cannot read {path} ({error.strerror}): put all of {ARCHIVE} there, or take "
-                f"{folder} away to have it downloaded"
-            ) from error
-
-
 def _packed(data_root: Path, names: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
     """Names and contents of the files of the archive, in the archive's order."""
     path = download(URL, data_root / ARCHIVE, CHECKSUM)
@@ -86,18 +69,14 @@ def _packed(data_root: Path, names: tuple[str, ...]) -> Iterator[tuple[str, byte
                 name = PurePosixPath(member.name).name
                 file = archive.extractfile(member) if name in missing else None
                 if file is not None:
-                    _check_size(path, name, member.size)
+                    if member.size != (wanted := RECORDS * RECORD_BYTES):
+                        raise DataError(
+                            f"{name} in {path} has {member.size} bytes, CIFAR-10 has {wanted}: "
+                            f"delete {path.name} to download the published one"
+                        )
                     missing.remove(name)
                     yield name, file.read()
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
         raise DataError(f"{path} is damaged ({error}): delete it to download it again") from error
     if missing:
         raise DataError(f"{path} has no {min(missing)}: delete it to download the published one")
-
-
-def _check_size(path: Path, name: str, size: int) -> None:
-    if size != RECORDS * RECORD_BYTES:
-        raise DataError(
-            f"{name} in {path} has {size} bytes, CIFAR-10 has {RECORDS * RECORD_BYTES}: delete it "
-            "and put a whole one there"
-        )

@@ -4,9 +4,6 @@ Source: Hamilton et al., "Inductive Representation Learning on Large Graphs", Ne
 graphs are those that PyTorch Geometric's `PPI` makes of the same files, without self-loops.
 
     DATA_ROOT/ppi/ppi.zip   downloaded, or put there by hand
-    DATA_ROOT/ppi/raw       or its files, unpacked
-
-No checksum of the archive is published; what it holds has to be of the published sizes.
 """
 
 from __future__ import annotations
@@ -22,10 +19,12 @@ import numpy as np
 
 from sgas.errors import DataError
 from sgas.files import decode
-from sgas.own.download import FirstSeen, compared, download
+from sgas.own.download import Sha256, download
 from sgas_gcn.datasets.graph_arrays import GraphArrays, GraphSplit
 
 URL = "https://data.dgl.ai/dataset/ppi.zip"
+# As several projects publish it.
+CHECKSUM = Sha256("1f5b2b09ac0f897fa6aa1338c64ab75a5473674cbba89380120bede8cddb2a6a")
 PARTS = {"train": "train", "val": "valid", "test": "test"}
 FILES = ("feats.npy", "labels.npy", "graph_id.npy", "graph.json")
 # Graphs and nodes of each split; features and labels of a node.
@@ -63,11 +62,9 @@ def load_ppi(split: str, data_root: Path) -> GraphSplit:
 
 
 def _read(folder: Path, part: str) -> list[bytes]:
-    """The contents of a part's files: unpacked ones, or those in the archive."""
+    """The contents of a part's files in the archive."""
     names = [f"{part}_{file}" for file in FILES]
-    if all((folder / "raw" / name).exists() for name in names):
-        return [compared(folder / "raw" / name, FirstSeen()).read_bytes() for name in names]
-    with zipfile.ZipFile(download(URL, folder / "ppi.zip", FirstSeen())) as members:
+    with zipfile.ZipFile(download(URL, folder / "ppi.zip", CHECKSUM)) as members:
         inside = {Path(name).name: name for name in members.namelist()}
         return [members.read(inside[name]) for name in names]
 

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from sgas.errors import DataError
-from sgas.own.download import FirstSeen, Sha256, checksum_of, download
+from sgas.own.download import Sha256, checksum_of, download
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
+RIGHT = Sha256(hashlib.sha256(BODY).hexdigest())
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -71,9 +72,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 def test_a_whole_file_arrives_once(server: Server, tmp_path: Path) -> None:
     path = tmp_path / "new" / "file.bin"
-    assert download(server.url, path, FirstSeen()) == path
-    assert path.read_bytes() == BODY
-    download(server.url, path, FirstSeen())
+    assert download(server.url, path, RIGHT) == path
+    assert path.read_bytes() == BODY and checksum_of(path) == RIGHT
+    download(server.url, path, RIGHT)
     assert len(server.ranges) == 1
     assert not list(path.parent.glob("*.part"))
 
@@ -81,29 +82,23 @@ def test_a_whole_file_arrives_once(server: Server, tmp_path: Path) -> None:
 def test_a_cut_download_is_not_complete_and_goes_on(server: Server, tmp_path: Path) -> None:
     path, server.cut = tmp_path / "file.bin", 300_000
     with pytest.raises(DataError, match="ended after 300000 of 1048576 bytes"):
-        download(server.url, path, FirstSeen())
+        download(server.url, path, RIGHT)
     assert not path.exists()
     server.cut = None
-    assert download(server.url, path, FirstSeen()).read_bytes() == BODY
+    assert download(server.url, path, RIGHT).read_bytes() == BODY
     assert server.ranges == [None, "bytes=300000-"]
 
 
 def test_a_server_without_ranges_sends_all_again(server: Server, tmp_path: Path) -> None:
     server.knows_ranges = False
     (tmp_path / "file.bin.part").write_bytes(b"x" * 1000)
-    assert download(server.url, tmp_path / "file.bin", FirstSeen()).read_bytes() == BODY
+    assert download(server.url, tmp_path / "file.bin", RIGHT).read_bytes() == BODY
 
 
 @pytest.mark.parametrize("extra", [0, 5])
 def test_a_full_or_too_long_part_ends_well(server: Server, tmp_path: Path, extra: int) -> None:
     (tmp_path / "file.bin.part").write_bytes(BODY + b"x" * extra)
-    assert download(server.url, tmp_path / "file.bin", FirstSeen()).read_bytes() == BODY
-
-
-def test_a_right_hash_is_accepted(server: Server, tmp_path: Path) -> None:
-    path, right = tmp_path / "file.bin", Sha256(hashlib.sha256(BODY).hexdigest())
-    download(server.url, path, right)
-    assert checksum_of(path) == right
+    assert download(server.url, tmp_path / "file.bin", RIGHT).read_bytes() == BODY
 
 
 def test_a_wrong_hash_is_refused_and_begun_anew(server: Server, tmp_path: Path) -> None:
@@ -119,7 +114,7 @@ def test_a_wrong_hash_is_refused_and_begun_anew(server: Server, tmp_path: Path) 
 def test_failures_say_which_file_to_put_where(server: Server, tmp_path: Path) -> None:
     missing = server.url.replace("file.bin", "gone.zip")
     with pytest.raises(DataError) as caught:
-        download(missing, tmp_path / "gone.zip", FirstSeen(), hint="a mirror has it")
+        download(missing, tmp_path / "gone.zip", RIGHT, hint="a mirror has it")
     message = str(caught.value)
     assert "Not Found" in message
     assert f"put the file gone.zip into {tmp_path}" in message
@@ -130,27 +125,24 @@ def test_failures_say_which_file_to_put_where(server: Server, tmp_path: Path) ->
 def test_no_network_is_a_data_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with pytest.raises(DataError, match=r"cannot download .* put the file a.zip into"):
-        download("http://127.0.0.1:9/a.zip", tmp_path / "a.zip", FirstSeen())
+        download("http://127.0.0.1:9/a.zip", tmp_path / "a.zip", RIGHT)
 
 
 def test_those_who_wait_take_what_the_first_has_fetched(server: Server, tmp_path: Path) -> None:
     path = tmp_path / "file.bin"
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: download(server.url, path, FirstSeen()), range(4)))
+        list(pool.map(lambda _: download(server.url, path, RIGHT), range(4)))
     assert path.read_bytes() == BODY
     assert server.ranges == [None]
 
 
 def test_a_file_that_is_there_needs_no_writable_folder(tmp_path: Path) -> None:
-    (tmp_path / "file.bin").write_bytes(b"here")
-    download("http://127.0.0.1:9/file.bin", tmp_path / "file.bin", FirstSeen())
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["file.bin", "file.bin.sha256"]
-    (tmp_path / "file.bin").write_bytes(b"changed")  # no checksum is given: that of before holds
-    with pytest.raises(DataError, match=r"delete it and file\.bin\.sha256"):
-        download("http://127.0.0.1:9/file.bin", tmp_path / "file.bin", FirstSeen())
+    (tmp_path / "file.bin").write_bytes(BODY)
+    download("http://127.0.0.1:9/file.bin", tmp_path / "file.bin", RIGHT)
+    assert [path.name for path in tmp_path.iterdir()] == ["file.bin"]
 
 
 def test_a_folder_that_cannot_be_written_is_told_as_that(server: Server, tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file")
     with pytest.raises(DataError, match=r"cannot write in .*/data .*give a data_root= where"):
-        download(server.url, tmp_path / "data" / "file.bin", FirstSeen())
+        download(server.url, tmp_path / "data" / "file.bin", RIGHT)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
+import operator
 import os
 import pickle
 import zipfile
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 
 from sgas.errors import ConfigError, DataError
+from sgas.own.download import checksum_of
 from sgas_gcn.config import GraphDataConfig
 from sgas_gcn.datasets import graph_file, planetoid, ppi
 from sgas_gcn.datasets.graph_arrays import GraphSplit
@@ -170,9 +173,12 @@ def small_ppi(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small_ppi")
-def test_ppi_is_read_from_an_archive_put_in_place(tmp_path: Path) -> None:
+def test_ppi_is_read_from_an_archive_put_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "ppi").mkdir()
     write_ppi(tmp_path / "ppi")
+    monkeypatch.setattr(ppi, "CHECKSUM", checksum_of(tmp_path / "ppi" / "ppi.zip"))
     split = load("ppi", "val", tmp_path)
     assert [graph.x.shape for graph in split.graphs] == [(2, 2), (3, 2)]
     assert split.multi_label and split.graphs[0].targets.dtype == bool
@@ -185,12 +191,13 @@ def test_a_damaged_ppi_archive_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "ppi").mkdir()
     archive = tmp_path / "ppi" / "ppi.zip"
     archive.write_bytes(b"no archive")
+    with pytest.raises(DataError, match=r"ppi\.zip has the checksum .*delete it"):
+        load("ppi", root=tmp_path)
+    monkeypatch.setattr(ppi, "CHECKSUM", checksum_of(archive))
     with pytest.raises(DataError, match=r"ppi\.zip is damaged .*delete it"):
         load("ppi", root=tmp_path)
     write_ppi(archive.parent)
-    with pytest.raises(DataError, match=r"ppi\.zip has the checksum .*delete it"):
-        load("ppi", root=tmp_path)  # it has changed since it was first opened
-    archive.with_name("ppi.zip.sha256").unlink()
+    monkeypatch.setattr(ppi, "CHECKSUM", checksum_of(archive))
     monkeypatch.setattr(ppi, "NUM_LABELS", 4)
     with pytest.raises(DataError, match="other sizes than published"):
         load("ppi", root=tmp_path)
@@ -201,6 +208,20 @@ class _Program:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os.system, (f"kill {os.getpid()}",)
+
+
+def bless(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes files of Cora the published ones by their checksums."""
+    found = tuple(checksum_of(raw / f"ind.cora.{name}").digits for name in planetoid.FILES)
+    monkeypatch.setitem(planetoid.CHECKSUMS, "Cora", found)
+
+
+def test_the_checksums_of_planetoid_are_those_that_are_published() -> None:
+    # GraphMLDatasets.jl publishes the exclusive or of all of them, others each.
+    hashes = [int(digits, 16) for files in planetoid.CHECKSUMS.values() for digits in files]
+    assert len(set(hashes)) == 24
+    combined = "f52b3d47f5993912d7509b51e8090b6807228c4ba8c7d906f946868005c61c18"
+    assert functools.reduce(operator.xor, hashes) == int(combined, 16)
 
 
 def test_planetoid_is_read_from_files_put_in_place(
@@ -220,6 +241,9 @@ def test_planetoid_is_read_from_files_put_in_place(
     for name, value in objects.items():
         (raw / f"ind.cora.{name}").write_bytes(pickle.dumps(value))
     (raw / "ind.cora.test.index").write_text("".join(f"{node}\n" for node in test))
+    with pytest.raises(DataError, match=r"ind\.cora\.x has the checksum .*delete it"):
+        load("cora", "train", tmp_path)
+    bless(raw, monkeypatch)
     split = load("cora", "train", tmp_path)
     (graph,) = split.graphs
     assert split.transductive and not split.multi_label and len(split.label_names) == 2
@@ -228,12 +252,12 @@ def test_planetoid_is_read_from_files_put_in_place(
     assert graph.x.shape == (nodes, 5) and graph.edges.shape == (2, 2 * nodes)
     (tested,) = load("cora", "test", tmp_path).graphs
     assert tested.nodes is not None and tested.nodes.tolist() == test.tolist()
-    (raw / "ind.cora.tx.sha256").unlink()
     (raw / "ind.cora.tx").write_bytes(pickle.dumps(x[596:]))
+    bless(raw, monkeypatch)
     with pytest.raises(DataError, match="cannot be read"):
         load("cora", "train", tmp_path)
-    (raw / "ind.cora.tx.sha256").unlink()
     (raw / "ind.cora.tx").write_bytes(pickle.dumps(_Program()))
+    bless(raw, monkeypatch)
     with pytest.raises(DataError, match=r"it asks for posix\.system, which no array needs"):
         load("cora", "train", tmp_path)
 

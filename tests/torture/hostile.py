@@ -25,7 +25,7 @@ from sgas.errors import DataError, SgasError
 from sgas.files import SEALS, csv_text
 from sgas.native.library import _own_folder
 from sgas.options import read_yaml
-from sgas.own.download import FirstSeen, download
+from sgas.own.download import Sha256, checksum_of, download
 from sgas.running import runs
 from sgas.studies.study import read_study
 from sgas_gcn.datasets.folder import describe_folder
@@ -228,19 +228,19 @@ def cache_of_others(bench: Bench, place: Path) -> None:
 
 
 def downloads(bench: Bench, place: Path) -> None:
-    """Files beside a download that are links, and a file that is another than at first."""
+    """Files beside a download that are links, and a file that is another than published."""
     victim, path = place / "victim", place / "data"
     victim.write_text("as it was")
     for name in (".data.lock", "data.part"):
         (place / name).symlink_to(victim)
         with contextlib.suppress(DataError):
-            download("http://127.0.0.1:9/data", path, FirstSeen())
+            download("http://127.0.0.1:9/data", path, Sha256("0" * 64))
         require(victim.read_text() == "as it was", f"{name} was followed")
         (place / name).unlink(missing_ok=True)
     path.write_text("first")
-    download("http://127.0.0.1:9/data", path, FirstSeen())
+    download("http://127.0.0.1:9/data", path, known := checksum_of(path))
     path.write_text("second")
-    line = _refused(lambda: download("http://127.0.0.1:9/data", path, FirstSeen()))
+    line = _refused(lambda: download("http://127.0.0.1:9/data", path, known))
     require("checksum" in line, line)
 
 
