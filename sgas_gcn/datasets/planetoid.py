@@ -12,8 +12,9 @@ checksum, and they are read by an unpickler that knows arrays, lists and diction
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -140,12 +141,37 @@ def _unpickled(path: Path) -> Any:
         return _ArraysAlone(file, encoding="latin1").load()
 
 
+class _Numbers:
+    """The type of an array as pickles have it; NumPy's own takes states that end the process."""
+
+    def __init__(self, code: str, *_: Any) -> None:
+        if not re.fullmatch("[biuf][1248]", code):
+            raise pickle.UnpicklingError(f"an array is of type {code!r}, which no number has")
+        self.code = code
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        """The second of a type's state is the order of bytes; plain numbers need no more."""
+        self.code = {"<": "<", ">": ">"}.get(state[1], "|") + self.code
+
+
+class _Array(np.ndarray):
+    """An array as pickles have it."""
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        """Version, shape, type, order and bytes; AttributeError where the type is another's."""
+        version, shape, numbers, *rest = state
+        super().__setstate__((version, shape, np.dtype(numbers.code), *rest))
+
+
 class _ArraysAlone(pickle.Unpickler):
     """Reads NumPy's and SciPy's arrays, lists and dictionaries, and calls nothing else."""
 
+    OURS: ClassVar[dict[tuple[str, str], type]] = {
+        ("numpy", "dtype"): _Numbers,
+        ("numpy", "ndarray"): _Array,
+    }
     NAMES = frozenset(
         {
-            *(("numpy", name) for name in ("ndarray", "dtype")),
             *((f"numpy.{core}.multiarray", "_reconstruct") for core in ("core", "_core")),
             *((f"scipy.sparse.{csr}", "csr_matrix") for csr in ("csr", "_csr")),
             *((f"{python}", "list") for python in ("__builtin__", "builtins")),
@@ -157,6 +183,8 @@ class _ArraysAlone(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """The class or function of a name that arrays need; UnpicklingError for any other."""
+        if (module, name) in self.OURS:
+            return self.OURS[module, name]
         if (module, name) not in self.NAMES:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no array needs")
         return super().find_class(module.replace("scipy.sparse.csr", "scipy.sparse"), name)

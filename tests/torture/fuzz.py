@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.sparse import csr_matrix
 from toy_family import FAMILY, SPACE
 
 from sgas.cells.genotype import Genotype
@@ -99,6 +100,7 @@ def _checkpoint(bench: Bench) -> list[bytes]:
 
 
 LABELS = np.arange(12) % 3
+ONES = np.ones((3, 2))
 CLOUDS = _npz(points=np.ones((12, 4, 3), np.float32), label=LABELS, classes=np.array(list("abc")))
 PICTURES = _npz(image=np.ones((12, 4, 4, 3), np.uint8), label=LABELS, classes=np.array(list("abc")))
 EDGES = np.stack([np.arange(11), np.arange(1, 12)], 1)
@@ -171,7 +173,8 @@ DECODERS = {
     ),
     "pickle": Decoder(  # whose caller takes any exception
         "ind.cora.x", _unpickled,
-        lambda bench: [pickle.dumps(np.ones((3, 2)), 2), pickle.dumps({0: [1]}, 2)], (Exception,),
+        lambda bench: [pickle.dumps(a, 3) for a in (ONES, csr_matrix(ONES), {0: [1]})],
+        (Exception,),
     ),
 }  # fmt: skip
 
