@@ -2,6 +2,8 @@
 
     python benchmarks/quality/supernet.py --space point|graph|image --dataset FOLDER \
         --cells cells.jsonl --seed 0 [--trained EPOCHS] [NAME=VALUE ...]
+    python benchmarks/quality/supernet.py --space nasbenchgraph --dataset cora.npz \
+        --cells nasbench_graph_cora.npz
 
 A search by `darts`, which frees nothing, with the settings of a preset. After each quarter of its
 epochs the supernet is asked about every cell of the file: the loss and the figure on the alphas'
@@ -12,7 +14,8 @@ stands how many operations without weights the cell has that would be cut then.
 
 With `--trained EPOCHS` each cell is trained alone for so many epochs instead, as `random_trained`
 does with candidates, and compared by its figure on the alphas' part. NAME=VALUE are options of the
-search, such as `optimizer=adam`.
+search, such as `optimizer=adam`. Of NAS-Bench-Graph's table 100 cells at even ranks are asked
+about, in searches with the parts and settings of `search_quality.py`.
 """
 
 from __future__ import annotations
@@ -35,16 +38,18 @@ import yaml
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
+import nasbenchgraph
 from cells import FAMILIES, LOSS, PRESET
 from reporting import read_lines, report
 
 from sgas.cells.decisions import CellDecisions, Status, genotype_of
 from sgas.cells.genotype import Genotype
 from sgas.cells.space import SearchSpace
+from sgas.config import SearchConfig, make
 from sgas.data import batches, in_order
 from sgas.errors import DataError
-from sgas.family import Family
-from sgas.protocols import search_parts
+from sgas.family import Family, Trainable
+from sgas.protocols import SearchParts, search_parts
 from sgas.running.candidates import open_search
 from sgas.running.listeners import Silent
 from sgas.running.loop import Loop, Tally, evaluation_step
@@ -54,14 +59,23 @@ from sgas.running.runs import Run
 from sgas.running.search import Search
 from sgas.running.settings import resolve
 from sgas.studies.statistics import rank_correlation
+from sgas_gcn.config import NASBENCHGRAPH_SPACE
+from sgas_gcn.nasbenchgraph_text import architecture_of, from_nasbenchgraph
 
 DEVICE = torch.device("cpu")
+SPACES = {**FAMILIES, NASBENCHGRAPH_SPACE.name: "sgas_gcn"}
+FROM_TABLE = 100  # cells
 STAGES = 4
-WITHOUT_WEIGHTS = ("skip_connect", "avg_pool_3x3", "max_pool_3x3")
+WITHOUT_WEIGHTS = ("skip_connect", "skip", "avg_pool_3x3", "max_pool_3x3")
 
 
-def trained_cells(path: Path, space: SearchSpace) -> tuple[list[Cells], list[float]]:
-    """The cells of a file of `cells.py`, and the mean figure of each over its trainings."""
+def known_cells(path: Path, space: SearchSpace) -> tuple[list[Cells], list[float]]:
+    """Cells and what each is worth: of a file of `cells.py` the mean figure over its trainings."""
+    if space.name == NASBENCHGRAPH_SPACE.name:
+        table = nasbenchgraph.read_table(path)
+        keys = nasbenchgraph.chosen_keys(table, FROM_TABLE)
+        genotypes = [from_nasbenchgraph(*architecture_of(key)) for key in keys]
+        return [_decided(genotype, space) for genotype in genotypes], [table[key] for key in keys]
     lines = read_lines(path)
     if not lines:
         raise DataError(f"{path} has no trainings: make them by cells.py")
@@ -69,11 +83,13 @@ def trained_cells(path: Path, space: SearchSpace) -> tuple[list[Cells], list[flo
     figures: dict[str, list[float]] = {}
     for line in lines:
         figures.setdefault(line["genotype"], []).append(line[metric])
-    cells = []
-    for text in figures:
-        genes = Genotype.from_text(text, space.name).validate(space).cells
-        cells.append({kind: CellDecisions.of_gene(space, gene) for kind, gene in genes.items()})
+    cells = [_decided(Genotype.from_text(text, space.name), space) for text in figures]
     return cells, [statistics.fmean(values) for values in figures.values()]
+
+
+def _decided(genotype: Genotype, space: SearchSpace) -> Cells:
+    genes = genotype.validate(space).cells
+    return {kind: CellDecisions.of_gene(space, gene) for kind, gene in genes.items()}
 
 
 @torch.no_grad()
@@ -162,22 +178,34 @@ def strategy_of(options: argparse.Namespace, space: SearchSpace, cells: Sequence
     return {"strategy": "random_trained", **more}
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """One search, asked at its stages, or when all cells are trained."""
-    began = time.process_time()
-    family: Family = import_module(f"{FAMILIES[options.space]}.family").FAMILY
-    space = family.search_space(options.space)
-    cells, truth = trained_cells(Path(options.cells), space)
-    asked = {k: yaml.safe_load(v) for k, v in (one.split("=", 1) for one in options.settings)}
-    asked |= strategy_of(options, space, cells)
+def opened(
+    options: argparse.Namespace, family: Family, asked: Mapping[str, Any]
+) -> tuple[Trainable, SearchConfig, SearchParts]:
+    """What is searched, with which settings, on which parts."""
+    if options.space == NASBENCHGRAPH_SPACE.name:
+        graph = nasbenchgraph.BenchmarkTask(Path(options.dataset), options.seed, permuted=False)
+        config = make(SearchConfig, {**nasbenchgraph.SEARCH, **asked})
+        return graph, config, graph.search_parts(DEVICE)
     where = {"dataset": options.dataset, "space": options.space, "preset": options.preset}
-    settings = resolve(family, "search", asked | where | {"seed": options.seed, "threads": 1})
-    torch.set_num_threads(1)
+    settings = resolve(family, "search", {**where, **asked, "seed": options.seed, "threads": 1})
     task = family.open_task(settings.run, settings.model, settings.data)
     split = settings.run.protocol, options.seed, settings.loop.validation_fraction, DEVICE
     parts = search_parts(task, *split, settings.loop.sees, settings.loop.alphas_from)
+    return task, settings.loop, parts
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """One search, asked at its stages, or when all cells are trained."""
+    began = time.process_time()
+    family: Family = import_module(f"{SPACES[options.space]}.family").FAMILY
+    space = family.search_space(options.space)
+    cells, truth = known_cells(Path(options.cells), space)
+    asked = {k: yaml.safe_load(v) for k, v in (one.split("=", 1) for one in options.settings)}
+    asked |= strategy_of(options, space, cells)
+    torch.set_num_threads(1)
+    task, config, parts = opened(options, family, asked)
     more = {"parts": parts, "seed": options.seed, "device": DEVICE, "notes": {}}
-    search = open_search(task, settings.loop, **more)
+    search = open_search(task, config, **more)
     listener, told = Silent(), []
     if isinstance(search, Search):
         stages = [math.ceil(search.num_epochs * n / STAGES) - 1 for n in range(1, STAGES)]
@@ -224,9 +252,9 @@ def print_table(result: Mapping[str, Any]) -> None:
 def main() -> int:
     """Runs the search and prints; 2 for wrong input."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
-    parser.add_argument("--space", required=True, choices=FAMILIES)
+    parser.add_argument("--space", required=True, choices=SPACES)
     parser.add_argument("--dataset", required=True, help="folder, as the family's verbs take it")
-    parser.add_argument("--cells", required=True, help="file of trainings by cells.py")
+    parser.add_argument("--cells", required=True, help="file of trainings by cells.py, or table")
     parser.add_argument("--preset", default=PRESET, help="of the search")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--trained", type=int, help="epochs of each cell alone, in its place")

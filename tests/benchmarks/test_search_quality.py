@@ -75,26 +75,6 @@ def test_the_searches_are_judged_by_the_table(
     assert set(result["paired_with_darts"]) == {"effects"}
 
 
-@pytest.fixture
-def graph(tmp_path: Path) -> Path:
-    """One graph without a split, of two classes of 60 nodes and a node apart."""
-    draw, label = np.random.default_rng(0), np.arange(121) % 2
-    x = draw.normal(size=(121, 5)) + label[:, None]
-    ring = np.stack([np.arange(120), (np.arange(120) + 1) % 120], 1)
-    np.savez(tmp_path / "graph.npz", x=x.astype(np.float32), label=label, edge=ring)
-    return tmp_path / "graph.npz"
-
-
-@pytest.fixture
-def graph_table(tmp_path: Path) -> Path:
-    """A table of all links and operations, in which fewer skips are better."""
-    keys = [int("".join(digits)) for digits in itertools.product("012345678", repeat=5)]
-    tests = [0.9 - 0.1 * f"{key:05d}"[1:].count("8") for key in keys[:-1]]
-    columns = {"hash": keys[:-1], "valid": np.float32(tests), "test": np.float32(tests)}
-    np.savez(tmp_path / "table.npz", **columns)
-    return tmp_path / "table.npz"
-
-
 def test_searches_in_nasbenchgraph_are_judged_by_its_table(
     graph: Path, graph_table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from benchmarks.quality import cells, supernet
 from sgas.errors import DataError
 from sgas.running.paths import paths
 from sgas.studies.statistics import kendall_tau
+from sgas_gcn.config import NasBenchGraphConfig
 from sgas_gcn.family import FAMILY
 
 
@@ -89,4 +90,20 @@ def test_a_search_is_asked_after_each_quarter(
     wanted = kendall_tau(stage["figures"], truth)
     assert stage["tau"]["training of the cell alone"]["tau"] == pytest.approx(wanted)
     with pytest.raises(DataError, match="has no trainings"):
-        supernet.trained_cells(tmp_path / "none", FAMILY.search_space("graph"))
+        supernet.known_cells(tmp_path / "none", FAMILY.search_space("graph"))
+
+
+def test_cells_of_the_table_of_nasbenchgraph_are_asked_about(
+    graph: Path, graph_table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = supernet.nasbenchgraph
+    quick = {"warmup_epochs": 0, "decision_interval": 1}
+    monkeypatch.setattr(module, "SEARCH", {**module.SEARCH, **quick})
+    monkeypatch.setattr(module, "MODEL", NasBenchGraphConfig(channels=4))
+    where = {"space": "nasbenchgraph", "dataset": str(graph), "cells": str(graph_table)}
+    options = argparse.Namespace(**where, preset="", seed=0, trained=None, settings=[])
+    asked, truth = supernet.known_cells(graph_table, FAMILY.search_space("nasbenchgraph"))
+    assert len(asked) == supernet.FROM_TABLE
+    skips = [sum(state.op == "skip" for state in cell["normal"].states) for cell in asked]
+    assert [90 - 10 * count for count in skips] == pytest.approx(truth)
+    assert supernet.measure(options)["stages"][-1]["epochs"] == 3
