@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from processes import Ended
 
+from sgas_gcn.config import NasBenchGraphConfig
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path += [str(BENCHMARKS), str(BENCHMARKS / "reproduce"), str(BENCHMARKS / "quality")]
 
@@ -69,3 +71,13 @@ def graph_table(tmp_path: Path) -> Path:
     columns = {"hash": keys[:-1], "valid": np.float32(tests), "test": np.float32(tests)}
     np.savez(tmp_path / "table.npz", **columns)
     return tmp_path / "table.npz"
+
+
+@pytest.fixture
+def quick_nasbenchgraph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Searches of NAS-Bench-Graph in a few steps of small networks."""
+    import nasbenchgraph
+
+    quick = {"warmup_epochs": 0, "decision_interval": 1}
+    monkeypatch.setattr(nasbenchgraph, "SEARCH", {**nasbenchgraph.SEARCH, **quick})
+    monkeypatch.setattr(nasbenchgraph, "MODEL", NasBenchGraphConfig(channels=4))

@@ -15,7 +15,6 @@ from benchmarks import search_quality
 from sgas.cells.decisions import genotype_of
 from sgas.errors import DataError, InputError
 from sgas_cnn.config import NASBENCH201_OPERATIONS
-from sgas_gcn.config import NasBenchGraphConfig
 
 
 def cells() -> list[str]:
@@ -75,13 +74,9 @@ def test_the_searches_are_judged_by_the_table(
     assert set(result["paired_with_darts"]) == {"effects"}
 
 
-def test_searches_in_nasbenchgraph_are_judged_by_its_table(
-    graph: Path, graph_table: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("quick_nasbenchgraph")
+def test_searches_in_nasbenchgraph_are_judged_by_its_table(graph: Path, graph_table: Path) -> None:
     module = search_quality.nasbenchgraph
-    quick = {"warmup_epochs": 0, "decision_interval": 1}
-    monkeypatch.setattr(module, "SEARCH", {**module.SEARCH, **quick})
-    monkeypatch.setattr(module, "MODEL", NasBenchGraphConfig(channels=4))
     options = argparse.Namespace(
         space="nasbenchgraph",
         restarts=1,

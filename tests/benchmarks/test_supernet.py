@@ -16,7 +16,6 @@ from benchmarks.quality import cells, supernet
 from sgas.errors import DataError
 from sgas.running.paths import paths
 from sgas.studies.statistics import kendall_tau
-from sgas_gcn.config import NasBenchGraphConfig
 from sgas_gcn.family import FAMILY
 
 
@@ -93,13 +92,10 @@ def test_a_search_is_asked_after_each_quarter(
         supernet.known_cells(tmp_path / "none", FAMILY.search_space("graph"))
 
 
+@pytest.mark.usefixtures("quick_nasbenchgraph")
 def test_cells_of_the_table_of_nasbenchgraph_are_asked_about(
-    graph: Path, graph_table: Path, monkeypatch: pytest.MonkeyPatch
+    graph: Path, graph_table: Path
 ) -> None:
-    module = supernet.nasbenchgraph
-    quick = {"warmup_epochs": 0, "decision_interval": 1}
-    monkeypatch.setattr(module, "SEARCH", {**module.SEARCH, **quick})
-    monkeypatch.setattr(module, "MODEL", NasBenchGraphConfig(channels=4))
     where = {"space": "nasbenchgraph", "dataset": str(graph), "cells": str(graph_table)}
     options = argparse.Namespace(**where, preset="", seed=0, trained=None, settings=[])
     asked, truth = supernet.known_cells(graph_table, FAMILY.search_space("nasbenchgraph"))
