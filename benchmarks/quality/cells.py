@@ -74,8 +74,23 @@ def _random_cell(draw: random.Random, space: SearchSpace, topology: CellTopology
     return cell
 
 
-def train(family: Family, genotype: Genotype, seed: int, options: Mapping[str, Any]) -> Any:
-    """The figures of the last epoch on the held-out part, parameters and CPU seconds."""
+def table_settings(space: str, dataset: str) -> dict[str, Any]:
+    """The options of all trainings of a space's table."""
+    where = {"dataset": dataset, "space": space, "preset": PRESET, "threads": 1}
+    return {**where, **TRAINING[space]}
+
+
+def train(
+    family: Family,
+    genotype: Genotype,
+    seed: int,
+    options: Mapping[str, Any],
+    test: bool = False,
+) -> dict[str, Any]:
+    """The figures of the last epoch on the held-out part, parameters and CPU seconds.
+
+    With `test` the primary figure on the test split too, by the weights that the training keeps.
+    """
     began = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         trained = interface.train(
@@ -83,6 +98,9 @@ def train(family: Family, genotype: Genotype, seed: int, options: Mapping[str, A
         )
         figures = {n: v for n, v in trained.history[-1].items() if n.startswith("validation_")}
         cost = {"parameters": trained.result["parameters"]}
+        if test:
+            metric = next(n for n in figures if n != LOSS).removeprefix("validation_")
+            figures["test"] = trained.evaluate()[metric]
     return {**figures, **cost, "cpu_seconds": round(time.process_time() - began, 1)}
 
 
@@ -90,8 +108,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Trains what OUT does not hold yet and sums up."""
     family: Family = import_module(f"{FAMILIES[options.space]}.family").FAMILY
     space = family.search_space(options.space)
-    settings = {"dataset": options.dataset, "space": options.space, "preset": PRESET, "threads": 1}
-    settings |= TRAINING[options.space]
+    settings = table_settings(options.space, options.dataset)
     num_steps = family.spaces[options.space].model_config().num_steps
     out, stream = Path(options.out), random_cells(space, num_steps)
     cells = [next(stream) for _ in range(options.count)]
