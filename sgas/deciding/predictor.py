@@ -1,12 +1,13 @@
 """A predictor of how cells rank, fitted to those that were trained.
 
-    rank share ≈ mean + Σ over the edges of effect[operation] + effect[edge, operation]
+    rank share ≈ mean + Σ over the edges of effect[kind, operation] + effect[kind, edge, operation]
 
 by ridge regression. It is of ranks, since figures of cells that fail are far below all others, and
-shrinks the effects of an operation on single edges more than what it is worth wherever it stands,
-since a search trains fewer cells than a space has edges and operations. Source: White et al., "How
-Powerful are Performance Predictors in Neural Architecture Search?", NeurIPS 2021, on regression.
-Dimensions: N trained cells, P asked cells, E edges, O candidate operations.
+shrinks the effects of an operation on single edges more than what it is worth wherever it stands in
+a kind of cell, since a search trains fewer cells than a space has edges and operations; pooling may
+do in a normal cell what it does not in a reduction cell. Source: White et al., "How Powerful are
+Performance Predictors in Neural Architecture Search?", NeurIPS 2021, on regression.
+Dimensions: N trained cells, P asked cells, K kinds of cell, E edges, O candidate operations.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def predicted_ranks(figures: Tensor, used: Tensor, asked: Tensor) -> Tensor:
     """The ranks that `asked` cells would have, as shares of N (1: the best): float64 `[P]`.
 
     `figures` `[N]` are those of cells that were trained alike, the more the better; `used`
-    `[N, E, O]` and `asked` `[P, E, O]` say which operations cells use, float64 zeros and ones.
+    `[N, K, E, O]` and `asked` `[P, K, E, O]` say which operations cells use, float64 zeros, ones.
     """
     from scipy.stats import rankdata
 
@@ -35,5 +36,5 @@ def predicted_ranks(figures: Tensor, used: Tensor, asked: Tensor) -> Tensor:
 
 
 def _features(used: Tensor) -> Tensor:
-    """How often a cell uses each operation, and where: `[N, O + E·O]`."""
-    return torch.cat([used.sum(1), SINGLE_EDGE * used.flatten(1)], 1)
+    """How often a kind of cell uses each operation, and where: `[N, K·O + K·E·O]`."""
+    return torch.cat([used.sum(2).flatten(1), SINGLE_EDGE * used.flatten(1)], 1)

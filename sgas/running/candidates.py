@@ -273,7 +273,7 @@ class CandidateSearch:
         """The cell that is predicted to rank best of those not trained yet."""
         trained = [number for number, turns_of in enumerate(self.judged) if turns_of]
         figures = torch.tensor([self.judged[n][-1].figure for n in trained], dtype=torch.float64)
-        used = torch.cat(list(self.used.values()), 1)
+        used = torch.stack(list(self.used.values()), 1)
         predicted = predicted_ranks(figures, used[trained], used)
         predicted[trained] = -torch.inf
         return int(predicted.argmax())

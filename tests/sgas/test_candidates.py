@@ -96,16 +96,27 @@ def test_the_best_cell_of_the_last_round_is_found(tmp_path: Path, strategy: str)
 
 def test_predicted_ranks_are_those_of_ridge_regression() -> None:
     draw = torch.Generator().manual_seed(0)
-    used = torch.rand(9, 3, 4, generator=draw, dtype=torch.float64).round()
+    used = torch.rand(9, 2, 3, 4, generator=draw, dtype=torch.float64).round()
     figures = torch.tensor([3.0, 1, 2, 2, 9, 5, 5, 5, 0])
     ranks = torch.tensor([6.0, 2, 3.5, 3.5, 9, 7, 7, 7, 1], dtype=torch.float64)[:, None] / 9
     ranks[5:8] = (6 + 7 + 8) / 3 / 9
     ranks[0] = 5 / 9
-    x = torch.cat([used.sum(1), 0.3 * used.flatten(1)], 1)
+    counts = [used[:, kind, :, op].sum(1) for kind in range(2) for op in range(4)]
+    x = torch.cat([torch.stack(counts, 1), 0.3 * used.flatten(1)], 1)
     x = x - x.mean(0)
-    effects = torch.linalg.solve(x.t() @ x + torch.eye(16), x.t() @ (ranks - ranks.mean()))
+    effects = torch.linalg.solve(x.t() @ x + torch.eye(32), x.t() @ (ranks - ranks.mean()))
     wanted = ranks.mean() + x @ effects
     torch.testing.assert_close(predicted_ranks(figures, used, used), wanted[:, 0])
+
+
+def test_an_operation_may_do_in_one_kind_of_cell_what_it_does_not_in_another() -> None:
+    draw = torch.Generator().manual_seed(0)
+    one_hot = torch.eye(3, dtype=torch.float64)
+    used = one_hot[torch.randint(3, (60, 2, 5), generator=draw)]
+    counts = used.sum(2)
+    figures = counts[:, 1, 0] - counts[:, 0, 0]  # good in the second kind, bad in the first
+    predicted = predicted_ranks(figures[:30], used[:30], used[30:])
+    assert torch.corrcoef(torch.stack([predicted, figures[30:]]))[0, 1] > 0.9
 
 
 def test_a_predictor_proposes_cells(tmp_path: Path) -> None:
@@ -116,7 +127,7 @@ def test_a_predictor_proposes_cells(tmp_path: Path) -> None:
     loop.execute()
     numbers = [line["candidate"] for line in loop.run.metrics]
     assert numbers[:3] == [0, 1, 2] and len(set(numbers)) == 9
-    used = torch.cat([search.used[kind] for kind in search.space.cell_kinds], 1)
+    used = torch.stack([search.used[kind] for kind in search.space.cell_kinds], 1)
     figures = torch.tensor([line["alphas_accuracy"] for line in loop.run.metrics]).double()
     for count in range(3, 9):
         seen = numbers[:count]
