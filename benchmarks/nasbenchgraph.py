@@ -26,7 +26,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -52,6 +52,7 @@ from sgas_gcn.nasbenchgraph_text import (
     to_nasbenchgraph,
 )
 
+Key = TypeVar("Key", int, str)
 DEVICE = torch.device("cpu")
 OF_A_CLASS = {"train": 20, "val": 30}
 SEARCH: dict[str, Any] = {
@@ -154,7 +155,7 @@ def benchmark_graph(path: Path, folder: Path) -> Path:
     return made
 
 
-def chosen_keys(table: Mapping[int, float], count: int) -> list[int]:
+def chosen_keys(table: Mapping[Key, float], count: int) -> list[Key]:
     """The keys at `count` even ranks, in an order whose every beginning spans the range."""
     ordered = sorted(table, key=table.__getitem__)
     ranks = [int((number + 0.5) * len(ordered) / count) for number in range(count)]

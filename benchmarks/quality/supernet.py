@@ -2,8 +2,8 @@
 
     python benchmarks/quality/supernet.py --space point|graph|image --dataset FOLDER \
         --cells cells.jsonl --seed 0 [--trained EPOCHS] [NAME=VALUE ...]
-    python benchmarks/quality/supernet.py --space nasbenchgraph --dataset cora.npz \
-        --cells nasbench_graph_cora.npz
+    python benchmarks/quality/supernet.py --space nasbenchgraph|nasbench201 --dataset DATA \
+        --cells TABLE
 
 A search by `darts`, which frees nothing, with the settings of a preset. After each quarter of its
 epochs the supernet is asked about every cell of the file: the loss and the figure on the alphas'
@@ -14,8 +14,8 @@ stands how many operations without weights the cell has that would be cut then.
 
 With `--trained EPOCHS` each cell is trained alone for so many epochs instead, as `random_trained`
 does with candidates, and compared by its figure on the alphas' part. NAME=VALUE are options of the
-search, such as `optimizer=adam`. Of NAS-Bench-Graph's table 100 cells at even ranks are asked
-about, in searches with the parts and settings of `search_quality.py`.
+search, such as `optimizer=adam`. Of a published TABLE 100 cells at even ranks are asked about, in
+searches with the parts and settings of `search_quality.py`, which takes the same DATA and TABLE.
 """
 
 from __future__ import annotations
@@ -38,9 +38,10 @@ import yaml
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
-import nasbenchgraph
 from cells import FAMILIES, LOSS, PRESET
+from nasbenchgraph import chosen_keys
 from reporting import read_lines, report
+from search_quality import BENCHMARKS
 
 from sgas.cells.decisions import CellDecisions, Status, genotype_of
 from sgas.cells.genotype import Genotype
@@ -59,11 +60,15 @@ from sgas.running.runs import Run
 from sgas.running.search import Search
 from sgas.running.settings import resolve
 from sgas.studies.statistics import rank_correlation
-from sgas_gcn.config import NASBENCHGRAPH_SPACE
+from sgas_cnn.nasbench201_text import from_nasbench201
 from sgas_gcn.nasbenchgraph_text import architecture_of, from_nasbenchgraph
 
 DEVICE = torch.device("cpu")
-SPACES = {**FAMILIES, NASBENCHGRAPH_SPACE.name: "sgas_gcn"}
+SPACES = {**FAMILIES, "nasbenchgraph": "sgas_gcn", "nasbench201": "sgas_cnn"}
+NAMED_CELL = {  # the genotype of a name in a table
+    "nasbenchgraph": lambda key: from_nasbenchgraph(*architecture_of(int(key))),
+    "nasbench201": from_nasbench201,
+}
 FROM_TABLE = 100  # cells
 STAGES = 4
 WITHOUT_WEIGHTS = ("skip_connect", "skip", "avg_pool_3x3", "max_pool_3x3")
@@ -71,11 +76,11 @@ WITHOUT_WEIGHTS = ("skip_connect", "skip", "avg_pool_3x3", "max_pool_3x3")
 
 def known_cells(path: Path, space: SearchSpace) -> tuple[list[Cells], list[float]]:
     """Cells and what each is worth: of a file of `cells.py` the mean figure over its trainings."""
-    if space.name == NASBENCHGRAPH_SPACE.name:
-        table = nasbenchgraph.read_table(path)
-        keys = nasbenchgraph.chosen_keys(table, FROM_TABLE)
-        genotypes = [from_nasbenchgraph(*architecture_of(key)) for key in keys]
-        return [_decided(genotype, space) for genotype in genotypes], [table[key] for key in keys]
+    if space.name in BENCHMARKS:
+        table = BENCHMARKS[space.name].read_table(path)
+        names = chosen_keys(table, FROM_TABLE)
+        genotypes = [NAMED_CELL[space.name](name) for name in names]
+        return [_decided(genotype, space) for genotype in genotypes], [table[n] for n in names]
     lines = read_lines(path)
     if not lines:
         raise DataError(f"{path} has no trainings: make them by cells.py")
@@ -182,10 +187,11 @@ def opened(
     options: argparse.Namespace, family: Family, asked: Mapping[str, Any]
 ) -> tuple[Trainable, SearchConfig, SearchParts]:
     """What is searched, with which settings, on which parts."""
-    if options.space == NASBENCHGRAPH_SPACE.name:
-        graph = nasbenchgraph.BenchmarkTask(Path(options.dataset), options.seed, permuted=False)
-        config = make(SearchConfig, {**nasbenchgraph.SEARCH, **asked})
-        return graph, config, graph.search_parts(DEVICE)
+    if options.space in BENCHMARKS:
+        benchmark = BENCHMARKS[options.space]
+        published = benchmark.task(benchmark.load(options.dataset), options.seed, False)
+        config = make(SearchConfig, {**benchmark.settings()["search"], **asked})
+        return published, config, published.search_parts(DEVICE)
     where = {"dataset": options.dataset, "space": options.space, "preset": options.preset}
     settings = resolve(family, "search", {**where, **asked, "seed": options.seed, "threads": 1})
     task = family.open_task(settings.run, settings.model, settings.data)

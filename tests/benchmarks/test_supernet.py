@@ -5,17 +5,23 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from small_searches import SPACES, small_search
 
+from benchmarks import search_quality
 from benchmarks.quality import cells, supernet
+from sgas.cells.decisions import genotype_of
 from sgas.errors import DataError
 from sgas.running.paths import paths
 from sgas.studies.statistics import kendall_tau
+from sgas_cnn.family import FAMILY as IMAGES
+from sgas_cnn.nasbench201_text import to_nasbench201
 from sgas_gcn.family import FAMILY
 
 
@@ -103,3 +109,22 @@ def test_cells_of_the_table_of_nasbenchgraph_are_asked_about(
     skips = [sum(state.op == "skip" for state in cell["normal"].states) for cell in asked]
     assert [90 - 10 * count for count in skips] == pytest.approx(truth)
     assert supernet.measure(options)["stages"][-1]["epochs"] == 3
+
+
+def test_cells_of_the_table_of_nasbench201_are_asked_about(images: Path) -> None:
+    ops = ("none", "skip_connect", "nor_conv_3x3")
+    names = [
+        f"|{a}~0|+|{b}~0|{c}~1|+|{d}~0|{e}~1|{f}~2|" for a, b, c, d, e, f in product(ops, repeat=6)
+    ]
+    tests = [50.0 + 5 * name.count("conv") + name.count("skip") for name in names]
+    np.savez(images / "table.npz", arch=names, test=tests)
+    space = IMAGES.search_space("nasbench201")
+    asked, truth = supernet.known_cells(images / "table.npz", space)
+    assert len(asked) == supernet.FROM_TABLE and len(set(truth)) > 10
+    for cell, test in zip(asked, truth, strict=True):
+        name = to_nasbench201(genotype_of(space, cell))
+        assert test == 50 + 5 * name.count("conv") + name.count("skip")
+    options = argparse.Namespace(space="nasbench201", dataset=str(images), seed=3)
+    _, config, parts = supernet.opened(options, IMAGES, {"strategy": "darts"})
+    assert config.learning_rate == search_quality.SEARCH["learning_rate"]
+    assert (len(parts.weights), len(parts.alphas)) == (60, 60)
