@@ -30,7 +30,7 @@ from graph_classification import paired
 from reporting import add_line, read_lines, report
 
 from sgas.cells.genotype import Genotype
-from sgas.errors import DataError
+from sgas.errors import DataError, InputError
 from sgas.family import Family
 from sgas.running.machine import environment
 
@@ -43,6 +43,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     searches = read_lines(Path(options.found))
     if not searches:
         raise DataError(f"{options.found} has no searches: a JSON line each is needed")
+    if options.trainings < 1:
+        raise InputError(f"--trainings is {options.trainings}; at least 1 is needed")
     settings, out = table_settings(options.space, options.dataset), Path(options.out)
     done = {(x["strategy"], x["seed"], x["training"]): x for x in read_lines(out)}
     genotypes = {(x["strategy"], x["seed"]): x["genotype"] for x in searches}

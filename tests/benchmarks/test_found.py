@@ -66,7 +66,10 @@ def test_the_noise_of_trainings_is_that_within_cells() -> None:
     assert less["difference"] == pytest.approx(((0.2 - 0.3) + (0.5 - 0.3)) / 2)
 
 
-def test_a_file_without_searches_is_told(tmp_path: Path, script: Any) -> None:
+def test_a_file_without_searches_and_no_trainings_are_told(tmp_path: Path, script: Any) -> None:
     words = ("--space", "point", "--dataset", "shapes", "--out", str(tmp_path / "out.jsonl"))
     ended = script(found, *words, "--found", str(tmp_path / "none.jsonl"))
     assert ended.status == 2 and "none.jsonl has no searches" in ended.err
+    (tmp_path / "one.jsonl").write_text('{"strategy": "cri2", "seed": 0, "genotype": ""}\n')
+    ended = script(found, *words, "--found", str(tmp_path / "one.jsonl"), "--trainings", "0")
+    assert ended.status == 2 and "--trainings is 0" in ended.err
