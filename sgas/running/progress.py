@@ -1,4 +1,9 @@
-"""Shows a search or a training: a bar on a terminal, one line an epoch elsewhere."""
+"""Shows a search or a training: a bar on a terminal, one line an epoch elsewhere.
+
+An epoch of a search among trained cells is one training of one cell, and is called so: beside it
+stand its figure on the held-out half, which the search compares, and the validation figure of the
+best cell so far.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +29,7 @@ def clock(seconds: float) -> str:
 
 NARROW = 50  # columns: below, there is no room for a bar
 # What a line leaves out first where it is too long: from the last of these on.
-RANKS = ("place", "val", "test", "left", "decided", "train", "loss")
+RANKS = ("place", "val", "test", "left", "held out", "decided", "train", "loss")
 
 
 def fitted(fields: Mapping[str, str], room: int) -> str:
@@ -40,8 +45,15 @@ def fitted(fields: Mapping[str, str], room: int) -> str:
 class ShowProgress:
     """A `Listener` that prints to standard error. A context manager."""
 
-    def __init__(self, verb: str, total_decisions: int = 0, metric: str = "accuracy") -> None:
+    def __init__(
+        self,
+        verb: str,
+        total_decisions: int = 0,
+        metric: str = "accuracy",
+        trains_cells: bool = False,
+    ) -> None:
         self.verb, self.total_decisions, self.metric = verb, total_decisions, metric
+        self.epoch, self.val = ("training", "best val") if trains_cells else ("epoch", "val")
         self.console = console(file=sys.stderr)
         width = self.console.width
         before = (TextColumn(f"{verb} ", markup=False), BarColumn(min(40, width // 4)))
@@ -80,7 +92,7 @@ class ShowProgress:
         return clock(spent / worked * (sum(self.costs) - done)) if worked > 0 else "?"
 
     def _place(self, epoch: int) -> str:
-        return f"epoch {shown_epoch(epoch)}/{len(self.costs)}"
+        return f"{self.epoch} {shown_epoch(epoch)}/{len(self.costs)}"
 
     def stepped(self, epoch: int, step: int, num_batches: int) -> None:
         """Moves the bar."""
@@ -91,12 +103,13 @@ class ShowProgress:
     def epoch_ended(self, epoch: int, metrics: Mapping[str, Any], news: tuple[str, ...]) -> None:
         """Prints decisions; without a terminal also the epoch's figures."""
         self.figures = {
-            label: f"{label} {metrics[key]:.3f}"
-            for key, label in (
-                ("train_loss", "loss"),
-                (f"train_{self.metric}", "train"),
-                (f"validation_{self.metric}", "val"),
-                (f"test_{self.metric}", "test"),
+            name: f"{label} {metrics[key]:.3f}"
+            for key, name, label in (
+                ("train_loss", "loss", "loss"),
+                (f"train_{self.metric}", "train", "train"),
+                (f"alphas_{self.metric}", "held out", "held out"),
+                (f"validation_{self.metric}", "val", self.val),
+                (f"test_{self.metric}", "test", "test"),
             )
             if key in metrics
         }
@@ -108,5 +121,5 @@ class ShowProgress:
             line = " · ".join([self._place(epoch), *self.figures.values(), left])
             self.console.print(shown(line), soft_wrap=True)
         for line in news:
-            told = f"  decision after epoch {shown_epoch(epoch)}: {line}"
+            told = f"  decision after {self.epoch} {shown_epoch(epoch)}: {line}"
             self.console.print(shown(told), soft_wrap=True)

@@ -20,7 +20,7 @@ import msgspec
 
 from sgas.config import ALL, BEST, FIRST_HALF, fields_of
 from sgas.deciding.evidence import verdict
-from sgas.deciding.schedule import Schedule, shown_epoch
+from sgas.deciding.schedule import Schedule, shown_epoch, turns
 from sgas.errors import ConfigError, DamagedRunError, Interrupted, SgasError, option
 from sgas.family import Family, Task
 from sgas.own import OWN
@@ -394,7 +394,8 @@ def _listening(
 
         edges = 0 if space is None else space.topology(task.num_steps).num_decisions
         total = 0 if space is None else edges * len(space.cell_kinds)
-        progress = ShowProgress(settings.verb, total, task.labels.primary_metric)
+        trains_cells = space is not None and bool(turns(settings.loop))
+        progress = ShowProgress(settings.verb, total, task.labels.primary_metric, trains_cells)
         stack.enter_context(progress)
         yield (
             Several(progress, events, *own),

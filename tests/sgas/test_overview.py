@@ -112,3 +112,19 @@ def test_a_narrow_bar_drops_fields_and_cuts_no_word(
     page.print(shown.bar.get_renderable())
     (text,) = page.file.getvalue().splitlines()
     assert text.endswith(line) and ("━" in text) == (width > 40)
+
+
+def test_a_search_among_trained_cells_counts_trainings(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sgas.running.progress.time.monotonic", lambda: 100.0)
+    shown = ShowProgress("search", 8, trains_cells=True)
+    shown.started(0, [1.0] * 24)
+    figures = {"train_loss": 1.2, "alphas_accuracy": 0.4, "validation_accuracy": 0.5, "decided": 0}
+    shown.epoch_ended(11, figures, ("normal cell: 0→n1 = skip",))
+    told = capsys.readouterr().err.splitlines()
+    place = "training 12/24 · loss 1.200 · held out 0.400 · best val 0.500 · 0/8 decided"
+    assert told == [
+        f"{place} · left 0:00",
+        "  decision after training 12: normal cell: 0→n1 = skip",
+    ]
