@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from sgas.cells.genotype import Genotype
 from sgas.config import RunConfig, TrainConfig
 from sgas.config import make as make_config
-from sgas.errors import InputError
+from sgas.errors import InputError, unknown_name
 from sgas.family import Family, Space
 from sgas.protocols import TrainParts, cell_in_words
 from sgas.running.genotype_files import load_genotype
@@ -242,7 +242,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     values |= {"auxiliary": False}  # the others have no such head
     values |= {} if options.epochs is None else {"epochs": options.epochs}
     cells = [load_genotype(family, given) for given in options.genotype]
-    known = [OURS, *HAND_MADE[options.space]]
+    known = [OURS, *networks_of(options.space, options.networks)]
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in known}
     for place, seed in enumerate(seeds):
         genotype = cells[place % len(cells)]
@@ -289,6 +289,16 @@ def _kept_or_trained(
     return kept(options.keep, {**key, "genotype": genotype.to_text()}, trained)
 
 
+def networks_of(space: str, asked: str | None) -> list[str]:
+    """The hand-made networks of a space, or those that are asked for; InputError for another."""
+    known = list(HAND_MADE[space])
+    networks = known if asked is None else asked.split(",")
+    for name in networks:
+        if name not in known:
+            raise unknown_name("network", name, known)
+    return networks
+
+
 def summary(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Mean and standard deviation (None of one) over the seeds, mean parameters, all lines."""
     tests = [line["test"] for line in lines]
@@ -328,6 +338,7 @@ def main() -> int:
         action="append",
         help="run folder, file or published name; several: one for each seed in turn",
     )
+    parser.add_argument("--networks", help="hand-made ones, with commas (default: all)")
     parser.add_argument("--preset", default="small", help="of all trainings")
     parser.add_argument("--epochs", type=int, help="of all trainings (default: the preset's)")
     parser.add_argument("--seeds", default="0-9", help="for example 0-9 or 0,3,7")

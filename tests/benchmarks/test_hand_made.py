@@ -76,3 +76,10 @@ def test_no_network_is_made_for_too_few_parameters() -> None:
     task = SimpleNamespace(in_channels=3, num_classes=10)
     with pytest.raises(InputError, match="no hand-made network is as small as 10 parameters"):
         hand_made.widest(hand_made.ResNet20, task, 10)
+
+
+def test_some_of_the_hand_made_networks_may_be_asked_for() -> None:
+    assert hand_made.networks_of("point", None) == ["pointnet", "dgcnn"]
+    assert hand_made.networks_of("point", "dgcnn") == ["dgcnn"]
+    with pytest.raises(InputError, match="unknown network 'resnet20'"):
+        hand_made.networks_of("point", "dgcnn,resnet20")
