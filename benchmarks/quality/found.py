@@ -8,7 +8,8 @@ is the mean test figure over the trainings of its cell, so that less of what str
 the chance of a training. The first strategy is compared with the others by paired differences over
 the seeds of searches; those of a seed are trained with the same seeds.
 
-Each training is written to OUT as it ends, a JSON line; the same command goes on where it stopped.
+Each training is written to OUT as it ends, a JSON line; the same command goes on where it stopped,
+and trains again what other settings, data or cells made.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import argparse
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 from cells import FAMILIES, table_settings, train
 from graph_classification import paired
-from reporting import add_line, read_lines, report
+from reporting import kept, read_lines, report
 
 from sgas.cells.genotype import Genotype
 from sgas.errors import DataError, InputError
@@ -45,22 +47,21 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         raise DataError(f"{options.found} has no searches: a JSON line each is needed")
     if options.trainings < 1:
         raise InputError(f"--trainings is {options.trainings}; at least 1 is needed")
-    settings, out = table_settings(options.space, options.dataset), Path(options.out)
-    done = {(x["strategy"], x["seed"], x["training"]): x for x in read_lines(out)}
-    genotypes = {(x["strategy"], x["seed"]): x["genotype"] for x in searches}
-    jobs = [(*search, number) for number in range(options.trainings) for search in genotypes]
-    for strategy, seed, number in jobs:
-        if (strategy, seed, number) in done:
-            continue
-        genotype = Genotype.from_text(genotypes[strategy, seed], options.space)
-        line = {"strategy": strategy, "seed": seed, "training": number}
-        line |= train(family, genotype, seed + TRAINING_SEEDS * number, settings, test=True)
-        add_line(out, line)
-        done[strategy, seed, number] = line
-        print(f"{len(done)}/{len(jobs)} trained", file=sys.stderr)
+    settings = table_settings(options.space, options.dataset)
     named = {**settings, "dataset": Path(options.dataset).name}
+    lines = []
+    for number in range(options.trainings):
+        for search in searches:
+            genotype = Genotype.from_text(search["genotype"], options.space)
+            key = {"strategy": search["strategy"], "seed": search["seed"], "training": number}
+            asked = {**key, "cell": genotype.content_hash, "settings": named}
+            seed = search["seed"] + TRAINING_SEEDS * number
+            trained = partial(train, family, genotype, seed, settings, test=True)
+            lines.append({**key, **kept(options.out, asked, trained)})
+            total = len(searches) * options.trainings
+            print(f"{len(lines)}/{total}: {lines[-1]['test']:.4f}", file=sys.stderr)
     stamp = {"settings": named, "environment": environment(torch.device("cpu"))}
-    return {**summary([done[job] for job in jobs]), **stamp}
+    return {**summary(lines), **stamp}
 
 
 def summary(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -31,25 +31,34 @@ def test_each_cell_is_trained_several_times_and_strategies_are_compared(
     def ended(*more: str) -> Ended:
         return script(found, *words, "--trainings", "2", *more)
 
+    def trainings() -> list[Any]:
+        return [json.loads(line) for line in out.read_text().splitlines()]
+
+    def job(line: Any) -> tuple[Any, ...]:
+        return tuple(line["key"][name] for name in ("strategy", "seed", "training"))
+
     assert ended().status == 0
-    lines = [json.loads(line) for line in out.read_text().splitlines()]
-    assert [(line["strategy"], line["seed"], line["training"]) for line in lines] == [
+    lines = trainings()
+    assert [job(line) for line in lines] == [
         ("cri2", 0, 0), ("cri2", 1, 0), ("random", 0, 0), ("random", 1, 0),
         ("cri2", 0, 1), ("cri2", 1, 1), ("random", 0, 1), ("random", 1, 1),
     ]  # fmt: skip
-    tests = {(x["strategy"], x["seed"], x["training"]): x["test"] for x in lines}
+    tests = {job(line): line["found"]["test"] for line in lines}
     kept = lines[:3] + lines[4:]  # one is lost: it alone is trained again, to the same figure
     out.write_text("".join(json.dumps(line) + "\n" for line in kept))
-    ended_again = ended("--json")
-    assert ended_again.err.count("trained") == 1
-    result = json.loads(ended_again.out)
-    again = json.loads(out.read_text().splitlines()[-1])
-    assert again["test"] == tests["random", 1, 0]
+    result = json.loads(ended("--json").out)
+    again = trainings()
+    assert len(again) == 8 and job(again[-1]) == ("random", 1, 0)
+    assert again[-1]["found"]["test"] == tests["random", 1, 0]
     means = {(name, s): (tests[name, s, 0] + tests[name, s, 1]) / 2 for name, s, _ in tests}
     row = result["strategies"]["cri2"]
     assert row["mean"] == pytest.approx((means["cri2", 0] + means["cri2", 1]) / 2)
     apart = [means["cri2", seed] - means["random", seed] for seed in (0, 1)]
     assert result["first_less"]["random"]["difference"] == pytest.approx(sum(apart) / 2)
+    searches[0]["genotype"] = next(draw).to_text()  # another cell: what the first was is of no use
+    path.write_text("".join(json.dumps(line) + "\n" for line in searches))
+    assert ended().status == 0
+    assert [job(line) for line in trainings()[8:]] == [("cri2", 0, 0), ("cri2", 0, 1)]
 
 
 def test_the_noise_of_trainings_is_that_within_cells() -> None:
